@@ -1,0 +1,151 @@
+//! What can go wrong, in words: every error names the file and the thing, what it got, what it wanted, and what to do.
+
+use std::path::{Path, PathBuf};
+
+/// This crate's result.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Everything that this crate's calls can fail with.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A file could not be opened or read.
+    #[error("{path}: cannot be read: {source}")]
+    Read {
+        /// The file, or `-` for standard input.
+        path: PathBuf,
+        /// The system's word.
+        source: std::io::Error,
+    },
+
+    /// A file could not be written; whatever stood under that name before still stands.
+    #[error("{path}: cannot be written: {source}; is there space, and may you write there?")]
+    Write {
+        /// The file that was to be written.
+        path: PathBuf,
+        /// The system's word.
+        source: std::io::Error,
+    },
+
+    /// A file is no image that we can decode.
+    #[error("{path}: {reason}")]
+    Image {
+        /// The file, or a name for the buffer.
+        path: PathBuf,
+        /// What is wrong with it, and what to do.
+        reason: String,
+    },
+
+    /// A borrowed pixel buffer does not hold the picture that its dimensions promise.
+    #[error("pixel buffer: {0}")]
+    Pixels(String),
+
+    /// A weights file (or checkpoint) is broken, or is none.
+    #[error("{path}: {reason}")]
+    Weights {
+        /// The file, or a name for the embedded weights.
+        path: PathBuf,
+        /// What is wrong with it, and what to do.
+        reason: String,
+    },
+
+    /// A tensor that the model needs is not in the file.
+    #[error("{path}: tensor `{name}` is missing, {model} needs it as {want:?}; is this another model's file?")]
+    MissingTensor {
+        /// The weights file.
+        path: PathBuf,
+        /// The tensor's name.
+        name: String,
+        /// The shape that the model needs.
+        want: Vec<usize>,
+        /// The model's own description.
+        model: String,
+    },
+
+    /// A tensor has another shape than the model needs.
+    #[error("{path}: `{name}` is {got:?}, {model} needs {want:?}; is this another model's file?")]
+    Shape {
+        /// The weights file.
+        path: PathBuf,
+        /// The tensor's name.
+        name: String,
+        /// The shape in the file.
+        got: Vec<usize>,
+        /// The shape that the model needs.
+        want: Vec<usize>,
+        /// The model's own description.
+        model: String,
+    },
+
+    /// The file holds tensors that the model has no place for.
+    #[error("{path}: {count} tensors have no place in {model}, `{first}` first; is this another model's file?")]
+    LeftoverTensors {
+        /// The weights file.
+        path: PathBuf,
+        /// How many there are.
+        count: usize,
+        /// The first of them, by name.
+        first: String,
+        /// The model's own description.
+        model: String,
+    },
+
+    /// A model configuration contradicts itself or the tensors.
+    #[error("model configuration: {0}")]
+    Config(String),
+
+    /// An input, option or batch that the model cannot take.
+    #[error("{0}")]
+    Input(String),
+
+    /// A device or precision that is not to be had here.
+    #[error("device `{device}`: {reason}")]
+    Device {
+        /// As it was asked for.
+        device: String,
+        /// Why not, and what to do.
+        reason: String,
+    },
+
+    /// A download failed or is not allowed.
+    #[error("{url}: {reason}")]
+    Download {
+        /// What was to be fetched.
+        url: String,
+        /// Why it was not, and what to do.
+        reason: String,
+    },
+
+    /// A backend's operation failed: always a defect of ours, never of the input.
+    #[error("{operation}: {reason}; please report this")]
+    Backend {
+        /// The operation.
+        operation: &'static str,
+        /// What it said.
+        reason: String,
+    },
+}
+
+impl Error {
+    /// An [`Error::Read`] of `path`, for `map_err`.
+    pub fn reading(path: impl AsRef<Path>) -> impl FnOnce(std::io::Error) -> Self {
+        let path = path.as_ref().to_path_buf();
+        move |source| Self::Read { path, source }
+    }
+
+    /// An [`Error::Write`] of `path`, for `map_err`.
+    pub fn writing(path: impl AsRef<Path>) -> impl FnOnce(std::io::Error) -> Self {
+        let path = path.as_ref().to_path_buf();
+        move |source| Self::Write { path, source }
+    }
+
+    /// An [`Error::Weights`] of `path`.
+    pub fn weights(path: impl AsRef<Path>, reason: impl Into<String>) -> Self {
+        Self::Weights { path: path.as_ref().to_path_buf(), reason: reason.into() }
+    }
+
+    /// An [`Error::Image`] of `path`.
+    pub fn image(path: impl AsRef<Path>, reason: impl Into<String>) -> Self {
+        Self::Image { path: path.as_ref().to_path_buf(), reason: reason.into() }
+    }
+}

@@ -1,0 +1,2 @@
+//! rtformer.
+fn main() {}
