@@ -1,0 +1,97 @@
+//! The sizes of a network.
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+
+/// The sizes of one RTFormer, as in PaddleSeg's arguments of the same names.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Channels of the stem; every other width is a multiple of it. Slim 32, Base 64.
+    pub base_channels: usize,
+    /// Residual blocks in the stages `layer1`, `layer2` and `layer3` (the fourth entry is unused, as in PaddleSeg).
+    pub layer_nums: Vec<usize>,
+    /// Inner channels of DAPPM.
+    pub spp_channels: usize,
+    /// Groups of the double normalization.
+    pub num_heads: usize,
+    /// Half the inner channels of the segmentation head. Slim 64, Base 128.
+    pub head_channels: usize,
+    /// Side of the pooled map that cross-resolution attention takes its keys and values from.
+    pub cross_size: usize,
+    /// Whether the blocks `layer4` and `layer5` inject the high branch into the low one.
+    pub use_injection: [bool; 2],
+    /// Classes, the ignore id not counted.
+    pub num_classes: usize,
+}
+
+impl Config {
+    /// RTFormer-Slim as trained on Cityscapes; other data sets change `cross_size`, injections and classes.
+    pub fn slim(num_classes: usize) -> Self {
+        Self {
+            base_channels: 32,
+            layer_nums: vec![2, 2, 2, 2],
+            spp_channels: 128,
+            num_heads: 8,
+            head_channels: 64,
+            cross_size: 12,
+            use_injection: [true, true],
+            num_classes,
+        }
+    }
+
+    /// RTFormer-Base as trained on Cityscapes and ADE20K.
+    pub fn base(num_classes: usize) -> Self {
+        Self { base_channels: 64, head_channels: 128, use_injection: [true, false], ..Self::slim(num_classes) }
+    }
+
+    /// `RTFormer-Slim`, `RTFormer-Base`, or `RTFormer (base channels 8)`.
+    pub fn name(&self) -> String {
+        match (self.base_channels, self.head_channels) {
+            (32, 64) => "RTFormer-Slim".into(),
+            (64, 128) => "RTFormer-Base".into(),
+            (channels, _) => format!("RTFormer (base channels {channels})"),
+        }
+    }
+
+    /// The configuration in a weights file's metadata.
+    ///
+    /// # Errors
+    /// [`Error::Config`] when it is no such JSON, or one that no network can have.
+    pub fn from_json(json: &str) -> Result<Self> {
+        let config: Self = serde_json::from_str(json).map_err(|e| Error::Config(format!("`{json}` is not one: {e}")))?;
+        config.check()?;
+        Ok(config)
+    }
+
+    /// The same as JSON, for the metadata.
+    pub fn to_json(&self) -> String {
+        serde_json::to_string(self).expect("plain numbers always serialise")
+    }
+
+    /// Widths in the thousands are no RTFormer; the bounds keep every size computed from them far from overflow.
+    fn check(&self) -> Result<()> {
+        let bounded = [
+            ("base_channels", self.base_channels, 1024),
+            ("spp_channels", self.spp_channels, 8192),
+            ("head_channels", self.head_channels, 8192),
+            ("num_heads", self.num_heads, 1024),
+            ("cross_size", self.cross_size, 64),
+            ("num_classes", self.num_classes, 65_535),
+        ];
+        for (name, got, most) in bounded {
+            if got == 0 || got > most {
+                return Err(Error::Config(format!("{name} is {got}, it must be 1 to {most}")));
+            }
+        }
+        if self.layer_nums.len() < 3 || self.layer_nums[..3].iter().any(|&n| n == 0 || n > 64) {
+            return Err(Error::Config(format!("layer_nums is {:?}, it must begin with three numbers from 1 to 64", self.layer_nums)));
+        }
+        let low = self.base_channels * 8;
+        if !low.is_multiple_of(self.num_heads) {
+            return Err(Error::Config(format!("num_heads is {}, it must divide the low branch's {low} channels", self.num_heads)));
+        }
+        Ok(())
+    }
+}

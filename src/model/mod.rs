@@ -1,0 +1,3 @@
+//! What the paper says.
+mod config;
+pub use config::Config;
