@@ -7,5 +7,10 @@ pub mod pixels;
 mod timing;
 pub mod weights;
 
+mod backend;
+mod model;
+mod segmenter;
+
 pub use error::{Error, Result};
 pub use timing::Timings;
+pub use segmenter::{Builder, ClassShare, Device, Precision, Resident, Scene, Segmenter};
