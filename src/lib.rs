@@ -8,9 +8,11 @@ mod timing;
 pub mod weights;
 
 mod backend;
+mod convert;
 mod model;
 mod segmenter;
 
 pub use error::{Error, Result};
 pub use timing::Timings;
+pub use convert::infer_config;
 pub use segmenter::{Builder, ClassShare, Device, Precision, Resident, Scene, Segmenter};

@@ -76,7 +76,7 @@ impl Config {
     }
 
     /// Widths in the thousands are no RTFormer; the bounds keep every size computed from them far from overflow.
-    fn check(&self) -> Result<()> {
+    pub(crate) fn check(&self) -> Result<()> {
         let bounded = [
             ("base_channels", self.base_channels, 1024),
             ("spp_channels", self.spp_channels, 8192),

@@ -284,7 +284,8 @@ impl Backend for Cpu {
             let packed = packed.collect::<Result<Vec<_>, _>>().map_err(failed)?;
             self.fill("cross_attend", x.count(), x.layout(), Split::Rows, |i, out| {
                 let x = x.image(i)?;
-                kernels::cross_attend(self.isa, x, &packed[i], Some(x), out, &mut Vec::new())
+                let mut scratch = vec![Lanes::ZERO; packed[i].scratch_len()];
+                kernels::cross_attend(self.isa, x, &packed[i], Some(x), out, &mut scratch)
             })
         })
     }

@@ -1,0 +1,1 @@
+pub(crate) const MAX_PIXELS: usize = 14;

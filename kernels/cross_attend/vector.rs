@@ -1,0 +1,2 @@
+use super::*; use crate::simd::{Simd,Vector,Kernel};
+impl Vector for CrossAttend<'_> { unsafe fn vector<S: Simd>(self) { self.scalar(); } }
