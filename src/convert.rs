@@ -7,17 +7,26 @@ use crate::error::{Error, Result};
 use crate::model::{Config, Parameters, RtFormer};
 use crate::weights::{Checkpoint, Dataset};
 
+/// What is known of a checkpoint beside its tensors; all of it may be left open.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Hints<'a> {
+    /// `slim` or `base`: refused when the tensors say otherwise.
+    pub variant: Option<&'a str>,
+    /// In no tensor's shape. PaddleSeg's configurations have 12, and 8 for Slim on ADE20K.
+    pub cross_size: Option<usize>,
+    /// In no tensor's shape. PaddleSeg's configurations have 8.
+    pub num_heads: Option<usize>,
+}
+
 /// The configuration that a checkpoint's tensors call for, checked against every one of them.
 ///
-/// Widths, depth and classes are read from the shapes, injections from which tensors are there. What no shape tells is taken from
-/// what PaddleSeg's own configurations have: 8 heads (or the largest smaller number that divides the channels), and a `cross_size`
-/// of 12, or 8 for Slim on ADE20K; `cross_size` overrides that.
+/// Widths, depth and classes are read from the shapes, injections from which tensors are there, and the rest from `hints` or else
+/// from what PaddleSeg's own configurations have.
 ///
 /// # Errors
-/// [`Error::Config`] when the tensors are no RTFormer's, when `variant` (`slim` or `base`) says otherwise than they do, or when the
-/// data set has another number of classes; [`Error::Shape`], [`Error::MissingTensor`] and [`Error::LeftoverTensors`] for a tensor
-/// that does not fit.
-pub fn infer_config(checkpoint: &Checkpoint, dataset: &Dataset, variant: Option<&str>, cross_size: Option<usize>) -> Result<Config> {
+/// [`Error::Config`] when the tensors are no RTFormer's, when a hint says otherwise than they do, or when the data set has another
+/// number of classes; [`Error::Shape`], [`Error::MissingTensor`] and [`Error::LeftoverTensors`] for a tensor that does not fit.
+pub fn infer_config(checkpoint: &Checkpoint, dataset: &Dataset, hints: Hints<'_>) -> Result<Config> {
     let width = |name: &str| {
         let tensor = checkpoint.tensors.get(name);
         tensor.and_then(|tensor| tensor.shape.first().copied()).ok_or_else(|| {
@@ -26,12 +35,11 @@ pub fn infer_config(checkpoint: &Checkpoint, dataset: &Dataset, variant: Option<
     };
     let has = |prefix: &str| checkpoint.tensors.keys().any(|name| name.starts_with(prefix));
     let depth = |layer: &str| (0..).take_while(|i| has(&format!("{layer}.{i}."))).count();
-    let base_channels = width("conv1.0.weight")?;
     let mut config = Config {
-        base_channels,
+        base_channels: width("conv1.0.weight")?,
         layer_nums: vec![depth("layer1"), depth("layer2"), depth("layer3"), 2],
         spp_channels: width("spp.scale0.2.weight")?,
-        num_heads: (1..=8).rev().find(|heads| (8 * base_channels).is_multiple_of(*heads)).unwrap_or(1),
+        num_heads: hints.num_heads.unwrap_or(8),
         head_channels: width("seghead.conv1.weight")? / 2,
         cross_size: 12,
         use_injection: [has("layer4.down."), has("layer5.down.")],
@@ -42,10 +50,10 @@ pub fn infer_config(checkpoint: &Checkpoint, dataset: &Dataset, variant: Option<
         "RTFormer-Base" => Some("base"),
         _ => None,
     };
-    if let Some(variant) = variant.filter(|variant| inferred != Some(variant)) {
+    if let Some(variant) = hints.variant.filter(|variant| inferred != Some(variant)) {
         return Err(Error::Config(format!("the checkpoint is {}, not the variant `{variant}` that was asked for", config.name())));
     }
-    config.cross_size = cross_size.unwrap_or(if inferred == Some("slim") && dataset.name == "ade20k" { 8 } else { 12 });
+    config.cross_size = hints.cross_size.unwrap_or(if inferred == Some("slim") && dataset.name == "ade20k" { 8 } else { 12 });
     if dataset.classes.len() != config.num_classes {
         let (dataset, names, outputs) = (&dataset.name, dataset.classes.len(), config.num_classes);
         return Err(Error::Config(format!("the checkpoint has {outputs} classes, data set `{dataset}` has {names}; is it another?")));

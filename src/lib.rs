@@ -14,5 +14,6 @@ mod segmenter;
 
 pub use error::{Error, Result};
 pub use timing::Timings;
-pub use convert::infer_config;
+pub use convert::{Hints, infer_config};
+pub use model::Config;
 pub use segmenter::{Builder, ClassShare, Device, Precision, Resident, Scene, Segmenter};

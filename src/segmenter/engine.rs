@@ -94,8 +94,8 @@ impl<B: Backend> OnDevice<'_, B> {
         };
         for (image, wanted) in wanted.iter_mut().enumerate() {
             let logits = resized.as_ref().filter(|_| wanted.size != (height, width)).unwrap_or(logits);
-            if let Some(ids) = &mut wanted.ids {
-                backend.argmax(logits, image, wanted.size, ids.reborrow(), wanted.confidence.as_deref_mut())?;
+            if let Some(ids) = wanted.ids.take() {
+                backend.argmax(logits, image, wanted.size, ids, wanted.confidence.as_deref_mut())?;
             }
             if let Some(full) = &mut wanted.logits {
                 backend.upsample(logits, image, wanted.size, full)?;

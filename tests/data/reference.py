@@ -2,7 +2,7 @@
 """Write the golden files: what PaddleSeg's own RTFormer answers, stage by stage.
 
     python tests/data/reference.py small                        tiny models  -> tests/data/golden/ (committed)
-    python tests/data/reference.py full --out DIR --photo JPG   the four published widths -> DIR (gigabytes)
+    python tests/data/reference.py full --out DIR --photo JPG   the four published widths -> DIR (0.7 GB)
 
 The network is PaddleSeg's file `paddleseg/models/rtformer.py`, untouched, in eval mode on the CPU. The weights
 are random: each layer is scaled while a first picture flows through it, so that every stage keeps a healthy
@@ -10,7 +10,8 @@ magnitude, and the norms get the statistics they meet, shaken. About a quarter o
 because that is where folding a norm into its neighbour goes wrong.
 
 Requirements (Python 3.11; CPU only):
-    pip install paddlepaddle==3.3.1 numpy==2.4.6 pillow opencv-python-headless scipy pyyaml tqdm six
+    pip install paddlepaddle==3.3.1 numpy==2.4.6 pillow==13.0.0 opencv-python-headless==5.0.0.93
+    pip install scipy==1.17.1 pyyaml==6.0.3 tqdm==4.70.1 six==1.17.0
     pip install --no-deps paddleseg==2.8.0
 What else PaddleSeg imports (sklearn, visualdl, ...) is replaced by empty modules below: no line of theirs runs here.
 """
@@ -111,7 +112,8 @@ def write_small(out):
     uneven = build("uneven", SMALL["uneven"], seed=7)
     write_weights(out, "uneven", uneven, SMALL["uneven"])
     write_case(out, "uneven", "96x160", uneven, noise(1, 96, 160, seed=5),
-               "layers of 1, 3 and 2 blocks (a lone block ends in ReLU), only layer5 injects, 3x5 low map under cross_size 2",
+               "layers of 1, 3 and 2 blocks (a lone block ends in ReLU), only layer5 injects, "
+               "a 3x5 low map under cross_size 2; no full-size logits, only the mask",
                keep=STAGES + ["mask"])
     write_case(out, "uneven", "33x65", uneven, noise(1, 33, 65, seed=6), "one pixel past a multiple of 32, both ways")
     write_pickles(out)
@@ -327,7 +329,8 @@ def report(title, seen, error):
         print(f"    {name:8} {str(list(x.shape)):20} std {x.std():7.3f}  min {x.min():8.2f}  max {x.max():8.2f}{note}")
     counts = np.bincount(seen["mask"].ravel())
     changed = f"   pixels that float64 sees otherwise: {error['mask']:.0f}" if error else ""
-    print(f"    mask     {(counts > 0).sum()} classes, largest {counts.max() / counts.sum():.0%}, closest call {margin(seen['logits']):.1e}{changed}")
+    print(f"    mask     {(counts > 0).sum()} classes, largest {counts.max() / counts.sum():.0%}, "
+          f"closest call {margin(seen['logits']):.1e}{changed}")
 
 
 def save(path, tensors, metadata):
@@ -379,7 +382,8 @@ def write_photo(out, name, model):
         tensors[f"{way}.input"] = data["img"][None]
         tensors[f"{way}.logits"] = logits.numpy()
         tensors[f"{way}.mask"] = pred.numpy()[:, 0].astype(np.uint8)
-        print(f"  photo {way}: input {data['img'].shape}, logits {list(logits.shape)}, closest call {margin(logits.numpy()):.1e}")
+        closest = margin(logits.numpy())
+        print(f"  photo {way}: input {data['img'].shape}, logits {list(logits.shape)}, closest call {closest:.1e}")
     save(out / "photo.safetensors", tensors, {
         "weights": f"{name}.safetensors",
         "photo": "photo.png",
