@@ -7,13 +7,14 @@ pub mod pixels;
 mod timing;
 pub mod weights;
 
-mod backend;
+pub mod backend;
 mod convert;
-mod model;
+pub mod model;
 mod segmenter;
 
 pub use error::{Error, Result};
 pub use timing::Timings;
 pub use convert::{Hints, infer_config};
+pub use backend::OpTime;
 pub use model::Config;
 pub use segmenter::{Builder, ClassShare, Device, Precision, Resident, Scene, Segmenter};

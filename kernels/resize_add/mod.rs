@@ -74,11 +74,6 @@ impl Axis {
         let first = (source as usize).min(self.last);
         Tap { first, second: (first + 1).min(self.last), weight: source - first as f32 }
     }
-
-    /// Whether no output pixel is further than one input pixel from the next.
-    pub(crate) fn enlarges(self) -> bool {
-        self.ratio <= 1.0
-    }
 }
 
 #[cfg(test)]

@@ -84,9 +84,9 @@ impl Simd for Avx512Lanes {
 /// The CPU has AVX-512 F.
 #[inline(always)]
 unsafe fn transpose512(rows: [Avx512Lanes; 16]) -> [Avx512Lanes; 16] {
-    let mut r = rows.map(|row| row.0);
-    // SAFETY: the caller promises the CPU; only registers are touched.
+    // SAFETY: the wrapper is transparent, and the CPU is the caller's promise; only registers are touched.
     unsafe {
+        let mut r: [__m512; 16] = std::mem::transmute(rows);
         // Inside the four quarters of each register, a 4x4 transposition of every four rows.
         for i in (0..16).step_by(4) {
             let low = (_mm512_unpacklo_ps(r[i], r[i + 1]), _mm512_unpacklo_ps(r[i + 2], r[i + 3]));
@@ -105,8 +105,8 @@ unsafe fn transpose512(rows: [Avx512Lanes; 16]) -> [Avx512Lanes; 16] {
             r[i + 8] = _mm512_shuffle_f32x4::<0xdd>(even.0, even.1);
             r[i + 12] = _mm512_shuffle_f32x4::<0xdd>(odd.0, odd.1);
         }
+        std::mem::transmute(r)
     }
-    r.map(Avx512Lanes)
 }
 
 /// Sixteen lanes in two registers.
@@ -158,15 +158,7 @@ impl Simd for Avx2Lanes {
                 _mm256_permutevar8x32_ps(_mm256_loadu_ps(middle), high),
             )
         }}
-        fn transpose(rows: [Self; 16]) -> [Self; 16] {{
-            let [low, high] = [0, 8].map(|i: usize| std::array::from_fn::<_, 8, _>(|j| rows[i + j]));
-            let corners = [transpose256(low.map(|r| r.0)), transpose256(high.map(|r| r.0))];
-            let below = [transpose256(low.map(|r| r.1)), transpose256(high.map(|r| r.1))];
-            std::array::from_fn(|i| {
-                let half = if i < 8 { &corners } else { &below };
-                Self(half[0][i % 8], half[1][i % 8])
-            })
-        }}
+        fn transpose(rows: [Self; 16]) -> [Self; 16] { transpose2x256(rows) }
     }
 }
 
@@ -181,6 +173,30 @@ methods! {
         _mm256_storeu_ps(lanes.as_mut_ptr(), x);
         lanes
     }}
+}
+
+/// # Safety
+/// The CPU has AVX2.
+#[inline(always)]
+unsafe fn transpose2x256(mut rows: [Avx2Lanes; 16]) -> [Avx2Lanes; 16] {
+    // SAFETY: the caller promises the CPU; only registers are touched.
+    unsafe {
+        let zero = _mm256_setzero_ps();
+        let mut quarters = [[zero; 8]; 4];
+        for i in 0..8 {
+            quarters[0][i] = rows[i].0;
+            quarters[1][i] = rows[i].1;
+            quarters[2][i] = rows[8 + i].0;
+            quarters[3][i] = rows[8 + i].1;
+        }
+        let (upper_left, upper_right) = (transpose256(quarters[0]), transpose256(quarters[1]));
+        let (lower_left, lower_right) = (transpose256(quarters[2]), transpose256(quarters[3]));
+        for i in 0..8 {
+            rows[i] = Avx2Lanes(upper_left[i], lower_left[i]);
+            rows[8 + i] = Avx2Lanes(upper_right[i], lower_right[i]);
+        }
+        rows
+    }
 }
 
 /// # Safety
