@@ -50,7 +50,7 @@ impl<B: Backend> RtFormer<B> {
         let widths = |low| Widths { high: 2 * c, low, heads: config.num_heads, cross_size: config.cross_size };
         Ok(Self {
             stem: [
-                parts.conv(&Plan::new("conv1.0", 3, c, 3).stride(2).bias().norm_after("conv1.1"))?,
+                parts.conv(&Plan::new("conv1.0", 3, c, 3).photo().stride(2).bias().norm_after("conv1.1"))?,
                 parts.conv(&Plan::new("conv1.3", c, c, 3).stride(2).bias().norm_after("conv1.4"))?,
             ],
             layer1: Stage::load(parts, "layer1", [c, c], blocks1, 1, End::Relu)?,

@@ -45,6 +45,7 @@ impl<B: Backend> Parts<'_, B> {
             out_channels,
             kernel,
             stride,
+            reads_photo: plan.photo,
             weight: self.parameters.take(&weight, &[out_channels, in_channels, kernel, kernel])?,
             bias: if plan.bias { Some(self.parameters.take(&format!("{name}.bias"), &[out_channels])?) } else { None },
             before: match plan.before {
@@ -88,13 +89,14 @@ pub(super) struct Plan<'a> {
     bias: bool,
     /// The weight is called `name` itself, as the attention's `k` and `v` are.
     bare: bool,
+    photo: bool,
     before: Option<(&'a str, f32, bool)>,
     after: Option<&'a str>,
 }
 
 impl<'a> Plan<'a> {
     pub(super) fn new(name: &'a str, in_channels: usize, out_channels: usize, kernel: usize) -> Self {
-        Self { name, in_channels, out_channels, kernel, stride: 1, bias: false, bare: false, before: None, after: None }
+        Self { name, in_channels, out_channels, kernel, stride: 1, bias: false, bare: false, photo: false, before: None, after: None }
     }
 
     pub(super) fn stride(self, stride: usize) -> Self {
@@ -103,6 +105,11 @@ impl<'a> Plan<'a> {
 
     pub(super) fn bias(self) -> Self {
         Self { bias: true, ..self }
+    }
+
+    /// The input is the uploaded photo.
+    pub(super) fn photo(self) -> Self {
+        Self { photo: true, ..self }
     }
 
     pub(super) fn bare(self) -> Self {

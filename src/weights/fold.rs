@@ -62,6 +62,8 @@ pub struct ConvLayer {
     pub kernel: usize,
     /// Step of the window: 1 or 2.
     pub stride: usize,
+    /// Whether its input is the uploaded photo, which a backend may hold in another layout than its feature maps.
+    pub reads_photo: bool,
     /// `[out, in, kernel, kernel]`.
     pub weight: Vec<f32>,
     /// `[out]`.

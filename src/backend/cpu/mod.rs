@@ -75,6 +75,24 @@ impl Cpu {
         self.pool.current_num_threads()
     }
 
+    /// Plain features `[n, c, h, w]` in the layout of the network's own maps; [`upload`](Backend::upload) is for photos.
+    ///
+    /// # Errors
+    /// [`Error::Input`] when `data` has another length.
+    pub fn upload_features(&self, data: &[f32], shape: [usize; 4]) -> Result<Maps> {
+        let [_, c, h, w] = shape;
+        self.upload_as(data, shape, Layout::blocked(c, h, w))
+    }
+
+    fn upload_as(&self, data: &[f32], [n, c, h, w]: [usize; 4], layout: Layout) -> Result<Maps> {
+        let image = c * h * w;
+        if image == 0 || data.len() != n * image {
+            let want = n * image;
+            return Err(Error::Input(format!("the input has {} floats, {n}x{c}x{h}x{w} needs {want}, and some", data.len())));
+        }
+        self.fill("upload", n, layout, Split::Both, |i, out| kernels::pack_nchw(&data[i * image..][..image], out))
+    }
+
     /// Into how many pieces a map is split: several a thread, so that one which the system holds up delays the others little.
     fn pieces(&self) -> usize {
         if self.threads() == 1 { 1 } else { 4 * self.threads() }
@@ -155,8 +173,8 @@ impl Backend for Cpu {
             stride: layer.stride,
             padding: layer.padding(),
         };
-        // Only the photo has three channels and is planar: blocks of sixteen would make its convolution five times as long.
-        let lanes = if layer.in_channels == 3 { 1 } else { 16 };
+        // The photo is planar: with its three channels in a block of sixteen, it would take five times the memory.
+        let lanes = if layer.reads_photo { 1 } else { 16 };
         let packed = PackedConv::pack(shape, &folded.weight, Some(&folded.bias), lanes)
             .map_err(|e| Error::Backend { operation: "pack", reason: format!("`{}`: {e}", layer.name) })?;
         Ok(Conv { name: layer.name, packed, prologue: folded.prologue.map(|(affine, relu)| (Self::norm(affine), relu)) })
@@ -166,16 +184,9 @@ impl Backend for Cpu {
         Ok(Self::norm(norm.affine()))
     }
 
-    fn upload(&self, data: &[f32], [n, c, h, w]: [usize; 4]) -> Result<Maps> {
-        self.timed("upload", 0.0, || {
-            let image = c * h * w;
-            if data.len() != n * image {
-                return Err(Error::Input(format!("the input has {} floats, {n}x{c}x{h}x{w} needs {}", data.len(), n * image)));
-            }
-            self.fill("upload", n, Layout::planar(c, h, w), Split::Both, |i, out| {
-                kernels::pack_nchw(&data[i * image..][..image], out)
-            })
-        })
+    fn upload(&self, data: &[f32], shape: [usize; 4]) -> Result<Maps> {
+        let [_, c, h, w] = shape;
+        self.timed("upload", 0.0, || self.upload_as(data, shape, Layout::planar(c, h, w)))
     }
 
     fn download(&self, x: &Maps) -> Result<Vec<f32>> {
