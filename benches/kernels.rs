@@ -1,2 +1,175 @@
-//! Placeholder until the kernels land.
-fn main() {}
+//! Each kernel on the network's own shapes, as a share of a limit: FLOPs (as elements) or the ideal traffic in bytes.
+//!
+//! `cargo bench --bench kernels`, one thread. Compare with `peak` of the same run, which is the same instruction set
+//! multiplying and adding in registers only, and never with another run's figure on a shared machine.
+
+use criterion::measurement::WallTime;
+use criterion::{BenchmarkGroup, Criterion, Throughput, criterion_group, criterion_main};
+use rtformer_kernels::testing::{Owned, fma_peak, noise};
+use rtformer_kernels::{
+    Activation, Confidence, ConvShape, CrossKeys, Epilogue, Isa, Lanes, Layout, PackedConv, add, affine, argmax,
+    avg_pool, conv, cross_attend, ea_group_l1, ea_softmax, max_pool_to, resize_add, upsample_nchw,
+};
+
+/// The definitions take seconds for what a frame does in milliseconds: they run only where there is nothing else.
+fn instruction_sets() -> Vec<Isa> {
+    let all = Isa::available();
+    if all.len() == 1 { all } else { all.into_iter().filter(|isa| *isa != Isa::Scalar).collect() }
+}
+
+fn group<'a>(c: &'a mut Criterion, name: &str, throughput: Throughput) -> BenchmarkGroup<'a, WallTime> {
+    let mut group = c.benchmark_group(name);
+    group.throughput(throughput).sample_size(20);
+    group
+}
+
+/// Reads and writes of so many whole maps.
+fn traffic(layout: Layout, maps: usize) -> Throughput {
+    Throughput::Bytes((maps * layout.len() * size_of::<f32>()) as u64)
+}
+
+fn peak(c: &mut Criterion) {
+    for isa in instruction_sets() {
+        let rounds = 100_000;
+        let mut group = group(c, "peak", Throughput::Elements(fma_peak(isa, rounds)));
+        group.bench_function(isa.name(), |b| b.iter(|| fma_peak(isa, rounds)));
+    }
+}
+
+fn convolutions(c: &mut Criterion) {
+    let conv3 =
+        |in_channels, out_channels, stride| ConvShape { in_channels, out_channels, kernel: 3, stride, padding: 1 };
+    let conv1 = |in_channels, out_channels| ConvShape { in_channels, out_channels, kernel: 1, stride: 1, padding: 0 };
+    let layers = [
+        ("stem/2048x1024", conv3(3, 32, 2), (1024, 2048)),
+        ("stem.2/2048x1024", conv3(32, 32, 2), (512, 1024)),
+        ("layer1/2048x1024", conv3(32, 32, 1), (256, 512)),
+        ("layer2.down/2048x1024", conv3(32, 64, 2), (256, 512)),
+        ("layer2/2048x1024", conv3(64, 64, 1), (128, 256)),
+        ("layer3/2048x1024", conv3(128, 128, 1), (64, 128)),
+        ("layer4.down/2048x1024", conv3(128, 256, 2), (64, 128)),
+        ("layer4/2048x1024", conv3(256, 256, 1), (32, 64)),
+        ("layer4.qkv/2048x1024", conv1(256, 256), (32, 64)),
+        ("head/2048x1024", conv1(64, 19), (128, 256)),
+        ("stem/1024x512", conv3(3, 32, 2), (512, 1024)),
+        ("layer1/1024x512", conv3(32, 32, 1), (128, 256)),
+        ("layer2/1024x512", conv3(64, 64, 1), (64, 128)),
+        ("layer4/1024x512", conv3(256, 256, 1), (16, 32)),
+    ];
+    for (name, shape, (height, width)) in layers {
+        let ConvShape { in_channels, out_channels, kernel, .. } = shape;
+        let lanes = if in_channels == 3 { 1 } else { 16 };
+        let weight = noise(out_channels * in_channels * kernel * kernel, 1);
+        let packed = PackedConv::pack(shape, &weight, None, lanes).expect("the shapes fit");
+        let x = Owned::noise(Layout { channels: in_channels, height, width, lanes }, 2);
+        let (out_height, out_width) = shape.out_size(height, width);
+        let mut out = Owned::zeros(Layout::blocked(out_channels, out_height, out_width));
+        let epilogue = Epilogue { residual: None, activation: Activation::Relu };
+        let flops = Throughput::Elements(2 * shape.macs(height, width) as u64);
+        let mut group = group(c, &format!("conv/slim.{name}"), flops);
+        for isa in instruction_sets() {
+            group.bench_function(isa.name(), |b| b.iter(|| conv(isa, &packed, x.map(), out.view(), epilogue)));
+        }
+    }
+}
+
+fn attention(c: &mut Criterion) {
+    for (name, height, width) in [("2048x1024", 32, 64), ("1024x512", 16, 32)] {
+        let layout = Layout::blocked(256, height, width);
+        // In place, again and again: the values change, the time does not depend on them.
+        let mut x = Owned::noise(layout, 1);
+        let mut softmax = group(c, &format!("ea_softmax/slim.layer4.low/{name}"), traffic(layout, 2));
+        for isa in instruction_sets() {
+            softmax.bench_function(isa.name(), |b| b.iter(|| ea_softmax(isa, x.view())));
+        }
+        softmax.finish();
+        let mut l1 = group(c, &format!("ea_group_l1/slim.layer4.low/{name}"), traffic(layout, 2));
+        for isa in instruction_sets() {
+            l1.bench_function(isa.name(), |b| b.iter(|| ea_group_l1(isa, x.view(), 8)));
+        }
+    }
+    for (name, height, width) in [("2048x1024", 128, 256), ("1024x512", 64, 128)] {
+        let (channels, side) = (64, 12);
+        let (layout, mut keys) = (Layout::blocked(channels, height, width), CrossKeys::default());
+        let kv = Owned::noise(Layout::blocked(2 * channels, side, side), 1);
+        let (x, residual, mut out) = (Owned::noise(layout, 2), Owned::noise(layout, 3), Owned::zeros(layout));
+        keys.pack(kv.map(), &noise(channels, 4), &noise(channels, 5)).expect("the shapes fit");
+        let mut scratch = vec![Lanes::ZERO; keys.scratch_len()];
+        // Both products; the softmax between them is overhead.
+        let flops = Throughput::Elements((2 * 2 * height * width * channels * side * side) as u64);
+        let mut group = group(c, &format!("cross_attend/slim.layer4.high/{name}"), flops);
+        for isa in instruction_sets() {
+            group.bench_function(isa.name(), |b| {
+                b.iter(|| cross_attend(isa, x.map(), &keys, Some(residual.map()), out.view(), &mut scratch));
+            });
+        }
+    }
+}
+
+fn pointwise(c: &mut Criterion) {
+    let layout = Layout::blocked(64, 128, 256);
+    let (x, y, mut out) = (Owned::noise(layout, 1), Owned::noise(layout, 2), Owned::zeros(layout));
+    let ones = vec![Lanes([1.0; 16]); layout.blocks()];
+    let small = Owned::noise(Layout::blocked(64, 32, 64), 3);
+    let mut scaled = group(c, "affine/slim.layer2/2048x1024", traffic(layout, 2));
+    for isa in instruction_sets() {
+        scaled.bench_function(isa.name(), |b| b.iter(|| affine(isa, x.map(), &ones, &ones, true, out.view())));
+    }
+    scaled.finish();
+    let mut added = group(c, "add/slim.layer2/2048x1024", traffic(layout, 3));
+    for isa in instruction_sets() {
+        added.bench_function(isa.name(), |b| b.iter(|| add(isa, x.map(), y.map(), out.view())));
+    }
+    added.finish();
+    let mut resized = group(c, "resize_add/slim.layer4.x4/2048x1024", traffic(layout, 2));
+    for isa in instruction_sets() {
+        resized.bench_function(isa.name(), |b| b.iter(|| resize_add(isa, small.map(), Some(y.map()), out.view())));
+    }
+}
+
+fn pools(c: &mut Criterion) {
+    let (height, width) = (32, 64);
+    let layout = Layout::blocked(256, height, width);
+    let (x, ones) = (Owned::noise(layout, 1), vec![Lanes([1.0; 16]); layout.blocks()]);
+    for (kernel, stride) in [(5, 2), (9, 4), (17, 8)] {
+        let mut out = Owned::zeros(Layout::blocked(256, height.div_ceil(stride), width.div_ceil(stride)));
+        let mut group = group(c, &format!("avg_pool/slim.spp.{kernel}/2048x1024"), traffic(layout, 1));
+        for isa in instruction_sets() {
+            group.bench_function(isa.name(), |b| {
+                b.iter(|| avg_pool(isa, x.map(), kernel, stride, stride, out.view()).expect("the shapes fit"));
+            });
+        }
+    }
+    let mut out = Owned::zeros(Layout::blocked(256, 12, 12));
+    let mut group = group(c, "max_pool_to/slim.layer4.cross_kv/2048x1024", traffic(layout, 1));
+    for isa in instruction_sets() {
+        group.bench_function(isa.name(), |b| b.iter(|| max_pool_to(isa, x.map(), &ones, &ones, out.view())));
+    }
+}
+
+fn masks(c: &mut Criterion) {
+    let (classes, height, width) = (19, 1024, 2048);
+    let logits = Owned::noise(Layout::blocked(classes, height / 8, width / 8), 1);
+    let (mut ids, mut sure) = (vec![0u8; height * width], vec![0.0; height * width]);
+    let mut group = group(c, "argmax/cityscapes.x8/2048x1024", Throughput::Elements((height * width) as u64));
+    for isa in instruction_sets() {
+        group.bench_function(format!("{}/ids", isa.name()), |b| {
+            b.iter(|| argmax(isa, logits.map(), (height, width), 0..height, &mut ids, None));
+        });
+        group.bench_function(format!("{}/confidence", isa.name()), |b| {
+            b.iter(|| {
+                let confidence = Confidence { values: &mut sure, temperature: 1.0 };
+                argmax(isa, logits.map(), (height, width), 0..height, &mut ids, Some(confidence))
+            });
+        });
+    }
+    let mut full = vec![0.0; classes * height * width];
+    for isa in instruction_sets() {
+        group.bench_function(format!("{}/upsample_nchw", isa.name()), |b| {
+            b.iter(|| upsample_nchw(isa, logits.map(), (height, width), 0..height, &mut full, height * width));
+        });
+    }
+}
+
+criterion_group!(benches, peak, convolutions, attention, pointwise, pools, masks);
+criterion_main!(benches);

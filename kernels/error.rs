@@ -17,17 +17,31 @@ pub struct ShapeError {
 }
 
 impl ShapeError {
+    #[allow(clippy::needless_pass_by_value, reason = "callers pass numbers and temporaries")]
     pub(crate) fn new(op: &'static str, what: &'static str, got: impl Debug, want: &str) -> Self {
         Self { op, what, got: format!("{got:?}"), want: want.to_owned() }
     }
 
     /// `Ok` when `got` equals `want`.
-    pub(crate) fn check<T: Debug + PartialEq>(op: &'static str, what: &'static str, got: T, want: T) -> Result<(), Self> {
+    #[allow(clippy::needless_pass_by_value, reason = "callers pass numbers and temporaries")]
+    pub(crate) fn check<T: Debug + PartialEq>(
+        op: &'static str,
+        what: &'static str,
+        got: T,
+        want: T,
+    ) -> Result<(), Self> {
         if got == want { Ok(()) } else { Err(Self::new(op, what, got, &format!("{want:?}"))) }
     }
 
     /// `Ok` when `fits`; `want` says in words what would have.
-    pub(crate) fn ensure(fits: bool, op: &'static str, what: &'static str, got: impl Debug, want: &str) -> Result<(), Self> {
+    #[allow(clippy::needless_pass_by_value, reason = "callers pass numbers and temporaries")]
+    pub(crate) fn ensure(
+        fits: bool,
+        op: &'static str,
+        what: &'static str,
+        got: impl Debug,
+        want: &str,
+    ) -> Result<(), Self> {
         if fits { Ok(()) } else { Err(Self::new(op, what, got, want)) }
     }
 }

@@ -8,6 +8,12 @@
 //! them to as many threads as it likes: every output element is computed by the same sequence of floating-point
 //! operations however the map is split, so the result does not depend on the number of threads.
 
+#![allow(clippy::inline_always, reason = "a vector body takes its instructions from the function it is inlined into")]
+#![allow(
+    clippy::needless_range_loop,
+    reason = "tiles and lanes are numbered, and the arrays of a loop share their index"
+)]
+
 mod error;
 mod isa;
 mod map;

@@ -251,7 +251,10 @@ impl<'a> MapMut<'a> {
 
     /// A pointer to the first lane of an interior pixel; the rest of its row follows.
     pub(crate) fn pixel(&mut self, block: usize, row: usize, column: usize) -> *mut f32 {
-        assert!(self.blocks.contains(&block) && self.rows.contains(&row) && column < self.layout.width, "outside the view");
+        assert!(
+            self.blocks.contains(&block) && self.rows.contains(&row) && column < self.layout.width,
+            "outside the view"
+        );
         self.data.wrapping_add(self.layout.offset(block, row, column))
     }
 
@@ -303,4 +306,86 @@ pub fn unpack_nchw(map: Map, image: &mut [f32]) -> Result<(), ShapeError> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{Owned, noise};
+
+    const LAYOUTS: [Layout; 8] = [
+        Layout::blocked(1, 1, 1), // the smallest map
+        Layout::blocked(3, 2, 5),
+        Layout::blocked(16, 3, 4), // no padding lanes
+        Layout::blocked(17, 4, 3),
+        Layout::blocked(33, 1, 9),
+        Layout::blocked(64, 5, 2),
+        Layout::planar(1, 1, 1),
+        Layout::planar(3, 7, 6), // the photo
+    ];
+
+    #[test]
+    fn images_come_back_and_are_zero_around() {
+        for layout in LAYOUTS {
+            let image = noise(layout.channels * layout.height * layout.width, 1);
+            let map = Owned::from_nchw(&image, layout);
+            assert_eq!(map.to_nchw(), image, "{layout:?}");
+            let kept = map.all().iter().filter(|v| **v != 0.0).count();
+            assert_eq!(kept, image.iter().filter(|v| **v != 0.0).count(), "{layout:?}");
+        }
+    }
+
+    #[test]
+    fn clearing_the_halo_by_views_clears_it_all_and_nothing_else() {
+        for layout in LAYOUTS {
+            let image = vec![1.0; layout.channels * layout.height * layout.width];
+            let mut data = vec![7.0; layout.len()];
+            let view = MapMut::new(&mut data, layout).expect("the length fits");
+            let (top, bottom) = view.split_rows(layout.height / 2);
+            let (first, rest) = bottom.split_blocks(1);
+            for mut view in [top, first, rest] {
+                view.clear_halo();
+                pack_nchw(&image, view).expect("the length fits");
+            }
+            assert_eq!(data, Owned::from_nchw(&image, layout).all(), "{layout:?}");
+        }
+    }
+
+    #[test]
+    fn views_are_disjoint_and_clamped() {
+        let layout = Layout::blocked(40, 6, 2);
+        let mut data = vec![0.0; layout.len()];
+        let mut view = MapMut::new(&mut data, layout).expect("the length fits");
+        let (left, right) = view.reborrow().split_blocks(99);
+        assert_eq!((left.blocks(), right.blocks(), right.rows()), (0..3, 3..3, 0..6));
+        let (top, bottom) = view.reborrow().split_rows(2);
+        assert_eq!((top.rows(), bottom.rows()), (0..2, 2..6));
+        let (none, all) = bottom.split_rows(0);
+        assert_eq!((none.rows(), all.rows(), all.blocks()), (2..2, 2..6, 0..3));
+        assert!(all.has_all_blocks() && !all.has_all_rows());
+    }
+
+    #[test]
+    fn other_shapes_are_errors() {
+        let layout = Layout::blocked(17, 4, 3);
+        for wrong in [
+            Layout { lanes: 0, ..layout },
+            Layout { lanes: 8, ..layout },
+            Layout { channels: 0, ..layout },
+            Layout { height: 0, ..layout },
+            Layout { width: 0, ..layout },
+            Layout { width: usize::MAX, ..layout },
+            Layout { channels: usize::MAX, height: usize::MAX, ..layout },
+            Layout { height: 5, ..layout },
+        ] {
+            let mut data = vec![0.0; layout.len()];
+            assert!(Map::new(&data, wrong).is_err(), "{wrong:?}");
+            assert!(MapMut::new(&mut data, wrong).is_err(), "{wrong:?}");
+        }
+        let mut map = Owned::zeros(layout);
+        assert!(pack_nchw(&[0.0; 17 * 12 - 1], map.view()).is_err());
+        assert!(unpack_nchw(map.map(), &mut [0.0; 17 * 12 + 1]).is_err());
+        let error = Map::new(&[0.0; 9], layout).expect_err("nine floats are too few");
+        assert_eq!(error.to_string(), "map: length of the data is 9, it must be at least 960");
+    }
 }

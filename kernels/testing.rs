@@ -1,5 +1,8 @@
 //! What the tests and benches of every kernel share: noise, comparison, maps that own their memory.
 
+use std::hint::black_box;
+
+use crate::simd::{Kernel, Simd, Vector};
 use crate::{Isa, Lanes, Layout, Map, MapMut, floats, floats_mut, pack_nchw, unpack_nchw};
 
 /// Deterministic noise in -1 .. 1; the same seed gives the same numbers on every machine.
@@ -19,7 +22,8 @@ pub fn noise(len: usize, seed: u64) -> Vec<f32> {
 /// The greatest difference as a share of the greatest magnitude of `want`.
 pub fn relative_error(got: &[f32], want: &[f32]) -> f32 {
     let greatest = want.iter().fold(f32::MIN_POSITIVE, |m, v| m.max(v.abs()));
-    got.iter().zip(want).fold(0.0, |e: f32, (a, b)| if (a - b).is_nan() { f32::INFINITY } else { e.max((a - b).abs()) }) / greatest
+    got.iter().zip(want).fold(0.0, |e: f32, (a, b)| if (a - b).is_nan() { f32::INFINITY } else { e.max((a - b).abs()) })
+        / greatest
 }
 
 /// Panics unless both are equally long and `max |got - want| <= tolerance * max |want|`.
@@ -28,6 +32,64 @@ pub fn assert_close(got: &[f32], want: &[f32], tolerance: f32) {
     assert_eq!(got.len(), want.len(), "lengths differ");
     let error = relative_error(got, want);
     assert!(error <= tolerance, "relative error {error:e} is above {tolerance:e}");
+}
+
+/// Multiplies and adds in registers only, `rounds` times; returns the floating-point operations done: the limit that a
+/// bench of the same run compares with.
+pub fn fma_peak(isa: Isa, rounds: usize) -> u64 {
+    // Twelve registers of sums on AVX2 and fourteen on AVX-512 hide the latency of two pipes.
+    let chains = if isa.name() == "avx512" { 14 } else { 6 };
+    isa.run(FmaPeak { rounds });
+    (rounds * chains * 16 * 2) as u64
+}
+
+struct FmaPeak {
+    rounds: usize,
+}
+
+impl Vector for FmaPeak {
+    #[inline(always)]
+    unsafe fn vector<S: Simd>(self) {
+        // SAFETY: the caller promises the CPU.
+        unsafe { if S::TILE_BLOCKS == 2 { fma_chains::<S, 14>(self.rounds) } else { fma_chains::<S, 6>(self.rounds) } }
+    }
+}
+
+impl Kernel for FmaPeak {
+    fn scalar(self) {
+        let (factor, addend) = (black_box(0.999), black_box(0.001));
+        let mut sums: [f32; 96] = std::array::from_fn(|i| i as f32);
+        for _ in 0..self.rounds {
+            for sum in &mut sums {
+                *sum = *sum * factor + addend;
+            }
+        }
+        black_box(sums);
+    }
+}
+
+/// # Safety
+/// The CPU has the instructions of `S`.
+#[inline(always)]
+unsafe fn fma_chains<S: Simd, const CHAINS: usize>(rounds: usize) {
+    // SAFETY: arithmetic on registers, and a store into an array of sixteen floats.
+    unsafe {
+        let (factor, addend) = (S::splat(black_box(0.999)), S::splat(black_box(0.001)));
+        let mut sums = [S::splat(0.0); CHAINS];
+        for i in 0..CHAINS {
+            sums[i] = S::splat(i as f32); // all different, or the compiler keeps one for all
+        }
+        for _ in 0..rounds {
+            for i in 0..CHAINS {
+                sums[i] = sums[i].fma(factor, addend);
+            }
+        }
+        let mut lanes = [0.0; 16];
+        for sum in sums {
+            sum.store(lanes.as_mut_ptr());
+            black_box(lanes);
+        }
+    }
 }
 
 /// Every row of the table on every instruction set; a failure names both.
@@ -114,7 +176,10 @@ impl Owned {
     /// Panics unless the halo and the padding lanes are zero.
     #[track_caller]
     pub fn assert_zero_around(&self) {
-        assert!(Self::from_nchw(&self.to_nchw(), self.layout).all() == self.all(), "halo or padding lanes are not zero");
+        assert!(
+            Self::from_nchw(&self.to_nchw(), self.layout).all() == self.all(),
+            "halo or padding lanes are not zero"
+        );
     }
 }
 

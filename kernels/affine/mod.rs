@@ -1,4 +1,4 @@
-//! Pointwise operations: scale and shift per channel, ReLU, addition.
+//! Pointwise operations: scale and shift per channel, rectification, addition.
 
 mod scalar;
 mod vector;
@@ -6,7 +6,7 @@ mod vector;
 use crate::simd::Kernel;
 use crate::{Isa, Lanes, Map, MapMut, ShapeError};
 
-/// `out = x * scale + shift` per channel, then ReLU if asked: a batch norm that cannot be folded into a convolution.
+/// `out = x * scale + shift` per channel, then `max(_, 0)` if asked: a batch norm that cannot be folded into a convolution.
 ///
 /// - `scale`, `shift`: one [`Lanes`] per block, zero in the padding lanes
 /// - `out`: of the layout of `x`

@@ -109,13 +109,19 @@ struct Upsampled<'a> {
 }
 
 impl<'a> Upsampled<'a> {
-    fn new(op: &'static str, logits: Map<'a>, (height, width): (usize, usize), rows: Range<usize>) -> Result<Self, ShapeError> {
+    fn new(
+        op: &'static str,
+        logits: Map<'a>,
+        (height, width): (usize, usize),
+        rows: Range<usize>,
+    ) -> Result<Self, ShapeError> {
         ShapeError::check(op, "lanes of the logits", logits.layout().lanes, 16)?;
         let some = width > 0 && width.checked_mul(height).is_some_and(|pixels| pixels > 0);
         ShapeError::ensure(some, op, "size of the output", (height, width), "at least 1 by 1, and countable")?;
         let inside = rows.start <= rows.end && rows.end <= height;
         ShapeError::ensure(inside, op, "rows", &rows, &format!("inside 0..{height}"))?;
-        let (vertical, horizontal) = (Axis::new(logits.layout().height, height), Axis::new(logits.layout().width, width));
+        let (vertical, horizontal) =
+            (Axis::new(logits.layout().height, height), Axis::new(logits.layout().width, width));
         Ok(Self { logits, width, rows, vertical, horizontal })
     }
 

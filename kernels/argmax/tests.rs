@@ -1,8 +1,8 @@
 //! Every instruction set against the definition, and argmax against the logits that it does not store.
 
 use super::*;
-use crate::testing::{Owned, assert_close, for_each, noise};
 use crate::Layout;
+use crate::testing::{Owned, assert_close, for_each, noise};
 
 #[derive(Debug)]
 struct Case {
@@ -12,10 +12,10 @@ struct Case {
 }
 
 const CASES: [Case; 11] = [
-    Case { classes: 1, from: (1, 1), to: (1, 1) },    // nothing to choose
-    Case { classes: 2, from: (1, 1), to: (9, 31) },   // one pixel to any size
-    Case { classes: 3, from: (3, 5), to: (3, 5) },    // the same size
-    Case { classes: 5, from: (4, 7), to: (32, 56) },  // the usual factor
+    Case { classes: 1, from: (1, 1), to: (1, 1) },   // nothing to choose
+    Case { classes: 2, from: (1, 1), to: (9, 31) },  // one pixel to any size
+    Case { classes: 3, from: (3, 5), to: (3, 5) },   // the same size
+    Case { classes: 5, from: (4, 7), to: (32, 56) }, // the usual factor
     Case { classes: 16, from: (2, 9), to: (16, 72) },
     Case { classes: 17, from: (3, 4), to: (24, 17) },
     Case { classes: 19, from: (4, 60), to: (5, 487) }, // more than one chunk of columns
@@ -28,7 +28,8 @@ const CASES: [Case; 11] = [
 /// Logits of which many are equal, so that ties are met.
 fn logits(case: &Case) -> Owned {
     let layout = Layout::blocked(case.classes, case.from.0, case.from.1);
-    let image: Vec<_> = noise(case.classes * case.from.0 * case.from.1, 1).iter().map(|v| (v * 3.0).round() * 2.0).collect();
+    let image: Vec<_> =
+        noise(case.classes * case.from.0 * case.from.1, 1).iter().map(|v| (v * 3.0).round() * 2.0).collect();
     Owned::from_nchw(&image, layout)
 }
 
@@ -56,7 +57,10 @@ fn the_winner_is_the_first_of_the_greatest_stored_logits() {
         let pixels = case.to.0 * case.to.1;
         let values = upsampled(isa, case, 0..case.to.0);
         let want: Vec<_> = (0..pixels)
-            .map(|p| (0..case.classes).fold(0, |best, c| if values[c * pixels + p] > values[best * pixels + p] { c } else { best }))
+            .map(|p| {
+                (0..case.classes)
+                    .fold(0, |best, c| if values[c * pixels + p] > values[best * pixels + p] { c } else { best })
+            })
             .collect();
         let (mut small, mut large, mut confidence) = (vec![99u8; pixels], vec![999u16; pixels], vec![0.0; pixels]);
         let map = logits(case);

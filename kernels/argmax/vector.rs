@@ -39,6 +39,7 @@ struct Chunk {
 }
 
 impl Chunk {
+    #[allow(clippy::large_stack_arrays, reason = "18 KB, the planes that must stay in the first-level cache")]
     fn new() -> Self {
         let group = Group { base: 0, index: [0; 16], weight: [0.0; 16], wide: false };
         Self { start: 0, len: 0, first: 0, columns: 0, groups: [group; GROUPS], planes: [0.0; 16 * PLANE] }
@@ -211,10 +212,17 @@ impl Vector for Upsample<'_> {
                     for lane in 0..layout.real_lanes(block) {
                         let start = (16 * block + lane) * channel_stride + line * u.width + chunk.start;
                         for (group, out) in chunk.groups.iter().zip(out[start..start + chunk.len].chunks_mut(16)) {
-                            let mut values = [0.0; 16];
-                            // SAFETY: the caller promises the CPU; the lane is below 16, the array holds 16 floats.
-                            unsafe { chunk.logits::<S>(lane, group).store(values.as_mut_ptr()) };
-                            out.copy_from_slice(&values[..out.len()]);
+                            // SAFETY: the caller promises the CPU; the lane is below 16; 16 floats are stored where there are.
+                            unsafe {
+                                let values = chunk.logits::<S>(lane, group);
+                                if out.len() == 16 {
+                                    values.store(out.as_mut_ptr());
+                                } else {
+                                    let mut lanes = [0.0; 16];
+                                    values.store(lanes.as_mut_ptr());
+                                    out.copy_from_slice(&lanes[..out.len()]);
+                                }
+                            }
                         }
                     }
                 }

@@ -11,6 +11,8 @@ pub(crate) mod tile;
 mod vector;
 
 pub use packed::{ConvShape, PackedConv};
+#[cfg(test)]
+pub(crate) use scalar::activate;
 
 use crate::simd::Kernel;
 use crate::{Isa, Layout, Map, MapMut, ShapeError};
@@ -53,13 +55,13 @@ pub fn conv(isa: Isa, conv: &PackedConv, x: Map, out: MapMut, epilogue: Epilogue
     if let Some(residual) = epilogue.residual {
         ShapeError::check(OP, "layout of the residual", residual.layout(), out.layout())?;
     }
-    isa.run(Conv { conv, x, out, epilogue });
+    isa.run(Conv { packed: conv, x, out, epilogue });
     Ok(())
 }
 
 /// A checked call.
 struct Conv<'a> {
-    conv: &'a PackedConv,
+    packed: &'a PackedConv,
     x: Map<'a>,
     out: MapMut<'a>,
     epilogue: Epilogue<'a>,

@@ -20,7 +20,8 @@ pub struct ConvShape {
 impl ConvShape {
     /// Height and width of the output for an input of `h` by `w` (at least 1 by 1).
     pub fn out_size(&self, h: usize, w: usize) -> (usize, usize) {
-        let out = |len: usize| (len + 2 * self.padding).saturating_sub(self.kernel) / self.stride.max(1) + 1;
+        let border = self.padding.saturating_mul(2);
+        let out = |len: usize| len.saturating_add(border).saturating_sub(self.kernel) / self.stride.max(1) + 1;
         (out(h), out(w))
     }
 
@@ -36,7 +37,13 @@ impl ConvShape {
         ShapeError::ensure(matches!(window, (1, 0) | (3, 1)), OP, "(kernel, padding)", window, "(1, 0) or (3, 1)")?;
         ShapeError::ensure(matches!(self.stride, 1 | 2), OP, "stride", self.stride, "1 or 2")?;
         let channels = (self.in_channels, self.out_channels);
-        ShapeError::ensure(channels.0 > 0 && channels.1 > 0, OP, "(in_channels, out_channels)", channels, "at least 1 each")
+        ShapeError::ensure(
+            channels.0 > 0 && channels.1 > 0,
+            OP,
+            "(in_channels, out_channels)",
+            channels,
+            "at least 1 each",
+        )
     }
 }
 
@@ -56,7 +63,12 @@ impl PackedConv {
     /// Packs `weight` (`[out, in, ky, kx]`) and `bias` (`[out]`, zero if absent) for an input of `input_lanes` (1 or 16).
     ///
     /// - errors: [`ShapeError`] when a length differs, or for a kernel, stride or padding that we do not have
-    pub fn pack(shape: ConvShape, weight: &[f32], bias: Option<&[f32]>, input_lanes: usize) -> Result<Self, ShapeError> {
+    pub fn pack(
+        shape: ConvShape,
+        weight: &[f32],
+        bias: Option<&[f32]>,
+        input_lanes: usize,
+    ) -> Result<Self, ShapeError> {
         const OP: &str = "conv";
         shape.check()?;
         ShapeError::ensure(matches!(input_lanes, 1 | 16), OP, "lanes of the input", input_lanes, "1 or 16")?;
@@ -78,7 +90,8 @@ impl PackedConv {
             for input in 0..in_channels {
                 for tap in 0..taps {
                     let row = packed.weight_row(out / 16, input, tap);
-                    floats_mut(&mut packed.weights)[row * 16 + out % 16] = weight[(out * in_channels + input) * taps + tap];
+                    floats_mut(&mut packed.weights)[row * 16 + out % 16] =
+                        weight[(out * in_channels + input) * taps + tap];
                 }
             }
         }

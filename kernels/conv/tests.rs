@@ -17,11 +17,11 @@ const fn case(input: (usize, usize, usize), out_channels: usize, kernel: usize, 
 }
 
 const CASES: [Case; 20] = [
-    case((1, 1, 1), 1, 1, 1),  // the smallest map
-    case((1, 1, 1), 1, 3, 1),  // nothing but border
+    case((1, 1, 1), 1, 1, 1), // the smallest map
+    case((1, 1, 1), 1, 3, 1), // nothing but border
     case((1, 1, 1), 1, 3, 2),
-    case((5, 2, 2), 3, 3, 2),  // an even size: the last window ends before the lower halo
-    case((5, 3, 3), 3, 3, 2),  // an odd size: it ends in it
+    case((5, 2, 2), 3, 3, 2), // an even size: the last window ends before the lower halo
+    case((5, 3, 3), 3, 3, 2), // an odd size: it ends in it
     case((16, 4, 13), 16, 3, 1),
     case((16, 4, 14), 16, 1, 1), // one tile
     case((16, 3, 15), 33, 3, 1), // one tile and a pixel; three blocks: a pair and a single one

@@ -12,7 +12,7 @@ impl Vector for Conv<'_> {
     unsafe fn vector<S: Simd>(self) {
         // SAFETY: the caller promises the CPU. The step is that of the input: lanes of a pixel times the stride.
         unsafe {
-            match (self.x.layout().lanes, self.conv.shape().stride) {
+            match (self.x.layout().lanes, self.packed.shape().stride) {
                 (16, 1) => rows::<S, 16>(self),
                 (16, _) => rows::<S, 32>(self),
                 (_, 1) => rows::<S, 1>(self),
@@ -25,11 +25,10 @@ impl Vector for Conv<'_> {
 /// # Safety
 /// The CPU has the instructions of `S`, the door has checked the call, and `STEP` is `lanes * stride`.
 #[inline(always)]
-unsafe fn rows<S: Simd, const STEP: usize>(Conv { conv, x, mut out, epilogue }: Conv) {
-    let (shape, input, output) = (conv.shape(), x.layout(), out.layout());
+unsafe fn rows<S: Simd, const STEP: usize>(Conv { packed, x, mut out, epilogue }: Conv) {
+    let (shape, input, output) = (packed.shape(), x.layout(), out.layout());
     let reduction = Reduction {
         channels: shape.in_channels,
-        lanes: input.lanes,
         block_stride: input.block_stride(),
         row_stride: input.row_stride(),
         kernel: shape.kernel,
@@ -39,7 +38,7 @@ unsafe fn rows<S: Simd, const STEP: usize>(Conv { conv, x, mut out, epilogue }: 
     // Few weights: all blocks of one row, then the next row, so that the input is read once. Many weights: all rows with
     // the weights of one tile, which stay in the cache.
     let (rows, blocks) = (out.rows(), out.blocks());
-    let many = 4 * conv.block_len() * blocks.len() > CACHED_WEIGHTS;
+    let many = 4 * packed.block_len() * blocks.len() > CACHED_WEIGHTS;
     let group = if many { rows.len().max(1) } else { 1 };
     for first in rows.clone().step_by(group) {
         for block in blocks.clone().step_by(S::TILE_BLOCKS) {
@@ -57,9 +56,9 @@ unsafe fn rows<S: Simd, const STEP: usize>(Conv { conv, x, mut out, epilogue }: 
                         let tile = Tile {
                             reduction: &reduction,
                             x: x.data().as_ptr().add(corner),
-                            weights: conv.weights_from(block).as_ptr(),
-                            weight_block: conv.block_len(),
-                            bias: conv.biases_from(block).as_ptr(),
+                            weights: packed.weights_from(block).as_ptr(),
+                            weight_block: packed.block_len(),
+                            bias: packed.biases_from(block).as_ptr(),
                             residual: epilogue.residual.map(|map| map.pixel(block, row, column)),
                             floor,
                             out: out.pixel(block, row, column),

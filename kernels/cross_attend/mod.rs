@@ -6,7 +6,7 @@
 //! Two small matrix products with a softmax between: a tile of pixels goes through all three while its scores are in the
 //! first-level cache, so the map of scores (144 channels at the high resolution in slim) is never stored.
 //!
-//! Source: RTFormer, arXiv:2210.07124, section 3.2 ("cross-resolution attention").
+//! Source: `RTFormer`, arXiv:2210.07124, section 3.2 ("cross-resolution attention").
 
 mod keys;
 mod scalar;
@@ -40,7 +40,13 @@ pub fn cross_attend(
         ShapeError::check(OP, "layout of the residual", residual.layout(), out.layout())?;
     }
     let enough = scratch.len() >= keys.scratch_len();
-    ShapeError::ensure(enough, OP, "length of the scratch", scratch.len(), &format!("at least {}", keys.scratch_len()))?;
+    ShapeError::ensure(
+        enough,
+        OP,
+        "length of the scratch",
+        scratch.len(),
+        &format!("at least {}", keys.scratch_len()),
+    )?;
     isa.run(CrossAttend { x, keys, residual, out, scratch });
     Ok(())
 }
@@ -73,10 +79,10 @@ mod tests {
     }
 
     const CASES: [Case; 8] = [
-        Case { channels: 1, side: 1, height: 1, width: 1 },    // one pixel asks one key
-        Case { channels: 3, side: 2, height: 2, width: 5 },    // four keys: most of a block is padding
+        Case { channels: 1, side: 1, height: 1, width: 1 }, // one pixel asks one key
+        Case { channels: 3, side: 2, height: 2, width: 5 }, // four keys: most of a block is padding
         Case { channels: 5, side: 3, height: 7, width: 3 },
-        Case { channels: 16, side: 4, height: 3, width: 15 },  // no padding; one pixel more than a tile
+        Case { channels: 16, side: 4, height: 3, width: 15 }, // no padding; one pixel more than a tile
         Case { channels: 17, side: 5, height: 4, width: 9 },
         Case { channels: 33, side: 12, height: 2, width: 31 },
         Case { channels: 64, side: 12, height: 5, width: 60 }, // slim at 360x480
@@ -88,10 +94,14 @@ mod tests {
         let (pixels, keys) = (case.height * case.width, case.side * case.side);
         let mut out = vec![0.0; case.channels * pixels];
         for p in 0..pixels {
-            let query: Vec<_> =
-                (0..case.channels).map(|ch| f64::from(scale[ch]) * f64::from(x[ch * pixels + p]) + f64::from(shift[ch])).collect();
+            let query: Vec<_> = (0..case.channels)
+                .map(|ch| f64::from(scale[ch]) * f64::from(x[ch * pixels + p]) + f64::from(shift[ch]))
+                .collect();
             let scores: Vec<_> = (0..keys)
-                .map(|j| (0..case.channels).map(|ch| query[ch] * f64::from(kv[ch * keys + j])).sum::<f64>() / case.side as f64)
+                .map(|j| {
+                    (0..case.channels).map(|ch| query[ch] * f64::from(kv[ch * keys + j])).sum::<f64>()
+                        / case.side as f64
+                })
                 .collect();
             let greatest = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
             let sum: f64 = scores.iter().map(|s| (s - greatest).exp()).sum();
@@ -112,7 +122,9 @@ mod tests {
             let layout = Layout::blocked(case.channels, case.height, case.width);
             let x = Owned::noise(layout, 1);
             let mut image = noise(2 * case.channels * case.side * case.side, 2);
-            image.iter_mut().for_each(|v| *v *= 3.0); // some scores far above the others
+            for v in &mut image {
+                *v *= 3.0; // some scores far above the others
+            }
             let kv = Owned::from_nchw(&image, Layout::blocked(2 * case.channels, case.side, case.side));
             let (scale, shift) = (noise(case.channels, 3), noise(case.channels, 4));
             let residual = Owned::noise(layout, 5);

@@ -15,7 +15,9 @@ pub(super) fn cross_attend(CrossAttend { x, keys, residual, mut out, scratch }: 
                 }
             }
             let greatest = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-            scores.iter_mut().for_each(|score| *score = (*score - greatest).exp());
+            for score in scores.iter_mut() {
+                *score = (*score - greatest).exp();
+            }
             let sum: f32 = scores.iter().sum();
             for block in out.blocks() {
                 let mut mean = [0.0; 16];

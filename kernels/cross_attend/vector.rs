@@ -1,7 +1,7 @@
 //! The attention by register tiles: scores, softmax and weighted values of a few pixels at a time.
 
 use super::CrossAttend;
-use crate::conv::tile::{Reduction, Tile, tiles};
+use crate::conv::tile::{MAX_PIXELS, Reduction, Tile, tiles};
 use crate::simd::{Simd, Vector, exp};
 use crate::{floats, floats_mut};
 
@@ -18,7 +18,6 @@ impl Vector for CrossAttend<'_> {
             for (column, pixels) in tiles(output.width, S::TILE_PIXELS) {
                 let of_queries = Reduction {
                     channels: keys.channels(),
-                    lanes: 16,
                     block_stride: input.block_stride(),
                     row_stride: input.row_stride(),
                     kernel: 1,
@@ -42,12 +41,9 @@ impl Vector for CrossAttend<'_> {
                         tile.run::<S, 16>(count, pixels);
                     }
                 }
-                for pixel in 0..pixels {
-                    // SAFETY: this pixel's scores were just written to `key_blocks` places, `pixels * 16` apart.
-                    unsafe { S::enter(Softmax { scores: scores.add(16 * pixel), blocks: key_blocks, stride: 16 * pixels }) }
-                }
-                let of_keys =
-                    Reduction { channels: keys.keys(), lanes: 16, block_stride: pixels * 16, row_stride: 0, kernel: 1 };
+                // SAFETY: the tiles have just written `key_blocks` blocks of `pixels` times 16 scores.
+                unsafe { S::enter(Softmax { scores, blocks: key_blocks, pixels }) }
+                let of_keys = Reduction { channels: keys.keys(), block_stride: pixels * 16, row_stride: 0, kernel: 1 };
                 for block in out.blocks().step_by(S::TILE_BLOCKS) {
                     let count = S::TILE_BLOCKS.min(out.blocks().end - block);
                     // SAFETY: the scratch holds the weights of all keys; the values have the blocks of `out`, and so has the
@@ -72,34 +68,45 @@ impl Vector for CrossAttend<'_> {
     }
 }
 
-/// Softmax over the keys of one pixel, in place.
+/// Softmax over the keys of each pixel of a tile, in place.
 struct Softmax {
     scores: *mut f32,
     blocks: usize,
-    stride: usize,
+    pixels: usize,
 }
 
 impl Vector for Softmax {
     #[inline(always)]
     unsafe fn vector<S: Simd>(self) {
-        // SAFETY: whoever made the value promises `blocks` times 16 floats, `stride` apart, and the CPU.
+        let Self { scores, blocks, pixels } = self;
+        // SAFETY: whoever made the value promises `[blocks][pixels][16]` floats and the CPU; a tile has `MAX_PIXELS` at most.
         unsafe {
-            let mut greatest = S::load(self.scores);
-            for b in 1..self.blocks {
-                greatest = greatest.max(S::load(self.scores.add(b * self.stride)));
+            // One step for all pixels, then the next: the pixels do not wait for one another's reductions.
+            let mut greatest = [0.0; MAX_PIXELS];
+            for p in 0..pixels {
+                let mut lanes = S::load(scores.add(16 * p));
+                for b in 1..blocks {
+                    lanes = lanes.max(S::load(scores.add(16 * (b * pixels + p))));
+                }
+                greatest[p] = lanes.greatest();
             }
-            let greatest = S::splat(greatest.greatest());
-            let mut sum = S::splat(0.0);
-            for b in 0..self.blocks {
-                let score = self.scores.add(b * self.stride);
-                let weight = exp(S::load(score).sub(greatest));
-                weight.store(score);
-                sum = sum.add(weight);
+            let mut sums = [0.0; MAX_PIXELS];
+            for p in 0..pixels {
+                let mut sum = S::splat(0.0);
+                for b in 0..blocks {
+                    let score = scores.add(16 * (b * pixels + p));
+                    let weight = exp(S::load(score).sub(S::splat(greatest[p])));
+                    weight.store(score);
+                    sum = sum.add(weight);
+                }
+                sums[p] = sum.sum();
             }
-            let share = S::splat(1.0 / sum.sum());
-            for b in 0..self.blocks {
-                let score = self.scores.add(b * self.stride);
-                S::load(score).mul(share).store(score);
+            for p in 0..pixels {
+                let share = S::splat(1.0 / sums[p]);
+                for b in 0..blocks {
+                    let score = scores.add(16 * (b * pixels + p));
+                    S::load(score).mul(share).store(score);
+                }
             }
         }
     }

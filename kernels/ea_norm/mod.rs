@@ -4,7 +4,7 @@
 //! ("head"). The first needs all pixels of a channel and the second all channels of a pixel, so a caller with
 //! threads splits by blocks for the one, waits, and splits by rows for the other.
 //!
-//! Source: RTFormer, arXiv:2210.07124, section 3.1 ("grouped double normalization").
+//! Source: `RTFormer`, arXiv:2210.07124, section 3.1 ("grouped double normalization").
 
 mod scalar;
 mod vector;
@@ -78,21 +78,23 @@ mod tests {
     }
 
     const CASES: [Case; 9] = [
-        Case { channels: 1, groups: 1, height: 1, width: 1 },      // the smallest map
-        Case { channels: 3, groups: 3, height: 2, width: 5 },      // every channel its own group
+        Case { channels: 1, groups: 1, height: 1, width: 1 }, // the smallest map
+        Case { channels: 3, groups: 3, height: 2, width: 5 }, // every channel its own group
         Case { channels: 5, groups: 1, height: 7, width: 3 },
-        Case { channels: 16, groups: 2, height: 3, width: 3 },     // two groups in a block
+        Case { channels: 16, groups: 2, height: 3, width: 3 }, // two groups in a block
         Case { channels: 17, groups: 17, height: 4, width: 9 },
-        Case { channels: 33, groups: 3, height: 5, width: 4 },     // groups across blocks
-        Case { channels: 64, groups: 4, height: 8, width: 17 },    // one block is one group
-        Case { channels: 144, groups: 8, height: 6, width: 7 },    // groups of 18
-        Case { channels: 256, groups: 8, height: 32, width: 64 },  // slim, layer4, a 2048x1024 street
+        Case { channels: 33, groups: 3, height: 5, width: 4 }, // groups across blocks
+        Case { channels: 64, groups: 4, height: 8, width: 17 }, // one block is one group
+        Case { channels: 144, groups: 8, height: 6, width: 7 }, // groups of 18
+        Case { channels: 256, groups: 8, height: 32, width: 64 }, // slim, layer4, a 2048x1024 street
     ];
 
     /// Logits with one that is far above the others, as trained networks have them.
     fn logits(layout: Layout) -> Owned {
         let mut image = Owned::noise(layout, 7).to_nchw();
-        image.iter_mut().for_each(|v| *v *= 10.0);
+        for v in &mut image {
+            *v *= 10.0;
+        }
         image[0] = 60.0;
         Owned::from_nchw(&image, layout)
     }
@@ -121,7 +123,9 @@ mod tests {
         for_each(CASES, |isa, case| {
             let layout = Layout::blocked(case.channels, case.height, case.width);
             let mut image = Owned::noise(layout, 5).to_nchw();
-            image.iter_mut().for_each(|v| *v = v.abs());
+            for v in &mut image {
+                *v = v.abs();
+            }
             let x = Owned::from_nchw(&image, layout);
             let (mut got, mut want, mut split) = (x.clone(), x.clone(), x.clone());
             ea_group_l1(isa, got.view(), case.groups).expect("the view is whole");

@@ -137,12 +137,12 @@ mod tests {
     #[test]
     fn average_pools_agree_with_their_definition() {
         let cases = [
-            Case { channels: 1, size: (1, 1), window: (5, 2, 2) },     // less than a window
-            Case { channels: 3, size: (7, 5), window: (5, 2, 2) },     // odd
-            Case { channels: 17, size: (12, 15), window: (9, 4, 4) },  // 360x480 at a thirty-second
+            Case { channels: 1, size: (1, 1), window: (5, 2, 2) }, // less than a window
+            Case { channels: 3, size: (7, 5), window: (5, 2, 2) }, // odd
+            Case { channels: 17, size: (12, 15), window: (9, 4, 4) }, // 360x480 at a thirty-second
             Case { channels: 33, size: (12, 15), window: (17, 8, 8) }, // a window larger than the map
             Case { channels: 64, size: (32, 64), window: (17, 8, 8) },
-            Case { channels: 5, size: (6, 6), window: (2, 2, 0) },     // no border
+            Case { channels: 5, size: (6, 6), window: (2, 2, 0) }, // no border
         ];
         for_each(cases, |isa, case| {
             let (kernel, stride, padding) = case.window;
@@ -216,8 +216,13 @@ mod tests {
         let mut one = Owned::zeros(Layout::blocked(16, 1, 1));
         let two = [Lanes::ZERO; 2];
         for isa in Isa::available() {
-            for (kernel, stride, padding) in [(5, 2, 1), (0, 1, 0), (2, 0, 0), (5, 2, 5), (usize::MAX, 2, 2), (99, 2, 2)] {
-                assert!(avg_pool(isa, x.map(), kernel, stride, padding, out.view()).is_err(), "{kernel}, {stride}, {padding}");
+            for (kernel, stride, padding) in
+                [(5, 2, 1), (0, 1, 0), (2, 0, 0), (5, 2, 5), (usize::MAX, 2, 2), (99, 2, 2)]
+            {
+                assert!(
+                    avg_pool(isa, x.map(), kernel, stride, padding, out.view()).is_err(),
+                    "{kernel}, {stride}, {padding}"
+                );
             }
             assert!(global_avg_pool(isa, x.map(), out.view()).is_err());
             assert!(global_avg_pool(isa, x.map(), one.view()).is_err());

@@ -89,29 +89,37 @@ mod tests {
     }
 
     const CASES: [Case; 9] = [
-        Case { channels: 1, from: (1, 1), to: (1, 1) },     // the smallest map
-        Case { channels: 3, from: (1, 1), to: (5, 7) },     // one pixel to any size: DAPPM's global view
-        Case { channels: 5, from: (2, 3), to: (4, 6) },     // the usual factors ...
+        Case { channels: 1, from: (1, 1), to: (1, 1) }, // the smallest map
+        Case { channels: 3, from: (1, 1), to: (5, 7) }, // one pixel to any size: DAPPM's global view
+        Case { channels: 5, from: (2, 3), to: (4, 6) }, // the usual factors ...
         Case { channels: 16, from: (3, 5), to: (12, 20) },
         Case { channels: 17, from: (4, 8), to: (32, 64) },
         Case { channels: 33, from: (12, 15), to: (45, 60) }, // ... an unusual one, 360x480
         Case { channels: 64, from: (3, 4), to: (7, 13) },
-        Case { channels: 16, from: (9, 70), to: (4, 23) },   // smaller
-        Case { channels: 2, from: (5, 6), to: (5, 131) },    // one direction; more than two chunks of columns
+        Case { channels: 16, from: (9, 70), to: (4, 23) }, // smaller
+        Case { channels: 2, from: (5, 6), to: (5, 131) },  // one direction; more than two chunks of columns
     ];
 
     #[test]
     fn resized_maps_agree_with_the_formula() {
         for_each(CASES, |isa, case| {
-            let (small, large) =
-                (Layout::blocked(case.channels, case.from.0, case.from.1), Layout::blocked(case.channels, case.to.0, case.to.1));
+            let (small, large) = (
+                Layout::blocked(case.channels, case.from.0, case.from.1),
+                Layout::blocked(case.channels, case.to.0, case.to.1),
+            );
             let (x, add) = (Owned::noise(small, 1), Owned::noise(large, 2));
             for add in [None, Some(add.map())] {
                 let got = whole_and_split(large, |out| resize_add(isa, x.map(), add, out).expect("the shapes fit"));
                 let mut want = Owned::zeros(large);
                 let whole = Axis::new(case.from.0, case.to.0);
                 let across = Axis::new(case.from.1, case.to.1);
-                scalar::resize_add(ResizeAdd { small: x.map(), add, out: want.view(), vertical: whole, horizontal: across });
+                scalar::resize_add(ResizeAdd {
+                    small: x.map(),
+                    add,
+                    out: want.view(),
+                    vertical: whole,
+                    horizontal: across,
+                });
                 assert_close(&got.to_nchw(), &want.to_nchw(), 1e-6);
             }
         });

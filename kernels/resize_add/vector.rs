@@ -3,8 +3,8 @@
 use super::{ResizeAdd, Tap};
 use crate::simd::{Simd, Vector};
 
-/// Columns whose taps are computed once for all blocks.
-const CHUNK: usize = 64;
+/// Columns whose taps are computed once for all blocks and rows. Long, because memory is read best in whole rows.
+const CHUNK: usize = 512;
 
 impl Vector for ResizeAdd<'_> {
     #[inline(always)]
@@ -12,14 +12,14 @@ impl Vector for ResizeAdd<'_> {
         let Self { small, add, mut out, vertical, horizontal } = self;
         let width = out.layout().width;
         let mut taps = [Tap::default(); CHUNK];
-        for row in out.rows() {
-            let y = vertical.tap(row);
-            for start in (0..width).step_by(CHUNK) {
-                let count = CHUNK.min(width - start);
-                for (i, tap) in taps[..count].iter_mut().enumerate() {
-                    *tap = horizontal.tap(start + i);
-                }
-                for block in out.blocks() {
+        for start in (0..width).step_by(CHUNK) {
+            let taps = &mut taps[..CHUNK.min(width - start)];
+            for (i, tap) in taps.iter_mut().enumerate() {
+                *tap = horizontal.tap(start + i);
+            }
+            for block in out.blocks() {
+                for row in out.rows() {
+                    let y = vertical.tap(row);
                     let (above, below) = (small.pixel(block, y.first, 0), small.pixel(block, y.second, 0));
                     let add = add.map(|add| add.pixel(block, row, start));
                     let to = out.pixel(block, row, start);
@@ -27,7 +27,7 @@ impl Vector for ResizeAdd<'_> {
                     // chunk ends inside the row. All pixels are 16 floats.
                     unsafe {
                         let down = S::splat(y.weight);
-                        for (i, tap) in taps[..count].iter().enumerate() {
+                        for (i, tap) in taps.iter().enumerate() {
                             let left = mix::<S>(above.add(16 * tap.first), below.add(16 * tap.first), down);
                             let right = mix::<S>(above.add(16 * tap.second), below.add(16 * tap.second), down);
                             let mut value = right.sub(left).fma(S::splat(tap.weight), left);

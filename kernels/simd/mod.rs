@@ -35,6 +35,10 @@ pub(crate) trait Simd: Copy {
     /// ... by so many pixels.
     const TILE_PIXELS: usize;
 
+    /// Asks for the cache line at `at`, which need not exist.
+    #[inline(always)]
+    unsafe fn prefetch(_at: *const f32) {}
+
     /// Runs `body` as a function of its own that has this instruction set.
     unsafe fn enter<V: Vector>(body: V);
 
@@ -51,8 +55,8 @@ pub(crate) trait Simd: Copy {
     unsafe fn fma(self, factor: Self, addend: Self) -> Self;
     /// To the nearest integer, halves to even.
     unsafe fn round(self) -> Self;
-    /// 2 to the power of `self`, which is integral and in -126 ..= 127.
-    unsafe fn pow2(self) -> Self;
+    /// `self * 2^n` for finite `self` and integral `n` up to 127; 0 where that is far below the normal numbers.
+    unsafe fn scale(self, n: Self) -> Self;
     /// `yes` where `self > other`, else `no`.
     unsafe fn if_above(self, other: Self, yes: Self, no: Self) -> Self;
     /// The sum of the lanes.

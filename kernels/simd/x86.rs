@@ -1,5 +1,6 @@
 //! Sixteen lanes on x86-64: one 512-bit register, or two of 256 bits.
 
+#[allow(clippy::wildcard_imports, reason = "fifty intrinsics, each with its own prefix")]
 use std::arch::x86_64::*;
 
 use super::{Simd, Vector};
@@ -54,6 +55,7 @@ impl Simd for Avx512Lanes {
     }
 
     methods! {
+        fn prefetch(at: *const f32) { _mm_prefetch::<_MM_HINT_T0>(at.cast()) }
         fn splat(value: f32) -> Self { Self(_mm512_set1_ps(value)) }
         fn load(from: *const f32) -> Self { Self(_mm512_loadu_ps(from)) }
         fn store(self: Self, to: *mut f32) { _mm512_storeu_ps(to, self.0) }
@@ -67,7 +69,7 @@ impl Simd for Avx512Lanes {
         fn round(self: Self) -> Self {
             Self(_mm512_roundscale_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(self.0))
         }
-        fn pow2(self: Self) -> Self { Self(_mm512_scalef_ps(_mm512_set1_ps(1.0), self.0)) }
+        fn scale(self: Self, n: Self) -> Self { Self(_mm512_scalef_ps(self.0, n.0)) }
         fn if_above(self: Self, other: Self, yes: Self, no: Self) -> Self {
             Self(_mm512_mask_blend_ps(_mm512_cmp_ps_mask::<_CMP_GT_OQ>(self.0, other.0), no.0, yes.0))
         }
@@ -98,7 +100,8 @@ unsafe fn transpose512(rows: [Avx512Lanes; 16]) -> [Avx512Lanes; 16] {
         }
         // Then a 4x4 transposition of the quarters.
         for i in 0..4 {
-            let even = (_mm512_shuffle_f32x4::<0x88>(r[i], r[i + 4]), _mm512_shuffle_f32x4::<0x88>(r[i + 8], r[i + 12]));
+            let even =
+                (_mm512_shuffle_f32x4::<0x88>(r[i], r[i + 4]), _mm512_shuffle_f32x4::<0x88>(r[i + 8], r[i + 12]));
             let odd = (_mm512_shuffle_f32x4::<0xdd>(r[i], r[i + 4]), _mm512_shuffle_f32x4::<0xdd>(r[i + 8], r[i + 12]));
             r[i] = _mm512_shuffle_f32x4::<0x88>(even.0, even.1);
             r[i + 4] = _mm512_shuffle_f32x4::<0x88>(odd.0, odd.1);
@@ -125,6 +128,7 @@ impl Simd for Avx2Lanes {
     }
 
     methods! {
+        fn prefetch(at: *const f32) { _mm_prefetch::<_MM_HINT_T0>(at.cast()) }
         fn splat(value: f32) -> Self { Self(_mm256_set1_ps(value), _mm256_set1_ps(value)) }
         fn load(from: *const f32) -> Self { Self(_mm256_loadu_ps(from), _mm256_loadu_ps(from.add(8))) }
         fn store(self: Self, to: *mut f32) {{ _mm256_storeu_ps(to, self.0); _mm256_storeu_ps(to.add(8), self.1) }}
@@ -138,7 +142,9 @@ impl Simd for Avx2Lanes {
             Self(_mm256_fmadd_ps(self.0, factor.0, addend.0), _mm256_fmadd_ps(self.1, factor.1, addend.1))
         }
         fn round(self: Self) -> Self { Self(round256(self.0), round256(self.1)) }
-        fn pow2(self: Self) -> Self { Self(pow2_256(self.0), pow2_256(self.1)) }
+        fn scale(self: Self, n: Self) -> Self {
+            Self(_mm256_mul_ps(self.0, pow2(n.0)), _mm256_mul_ps(self.1, pow2(n.1)))
+        }
         fn if_above(self: Self, other: Self, yes: Self, no: Self) -> Self {
             Self(
                 _mm256_blendv_ps(no.0, yes.0, _mm256_cmp_ps::<_CMP_GT_OQ>(self.0, other.0)),
@@ -164,10 +170,11 @@ impl Simd for Avx2Lanes {
 
 methods! {
     fn round256(x: __m256) -> __m256 { _mm256_round_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(x) }
-    // The exponent's bits, directly.
-    fn pow2_256(n: __m256) -> __m256 {
-        _mm256_castsi256_ps(_mm256_slli_epi32::<23>(_mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127))))
-    }
+    // The exponent's bits, directly; the exponent -127 is the number 0.
+    fn pow2(n: __m256) -> __m256 {{
+        let exponent = _mm256_cvtps_epi32(_mm256_max_ps(n, _mm256_set1_ps(-127.0)));
+        _mm256_castsi256_ps(_mm256_slli_epi32::<23>(_mm256_add_epi32(exponent, _mm256_set1_epi32(127))))
+    }}
     fn lanes256(x: __m256) -> [f32; 8] {{
         let mut lanes = [0.0; 8];
         _mm256_storeu_ps(lanes.as_mut_ptr(), x);

@@ -31,7 +31,7 @@ class Config:
 
     @staticmethod
     def slim(num_classes: int, drop_path: float = 0.2) -> "Config":
-        """RTFormer-Slim as the paper trains it on Cityscapes and CamVid."""
+        """RTFormer-Slim with the widths and injections that PaddleSeg gives it for Cityscapes."""
         return Config(num_classes=num_classes, drop_path=drop_path)
 
 
