@@ -1,1 +1,39 @@
-//! Kernels.
+//! The cellar of `rtformer`: every unsafe line and every intrinsic of the project, behind safe doors.
+//!
+//! A kernel is a folder. Its `mod.rs` is the door: formula, shapes, accuracy and errors, the shape check, the choice of
+//! instruction set, and the test table. `scalar.rs` is the definition; `vector.rs` is the same operation over
+//! sixteen lanes, written once and compiled for every instruction set (see `simd`).
+//!
+//! There are no threads here and no allocation in a kernel. A caller splits a [`MapMut`] into disjoint views and hands
+//! them to as many threads as it likes: every output element is computed by the same sequence of floating-point
+//! operations however the map is split, so the result does not depend on the number of threads.
+
+mod error;
+mod isa;
+mod map;
+mod mapped;
+mod simd;
+
+pub mod affine;
+pub mod argmax;
+pub mod conv;
+pub mod cross_attend;
+pub mod ea_norm;
+pub mod pool;
+pub mod resize_add;
+#[doc(hidden)]
+pub mod testing;
+
+pub use affine::{add, affine, relu};
+pub use argmax::{ClassId, Confidence, argmax, upsample_nchw};
+pub use conv::{Activation, ConvShape, Epilogue, PackedConv, conv};
+pub use cross_attend::{CrossKeys, cross_attend};
+pub use ea_norm::{ea_group_l1, ea_softmax};
+pub use error::ShapeError;
+pub use isa::Isa;
+#[cfg(target_arch = "x86_64")]
+pub use isa::{Avx2, Avx512};
+pub use map::{Lanes, Layout, Map, MapMut, floats, floats_mut, pack_nchw, unpack_nchw};
+pub use mapped::Mapped;
+pub use pool::{avg_pool, global_avg_pool, max_pool_to};
+pub use resize_add::resize_add;

@@ -70,8 +70,13 @@ impl Config {
         serde_json::to_string(self).expect("plain numbers always serialise")
     }
 
+    /// Residual blocks of `layer1`, `layer2` and `layer3`.
+    pub(super) fn blocks(&self) -> [usize; 3] {
+        [self.layer_nums[0], self.layer_nums[1], self.layer_nums[2]]
+    }
+
     /// Widths in the thousands are no RTFormer; the bounds keep every size computed from them far from overflow.
-    fn check(&self) -> Result<()> {
+    pub(crate) fn check(&self) -> Result<()> {
         let bounded = [
             ("base_channels", self.base_channels, 1024),
             ("spp_channels", self.spp_channels, 8192),

@@ -1,1 +1,13 @@
-//! Photos in, pictures out.
+//! Photos in, pictures out: decoding, preprocessing exactly as PaddleSeg does it, and every picture that a mask becomes.
+
+pub mod decode;
+pub mod mask;
+pub mod palette;
+pub mod prepare;
+pub mod render;
+
+pub use decode::{Image, Limits};
+pub use mask::{IdsMut, Mask};
+pub use palette::Palette;
+pub use prepare::{Input, Normalization, PixelFormat, Pixels, Size};
+pub use render::IndexedPicture;

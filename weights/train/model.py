@@ -83,7 +83,7 @@ class RTFormer(nn.Module):
                 nn.init.normal_(module.k, std=1e-3)
                 nn.init.normal_(module.v, std=1e-3)
         for block in (self.layer4, self.layer5):
-            nn.init.trunc_normal_(block.cross_kv[2].weight, std=0.02, a=-0.04, b=0.04)
+            nn.init.normal_(block.cross_kv[2].weight, std=0.02)
 
 
 def resize(x: Tensor, size: tuple[int, int]) -> Tensor:

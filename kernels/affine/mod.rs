@@ -1,0 +1,165 @@
+//! Pointwise operations: scale and shift per channel, ReLU, addition.
+
+mod scalar;
+mod vector;
+
+use crate::simd::Kernel;
+use crate::{Isa, Lanes, Map, MapMut, ShapeError};
+
+/// `out = x * scale + shift` per channel, then ReLU if asked: a batch norm that cannot be folded into a convolution.
+///
+/// - `scale`, `shift`: one [`Lanes`] per block, zero in the padding lanes
+/// - `out`: of the layout of `x`
+/// - accuracy: one rounding (vector) or two (scalar)
+/// - errors: [`ShapeError`] when a shape differs from these
+pub fn affine(isa: Isa, x: Map, scale: &[Lanes], shift: &[Lanes], relu: bool, out: MapMut) -> Result<(), ShapeError> {
+    const OP: &str = "affine";
+    check_blocked(OP, x, &out)?;
+    ShapeError::check(OP, "blocks of the scale", scale.len(), x.layout().blocks())?;
+    ShapeError::check(OP, "blocks of the shift", shift.len(), x.layout().blocks())?;
+    isa.run(Affine { x, scale, shift, relu, out });
+    Ok(())
+}
+
+/// `out = max(x, 0)`
+///
+/// - `out`: of the layout of `x`
+/// - accuracy: exact
+/// - errors: [`ShapeError`] when the layouts differ
+pub fn relu(isa: Isa, x: Map, out: MapMut) -> Result<(), ShapeError> {
+    check_blocked("relu", x, &out)?;
+    isa.run(Relu { x, out });
+    Ok(())
+}
+
+/// `out = a + b`
+///
+/// - `a`, `b`, `out`: of one layout
+/// - accuracy: one rounding, the same bits on every instruction set
+/// - errors: [`ShapeError`] when the layouts differ
+pub fn add(isa: Isa, a: Map, b: Map, out: MapMut) -> Result<(), ShapeError> {
+    check_blocked("add", a, &out)?;
+    ShapeError::check("add", "layout of the second input", b.layout(), a.layout())?;
+    isa.run(Add { a, b, out });
+    Ok(())
+}
+
+fn check_blocked(op: &'static str, x: Map, out: &MapMut) -> Result<(), ShapeError> {
+    ShapeError::check(op, "lanes of the input", x.layout().lanes, 16)?;
+    ShapeError::check(op, "layout of the output", out.layout(), x.layout())
+}
+
+struct Affine<'a> {
+    x: Map<'a>,
+    scale: &'a [Lanes],
+    shift: &'a [Lanes],
+    relu: bool,
+    out: MapMut<'a>,
+}
+
+struct Relu<'a> {
+    x: Map<'a>,
+    out: MapMut<'a>,
+}
+
+struct Add<'a> {
+    a: Map<'a>,
+    b: Map<'a>,
+    out: MapMut<'a>,
+}
+
+impl Kernel for Affine<'_> {
+    fn scalar(self) {
+        scalar::affine(self);
+    }
+}
+
+impl Kernel for Relu<'_> {
+    fn scalar(self) {
+        scalar::relu(self);
+    }
+}
+
+impl Kernel for Add<'_> {
+    fn scalar(self) {
+        scalar::add(self);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{Owned, assert_close, for_each, noise, whole_and_split};
+    use crate::{Layout, floats};
+
+    #[derive(Debug)]
+    struct Case {
+        channels: usize,
+        height: usize,
+        width: usize,
+    }
+
+    const CASES: [Case; 7] = [
+        Case { channels: 1, height: 1, width: 1 },   // the smallest map
+        Case { channels: 3, height: 2, width: 5 },   // most of a block is padding
+        Case { channels: 5, height: 7, width: 1 },   // columns of one
+        Case { channels: 16, height: 4, width: 9 },  // no padding
+        Case { channels: 17, height: 3, width: 33 }, // one channel in the last block
+        Case { channels: 33, height: 5, width: 4 },
+        Case { channels: 64, height: 8, width: 16 },
+    ];
+
+    #[test]
+    fn affine_is_scale_and_shift_and_keeps_the_zeros() {
+        for_each(CASES, |isa, case| {
+            let layout = Layout::blocked(case.channels, case.height, case.width);
+            let x = Owned::noise(layout, 1);
+            let (scale, shift) = (noise(case.channels, 2), noise(case.channels, 3));
+            let (packed_scale, packed_shift) = (Lanes::from_channels(&scale), Lanes::from_channels(&shift));
+            for activate in [false, true] {
+                let got = whole_and_split(layout, |out| {
+                    affine(isa, x.map(), &packed_scale, &packed_shift, activate, out).expect("the shapes fit");
+                });
+                let mut want = x.to_nchw();
+                for (i, value) in want.iter_mut().enumerate() {
+                    let channel = i / (case.height * case.width);
+                    *value = *value * scale[channel] + shift[channel];
+                    *value = if activate { value.max(0.0) } else { *value };
+                }
+                assert_close(&got.to_nchw(), &want, 1e-6);
+            }
+        });
+    }
+
+    #[test]
+    fn relu_and_add_are_exact() {
+        for_each(CASES, |isa, case| {
+            let layout = Layout::blocked(case.channels, case.height, case.width);
+            let (a, b) = (Owned::noise(layout, 1), Owned::noise(layout, 2));
+            let got = whole_and_split(layout, |out| relu(isa, a.map(), out).expect("the shapes fit"));
+            let want: Vec<_> = a.to_nchw().iter().map(|v| v.max(0.0)).collect();
+            assert_eq!(got.to_nchw(), want);
+            let got = whole_and_split(layout, |out| add(isa, a.map(), b.map(), out).expect("the shapes fit"));
+            let want: Vec<_> = a.to_nchw().iter().zip(b.to_nchw()).map(|(a, b)| a + b).collect();
+            assert_eq!(got.to_nchw(), want);
+        });
+    }
+
+    #[test]
+    fn other_shapes_are_errors() {
+        let (x, mut out) = (Owned::zeros(Layout::blocked(17, 4, 4)), Owned::zeros(Layout::blocked(17, 4, 5)));
+        let (other, planar) = (Owned::zeros(Layout::blocked(16, 4, 4)), Owned::zeros(Layout::planar(17, 4, 4)));
+        let mut fits = Owned::zeros(Layout::blocked(17, 4, 4));
+        let two = [Lanes::ZERO; 2];
+        for isa in Isa::available() {
+            assert!(affine(isa, x.map(), &two, &two, true, out.view()).is_err());
+            assert!(affine(isa, x.map(), &two[..1], &two, true, fits.view()).is_err());
+            assert!(affine(isa, x.map(), &two, &[], true, fits.view()).is_err());
+            assert!(relu(isa, planar.map(), fits.view()).is_err());
+            assert!(add(isa, x.map(), other.map(), fits.view()).is_err());
+            let error = relu(isa, other.map(), fits.view()).expect_err("16 channels are not 17");
+            assert!(error.to_string().starts_with("relu: layout of the output is Layout { channels: 17"), "{error}");
+        }
+        assert_eq!(floats(&two), [0.0; 32]);
+    }
+}

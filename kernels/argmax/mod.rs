@@ -1,0 +1,153 @@
+//! Logits to classes at the photo's size: bilinear upsampling and argmax in one, so that full-size logits are never stored.
+
+mod scalar;
+mod vector;
+
+use std::ops::Range;
+
+use crate::resize_add::Axis;
+use crate::simd::Kernel;
+use crate::{Isa, Map, ShapeError};
+
+/// A class as it is stored: `u8` or `u16`.
+pub trait ClassId: Copy + Send + 'static {
+    /// How many classes it can name.
+    const CLASSES: usize;
+
+    /// The class of that number, which is below [`ClassId::CLASSES`].
+    fn from_class(class: u32) -> Self;
+}
+
+impl ClassId for u8 {
+    const CLASSES: usize = 1 << 8;
+
+    fn from_class(class: u32) -> Self {
+        class as Self
+    }
+}
+
+impl ClassId for u16 {
+    const CLASSES: usize = 1 << 16;
+
+    fn from_class(class: u32) -> Self {
+        class as Self
+    }
+}
+
+/// Where to write how sure the winner is.
+#[derive(Debug)]
+pub struct Confidence<'a> {
+    /// As long as the ids.
+    pub values: &'a mut [f32],
+    /// Divides the logits before the softmax; positive.
+    pub temperature: f32,
+}
+
+/// The class with the greatest upsampled logit, for the output rows `rows`; the lowest of equals wins.
+///
+/// - `logits`: `[classes, h, w]`, blocked; `size`: height and width of the output; the resize is that of
+///   [`crate::resize_add()`]
+/// - `ids`: `[rows, width]`
+/// - `confidence`: the softmax probability of the winner, `1 / sum over c of exp((logit_c - winner) / temperature)`
+/// - accuracy: logits within `1e-6` of the definition, relative to the greatest; confidence within `1e-5`
+/// - errors: [`ShapeError`] when a length differs, `rows` leaves the output, `T` cannot name all classes, or the temperature
+///   is not positive
+pub fn argmax<T: ClassId>(
+    isa: Isa,
+    logits: Map,
+    size: (usize, usize),
+    rows: Range<usize>,
+    ids: &mut [T],
+    confidence: Option<Confidence>,
+) -> Result<(), ShapeError> {
+    const OP: &str = "argmax";
+    let classes = logits.layout().channels;
+    let upsampled = Upsampled::new(OP, logits, size, rows)?;
+    let want = format!("at most {}", T::CLASSES);
+    ShapeError::ensure(classes <= T::CLASSES, OP, "number of classes", classes, &want)?;
+    ShapeError::check(OP, "length of the ids", ids.len(), upsampled.pixels())?;
+    if let Some(confidence) = &confidence {
+        ShapeError::check(OP, "length of the confidence", confidence.values.len(), ids.len())?;
+        let positive = confidence.temperature > 0.0;
+        ShapeError::ensure(positive, OP, "temperature", confidence.temperature, "positive")?;
+    }
+    isa.run(Argmax { upsampled, ids, confidence });
+    Ok(())
+}
+
+/// The upsampled logits themselves, for the output rows `rows`: the very values that [`argmax`] compares.
+///
+/// - `out`: `[classes, rows, width]`, with `channel_stride` floats from one class to the next
+/// - accuracy: within `1e-6` of the definition, relative to the greatest
+/// - errors: [`ShapeError`] when `rows` leaves the output or `out` is too short
+pub fn upsample_nchw(
+    isa: Isa,
+    logits: Map,
+    size: (usize, usize),
+    rows: Range<usize>,
+    out: &mut [f32],
+    channel_stride: usize,
+) -> Result<(), ShapeError> {
+    const OP: &str = "upsample_nchw";
+    let upsampled = Upsampled::new(OP, logits, size, rows)?;
+    let pixels = upsampled.pixels();
+    ShapeError::ensure(channel_stride >= pixels, OP, "channel stride", channel_stride, &format!("at least {pixels}"))?;
+    let len = channel_stride.saturating_mul(logits.layout().channels - 1).saturating_add(pixels);
+    ShapeError::ensure(out.len() >= len, OP, "length of the output", out.len(), &format!("at least {len}"))?;
+    isa.run(Upsample { upsampled, out, channel_stride });
+    Ok(())
+}
+
+/// Some rows of logits at their output size, not yet computed.
+#[derive(Clone)]
+struct Upsampled<'a> {
+    logits: Map<'a>,
+    width: usize,
+    rows: Range<usize>,
+    vertical: Axis,
+    horizontal: Axis,
+}
+
+impl<'a> Upsampled<'a> {
+    fn new(op: &'static str, logits: Map<'a>, (height, width): (usize, usize), rows: Range<usize>) -> Result<Self, ShapeError> {
+        ShapeError::check(op, "lanes of the logits", logits.layout().lanes, 16)?;
+        let some = width > 0 && width.checked_mul(height).is_some_and(|pixels| pixels > 0);
+        ShapeError::ensure(some, op, "size of the output", (height, width), "at least 1 by 1, and countable")?;
+        let inside = rows.start <= rows.end && rows.end <= height;
+        ShapeError::ensure(inside, op, "rows", &rows, &format!("inside 0..{height}"))?;
+        let (vertical, horizontal) = (Axis::new(logits.layout().height, height), Axis::new(logits.layout().width, width));
+        Ok(Self { logits, width, rows, vertical, horizontal })
+    }
+
+    /// Pixels of all the rows.
+    fn pixels(&self) -> usize {
+        self.rows.len() * self.width
+    }
+}
+
+struct Argmax<'a, T> {
+    upsampled: Upsampled<'a>,
+    ids: &'a mut [T],
+    confidence: Option<Confidence<'a>>,
+}
+
+struct Upsample<'a> {
+    upsampled: Upsampled<'a>,
+    out: &'a mut [f32],
+    channel_stride: usize,
+}
+
+impl<T: ClassId> Kernel for Argmax<'_, T> {
+    fn scalar(self) {
+        scalar::argmax(self);
+    }
+}
+
+impl Kernel for Upsample<'_> {
+    fn scalar(self) {
+        scalar::upsample(self);
+    }
+}
+
+#[cfg(test)]
+mod tests;

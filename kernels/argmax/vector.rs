@@ -1,0 +1,224 @@
+//! Upsampling and argmax, sixteen output pixels of one class at a time.
+//!
+//! A chunk of output columns looks at few input columns. For each output row and each block of sixteen classes, those input
+//! columns are interpolated vertically and transposed into planes of one class each, on the stack. Sixteen output pixels
+//! then look at neighbours in a plane: two register permutations and one interpolation per class.
+
+use super::{Argmax, ClassId, Upsample, Upsampled};
+use crate::Map;
+use crate::resize_add::Tap;
+use crate::simd::{Simd, Vector, exp};
+
+/// Groups of sixteen output pixels in a chunk: at a factor of eight, 240 pixels look at 32 input columns.
+const GROUPS: usize = 15;
+/// Input columns that a chunk may look at.
+const COLUMNS: usize = 256;
+/// Floats of a plane: a permutation loads sixteen floats from any column and from the next.
+const PLANE: usize = COLUMNS + 32;
+
+/// Where sixteen neighbouring output pixels look, in a plane.
+#[derive(Clone, Copy)]
+struct Group {
+    base: usize,
+    /// From `base`; the right neighbour is one further.
+    index: [i32; 16],
+    weight: [f32; 16],
+    /// The pixels are too far apart for a permutation.
+    wide: bool,
+}
+
+/// A chunk of output columns and the sixteen planes that it looks at.
+struct Chunk {
+    start: usize,
+    len: usize,
+    /// The first input column, and how many.
+    first: usize,
+    columns: usize,
+    groups: [Group; GROUPS],
+    planes: [f32; 16 * PLANE],
+}
+
+impl Chunk {
+    fn new() -> Self {
+        let group = Group { base: 0, index: [0; 16], weight: [0.0; 16], wide: false };
+        Self { start: 0, len: 0, first: 0, columns: 0, groups: [group; GROUPS], planes: [0.0; 16 * PLANE] }
+    }
+
+    /// Moves on to the columns from `start`; false at the end of the row.
+    fn place(&mut self, u: &Upsampled, start: usize) -> bool {
+        if start >= u.width {
+            return false;
+        }
+        self.first = u.horizontal.tap(start).first;
+        let most = (16 * GROUPS).min(u.width - start);
+        // At least one: a pixel looks at two neighbouring columns.
+        let fits = |i: &usize| u.horizontal.tap(start + i).first - self.first + 2 <= COLUMNS;
+        (self.start, self.len) = (start, (0..most).take_while(fits).count());
+        self.columns = u.horizontal.tap(start + self.len - 1).first - self.first + 2;
+        for (g, group) in self.groups.iter_mut().enumerate().take(self.len.div_ceil(16)) {
+            // Lanes past the end repeat the last pixel.
+            let tap = |lane: usize| -> Tap { u.horizontal.tap(start + (16 * g + lane).min(self.len - 1)) };
+            let base = tap(0).first;
+            group.base = base - self.first;
+            for lane in 0..16 {
+                group.index[lane] = (tap(lane).first - base) as i32;
+                group.weight[lane] = tap(lane).weight;
+            }
+            // What `Simd::pick` can do. Rounding can exceed it at a ratio just below 1, and so does a smaller output.
+            group.wide = group.index[7] > 7 || group.index[15] - group.index[8] > 7;
+        }
+        true
+    }
+
+    /// Fills the planes with the classes of `block`, at output row `row`.
+    ///
+    /// # Safety
+    /// The CPU has the instructions of `S`.
+    #[inline(always)]
+    unsafe fn fill<S: Simd>(&mut self, logits: Map, y: Tap, block: usize) {
+        let (above, below) = (logits.pixel(block, y.first, 0), logits.pixel(block, y.second, 0));
+        let last = logits.layout().width - 1;
+        for start in (0..self.columns).step_by(16) {
+            // SAFETY: the columns are clamped to the map, whose pixels are 16 floats. `columns <= COLUMNS`, a multiple of 16, so
+            // sixteen more floats from `start` are inside a plane.
+            unsafe {
+                let mut rows = [S::splat(0.0); 16];
+                for (i, row) in rows.iter_mut().enumerate() {
+                    let column = (self.first + start + i).min(last);
+                    let value = S::load(above.add(16 * column));
+                    *row = S::load(below.add(16 * column)).sub(value).fma(S::splat(y.weight), value);
+                }
+                let planes = S::transpose(rows);
+                for (lane, values) in planes.iter().enumerate() {
+                    values.store(self.planes.as_mut_ptr().add(lane * PLANE + start));
+                }
+            }
+        }
+    }
+
+    /// The logits of the class in `lane` for the pixels of a group: the one place where they are computed.
+    ///
+    /// # Safety
+    /// The CPU has the instructions of `S`; `lane < 16`.
+    #[inline(always)]
+    unsafe fn logits<S: Simd>(&self, lane: usize, group: &Group) -> S {
+        // SAFETY: `place` made `base + index[15] + 1 < columns <= COLUMNS`, and the plane is 32 floats longer than that.
+        unsafe {
+            let from = self.planes.as_ptr().add(lane * PLANE + group.base);
+            let (left, right) = if group.wide {
+                (gather(from, &group.index), gather(from.add(1), &group.index))
+            } else {
+                (S::pick(from, &group.index), S::pick(from.add(1), &group.index))
+            };
+            right.sub(left).fma(S::load(group.weight.as_ptr()), left)
+        }
+    }
+}
+
+/// # Safety
+/// The CPU has the instructions of `S`; every indexed float is good.
+#[inline(always)]
+unsafe fn gather<S: Simd>(from: *const f32, index: &[i32; 16]) -> S {
+    let mut lanes = [0.0; 16];
+    for (lane, &index) in lanes.iter_mut().zip(index) {
+        // SAFETY: the caller's promise.
+        *lane = unsafe { *from.add(index as usize) };
+    }
+    // SAFETY: the caller promises the CPU; sixteen floats were just written.
+    unsafe { S::load(lanes.as_ptr()) }
+}
+
+impl<T: ClassId> Vector for Argmax<'_, T> {
+    #[inline(always)]
+    unsafe fn vector<S: Simd>(self) {
+        let Self { upsampled: u, ids, mut confidence } = self;
+        let (layout, mut chunk) = (u.logits.layout(), Chunk::new());
+        let (mut best, mut winner, mut sum) = ([[0.0; 16]; GROUPS], [[0.0; 16]; GROUPS], [[0.0; 16]; GROUPS]);
+        while chunk.place(&u, chunk.start + chunk.len) {
+            let groups = chunk.len.div_ceil(16);
+            for (line, row) in u.rows.clone().enumerate() {
+                let y = u.vertical.tap(row);
+                let out = line * u.width + chunk.start..line * u.width + chunk.start + chunk.len;
+                for block in 0..layout.blocks() {
+                    // SAFETY: the caller promises the CPU; lanes are below 16, and the arrays hold 16 floats per group.
+                    unsafe {
+                        chunk.fill::<S>(u.logits, y, block);
+                        for g in 0..groups {
+                            let group = &chunk.groups[g];
+                            // The first class wins unless another is greater, whatever it is.
+                            let first_lane = usize::from(block == 0);
+                            let (mut top, mut class) = if block == 0 {
+                                (chunk.logits::<S>(0, group), S::splat(0.0))
+                            } else {
+                                (S::load(best[g].as_ptr()), S::load(winner[g].as_ptr()))
+                            };
+                            for lane in first_lane..layout.real_lanes(block) {
+                                let value = chunk.logits::<S>(lane, group);
+                                class = value.if_above(top, S::splat((16 * block + lane) as f32), class);
+                                top = value.max(top);
+                            }
+                            top.store(best[g].as_mut_ptr());
+                            class.store(winner[g].as_mut_ptr());
+                        }
+                    }
+                }
+                for (ids, winner) in ids[out.clone()].chunks_mut(16).zip(&winner) {
+                    for (id, class) in ids.iter_mut().zip(winner) {
+                        *id = T::from_class(*class as u32);
+                    }
+                }
+
+                let Some(confidence) = &mut confidence else { continue };
+                for block in 0..layout.blocks() {
+                    // SAFETY: as above. One block is still in the planes.
+                    unsafe {
+                        if layout.blocks() > 1 {
+                            chunk.fill::<S>(u.logits, y, block);
+                        }
+                        let sharpness = S::splat(1.0 / confidence.temperature);
+                        for g in 0..groups {
+                            let group = &chunk.groups[g];
+                            let top = S::load(best[g].as_ptr());
+                            let mut total = if block == 0 { S::splat(0.0) } else { S::load(sum[g].as_ptr()) };
+                            for lane in 0..layout.real_lanes(block) {
+                                total = total.add(exp(chunk.logits::<S>(lane, group).sub(top).mul(sharpness)));
+                            }
+                            total.store(sum[g].as_mut_ptr());
+                        }
+                    }
+                }
+                for (values, sum) in confidence.values[out].chunks_mut(16).zip(&sum) {
+                    for (value, sum) in values.iter_mut().zip(sum) {
+                        *value = 1.0 / sum;
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl Vector for Upsample<'_> {
+    #[inline(always)]
+    unsafe fn vector<S: Simd>(self) {
+        let Self { upsampled: u, out, channel_stride } = self;
+        let (layout, mut chunk) = (u.logits.layout(), Chunk::new());
+        while chunk.place(&u, chunk.start + chunk.len) {
+            for (line, row) in u.rows.clone().enumerate() {
+                let y = u.vertical.tap(row);
+                for block in 0..layout.blocks() {
+                    // SAFETY: the caller promises the CPU.
+                    unsafe { chunk.fill::<S>(u.logits, y, block) };
+                    for lane in 0..layout.real_lanes(block) {
+                        let start = (16 * block + lane) * channel_stride + line * u.width + chunk.start;
+                        for (group, out) in chunk.groups.iter().zip(out[start..start + chunk.len].chunks_mut(16)) {
+                            let mut values = [0.0; 16];
+                            // SAFETY: the caller promises the CPU; the lane is below 16, the array holds 16 floats.
+                            unsafe { chunk.logits::<S>(lane, group).store(values.as_mut_ptr()) };
+                            out.copy_from_slice(&values[..out.len()]);
+                        }
+                    }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,130 @@
+//! A convolution's shape, and its weights in the order in which the register tile reads them.
+
+use crate::{Lanes, ShapeError, floats, floats_mut};
+
+/// What a convolution is, apart from its weights.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ConvShape {
+    /// Channels of the input.
+    pub in_channels: usize,
+    /// Channels of the output.
+    pub out_channels: usize,
+    /// 1 or 3: the window's height and width.
+    pub kernel: usize,
+    /// 1 or 2: input pixels per output pixel.
+    pub stride: usize,
+    /// 0 for a 1x1 and 1 for a 3x3: the zero border that counts as input.
+    pub padding: usize,
+}
+
+impl ConvShape {
+    /// Height and width of the output for an input of `h` by `w` (at least 1 by 1).
+    pub fn out_size(&self, h: usize, w: usize) -> (usize, usize) {
+        let out = |len: usize| (len + 2 * self.padding).saturating_sub(self.kernel) / self.stride.max(1) + 1;
+        (out(h), out(w))
+    }
+
+    /// Multiply-adds of one input of `h` by `w`.
+    pub fn macs(&self, h: usize, w: usize) -> usize {
+        let (h, w) = self.out_size(h, w);
+        h * w * self.out_channels * self.in_channels * self.kernel * self.kernel
+    }
+
+    fn check(&self) -> Result<(), ShapeError> {
+        const OP: &str = "conv";
+        let window = (self.kernel, self.padding);
+        ShapeError::ensure(matches!(window, (1, 0) | (3, 1)), OP, "(kernel, padding)", window, "(1, 0) or (3, 1)")?;
+        ShapeError::ensure(matches!(self.stride, 1 | 2), OP, "stride", self.stride, "1 or 2")?;
+        let channels = (self.in_channels, self.out_channels);
+        ShapeError::ensure(channels.0 > 0 && channels.1 > 0, OP, "(in_channels, out_channels)", channels, "at least 1 each")
+    }
+}
+
+/// Weights and bias, packed for [`crate::conv()`].
+///
+/// Order: `[out / 16][in / lanes][ky][kx][in in its block][16 out]`: a tile reads them from front to back, whatever its
+/// instruction set. Missing output channels are zero; missing input channels are not there.
+#[derive(Clone, Debug)]
+pub struct PackedConv {
+    shape: ConvShape,
+    input_lanes: usize,
+    weights: Vec<Lanes>,
+    bias: Vec<Lanes>,
+}
+
+impl PackedConv {
+    /// Packs `weight` (`[out, in, ky, kx]`) and `bias` (`[out]`, zero if absent) for an input of `input_lanes` (1 or 16).
+    ///
+    /// - errors: [`ShapeError`] when a length differs, or for a kernel, stride or padding that we do not have
+    pub fn pack(shape: ConvShape, weight: &[f32], bias: Option<&[f32]>, input_lanes: usize) -> Result<Self, ShapeError> {
+        const OP: &str = "conv";
+        shape.check()?;
+        ShapeError::ensure(matches!(input_lanes, 1 | 16), OP, "lanes of the input", input_lanes, "1 or 16")?;
+        let ConvShape { in_channels, out_channels, kernel, .. } = shape;
+        let taps = kernel * kernel;
+        let reduced = in_channels.saturating_mul(taps);
+        ShapeError::check(OP, "length of the weight", weight.len(), out_channels.saturating_mul(reduced))?;
+        if let Some(bias) = bias {
+            ShapeError::check(OP, "length of the bias", bias.len(), out_channels)?;
+        }
+
+        let mut packed = Self {
+            shape,
+            input_lanes,
+            weights: vec![Lanes::ZERO; out_channels.div_ceil(16) * reduced],
+            bias: bias.map_or_else(|| vec![Lanes::ZERO; out_channels.div_ceil(16)], Lanes::from_channels),
+        };
+        for out in 0..out_channels {
+            for input in 0..in_channels {
+                for tap in 0..taps {
+                    let row = packed.weight_row(out / 16, input, tap);
+                    floats_mut(&mut packed.weights)[row * 16 + out % 16] = weight[(out * in_channels + input) * taps + tap];
+                }
+            }
+        }
+        Ok(packed)
+    }
+
+    /// What the convolution is.
+    pub fn shape(&self) -> ConvShape {
+        self.shape
+    }
+
+    /// 16 when it reads blocked maps, 1 when it reads planar ones.
+    pub fn input_lanes(&self) -> usize {
+        self.input_lanes
+    }
+
+    /// Which of the packed rows has the weights from `input` through `tap` to the output channels of `block`.
+    fn weight_row(&self, block: usize, input: usize, tap: usize) -> usize {
+        let taps = self.shape.kernel * self.shape.kernel;
+        let first = input / self.input_lanes * self.input_lanes;
+        let in_block = (self.shape.in_channels - first).min(self.input_lanes);
+        (block * self.shape.in_channels + first) * taps + tap * in_block + (input - first)
+    }
+
+    /// The sixteen weights from `input` through `tap` to the output channels of `block`.
+    pub(super) fn weight(&self, block: usize, input: usize, tap: usize) -> &[f32; 16] {
+        &self.weights[self.weight_row(block, input, tap)].0
+    }
+
+    /// The sixteen biases of a block of output channels.
+    pub(super) fn bias(&self, block: usize) -> &[f32; 16] {
+        &self.bias[block].0
+    }
+
+    /// All weights from those of `block` on, as the tile reads them.
+    pub(super) fn weights_from(&self, block: usize) -> &[f32] {
+        floats(&self.weights[block * self.block_len() / 16..])
+    }
+
+    /// All biases from those of `block` on.
+    pub(super) fn biases_from(&self, block: usize) -> &[f32] {
+        floats(&self.bias[block..])
+    }
+
+    /// Floats from one block of output channels to the next.
+    pub(super) fn block_len(&self) -> usize {
+        self.shape.in_channels * self.shape.kernel * self.shape.kernel * 16
+    }
+}

@@ -1,0 +1,177 @@
+//! Every instruction set against the definition, and the definition against itself in f64.
+
+use super::*;
+use crate::testing::{Owned, assert_close, for_each, noise, whole_and_split};
+
+#[derive(Debug)]
+struct Case {
+    input: (usize, usize, usize),
+    out_channels: usize,
+    kernel: usize,
+    stride: usize,
+    lanes: usize,
+}
+
+const fn case(input: (usize, usize, usize), out_channels: usize, kernel: usize, stride: usize) -> Case {
+    Case { input, out_channels, kernel, stride, lanes: 16 }
+}
+
+const CASES: [Case; 20] = [
+    case((1, 1, 1), 1, 1, 1),  // the smallest map
+    case((1, 1, 1), 1, 3, 1),  // nothing but border
+    case((1, 1, 1), 1, 3, 2),
+    case((5, 2, 2), 3, 3, 2),  // an even size: the last window ends before the lower halo
+    case((5, 3, 3), 3, 3, 2),  // an odd size: it ends in it
+    case((16, 4, 13), 16, 3, 1),
+    case((16, 4, 14), 16, 1, 1), // one tile
+    case((16, 3, 15), 33, 3, 1), // one tile and a pixel; three blocks: a pair and a single one
+    case((17, 5, 29), 17, 3, 1), // one input channel in the last block
+    case((17, 5, 29), 17, 3, 2),
+    case((33, 6, 7), 64, 1, 1),
+    case((33, 7, 6), 64, 1, 2),
+    case((64, 3, 6), 19, 1, 1), // the head: 19 classes
+    case((64, 4, 11), 64, 3, 1),
+    case((130, 2, 5), 48, 3, 1),
+    Case { input: (3, 1, 1), out_channels: 32, kernel: 3, stride: 2, lanes: 1 },
+    Case { input: (3, 9, 31), out_channels: 32, kernel: 3, stride: 2, lanes: 1 }, // the stem
+    Case { input: (3, 8, 30), out_channels: 17, kernel: 3, stride: 1, lanes: 1 },
+    Case { input: (5, 4, 9), out_channels: 16, kernel: 1, stride: 2, lanes: 1 },
+    Case { input: (17, 4, 9), out_channels: 5, kernel: 1, stride: 1, lanes: 1 },
+];
+
+impl Case {
+    fn shape(&self) -> ConvShape {
+        let Self { kernel, stride, out_channels, .. } = *self;
+        ConvShape { in_channels: self.input.0, out_channels, kernel, stride, padding: kernel / 2 }
+    }
+
+    fn input(&self) -> Layout {
+        Layout { channels: self.input.0, height: self.input.1, width: self.input.2, lanes: self.lanes }
+    }
+
+    fn output(&self) -> Layout {
+        let (h, w) = self.shape().out_size(self.input.1, self.input.2);
+        Layout::blocked(self.out_channels, h, w)
+    }
+
+    fn weights(&self) -> (Vec<f32>, Vec<f32>) {
+        (noise(self.out_channels * self.input.0 * self.kernel * self.kernel, 2), noise(self.out_channels, 3))
+    }
+
+    fn pack(&self) -> PackedConv {
+        let (weight, bias) = self.weights();
+        PackedConv::pack(self.shape(), &weight, Some(&bias), self.lanes).expect("the shapes fit")
+    }
+}
+
+/// The formula of the module's documentation on plain images, in f64, without activation.
+fn formula(case: &Case, x: &[f32], residual: Option<&[f32]>) -> Vec<f32> {
+    let (weight, bias) = case.weights();
+    let (channels, height, width) = case.input;
+    let Layout { height: out_height, width: out_width, .. } = case.output();
+    let mut out = Vec::new();
+    for o in 0..case.out_channels {
+        for oy in 0..out_height {
+            for ox in 0..out_width {
+                let mut sum = f64::from(bias[o]) + residual.map_or(0.0, |r| f64::from(r[out.len()]));
+                for c in 0..channels {
+                    for tap in 0..case.kernel * case.kernel {
+                        let y = (oy * case.stride + tap / case.kernel).wrapping_sub(case.kernel / 2);
+                        let x_ = (ox * case.stride + tap % case.kernel).wrapping_sub(case.kernel / 2);
+                        if y < height && x_ < width {
+                            let w = weight[(o * channels + c) * case.kernel * case.kernel + tap];
+                            sum += f64::from(w) * f64::from(x[(c * height + y) * width + x_]);
+                        }
+                    }
+                }
+                out.push(sum as f32);
+            }
+        }
+    }
+    out
+}
+
+#[test]
+fn convolutions_agree_with_the_formula() {
+    for_each(CASES, |isa, case| {
+        let (packed, x) = (case.pack(), Owned::noise(case.input(), 1));
+        let residual = Owned::noise(case.output(), 4);
+        for residual in [None, Some(&residual)] {
+            let plain = residual.map(Owned::to_nchw);
+            let want = formula(case, &x.to_nchw(), plain.as_deref());
+            for activation in [Activation::None, Activation::Relu, Activation::Gelu] {
+                let epilogue = Epilogue { residual: residual.map(Owned::map), activation };
+                let got = whole_and_split(case.output(), |out| {
+                    conv(isa, &packed, x.map(), out, epilogue).expect("the shapes fit");
+                });
+                let want: Vec<_> = want
+                    .iter()
+                    .map(|&v| match activation {
+                        Activation::None => v,
+                        Activation::Relu => v.max(0.0),
+                        Activation::Gelu => {
+                            let v = f64::from(v);
+                            (0.5 * v * (1.0 + libm::erf(v / std::f64::consts::SQRT_2))) as f32
+                        }
+                    })
+                    .collect();
+                // A single small output may have lost its leading digits: compare with the size of a sum's terms.
+                let error = got.to_nchw().iter().zip(&want).fold(0.0f32, |e, (a, b)| e.max((a - b).abs()));
+                assert!(error < 1e-5 * want.iter().fold(1.0, |m: f32, v| m.max(v.abs())), "{activation:?}: {error}");
+            }
+        }
+    });
+}
+
+#[test]
+fn many_weights_change_the_order_of_the_loops_and_nothing_else() {
+    // 256 channels have 2.4 MB of weights; a view of one pair of blocks has few enough for the other order.
+    let case = case((256, 3, 9), 256, 3, 1);
+    let (packed, x) = (case.pack(), Owned::noise(case.input(), 1));
+    let want = formula(&case, &x.to_nchw(), None);
+    for isa in Isa::available() {
+        let got = whole_and_split(case.output(), |out| {
+            conv(isa, &packed, x.map(), out, Epilogue::default()).expect("the shapes fit");
+        });
+        assert_close(&got.to_nchw(), &want, 1e-5);
+    }
+}
+
+#[test]
+fn other_shapes_are_errors() {
+    let shape = ConvShape { in_channels: 17, out_channels: 5, kernel: 3, stride: 1, padding: 1 };
+    let weight = vec![0.0; 5 * 17 * 9];
+    for wrong in [
+        ConvShape { in_channels: 0, ..shape },
+        ConvShape { out_channels: 0, ..shape },
+        ConvShape { out_channels: 4, ..shape },
+        ConvShape { out_channels: usize::MAX, ..shape },
+        ConvShape { kernel: 5, ..shape },
+        ConvShape { kernel: 1, ..shape },
+        ConvShape { padding: 0, ..shape },
+        ConvShape { stride: 0, ..shape },
+        ConvShape { stride: 3, ..shape },
+    ] {
+        assert!(PackedConv::pack(wrong, &weight, None, 16).is_err(), "{wrong:?}");
+    }
+    assert!(PackedConv::pack(shape, &weight, Some(&[0.0; 4]), 16).is_err());
+    assert!(PackedConv::pack(shape, &weight, None, 8).is_err());
+
+    let packed = PackedConv::pack(shape, &weight, None, 16).expect("the shapes fit");
+    let (x, narrow) = (Owned::zeros(Layout::blocked(17, 4, 6)), Owned::zeros(Layout::blocked(16, 4, 6)));
+    let planar = Owned::zeros(Layout::planar(17, 4, 6));
+    let (mut fits, mut small) = (Owned::zeros(Layout::blocked(5, 4, 6)), Owned::zeros(Layout::blocked(5, 4, 5)));
+    let mut flat = Owned::zeros(Layout::planar(5, 4, 6));
+    let other = small.clone();
+    let (none, residual) = (Epilogue::default(), Epilogue { residual: Some(other.map()), ..Epilogue::default() });
+    for isa in Isa::available() {
+        assert!(conv(isa, &packed, narrow.map(), fits.view(), none).is_err());
+        assert!(conv(isa, &packed, planar.map(), fits.view(), none).is_err());
+        assert!(conv(isa, &packed, x.map(), small.view(), none).is_err());
+        assert!(conv(isa, &packed, x.map(), flat.view(), none).is_err());
+        assert!(conv(isa, &packed, x.map(), fits.view(), residual).is_err());
+        assert!(conv(isa, &packed, x.map(), fits.view(), none).is_ok());
+    }
+    let error = conv(Isa::Scalar, &packed, narrow.map(), fits.view(), none).expect_err("16 channels are not 17");
+    assert_eq!(error.to_string(), "conv: channels of the input is 16, it must be 17");
+}

@@ -1,0 +1,37 @@
+//! The definition of the attention, on packed keys.
+
+use super::CrossAttend;
+use crate::floats_mut;
+
+pub(super) fn cross_attend(CrossAttend { x, keys, residual, mut out, scratch }: CrossAttend) {
+    let (channels, count) = (keys.channels(), keys.keys());
+    let scores = &mut floats_mut(scratch)[..count];
+    for row in out.rows() {
+        for column in 0..out.layout().width {
+            for (j, score) in scores.iter_mut().enumerate() {
+                *score = keys.bias()[j / 16].0[j % 16];
+                for ch in 0..channels {
+                    *score += keys.weights()[j / 16 * channels + ch].0[j % 16] * x.at(ch, row, column);
+                }
+            }
+            let greatest = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+            scores.iter_mut().for_each(|score| *score = (*score - greatest).exp());
+            let sum: f32 = scores.iter().sum();
+            for block in out.blocks() {
+                let mut mean = [0.0; 16];
+                for (j, weight) in scores.iter().enumerate() {
+                    for (mean, value) in mean.iter_mut().zip(keys.values()[block * count + j].0) {
+                        *mean += weight / sum * value;
+                    }
+                }
+                let pixel = column * 16..column * 16 + 16;
+                if let Some(residual) = residual {
+                    for (mean, value) in mean.iter_mut().zip(&residual.row(block, row)[pixel.clone()]) {
+                        *mean += value;
+                    }
+                }
+                out.row_mut(block, row)[pixel].copy_from_slice(&mean);
+            }
+        }
+    }
+}

@@ -1,0 +1,106 @@
+//! The attention by register tiles: scores, softmax and weighted values of a few pixels at a time.
+
+use super::CrossAttend;
+use crate::conv::tile::{Reduction, Tile, tiles};
+use crate::simd::{Simd, Vector, exp};
+use crate::{floats, floats_mut};
+
+impl Vector for CrossAttend<'_> {
+    #[inline(always)]
+    unsafe fn vector<S: Simd>(self) {
+        let Self { x, keys, residual, mut out, scratch } = self;
+        let (input, output) = (x.layout(), out.layout());
+        let key_blocks = keys.bias().len();
+        // The scores of a tile: `[key block][pixel][16 keys]`.
+        let scores = floats_mut(scratch).as_mut_ptr();
+        let no_bias = [0.0; 32];
+        for row in out.rows() {
+            for (column, pixels) in tiles(output.width, S::TILE_PIXELS) {
+                let of_queries = Reduction {
+                    channels: keys.channels(),
+                    lanes: 16,
+                    block_stride: input.block_stride(),
+                    row_stride: input.row_stride(),
+                    kernel: 1,
+                };
+                for block in (0..key_blocks).step_by(S::TILE_BLOCKS) {
+                    let count = S::TILE_BLOCKS.min(key_blocks - block);
+                    // SAFETY: `pixel` proved the input, whose channels are the keys'; the door proved that the scratch holds
+                    // `key_blocks` times the largest tile; weights and bias have `key_blocks` blocks.
+                    unsafe {
+                        let tile = Tile {
+                            reduction: &of_queries,
+                            x: x.pixel(0, row, column),
+                            weights: floats(&keys.weights()[block * keys.channels()..]).as_ptr(),
+                            weight_block: keys.channels() * 16,
+                            bias: floats(&keys.bias()[block..]).as_ptr(),
+                            residual: None,
+                            floor: f32::NEG_INFINITY,
+                            out: scores.add(block * pixels * 16),
+                            out_block: pixels * 16,
+                        };
+                        tile.run::<S, 16>(count, pixels);
+                    }
+                }
+                for pixel in 0..pixels {
+                    // SAFETY: this pixel's scores were just written to `key_blocks` places, `pixels * 16` apart.
+                    unsafe { S::enter(Softmax { scores: scores.add(16 * pixel), blocks: key_blocks, stride: 16 * pixels }) }
+                }
+                let of_keys =
+                    Reduction { channels: keys.keys(), lanes: 16, block_stride: pixels * 16, row_stride: 0, kernel: 1 };
+                for block in out.blocks().step_by(S::TILE_BLOCKS) {
+                    let count = S::TILE_BLOCKS.min(out.blocks().end - block);
+                    // SAFETY: the scratch holds the weights of all keys; the values have the blocks of `out`, and so has the
+                    // residual; `pixel` proved the output, whose tile ends inside its row.
+                    unsafe {
+                        let tile = Tile {
+                            reduction: &of_keys,
+                            x: scores,
+                            weights: floats(&keys.values()[block * keys.keys()..]).as_ptr(),
+                            weight_block: keys.keys() * 16,
+                            bias: no_bias.as_ptr(),
+                            residual: residual.map(|map| map.pixel(block, row, column)),
+                            floor: f32::NEG_INFINITY,
+                            out: out.pixel(block, row, column),
+                            out_block: output.block_stride(),
+                        };
+                        tile.run::<S, 16>(count, pixels);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Softmax over the keys of one pixel, in place.
+struct Softmax {
+    scores: *mut f32,
+    blocks: usize,
+    stride: usize,
+}
+
+impl Vector for Softmax {
+    #[inline(always)]
+    unsafe fn vector<S: Simd>(self) {
+        // SAFETY: whoever made the value promises `blocks` times 16 floats, `stride` apart, and the CPU.
+        unsafe {
+            let mut greatest = S::load(self.scores);
+            for b in 1..self.blocks {
+                greatest = greatest.max(S::load(self.scores.add(b * self.stride)));
+            }
+            let greatest = S::splat(greatest.greatest());
+            let mut sum = S::splat(0.0);
+            for b in 0..self.blocks {
+                let score = self.scores.add(b * self.stride);
+                let weight = exp(S::load(score).sub(greatest));
+                weight.store(score);
+                sum = sum.add(weight);
+            }
+            let share = S::splat(1.0 / sum.sum());
+            for b in 0..self.blocks {
+                let score = self.scores.add(b * self.stride);
+                S::load(score).mul(share).store(score);
+            }
+        }
+    }
+}

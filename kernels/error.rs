@@ -1,0 +1,33 @@
+//! The one error of the kernels: a shape that does not fit.
+
+use std::fmt::Debug;
+
+/// An argument's shape does not fit the operation: which operation, which argument, what it is, what it should be.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{op}: {what} is {got}, it must be {want}")]
+pub struct ShapeError {
+    /// The operation that refused, by the name of its function.
+    pub op: &'static str,
+    /// The argument, or the property of it.
+    pub what: &'static str,
+    /// What was given.
+    pub got: String,
+    /// What would have been accepted.
+    pub want: String,
+}
+
+impl ShapeError {
+    pub(crate) fn new(op: &'static str, what: &'static str, got: impl Debug, want: &str) -> Self {
+        Self { op, what, got: format!("{got:?}"), want: want.to_owned() }
+    }
+
+    /// `Ok` when `got` equals `want`.
+    pub(crate) fn check<T: Debug + PartialEq>(op: &'static str, what: &'static str, got: T, want: T) -> Result<(), Self> {
+        if got == want { Ok(()) } else { Err(Self::new(op, what, got, &format!("{want:?}"))) }
+    }
+
+    /// `Ok` when `fits`; `want` says in words what would have.
+    pub(crate) fn ensure(fits: bool, op: &'static str, what: &'static str, got: impl Debug, want: &str) -> Result<(), Self> {
+        if fits { Ok(()) } else { Err(Self::new(op, what, got, want)) }
+    }
+}

@@ -1,0 +1,306 @@
+//! The memory of feature maps: channel blocks of sixteen, with a border of zeros.
+//!
+//! A map of `lanes = 16` is `[channels / 16][height + 2][width + 2][16]`: one pixel's sixteen channels are one cache line
+//! and one vector. The border ("halo") of one zero pixel is the padding of a 3x3 convolution, which therefore has no
+//! special case along the edge. Channels past the last one ("padding lanes") are zero too, and every kernel keeps
+//! them so. `lanes = 1` is the same with planes of single channels: the form of the three-channel photo.
+
+use std::marker::PhantomData;
+use std::ops::Range;
+
+use crate::ShapeError;
+
+/// Sixteen floats on a cache line of their own.
+#[repr(C, align(64))]
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Lanes(pub [f32; 16]);
+
+impl Lanes {
+    /// Sixteen zeros.
+    pub const ZERO: Self = Self([0.0; 16]);
+
+    /// `values` in blocks of sixteen, the last one filled up with zeros.
+    pub fn from_channels(values: &[f32]) -> Vec<Self> {
+        let mut lanes = vec![Self::ZERO; values.len().div_ceil(16)];
+        floats_mut(&mut lanes)[..values.len()].copy_from_slice(values);
+        lanes
+    }
+}
+
+/// The same memory as plain floats.
+pub fn floats(lanes: &[Lanes]) -> &[f32] {
+    // SAFETY: `Lanes` is `repr(C)` of 16 floats, 64 bytes with alignment 64, so without padding between or inside.
+    unsafe { std::slice::from_raw_parts(lanes.as_ptr().cast(), lanes.len() * 16) }
+}
+
+/// The same memory as plain floats, to write.
+pub fn floats_mut(lanes: &mut [Lanes]) -> &mut [f32] {
+    // SAFETY: as in `floats`; the exclusive borrow passes to the result, and any float is a valid lane.
+    unsafe { std::slice::from_raw_parts_mut(lanes.as_mut_ptr().cast(), lanes.len() * 16) }
+}
+
+/// The shape of a map and how it lies in memory. Lengths and strides are in floats and include the halo.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Layout {
+    /// Channels that mean something.
+    pub channels: usize,
+    /// Rows, without the halo.
+    pub height: usize,
+    /// Pixels of a row, without the halo.
+    pub width: usize,
+    /// Channels side by side in one pixel: 16 (blocked) or 1 (planar).
+    pub lanes: usize,
+}
+
+// Saturating: an absurd shape then asks for more memory than any slice has, and the doors refuse it.
+impl Layout {
+    /// Blocks of sixteen channels: the form of every map inside the network.
+    pub const fn blocked(channels: usize, height: usize, width: usize) -> Self {
+        Self { channels, height, width, lanes: 16 }
+    }
+
+    /// One plane per channel: the form of the input image.
+    pub const fn planar(channels: usize, height: usize, width: usize) -> Self {
+        Self { channels, height, width, lanes: 1 }
+    }
+
+    /// From a pixel to the one under it.
+    pub const fn row_stride(&self) -> usize {
+        self.width.saturating_add(2).saturating_mul(self.lanes)
+    }
+
+    /// From a block to the next.
+    pub const fn block_stride(&self) -> usize {
+        self.height.saturating_add(2).saturating_mul(self.row_stride())
+    }
+
+    /// Blocks of `lanes` channels.
+    pub const fn blocks(&self) -> usize {
+        if self.lanes == 0 { 0 } else { self.channels.div_ceil(self.lanes) }
+    }
+
+    /// Floats of the whole map.
+    pub const fn len(&self) -> usize {
+        self.blocks().saturating_mul(self.block_stride())
+    }
+
+    /// Whether the map has no float at all; a map that has been accepted by a door never is.
+    pub const fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Height and width.
+    pub const fn size(&self) -> (usize, usize) {
+        (self.height, self.width)
+    }
+
+    /// Where the first lane of an interior pixel lies.
+    pub(crate) const fn offset(&self, block: usize, row: usize, column: usize) -> usize {
+        block * self.block_stride() + (row + 1) * self.row_stride() + (column + 1) * self.lanes
+    }
+
+    /// How many lanes of a block are channels; the others are padding.
+    pub(crate) fn real_lanes(&self, block: usize) -> usize {
+        self.channels.saturating_sub(block * self.lanes).min(self.lanes)
+    }
+
+    fn check(&self, floats: usize) -> Result<(), ShapeError> {
+        const OP: &str = "map";
+        ShapeError::ensure(self.lanes == 1 || self.lanes == 16, OP, "lanes", self.lanes, "1 or 16")?;
+        let some = self.channels > 0 && self.height > 0 && self.width > 0;
+        let shape = (self.channels, self.height, self.width);
+        ShapeError::ensure(some, OP, "shape (channels, height, width)", shape, "at least 1 each")?;
+        let enough = self.len() <= floats && self.len() < isize::MAX as usize;
+        ShapeError::ensure(enough, OP, "length of the data", floats, &format!("at least {}", self.len()))
+    }
+}
+
+/// A whole map, to read.
+#[derive(Clone, Copy, Debug)]
+pub struct Map<'a> {
+    data: &'a [f32],
+    layout: Layout,
+}
+
+impl<'a> Map<'a> {
+    /// The map at the beginning of `data`, which may be longer.
+    pub fn new(data: &'a [f32], layout: Layout) -> Result<Self, ShapeError> {
+        layout.check(data.len())?;
+        Ok(Self { data: &data[..layout.len()], layout })
+    }
+
+    /// The map's shape.
+    pub fn layout(&self) -> Layout {
+        self.layout
+    }
+
+    /// All floats of the map, halo included.
+    pub fn data(&self) -> &'a [f32] {
+        self.data
+    }
+
+    /// A row of a block without its halo: `width * lanes` floats.
+    pub(crate) fn row(&self, block: usize, row: usize) -> &'a [f32] {
+        &self.data[self.layout.offset(block, row, 0)..][..self.layout.width * self.layout.lanes]
+    }
+
+    /// One value, for the plain definitions.
+    pub(crate) fn at(&self, channel: usize, row: usize, column: usize) -> f32 {
+        let lanes = self.layout.lanes;
+        self.row(channel / lanes, row)[column * lanes + channel % lanes]
+    }
+
+    /// A pointer to the first lane of an interior pixel.
+    pub(crate) fn pixel(&self, block: usize, row: usize, column: usize) -> *const f32 {
+        debug_assert!(block < self.layout.blocks() && row < self.layout.height && column < self.layout.width);
+        self.data.as_ptr().wrapping_add(self.layout.offset(block, row, column))
+    }
+}
+
+/// Some blocks and some rows of a map, to write: what one thread is given.
+///
+/// Disjoint views come from splitting, as from `slice::split_at_mut`. A row's left and right halo belong to the view that
+/// has the row, the halo above and below to the view that has the first and the last row.
+#[derive(Debug)]
+pub struct MapMut<'a> {
+    /// The beginning of the whole map.
+    data: *mut f32,
+    layout: Layout,
+    blocks: Range<usize>,
+    rows: Range<usize>,
+    exclusive: PhantomData<&'a mut [f32]>,
+}
+
+// SAFETY: a view is an exclusive borrow of plain floats, and no two views that live at once share a float.
+unsafe impl Send for MapMut<'_> {}
+
+impl<'a> MapMut<'a> {
+    /// All of the map at the beginning of `data`, which may be longer.
+    pub fn new(data: &'a mut [f32], layout: Layout) -> Result<Self, ShapeError> {
+        layout.check(data.len())?;
+        let (blocks, rows) = (0..layout.blocks(), 0..layout.height);
+        Ok(Self { data: data.as_mut_ptr(), layout, blocks, rows, exclusive: PhantomData })
+    }
+
+    /// The whole map's shape, of which this view may be a part.
+    pub fn layout(&self) -> Layout {
+        self.layout
+    }
+
+    /// The blocks of this view.
+    pub fn blocks(&self) -> Range<usize> {
+        self.blocks.clone()
+    }
+
+    /// The rows of this view.
+    pub fn rows(&self) -> Range<usize> {
+        self.rows.clone()
+    }
+
+    /// The blocks before `mid` and those from `mid` on; `mid` counts in the whole map and is clamped to the view.
+    pub fn split_blocks(self, mid: usize) -> (MapMut<'a>, MapMut<'a>) {
+        let mid = mid.clamp(self.blocks.start, self.blocks.end);
+        let (first, last) = (self.blocks.start..mid, mid..self.blocks.end);
+        (Self { blocks: first, rows: self.rows.clone(), ..self }, Self { blocks: last, ..self })
+    }
+
+    /// The rows before `mid` and those from `mid` on; `mid` counts in the whole map and is clamped to the view.
+    pub fn split_rows(self, mid: usize) -> (MapMut<'a>, MapMut<'a>) {
+        let mid = mid.clamp(self.rows.start, self.rows.end);
+        let (first, last) = (self.rows.start..mid, mid..self.rows.end);
+        (Self { rows: first, blocks: self.blocks.clone(), ..self }, Self { rows: last, ..self })
+    }
+
+    /// The same view for a shorter time.
+    pub fn reborrow(&mut self) -> MapMut<'_> {
+        MapMut { blocks: self.blocks(), rows: self.rows(), exclusive: PhantomData, ..*self }
+    }
+
+    /// Sets the halo that belongs to this view to zero, and nothing else.
+    pub fn clear_halo(&mut self) {
+        let Layout { height, width, lanes, .. } = self.layout;
+        let row_stride = self.layout.row_stride();
+        for block in self.blocks() {
+            for row in self.rows() {
+                let first = self.layout.offset(block, row, 0);
+                self.zero(first - lanes, lanes);
+                self.zero(first + width * lanes, lanes);
+                if row == 0 {
+                    self.zero(first - lanes - row_stride, row_stride);
+                }
+                if row + 1 == height {
+                    self.zero(first - lanes + row_stride, row_stride);
+                }
+            }
+        }
+    }
+
+    /// Zeroes floats that belong to this view.
+    fn zero(&mut self, start: usize, len: usize) {
+        debug_assert!(start + len <= self.layout.len());
+        // SAFETY: `clear_halo` passes only parts of its own rows' halo, which lie inside the map and belong to this view.
+        unsafe { self.data.add(start).write_bytes(0, len) }
+    }
+
+    /// A row of a block without its halo: `width * lanes` floats.
+    pub(crate) fn row_mut(&mut self, block: usize, row: usize) -> &mut [f32] {
+        let len = self.layout.width * self.layout.lanes;
+        // SAFETY: `pixel` proved that the row is of this view, which holds all its floats exclusively.
+        unsafe { std::slice::from_raw_parts_mut(self.pixel(block, row, 0), len) }
+    }
+
+    /// A pointer to the first lane of an interior pixel; the rest of its row follows.
+    pub(crate) fn pixel(&mut self, block: usize, row: usize, column: usize) -> *mut f32 {
+        assert!(self.blocks.contains(&block) && self.rows.contains(&row) && column < self.layout.width, "outside the view");
+        self.data.wrapping_add(self.layout.offset(block, row, column))
+    }
+
+    /// Whether the view has every row of its blocks.
+    pub(crate) fn has_all_rows(&self) -> bool {
+        self.rows == (0..self.layout.height)
+    }
+
+    /// Whether the view has every block of its rows.
+    pub(crate) fn has_all_blocks(&self) -> bool {
+        self.blocks == (0..self.layout.blocks())
+    }
+}
+
+/// Fills the view's blocks and rows from one plain image `[channels, height, width]`; padding lanes become zero.
+///
+/// - errors: [`ShapeError`] unless `image` is as long as the map's shape says
+pub fn pack_nchw(image: &[f32], mut out: MapMut) -> Result<(), ShapeError> {
+    let Layout { channels, height, width, lanes } = out.layout();
+    ShapeError::check("pack_nchw", "length of the image", image.len(), channels * height * width)?;
+    for block in out.blocks() {
+        for row in out.rows() {
+            let line = out.row_mut(block, row);
+            for lane in 0..lanes {
+                let channel = block * lanes + lane;
+                for column in 0..width {
+                    line[column * lanes + lane] =
+                        if channel < channels { image[(channel * height + row) * width + column] } else { 0.0 };
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Writes a map as one plain image `[channels, height, width]`.
+///
+/// - errors: [`ShapeError`] unless `image` is as long as the map's shape says
+pub fn unpack_nchw(map: Map, image: &mut [f32]) -> Result<(), ShapeError> {
+    let Layout { channels, height, width, lanes } = map.layout();
+    ShapeError::check("unpack_nchw", "length of the image", image.len(), channels * height * width)?;
+    for channel in 0..channels {
+        for row in 0..height {
+            let line = map.row(channel / lanes, row);
+            let plain = &mut image[(channel * height + row) * width..][..width];
+            for (column, value) in plain.iter_mut().enumerate() {
+                *value = line[column * lanes + channel % lanes];
+            }
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,55 @@
+//! `resize_add`, one output pixel's sixteen channels at a time.
+
+use super::{ResizeAdd, Tap};
+use crate::simd::{Simd, Vector};
+
+/// Columns whose taps are computed once for all blocks.
+const CHUNK: usize = 64;
+
+impl Vector for ResizeAdd<'_> {
+    #[inline(always)]
+    unsafe fn vector<S: Simd>(self) {
+        let Self { small, add, mut out, vertical, horizontal } = self;
+        let width = out.layout().width;
+        let mut taps = [Tap::default(); CHUNK];
+        for row in out.rows() {
+            let y = vertical.tap(row);
+            for start in (0..width).step_by(CHUNK) {
+                let count = CHUNK.min(width - start);
+                for (i, tap) in taps[..count].iter_mut().enumerate() {
+                    *tap = horizontal.tap(start + i);
+                }
+                for block in out.blocks() {
+                    let (above, below) = (small.pixel(block, y.first, 0), small.pixel(block, y.second, 0));
+                    let add = add.map(|add| add.pixel(block, row, start));
+                    let to = out.pixel(block, row, start);
+                    // SAFETY: taps are inside `small`, which has the channels of `out`; `add` has the layout of `out`; the
+                    // chunk ends inside the row. All pixels are 16 floats.
+                    unsafe {
+                        let down = S::splat(y.weight);
+                        for (i, tap) in taps[..count].iter().enumerate() {
+                            let left = mix::<S>(above.add(16 * tap.first), below.add(16 * tap.first), down);
+                            let right = mix::<S>(above.add(16 * tap.second), below.add(16 * tap.second), down);
+                            let mut value = right.sub(left).fma(S::splat(tap.weight), left);
+                            if let Some(add) = add {
+                                value = value.add(S::load(add.add(16 * i)));
+                            }
+                            value.store(to.add(16 * i));
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// # Safety
+/// The CPU has the instructions of `S`; sixteen floats lie behind each pointer.
+#[inline(always)]
+unsafe fn mix<S: Simd>(a: *const f32, b: *const f32, weight: S) -> S {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let a = S::load(a);
+        S::load(b).sub(a).fma(weight, a)
+    }
+}

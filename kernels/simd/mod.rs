@@ -1,0 +1,66 @@
+//! Sixteen float lanes, the same on every instruction set: an algorithm is written once over [`Simd`].
+//!
+//! A body is `#[inline(always)]` and takes its instructions from the `#[target_feature]` function that it is inlined into
+//! (`with_avx2`, `with_avx512`); a new instruction set is one more implementation of [`Simd`] and one more such function.
+//! Every body uses fused multiply-add where it multiplies and adds, in tails too, so that an element's value does not
+//! depend on where the tiles fall.
+
+mod math;
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod x86;
+
+pub(crate) use math::{exp, gelu};
+
+/// An operation in its vector form.
+pub(crate) trait Vector: Sized {
+    /// # Safety
+    /// The CPU has the instructions of `S`, and the value's own pointers are good; always `#[inline(always)]`.
+    unsafe fn vector<S: Simd>(self);
+}
+
+/// An operation as a door hands it to [`crate::Isa::run`]: its vector form and its definition.
+pub(crate) trait Kernel: Vector {
+    /// The plain definition.
+    fn scalar(self);
+}
+
+/// Sixteen floats in registers.
+///
+/// # Safety
+/// Every method needs the CPU to have the implementation's instructions; those with pointers need sixteen good floats.
+#[allow(clippy::missing_safety_doc, reason = "one contract for all methods, above")]
+pub(crate) trait Simd: Copy {
+    /// The register tile of a convolution: at most so many blocks of sixteen output channels ...
+    const TILE_BLOCKS: usize;
+    /// ... by so many pixels.
+    const TILE_PIXELS: usize;
+
+    /// Runs `body` as a function of its own that has this instruction set.
+    unsafe fn enter<V: Vector>(body: V);
+
+    unsafe fn splat(value: f32) -> Self;
+    unsafe fn load(from: *const f32) -> Self;
+    unsafe fn store(self, to: *mut f32);
+    unsafe fn add(self, other: Self) -> Self;
+    unsafe fn sub(self, other: Self) -> Self;
+    unsafe fn mul(self, other: Self) -> Self;
+    unsafe fn div(self, other: Self) -> Self;
+    unsafe fn max(self, other: Self) -> Self;
+    unsafe fn min(self, other: Self) -> Self;
+    /// `self * factor + addend` with one rounding.
+    unsafe fn fma(self, factor: Self, addend: Self) -> Self;
+    /// To the nearest integer, halves to even.
+    unsafe fn round(self) -> Self;
+    /// 2 to the power of `self`, which is integral and in -126 ..= 127.
+    unsafe fn pow2(self) -> Self;
+    /// `yes` where `self > other`, else `no`.
+    unsafe fn if_above(self, other: Self, yes: Self, no: Self) -> Self;
+    /// The sum of the lanes.
+    unsafe fn sum(self) -> f32;
+    /// The greatest of the lanes.
+    unsafe fn greatest(self) -> f32;
+    /// `from[index[lane]]`; the indices do not fall, the first is 0, and neither half of them spans more than 8 floats.
+    unsafe fn pick(from: *const f32, index: &[i32; 16]) -> Self;
+    /// Rows become columns.
+    unsafe fn transpose(rows: [Self; 16]) -> [Self; 16];
+}

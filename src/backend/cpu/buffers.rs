@@ -1,0 +1,108 @@
+//! Where the CPU's maps live: buffers that go back to a pool when the last map in them is dropped, so that after the first frame
+//! of a size nothing is asked of the allocator for them.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+
+use rtformer_kernels::{Lanes, Layout, Map, MapMut, ShapeError, floats, floats_mut};
+
+/// Buffers that nobody uses, by length.
+#[derive(Default)]
+pub(super) struct Buffers {
+    idle: Mutex<BTreeMap<usize, Vec<Vec<Lanes>>>>,
+}
+
+impl Buffers {
+    /// Room for `count` maps: halos are zero, the rest is whatever was there before.
+    pub(super) fn blank(self: &Arc<Self>, count: usize, layout: Layout) -> Blank {
+        // Each image begins on a cache line of its own.
+        let stride = layout.len().div_ceil(16);
+        let reused = self.idle.lock().ok().and_then(|mut idle| idle.get_mut(&(count * stride)).and_then(Vec::pop));
+        let fresh = reused.is_none();
+        let memory = reused.unwrap_or_else(|| vec![Lanes::ZERO; count * stride]);
+        let mut blank = Blank(Owned { memory, stride, layout, pool: Arc::clone(self) });
+        if !fresh {
+            for image in blank.images_mut() {
+                if let Ok(mut map) = MapMut::new(image, layout) {
+                    map.clear_halo();
+                }
+            }
+        }
+        blank
+    }
+
+    /// The maps to write again: the same memory where nobody else holds it, else a copy.
+    pub(super) fn thaw(self: &Arc<Self>, maps: Maps) -> Blank {
+        match Arc::try_unwrap(maps.0) {
+            Ok(owned) => Blank(owned),
+            Err(shared) => {
+                let mut copy = self.blank(shared.count(), shared.layout);
+                copy.0.memory.copy_from_slice(&shared.memory);
+                copy
+            }
+        }
+    }
+}
+
+struct Owned {
+    memory: Vec<Lanes>,
+    /// From an image to the next, in lanes.
+    stride: usize,
+    layout: Layout,
+    pool: Arc<Buffers>,
+}
+
+impl Owned {
+    fn count(&self) -> usize {
+        self.memory.len() / self.stride.max(1)
+    }
+}
+
+impl Drop for Owned {
+    fn drop(&mut self) {
+        let memory = std::mem::take(&mut self.memory);
+        if let Ok(mut idle) = self.pool.idle.lock() {
+            idle.entry(memory.len()).or_default().push(memory);
+        }
+    }
+}
+
+/// A batch of maps that is being written.
+pub(super) struct Blank(Owned);
+
+impl Blank {
+    pub(super) fn layout(&self) -> Layout {
+        self.0.layout
+    }
+
+    pub(super) fn images_mut(&mut self) -> impl Iterator<Item = &mut [f32]> {
+        floats_mut(&mut self.0.memory).chunks_exact_mut(16 * self.0.stride)
+    }
+
+    /// Done with writing.
+    pub(super) fn freeze(self) -> Maps {
+        Maps(Arc::new(self.0))
+    }
+}
+
+/// A batch of maps of one shape, to read. Cloning shares it.
+#[derive(Clone)]
+pub struct Maps(Arc<Owned>);
+
+impl Maps {
+    pub(super) fn count(&self) -> usize {
+        self.0.count()
+    }
+
+    pub(super) fn layout(&self) -> Layout {
+        self.0.layout
+    }
+
+    pub(super) fn floats(&self, image: usize) -> &[f32] {
+        floats(&self.0.memory[image * self.0.stride..][..self.0.stride])
+    }
+
+    pub(super) fn image(&self, image: usize) -> Result<Map<'_>, ShapeError> {
+        Map::new(self.floats(image), self.layout())
+    }
+}

@@ -1,0 +1,346 @@
+//! The contract on our own kernels: channel-blocked maps from a pool of buffers, split over rayon's threads.
+
+mod buffers;
+mod concat;
+mod readout;
+
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
+
+use rayon::{ThreadPool, ThreadPoolBuilder};
+use rtformer_kernels as kernels;
+use rtformer_kernels::{CrossKeys, Isa, Lanes, Layout, MapMut, PackedConv, ShapeError};
+
+use self::buffers::{Blank, Buffers};
+pub use self::buffers::Maps;
+use self::readout::Readout;
+use super::{Backend, Epilogue, OpTime, Window};
+use crate::error::{Error, Result};
+use crate::pixels::IdsMut;
+use crate::timing::milliseconds;
+use crate::weights::fold::{Affine, BatchNorm, ConvLayer};
+
+/// Runs on the CPU's vector units.
+///
+/// Masks and logits are the same bits for any number of threads and any batch: a kernel computes every output by the same sequence
+/// of operations however its map is split, and photos of a batch never meet.
+pub struct Cpu {
+    isa: Isa,
+    pool: ThreadPool,
+    buffers: Arc<Buffers>,
+    times: Mutex<Option<Vec<OpTime>>>,
+}
+
+/// `scale * x + shift`, a channel each.
+pub struct Norm {
+    /// As plain channels, for the attention's keys.
+    affine: Affine,
+    scale: Vec<Lanes>,
+    shift: Vec<Lanes>,
+}
+
+/// A packed convolution and what is to be done ahead of it.
+pub struct Conv {
+    name: String,
+    packed: PackedConv,
+    prologue: Option<(Norm, bool)>,
+}
+
+/// Views that a kernel may be given in parallel: only some kernels can see a part of the blocks or of the rows.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Split {
+    Rows,
+    Blocks,
+    Both,
+}
+
+impl Cpu {
+    /// `threads` of 0 takes as many as the machine has cores.
+    ///
+    /// # Errors
+    /// [`Error::Device`] when the system gives no threads.
+    pub fn new(isa: Isa, threads: usize) -> Result<Self> {
+        let pool = ThreadPoolBuilder::new().num_threads(threads).thread_name(|i| format!("rtformer-{i}")).build();
+        let pool = pool.map_err(|e| Error::Device { device: "cpu".into(), reason: format!("no {threads} threads: {e}") })?;
+        Ok(Self { isa, pool, buffers: Arc::default(), times: Mutex::default() })
+    }
+
+    /// The instruction set in use.
+    pub fn isa(&self) -> Isa {
+        self.isa
+    }
+
+    /// The number of threads in use.
+    pub fn threads(&self) -> usize {
+        self.pool.current_num_threads()
+    }
+
+    /// Into how many pieces a map is split: several a thread, so that one which the system holds up delays the others little.
+    fn pieces(&self) -> usize {
+        if self.threads() == 1 { 1 } else { 4 * self.threads() }
+    }
+
+    fn norm(affine: Affine) -> Norm {
+        Norm { scale: Lanes::from_channels(&affine.scale), shift: Lanes::from_channels(&affine.shift), affine }
+    }
+
+    /// Makes a batch of maps: `work` fills the view it is given of one image; views are disjoint and come in parallel.
+    fn fill(
+        &self,
+        op: &'static str,
+        count: usize,
+        layout: Layout,
+        split: Split,
+        work: impl Fn(usize, MapMut<'_>) -> Result<(), ShapeError> + Sync,
+    ) -> Result<Maps> {
+        let mut blank = self.buffers.blank(count, layout);
+        self.fill_blank(op, &mut blank, split, work)?;
+        Ok(blank.freeze())
+    }
+
+    fn fill_blank(
+        &self,
+        op: &'static str,
+        blank: &mut Blank,
+        split: Split,
+        work: impl Fn(usize, MapMut<'_>) -> Result<(), ShapeError> + Sync,
+    ) -> Result<()> {
+        let pieces = self.pieces();
+        let layout = blank.layout();
+        for (image, floats) in blank.images_mut().enumerate() {
+            let filled = MapMut::new(floats, layout).and_then(|map| in_pieces(map, pieces, split, &|view| work(image, view)));
+            filled.map_err(|e| Error::Backend { operation: op, reason: e.to_string() })?;
+        }
+        Ok(())
+    }
+
+    /// Notes how long `work` took, when a profile is on.
+    fn timed<T>(&self, name: &str, flops: f64, work: impl FnOnce() -> Result<T>) -> Result<T> {
+        let start = Instant::now();
+        let done = work()?;
+        if let Ok(mut times) = self.times.lock()
+            && let Some(times) = times.as_mut()
+        {
+            times.push(OpTime { name: name.to_owned(), milliseconds: milliseconds(start.elapsed()), flops });
+        }
+        Ok(done)
+    }
+
+    fn affine(&self, x: &Maps, norm: &Norm, relu: bool) -> Result<Maps> {
+        self.fill("affine", x.count(), x.layout(), Split::Both, |i, out| {
+            kernels::affine(self.isa, x.image(i)?, &norm.scale, &norm.shift, relu, out)
+        })
+    }
+}
+
+impl Backend for Cpu {
+    type Tensor = Maps;
+    type Conv = Conv;
+    type Norm = Norm;
+
+    fn run<R: Send>(&self, work: impl FnOnce() -> R + Send) -> R {
+        self.pool.install(work)
+    }
+
+    fn profile(&self, on: bool) -> Vec<OpTime> {
+        self.times.lock().map(|mut times| std::mem::replace(&mut *times, on.then(Vec::new))).ok().flatten().unwrap_or_default()
+    }
+
+    fn pack_conv(&self, layer: ConvLayer) -> Result<Conv> {
+        let folded = layer.fold()?;
+        let shape = kernels::ConvShape {
+            in_channels: layer.in_channels,
+            out_channels: layer.out_channels,
+            kernel: layer.kernel,
+            stride: layer.stride,
+            padding: layer.padding(),
+        };
+        // Only the photo has three channels and is planar: blocks of sixteen would make its convolution five times as long.
+        let lanes = if layer.in_channels == 3 { 1 } else { 16 };
+        let packed = PackedConv::pack(shape, &folded.weight, Some(&folded.bias), lanes)
+            .map_err(|e| Error::Backend { operation: "pack", reason: format!("`{}`: {e}", layer.name) })?;
+        Ok(Conv { name: layer.name, packed, prologue: folded.prologue.map(|(affine, relu)| (Self::norm(affine), relu)) })
+    }
+
+    fn pack_norm(&self, norm: BatchNorm) -> Result<Norm> {
+        Ok(Self::norm(norm.affine()))
+    }
+
+    fn upload(&self, data: &[f32], [n, c, h, w]: [usize; 4]) -> Result<Maps> {
+        self.timed("upload", 0.0, || {
+            let image = c * h * w;
+            if data.len() != n * image {
+                return Err(Error::Input(format!("the input has {} floats, {n}x{c}x{h}x{w} needs {}", data.len(), n * image)));
+            }
+            self.fill("upload", n, Layout::planar(c, h, w), Split::Both, |i, out| {
+                kernels::pack_nchw(&data[i * image..][..image], out)
+            })
+        })
+    }
+
+    fn download(&self, x: &Maps) -> Result<Vec<f32>> {
+        let [n, c, h, w] = self.shape(x);
+        let mut data = vec![0.0; n * c * h * w];
+        for (i, image) in data.chunks_exact_mut(c * h * w).enumerate() {
+            let unpacked = x.image(i).and_then(|map| kernels::unpack_nchw(map, image));
+            unpacked.map_err(|e| Error::Backend { operation: "download", reason: e.to_string() })?;
+        }
+        Ok(data)
+    }
+
+    fn shape(&self, x: &Maps) -> [usize; 4] {
+        let Layout { channels, height, width, .. } = x.layout();
+        [x.count(), channels, height, width]
+    }
+
+    fn conv(&self, conv: &Conv, x: &Maps, epilogue: Epilogue<'_, Maps>) -> Result<Maps> {
+        let shape = conv.packed.shape();
+        let (h, w) = shape.out_size(x.layout().height, x.layout().width);
+        let macs = [x.count(), shape.in_channels, shape.out_channels, shape.kernel * shape.kernel, h, w];
+        let flops = 2.0 * macs.map(|d| d as f64).iter().product::<f64>();
+        self.timed(&conv.name, flops, || {
+            let normed = conv.prologue.as_ref().map(|(norm, relu)| self.affine(x, norm, *relu)).transpose()?;
+            let x = normed.as_ref().unwrap_or(x);
+            self.fill("conv", x.count(), Layout::blocked(shape.out_channels, h, w), Split::Both, |i, out| {
+                let residual = epilogue.residual.map(|maps| maps.image(i)).transpose()?;
+                let epilogue = kernels::Epilogue { residual, activation: epilogue.activation };
+                kernels::conv(self.isa, &conv.packed, x.image(i)?, out, epilogue)
+            })
+        })
+    }
+
+    fn relu(&self, x: &Maps) -> Result<Maps> {
+        self.timed("relu", 0.0, || {
+            self.fill("relu", x.count(), x.layout(), Split::Both, |i, out| kernels::relu(self.isa, x.image(i)?, out))
+        })
+    }
+
+    fn add(&self, a: &Maps, b: &Maps) -> Result<Maps> {
+        self.timed("add", 0.0, || {
+            self.fill("add", a.count(), a.layout(), Split::Both, |i, out| kernels::add(self.isa, a.image(i)?, b.image(i)?, out))
+        })
+    }
+
+    fn resize(&self, x: &Maps, height: usize, width: usize) -> Result<Maps> {
+        let layout = Layout::blocked(x.layout().channels, height, width);
+        self.timed("resize", 0.0, || {
+            self.fill("resize", x.count(), layout, Split::Both, |i, out| kernels::resize_add(self.isa, x.image(i)?, None, out))
+        })
+    }
+
+    fn resize_add(&self, x: &Maps, base: &Maps) -> Result<Maps> {
+        self.timed("resize_add", 0.0, || {
+            self.fill("resize_add", x.count(), base.layout(), Split::Both, |i, out| {
+                kernels::resize_add(self.isa, x.image(i)?, Some(base.image(i)?), out)
+            })
+        })
+    }
+
+    fn avg_pool(&self, x: &Maps, window: Option<Window>) -> Result<Maps> {
+        let Layout { channels, height, width, .. } = x.layout();
+        self.timed("avg_pool", 0.0, || match window {
+            Some(Window { kernel, stride, padding }) => {
+                let out = |side: usize| (side + 2 * padding - kernel) / stride + 1;
+                let layout = Layout::blocked(channels, out(height), out(width));
+                self.fill("avg_pool", x.count(), layout, Split::Both, |i, out| {
+                    kernels::avg_pool(self.isa, x.image(i)?, kernel, stride, padding, out)
+                })
+            }
+            None => self.fill("global_avg_pool", x.count(), Layout::blocked(channels, 1, 1), Split::Blocks, |i, out| {
+                kernels::global_avg_pool(self.isa, x.image(i)?, out)
+            }),
+        })
+    }
+
+    fn max_pool_to(&self, x: &Maps, norm: &Norm, side: usize) -> Result<Maps> {
+        let layout = Layout::blocked(x.layout().channels, side, side);
+        self.timed("max_pool_to", 0.0, || {
+            self.fill("max_pool_to", x.count(), layout, Split::Both, |i, out| {
+                kernels::max_pool_to(self.isa, x.image(i)?, &norm.scale, &norm.shift, out)
+            })
+        })
+    }
+
+    fn ea_norm(&self, x: Maps, groups: usize) -> Result<Maps> {
+        self.timed("ea_norm", 0.0, || {
+            let mut x = self.buffers.thaw(x);
+            self.fill_blank("ea_softmax", &mut x, Split::Blocks, |_, view| kernels::ea_softmax(self.isa, view))?;
+            self.fill_blank("ea_group_l1", &mut x, Split::Rows, |_, view| kernels::ea_group_l1(self.isa, view, groups))?;
+            Ok(x.freeze())
+        })
+    }
+
+    fn cross_attend(&self, x: &Maps, norm: &Norm, kv: &Maps) -> Result<Maps> {
+        let Layout { channels, height, width, .. } = x.layout();
+        let keys = kv.layout().height * kv.layout().width;
+        let flops = 4.0 * [x.count(), channels, height, width, keys].map(|d| d as f64).iter().product::<f64>();
+        self.timed("cross_attend", flops, || {
+            let failed = |e: ShapeError| Error::Backend { operation: "cross_attend", reason: e.to_string() };
+            let packed = (0..x.count()).map(|i| {
+                let mut keys = CrossKeys::default();
+                keys.pack(kv.image(i)?, &norm.affine.scale, &norm.affine.shift)?;
+                Ok(keys)
+            });
+            let packed = packed.collect::<Result<Vec<_>, _>>().map_err(failed)?;
+            self.fill("cross_attend", x.count(), x.layout(), Split::Rows, |i, out| {
+                let x = x.image(i)?;
+                let mut scratch = vec![Lanes::ZERO; packed[i].scratch_len()];
+                kernels::cross_attend(self.isa, x, &packed[i], Some(x), out, &mut scratch)
+            })
+        })
+    }
+
+    fn concat(&self, parts: &[&Maps]) -> Result<Maps> {
+        let Some(first) = parts.first() else {
+            return Err(Error::Backend { operation: "concat", reason: "nothing to put side by side".into() });
+        };
+        let channels = parts.iter().map(|part| part.layout().channels).sum();
+        let layout = Layout { channels, ..first.layout() };
+        self.timed("concat", 0.0, || {
+            let mut out = self.buffers.blank(first.count(), layout);
+            for (i, out) in out.images_mut().enumerate() {
+                concat::concat(parts.iter().map(|part| (part.floats(i), part.layout())), out, layout);
+            }
+            Ok(out.freeze())
+        })
+    }
+
+    fn argmax(&self, logits: &Maps, image: usize, size: (usize, usize), ids: IdsMut<'_>, confidence: Option<&mut [f32]>) -> Result<()> {
+        let readout = Readout { isa: self.isa, logits, image, size };
+        self.timed("argmax", 0.0, || {
+            let done = self.run(|| match ids {
+                IdsMut::U8(ids) => readout.argmax(self.pieces(), 0..size.0, ids, confidence),
+                IdsMut::U16(ids) => readout.argmax(self.pieces(), 0..size.0, ids, confidence),
+            });
+            done.map_err(|e| Error::Backend { operation: "argmax", reason: e.to_string() })
+        })
+    }
+
+    fn upsample(&self, logits: &Maps, image: usize, size: (usize, usize), out: &mut [f32]) -> Result<()> {
+        let readout = Readout { isa: self.isa, logits, image, size };
+        self.timed("upsample", 0.0, || {
+            let done = self.run(|| readout.upsample(out));
+            done.map_err(|e| Error::Backend { operation: "upsample", reason: e.to_string() })
+        })
+    }
+}
+
+/// Halves a view again and again until there are `pieces`, and gives each to `work`, in parallel.
+fn in_pieces(
+    view: MapMut<'_>,
+    pieces: usize,
+    split: Split,
+    work: &(impl Fn(MapMut<'_>) -> Result<(), ShapeError> + Sync),
+) -> Result<(), ShapeError> {
+    let (rows, blocks) = (view.rows(), view.blocks());
+    // Rows first: a piece that has all blocks reads its input once.
+    let (first, last) = if pieces > 1 && rows.len() > 1 && split != Split::Blocks {
+        view.split_rows(rows.start + rows.len() / 2)
+    } else if pieces > 1 && blocks.len() > 1 && split != Split::Rows {
+        view.split_blocks(blocks.start + blocks.len() / 2)
+    } else {
+        return work(view);
+    };
+    let (first, last) = rayon::join(|| in_pieces(first, pieces / 2, split, work), || in_pieces(last, pieces / 2, split, work));
+    first.and(last)
+}

@@ -1,0 +1,47 @@
+//! From logits at 1/8 to the photo's size, split over threads by rows.
+
+use std::ops::Range;
+
+use rtformer_kernels::{self as kernels, ClassId, Confidence, Isa, ShapeError};
+
+use super::Maps;
+
+/// One image's logits, and the size (height, width) that they are to be read out at.
+#[derive(Clone, Copy)]
+pub(super) struct Readout<'a> {
+    pub(super) isa: Isa,
+    pub(super) logits: &'a Maps,
+    pub(super) image: usize,
+    pub(super) size: (usize, usize),
+}
+
+impl Readout<'_> {
+    /// Classes and confidence of some rows, halved again and again until there are `pieces`.
+    pub(super) fn argmax<T: ClassId>(
+        self,
+        pieces: usize,
+        rows: Range<usize>,
+        ids: &mut [T],
+        confidence: Option<&mut [f32]>,
+    ) -> Result<(), ShapeError> {
+        if pieces <= 1 || rows.len() <= 1 {
+            let confidence = confidence.map(|values| Confidence { values, temperature: 1.0 });
+            return kernels::argmax(self.isa, self.logits.image(self.image)?, self.size, rows, ids, confidence);
+        }
+        let middle = rows.start + rows.len() / 2;
+        let at = ((middle - rows.start) * self.size.1).min(ids.len());
+        let (upper_ids, lower_ids) = ids.split_at_mut(at);
+        let (upper, lower) = confidence.map(|values| values.split_at_mut(at.min(values.len()))).unzip();
+        let done = rayon::join(
+            || self.argmax(pieces / 2, rows.start..middle, upper_ids, upper),
+            || self.argmax(pieces / 2, middle..rows.end, lower_ids, lower),
+        );
+        done.0.and(done.1)
+    }
+
+    /// Logits `[classes, height, width]`.
+    pub(super) fn upsample(self, out: &mut [f32]) -> Result<(), ShapeError> {
+        let pixels = self.size.0 * self.size.1;
+        kernels::upsample_nchw(self.isa, self.logits.image(self.image)?, self.size, 0..self.size.0, out, pixels)
+    }
+}

@@ -1,0 +1,295 @@
+//! The contract in stock candle operations: slow, plain, the definition of right.
+
+use std::sync::Mutex;
+use std::time::Instant;
+
+use candle_core::{D, Device, Tensor};
+use candle_nn::ops::softmax;
+
+use super::{Activation, Backend, Epilogue, OpTime, Window};
+use crate::error::{Error, Result};
+use crate::pixels::IdsMut;
+use crate::timing::milliseconds;
+use crate::weights::fold::{Affine, BatchNorm, Before, ConvLayer};
+
+/// Runs on the CPU through candle.
+///
+/// Unfolded, it computes every norm as written, which is what proves that folding is right.
+#[derive(Debug)]
+pub struct Reference {
+    folded: bool,
+    times: Mutex<Option<Vec<OpTime>>>,
+}
+
+/// A convolution with whatever norms are left to it.
+pub struct Conv {
+    name: String,
+    before: Option<(Norm, bool)>,
+    weight: Tensor,
+    bias: Option<Tensor>,
+    after: Option<Norm>,
+    stride: usize,
+    padding: usize,
+}
+
+/// A norm, as written or as one affine map; each part `[1, c, 1, 1]`.
+pub enum Norm {
+    /// Mean, standard deviation, weight, bias.
+    Written([Tensor; 4]),
+    /// Scale, shift.
+    Affine([Tensor; 2]),
+}
+
+impl Norm {
+    fn written(norm: &BatchNorm) -> candle_core::Result<Self> {
+        let sigma: Vec<f32> = norm.variance.iter().map(|v| (v + norm.epsilon).sqrt()).collect();
+        Ok(Self::Written([channels(&norm.mean)?, channels(&sigma)?, channels(&norm.weight)?, channels(&norm.bias)?]))
+    }
+
+    fn affine(affine: &Affine) -> candle_core::Result<Self> {
+        Ok(Self::Affine([channels(&affine.scale)?, channels(&affine.shift)?]))
+    }
+
+    fn apply(&self, x: &Tensor) -> candle_core::Result<Tensor> {
+        match self {
+            Self::Written([mean, sigma, weight, bias]) => {
+                x.broadcast_sub(mean)?.broadcast_div(sigma)?.broadcast_mul(weight)?.broadcast_add(bias)
+            }
+            Self::Affine([scale, shift]) => x.broadcast_mul(scale)?.broadcast_add(shift),
+        }
+    }
+}
+
+impl Reference {
+    /// With the norms folded into the convolutions, as every fast backend has them.
+    pub fn folded() -> Self {
+        Self { folded: true, times: Mutex::default() }
+    }
+
+    /// With every norm computed as written.
+    pub fn unfolded() -> Self {
+        Self { folded: false, times: Mutex::default() }
+    }
+
+    /// Runs a candle expression, noting its time when a profile is on.
+    fn op<T>(&self, name: &'static str, work: impl FnOnce() -> candle_core::Result<T>) -> Result<T> {
+        self.named_op(name, name, 0.0, work)
+    }
+
+    fn named_op<T>(&self, op: &'static str, name: &str, flops: f64, work: impl FnOnce() -> candle_core::Result<T>) -> Result<T> {
+        let start = Instant::now();
+        let done = work().map_err(|e| Error::Backend { operation: op, reason: e.to_string() })?;
+        if let Ok(mut times) = self.times.lock()
+            && let Some(times) = times.as_mut()
+        {
+            times.push(OpTime { name: name.to_owned(), milliseconds: milliseconds(start.elapsed()), flops });
+        }
+        Ok(done)
+    }
+}
+
+impl Backend for Reference {
+    type Tensor = Tensor;
+    type Conv = Conv;
+    type Norm = Norm;
+
+    fn profile(&self, on: bool) -> Vec<OpTime> {
+        self.times.lock().map(|mut times| std::mem::replace(&mut *times, on.then(Vec::new))).ok().flatten().unwrap_or_default()
+    }
+
+    fn pack_conv(&self, layer: ConvLayer) -> Result<Conv> {
+        let folded = self.folded.then(|| layer.fold()).transpose()?;
+        self.op("pack", || {
+            let kernel = (layer.out_channels, layer.in_channels, layer.kernel, layer.kernel);
+            let (before, weight, bias, after) = match &folded {
+                Some(folded) => {
+                    let before = folded.prologue.as_ref().map(|(affine, relu)| Norm::affine(affine).map(|n| (n, *relu)));
+                    (before, &folded.weight, Some(&folded.bias), None)
+                }
+                None => {
+                    let before = layer.before.as_ref().map(|Before { norm, relu }| Norm::written(norm).map(|n| (n, *relu)));
+                    (before, &layer.weight, layer.bias.as_ref(), layer.after.as_ref())
+                }
+            };
+            Ok(Conv {
+                before: before.transpose()?,
+                weight: Tensor::from_slice(weight, kernel, &Device::Cpu)?,
+                bias: bias.map(|bias| channels(bias)).transpose()?,
+                after: after.map(Norm::written).transpose()?,
+                stride: layer.stride,
+                padding: layer.padding(),
+                name: layer.name.clone(),
+            })
+        })
+    }
+
+    fn pack_norm(&self, norm: BatchNorm) -> Result<Norm> {
+        self.op("pack", || if self.folded { Norm::affine(&norm.affine()) } else { Norm::written(&norm) })
+    }
+
+    fn upload(&self, data: &[f32], shape: [usize; 4]) -> Result<Tensor> {
+        self.op("upload", || Tensor::from_slice(data, &shape[..], &Device::Cpu))
+    }
+
+    fn download(&self, x: &Tensor) -> Result<Vec<f32>> {
+        self.op("download", || x.flatten_all()?.to_vec1())
+    }
+
+    fn shape(&self, x: &Tensor) -> [usize; 4] {
+        x.dims4().map_or([0; 4], |(n, c, h, w)| [n, c, h, w])
+    }
+
+    fn conv(&self, conv: &Conv, x: &Tensor, epilogue: Epilogue<'_, Tensor>) -> Result<Tensor> {
+        let flops = {
+            let ([n, c, h, w], [o, _, k, _]) = (self.shape(x), self.shape(&conv.weight));
+            2.0 * [n, c, o, k, k, h.div_ceil(conv.stride), w.div_ceil(conv.stride)].map(|d| d as f64).iter().product::<f64>()
+        };
+        self.named_op("conv", &conv.name, flops, || {
+            let mut x = match &conv.before {
+                Some((norm, relu)) => {
+                    let x = norm.apply(x)?;
+                    if *relu { x.relu()? } else { x }
+                }
+                None => x.clone(),
+            };
+            x = x.conv2d(&conv.weight, conv.padding, conv.stride, 1, 1)?;
+            if let Some(bias) = &conv.bias {
+                x = x.broadcast_add(bias)?;
+            }
+            if let Some(norm) = &conv.after {
+                x = norm.apply(&x)?;
+            }
+            if let Some(residual) = epilogue.residual {
+                x = (x + residual)?;
+            }
+            match epilogue.activation {
+                Activation::None => Ok(x),
+                Activation::Relu => x.relu(),
+                Activation::Gelu => x.gelu_erf(),
+            }
+        })
+    }
+
+    fn relu(&self, x: &Tensor) -> Result<Tensor> {
+        self.op("relu", || x.relu())
+    }
+
+    fn add(&self, a: &Tensor, b: &Tensor) -> Result<Tensor> {
+        self.op("add", || a + b)
+    }
+
+    fn resize(&self, x: &Tensor, height: usize, width: usize) -> Result<Tensor> {
+        self.op("resize", || bilinear(x, height, width))
+    }
+
+    fn resize_add(&self, x: &Tensor, base: &Tensor) -> Result<Tensor> {
+        let [_, _, h, w] = self.shape(base);
+        self.op("resize_add", || bilinear(x, h, w)? + base)
+    }
+
+    fn avg_pool(&self, x: &Tensor, window: Option<Window>) -> Result<Tensor> {
+        self.op("avg_pool", || match window {
+            Some(Window { kernel, stride, padding }) => x
+                .pad_with_zeros(2, padding, padding)?
+                .pad_with_zeros(3, padding, padding)?
+                .avg_pool2d_with_stride((kernel, kernel), (stride, stride)),
+            None => x.mean_keepdim(D::Minus1)?.mean_keepdim(D::Minus2),
+        })
+    }
+
+    fn max_pool_to(&self, x: &Tensor, norm: &Norm, side: usize) -> Result<Tensor> {
+        self.op("max_pool_to", || {
+            let x = norm.apply(x)?;
+            let pool = |x: &Tensor, dim: usize| {
+                let length = x.dim(dim)?;
+                let windows = (0..side).map(|i| {
+                    let (start, end) = (i * length / side, ((i + 1) * length).div_ceil(side));
+                    x.narrow(dim, start, end - start)?.max_keepdim(dim)
+                });
+                Tensor::cat(&windows.collect::<candle_core::Result<Vec<_>>>()?, dim)
+            };
+            pool(&pool(&x, 2)?, 3)
+        })
+    }
+
+    fn ea_norm(&self, x: Tensor, groups: usize) -> Result<Tensor> {
+        self.op("ea_norm", || {
+            let (n, c, h, w) = x.dims4()?;
+            let x = softmax(&x.reshape((n, groups, c / groups, h * w))?, D::Minus1)?;
+            x.broadcast_div(&(x.sum_keepdim(2)? + 1e-6)?)?.reshape((n, c, h, w))
+        })
+    }
+
+    fn cross_attend(&self, x: &Tensor, norm: &Norm, kv: &Tensor) -> Result<Tensor> {
+        self.op("cross_attend", || {
+            let (n, c, h, w) = x.dims4()?;
+            let side = kv.dim(2)?;
+            let queries = norm.apply(x)?.reshape((n, c, h * w))?;
+            let keys = kv.narrow(1, 0, c)?.reshape((n, c, side * side))?.transpose(1, 2)?.contiguous()?;
+            let values = kv.narrow(1, c, c)?.reshape((n, c, side * side))?;
+            let scores = (keys.matmul(&queries)? / side as f64)?; // n, side², hw
+            let weights = softmax(&scores, 1)?;
+            values.contiguous()?.matmul(&weights)?.reshape((n, c, h, w))? + x
+        })
+    }
+
+    fn concat(&self, parts: &[&Tensor]) -> Result<Tensor> {
+        self.op("concat", || Tensor::cat(parts, 1))
+    }
+
+    fn argmax(
+        &self,
+        logits: &Tensor,
+        image: usize,
+        size: (usize, usize),
+        ids: IdsMut<'_>,
+        confidence: Option<&mut [f32]>,
+    ) -> Result<()> {
+        self.op("argmax", || {
+            let full = bilinear(&logits.narrow(0, image, 1)?, size.0, size.1)?;
+            let best: Vec<u32> = full.argmax(1)?.flatten_all()?.to_vec1()?;
+            match ids {
+                IdsMut::U8(ids) => ids.iter_mut().zip(&best).for_each(|(id, &best)| *id = best as u8),
+                IdsMut::U16(ids) => ids.iter_mut().zip(&best).for_each(|(id, &best)| *id = best as u16),
+            }
+            if let Some(confidence) = confidence {
+                let top: Vec<f32> = softmax(&full, 1)?.max(1)?.flatten_all()?.to_vec1()?;
+                confidence.copy_from_slice(&top);
+            }
+            Ok(())
+        })
+    }
+
+    fn upsample(&self, logits: &Tensor, image: usize, size: (usize, usize), out: &mut [f32]) -> Result<()> {
+        let full = self.op("upsample", || bilinear(&logits.narrow(0, image, 1)?, size.0, size.1))?;
+        out.copy_from_slice(&self.download(&full)?);
+        Ok(())
+    }
+}
+
+/// `[c]` → `[1, c, 1, 1]`.
+fn channels(values: &[f32]) -> candle_core::Result<Tensor> {
+    Tensor::from_slice(values, (1, values.len(), 1, 1), &Device::Cpu)
+}
+
+/// Bilinear interpolation is linear in the map and separable: one matrix from the left, one from the right.
+fn bilinear(x: &Tensor, height: usize, width: usize) -> candle_core::Result<Tensor> {
+    let (n, c, h, w) = x.dims4()?;
+    let rows = interpolation(h, height)?.broadcast_left((n, c))?.contiguous()?;
+    let columns = interpolation(w, width)?.t()?.broadcast_left((n, c))?.contiguous()?;
+    rows.matmul(&x.contiguous()?)?.matmul(&columns)
+}
+
+/// `[to, from]`: each output's two weights, half-pixel centres, edges clamped.
+fn interpolation(from: usize, to: usize) -> candle_core::Result<Tensor> {
+    let ratio = from as f32 / to as f32;
+    let mut weights = vec![0f32; to * from];
+    for (i, row) in weights.chunks_exact_mut(from).enumerate() {
+        let source = (ratio * (i as f32 + 0.5) - 0.5).max(0.0);
+        let near = (source as usize).min(from - 1);
+        let far = (near + 1).min(from - 1);
+        row[near] += 1.0 - (source - near as f32);
+        row[far] += source - near as f32;
+    }
+    Tensor::from_vec(weights, (to, from), &Device::Cpu)
+}

@@ -1,0 +1,106 @@
+//! Foreign checkpoints: which network they are.
+
+use std::collections::BTreeSet;
+
+use crate::backend::Reference;
+use crate::error::{Error, Result};
+use crate::model::{Config, Parameters, RtFormer};
+use crate::weights::{Checkpoint, Dataset};
+
+/// What is known of a checkpoint beside its tensors; all of it may be left open.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Hints<'a> {
+    /// `slim` or `base`: refused when the tensors say otherwise.
+    pub variant: Option<&'a str>,
+    /// In no tensor's shape. PaddleSeg's configurations have 12, and 8 for Slim on ADE20K.
+    pub cross_size: Option<usize>,
+    /// In no tensor's shape. PaddleSeg's configurations have 8.
+    pub num_heads: Option<usize>,
+}
+
+/// The configuration that a checkpoint's tensors call for, checked against every one of them.
+///
+/// Widths, depth and classes are read from the shapes, injections from which tensors are there, and the rest from `hints` or else
+/// from what PaddleSeg's own configurations have.
+///
+/// # Errors
+/// [`Error::Config`] when the tensors are no RTFormer's, when a hint says otherwise than they do, or when the data set has another
+/// number of classes; [`Error::Shape`], [`Error::MissingTensor`] and [`Error::LeftoverTensors`] for a tensor that does not fit.
+pub fn infer_config(checkpoint: &Checkpoint, dataset: &Dataset, hints: Hints<'_>) -> Result<Config> {
+    let width = |name: &str| {
+        let tensor = checkpoint.tensors.get(name);
+        tensor.and_then(|tensor| tensor.shape.first().copied()).ok_or_else(|| {
+            Error::Config(format!("the checkpoint has no `{name}`, which every RTFormer has; is it another model's?"))
+        })
+    };
+    let has = |prefix: &str| checkpoint.tensors.keys().any(|name| name.starts_with(prefix));
+    let depth = |layer: &str| (0..).take_while(|i| has(&format!("{layer}.{i}."))).count();
+    let mut config = Config {
+        base_channels: width("conv1.0.weight")?,
+        layer_nums: vec![depth("layer1"), depth("layer2"), depth("layer3"), 2],
+        spp_channels: width("spp.scale0.2.weight")?,
+        num_heads: hints.num_heads.unwrap_or(8),
+        head_channels: width("seghead.conv1.weight")? / 2,
+        cross_size: 12,
+        use_injection: [has("layer4.down."), has("layer5.down.")],
+        num_classes: width("seghead.conv2.weight")?,
+    };
+    let inferred = match config.name().as_str() {
+        "RTFormer-Slim" => Some("slim"),
+        "RTFormer-Base" => Some("base"),
+        _ => None,
+    };
+    if let Some(variant) = hints.variant.filter(|variant| inferred != Some(variant)) {
+        return Err(Error::Config(format!("the checkpoint is {}, not the variant `{variant}` that was asked for", config.name())));
+    }
+    config.cross_size = hints.cross_size.unwrap_or(if inferred == Some("slim") && dataset.name == "ade20k" { 8 } else { 12 });
+    if dataset.classes.len() != config.num_classes {
+        let (dataset, names, outputs) = (&dataset.name, dataset.classes.len(), config.num_classes);
+        return Err(Error::Config(format!("the checkpoint has {outputs} classes, data set `{dataset}` has {names}; is it another?")));
+    }
+    config.check()?;
+    check_tensors(checkpoint, &config)?;
+    Ok(config)
+}
+
+/// Builds the network from the checkpoint once, which meets every tensor by name and shape, and lets none be left.
+fn check_tensors(checkpoint: &Checkpoint, config: &Config) -> Result<()> {
+    let mut taken = Taken { checkpoint, model: config.name(), names: BTreeSet::new() };
+    RtFormer::load(&Reference::unfolded(), config, &mut taken)?;
+    // The auxiliary head is for training; it is kept in the file and not run.
+    let left = |name: &&String| !taken.names.contains(*name) && !name.starts_with("seghead_extra.");
+    let mut leftovers = checkpoint.tensors.keys().filter(left);
+    match leftovers.next() {
+        None => Ok(()),
+        Some(first) => Err(Error::LeftoverTensors {
+            path: CHECKPOINT.into(),
+            count: 1 + leftovers.count(),
+            first: first.clone(),
+            model: config.name(),
+        }),
+    }
+}
+
+/// Stands for the file, whose name only the caller knows.
+const CHECKPOINT: &str = "the checkpoint";
+
+/// A checkpoint's tensors, and which of them were asked for.
+struct Taken<'a> {
+    checkpoint: &'a Checkpoint,
+    model: String,
+    names: BTreeSet<String>,
+}
+
+impl Parameters for Taken<'_> {
+    fn take(&mut self, name: &str, want: &[usize]) -> Result<Vec<f32>> {
+        let (path, name, model, want) = (CHECKPOINT.into(), name.to_owned(), self.model.clone(), want.to_vec());
+        let Some(tensor) = self.checkpoint.tensors.get(&name) else {
+            return Err(Error::MissingTensor { path, name, want, model });
+        };
+        if tensor.shape != want {
+            return Err(Error::Shape { path, name, got: tensor.shape.clone(), want, model });
+        }
+        self.names.insert(name);
+        Ok(tensor.data.clone())
+    }
+}

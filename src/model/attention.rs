@@ -1,0 +1,149 @@
+//! The RTFormer block: GPU-friendly attention on the low branch, cross-resolution attention on the high branch, and the injection
+//! of the high branch into the low one.
+//!
+//! Source: RTFormer, arXiv:2210.07124, section 3.
+
+use super::block::Mlp;
+use super::parts::{EPSILON, Parts, Plan};
+use crate::backend::{Backend, Epilogue};
+use crate::error::Result;
+
+/// Widths of one block.
+#[derive(Clone, Copy)]
+pub(super) struct Widths {
+    /// The high branch's channels, in and out.
+    pub(super) high: usize,
+    /// The low branch's channels, in and out; where they differ the map halves too.
+    pub(super) low: [usize; 2],
+    /// Groups of the double normalization.
+    pub(super) heads: usize,
+    /// Side of the pooled map that keys and values come from.
+    pub(super) cross_size: usize,
+}
+
+/// Attention to external keys `k` and values `v`, which are parameters: two matrix products with a double normalization between.
+struct GpuFriendlyAttention<B: Backend> {
+    k: B::Conv,
+    v: B::Conv,
+    /// Where channels change: norm and strided 1x1 around the attention.
+    shortcut: Option<B::Conv>,
+    heads: usize,
+}
+
+impl<B: Backend> GpuFriendlyAttention<B> {
+    fn load(parts: &mut Parts<'_, B>, name: &str, Widths { low: [c, d], heads, .. }: Widths) -> Result<Self> {
+        let of = |part: &str| format!("{name}.{part}");
+        let stride = if c == d { 1 } else { 2 };
+        let (norm, k, v) = (of("attn_l.norm"), of("attn_l.k"), of("attn_l.v"));
+        let (shortcut_norm, shortcut) = (of("attn_shortcut_l.0"), of("attn_shortcut_l.1"));
+        Ok(Self {
+            k: parts.conv(&Plan::new(&k, c, d, 1).stride(stride).bare().norm_before(&norm, EPSILON))?,
+            v: parts.conv(&Plan::new(&v, d, d, 1).bare())?,
+            shortcut: if c == d {
+                None
+            } else {
+                Some(parts.conv(&Plan::new(&shortcut, c, d, 1).stride(stride).norm_before(&shortcut_norm, EPSILON))?)
+            },
+            heads,
+        })
+    }
+
+    /// `[n, c, h, w]` → `[n, d, h, w]`, halved where `c != d`; the residual is in it.
+    fn forward(&self, b: &B, x: &B::Tensor) -> Result<B::Tensor> {
+        let around = self.shortcut.as_ref().map(|conv| b.conv(conv, x, Epilogue::default())).transpose()?;
+        let scores = b.conv(&self.k, x, Epilogue::default())?;
+        let weights = b.ea_norm(scores, self.heads)?;
+        b.conv(&self.v, &weights, Epilogue::residual(around.as_ref().unwrap_or(x)))
+    }
+}
+
+/// Attention of the high branch to keys and values pooled from the low branch.
+struct CrossAttention<B: Backend> {
+    /// Ahead of the queries.
+    norm: B::Norm,
+    /// Ahead of the pool; it cannot simply move behind it, for a negative scale turns the maximum into a minimum.
+    pool_norm: B::Norm,
+    kv: B::Conv,
+    side: usize,
+}
+
+impl<B: Backend> CrossAttention<B> {
+    fn load(parts: &mut Parts<'_, B>, name: &str, Widths { high, low: [_, d], cross_size, .. }: Widths) -> Result<Self> {
+        let of = |part: &str| format!("{name}.{part}");
+        Ok(Self {
+            norm: parts.norm(&of("attn_h.norm"), high)?,
+            pool_norm: parts.norm(&of("cross_kv.0"), d)?,
+            kv: parts.conv(&Plan::new(&of("cross_kv.2"), d, 2 * high, 1))?,
+            side: cross_size,
+        })
+    }
+
+    /// High `[n, 2c, h/8, w/8]` and low `[n, 8c, h/32, w/32]` → high, residual in it.
+    fn forward(&self, b: &B, high: &B::Tensor, low: &B::Tensor) -> Result<B::Tensor> {
+        let pooled = b.max_pool_to(low, &self.pool_norm, self.side)?; // 8c, side
+        let kv = b.conv(&self.kv, &pooled, Epilogue::default())?; // 4c, side
+        b.cross_attend(high, &self.norm, &kv)
+    }
+}
+
+/// The way from the high branch down into the low one: two strided 3x3 convolutions.
+struct Injection<B: Backend>([B::Conv; 2]);
+
+impl<B: Backend> Injection<B> {
+    fn load(parts: &mut Parts<'_, B>, name: &str, Widths { high, low: [_, d], .. }: Widths) -> Result<Self> {
+        let of = |part: usize| format!("{name}.down.{part}");
+        let (norm0, conv0, norm1, conv1) = (of(0), of(2), of(3), of(5));
+        Ok(Self([
+            parts.conv(&Plan::new(&conv0, high, d / 2, 3).stride(2).norm_relu_before(&norm0))?,
+            parts.conv(&Plan::new(&conv1, d / 2, d, 3).stride(2).norm_relu_before(&norm1))?,
+        ]))
+    }
+
+    fn forward(&self, b: &B, high: &B::Tensor, low: &B::Tensor) -> Result<B::Tensor> {
+        let half = b.conv(&self.0[0], high, Epilogue::default())?;
+        b.conv(&self.0[1], &half, Epilogue::residual(low))
+    }
+}
+
+/// One RTFormer block, both branches.
+pub(super) struct RtFormerBlock<B: Backend> {
+    attention_low: GpuFriendlyAttention<B>,
+    mlp_low: Mlp<B>,
+    compression: B::Conv,
+    attention_high: CrossAttention<B>,
+    mlp_high: Mlp<B>,
+    injection: Option<Injection<B>>,
+}
+
+impl<B: Backend> RtFormerBlock<B> {
+    pub(super) fn load(parts: &mut Parts<'_, B>, name: &str, widths: Widths, inject: bool) -> Result<Self> {
+        let Widths { high, low: [_, d], .. } = widths;
+        let of = |part: &str| format!("{name}.{part}");
+        Ok(Self {
+            attention_low: GpuFriendlyAttention::load(parts, name, widths)?,
+            mlp_low: Mlp::load(parts, &of("mlp_l"), d)?,
+            compression: parts.norm_relu_conv(&of("compression"), d, high, 1)?,
+            attention_high: CrossAttention::load(parts, name, widths)?,
+            mlp_high: Mlp::load(parts, &of("mlp_h"), high)?,
+            injection: if inject { Some(Injection::load(parts, name, widths)?) } else { None },
+        })
+    }
+
+    /// High and low, both behind their ReLU → high and low, both raw.
+    pub(super) fn forward(&self, b: &B, high: &B::Tensor, low: &B::Tensor) -> Result<(B::Tensor, B::Tensor)> {
+        let low = self.attention_low.forward(b, low)?;
+        let low = self.mlp_low.forward(b, &low)?;
+
+        // The sum is the high branch from here on: its attention and its residual both see it.
+        let high = b.resize_add(&b.conv(&self.compression, &low, Epilogue::default())?, high)?;
+        let high = self.attention_high.forward(b, &high, &low)?;
+        let high = self.mlp_high.forward(b, &high)?;
+
+        let low = match &self.injection {
+            Some(injection) => injection.forward(b, &high, &low)?,
+            None => low,
+        };
+        Ok((high, low))
+    }
+}
+

@@ -1,0 +1,123 @@
+//! How a layer finds its parameters: names as in PaddleSeg, shapes from the configuration.
+
+use crate::backend::Backend;
+use crate::error::Result;
+use crate::weights::Reader;
+use crate::weights::fold::{BatchNorm, Before, ConvLayer};
+
+/// Gives parameters by name.
+pub trait Parameters {
+    /// The tensor `name`, which must have the shape `want`.
+    fn take(&mut self, name: &str, want: &[usize]) -> Result<Vec<f32>>;
+}
+
+impl Parameters for Reader<'_> {
+    fn take(&mut self, name: &str, want: &[usize]) -> Result<Vec<f32>> {
+        Reader::take(self, name, want)
+    }
+}
+
+/// Epsilon of every norm but the MLPs'.
+pub(super) const EPSILON: f32 = 1e-5;
+/// Epsilon of the MLPs' norms.
+pub(super) const MLP_EPSILON: f32 = 1e-6;
+
+/// A backend and the parameters that it is to be given.
+pub(super) struct Parts<'a, B> {
+    pub(super) backend: &'a B,
+    pub(super) parameters: &'a mut dyn Parameters,
+}
+
+impl<B: Backend> Parts<'_, B> {
+    /// A norm that no convolution takes in.
+    pub(super) fn norm(&mut self, name: &str, channels: usize) -> Result<B::Norm> {
+        let norm = self.batch_norm(name, channels, EPSILON)?;
+        self.backend.pack_norm(norm)
+    }
+
+    /// Packs the convolution that `plan` describes.
+    pub(super) fn conv(&mut self, plan: &Plan<'_>) -> Result<B::Conv> {
+        let Plan { name, in_channels, out_channels, kernel, stride, .. } = *plan;
+        let weight = if plan.bare { name.to_owned() } else { format!("{name}.weight") };
+        let layer = ConvLayer {
+            name: name.to_owned(),
+            in_channels,
+            out_channels,
+            kernel,
+            stride,
+            weight: self.parameters.take(&weight, &[out_channels, in_channels, kernel, kernel])?,
+            bias: if plan.bias { Some(self.parameters.take(&format!("{name}.bias"), &[out_channels])?) } else { None },
+            before: match plan.before {
+                Some((norm, epsilon, relu)) => Some(Before { norm: self.batch_norm(norm, in_channels, epsilon)?, relu }),
+                None => None,
+            },
+            after: match plan.after {
+                Some(norm) => Some(self.batch_norm(norm, out_channels, EPSILON)?),
+                None => None,
+            },
+        };
+        self.backend.pack_conv(layer)
+    }
+
+    /// PaddleSeg's usual triple `Sequential(norm, ReLU, conv)`, whose members are called `.0`, `.1` and `.2`.
+    pub(super) fn norm_relu_conv(&mut self, name: &str, in_channels: usize, out_channels: usize, kernel: usize) -> Result<B::Conv> {
+        let (norm, conv) = (format!("{name}.0"), format!("{name}.2"));
+        self.conv(&Plan::new(&conv, in_channels, out_channels, kernel).norm_relu_before(&norm))
+    }
+
+    fn batch_norm(&mut self, name: &str, channels: usize, epsilon: f32) -> Result<BatchNorm> {
+        let mut take = |part: &str| self.parameters.take(&format!("{name}.{part}"), &[channels]);
+        Ok(BatchNorm {
+            weight: take("weight")?,
+            bias: take("bias")?,
+            mean: take("_mean")?,
+            variance: take("_variance")?,
+            epsilon,
+        })
+    }
+}
+
+/// A convolution as the checkpoint names it.
+#[derive(Clone, Copy)]
+pub(super) struct Plan<'a> {
+    name: &'a str,
+    in_channels: usize,
+    out_channels: usize,
+    kernel: usize,
+    stride: usize,
+    bias: bool,
+    /// The weight is called `name` itself, as the attention's `k` and `v` are.
+    bare: bool,
+    before: Option<(&'a str, f32, bool)>,
+    after: Option<&'a str>,
+}
+
+impl<'a> Plan<'a> {
+    pub(super) fn new(name: &'a str, in_channels: usize, out_channels: usize, kernel: usize) -> Self {
+        Self { name, in_channels, out_channels, kernel, stride: 1, bias: false, bare: false, before: None, after: None }
+    }
+
+    pub(super) fn stride(self, stride: usize) -> Self {
+        Self { stride, ..self }
+    }
+
+    pub(super) fn bias(self) -> Self {
+        Self { bias: true, ..self }
+    }
+
+    pub(super) fn bare(self) -> Self {
+        Self { bare: true, ..self }
+    }
+
+    pub(super) fn norm_before(self, norm: &'a str, epsilon: f32) -> Self {
+        Self { before: Some((norm, epsilon, false)), ..self }
+    }
+
+    pub(super) fn norm_relu_before(self, norm: &'a str) -> Self {
+        Self { before: Some((norm, EPSILON, true)), ..self }
+    }
+
+    pub(super) fn norm_after(self, norm: &'a str) -> Self {
+        Self { after: Some(norm), ..self }
+    }
+}

@@ -1,0 +1,245 @@
+//! The answer: one class id a pixel.
+
+use image::{DynamicImage, ImageBuffer, Luma};
+use sha2::{Digest, Sha256};
+
+/// One train id a pixel, at the photo's own size.
+///
+/// Ids are bytes for up to 256 classes and 16-bit past that. The highest value of either width is the
+/// [ignore id](Mask::ignore_id), for pixels that belong to no class. (With exactly 256 classes, id 255 is a class.)
+///
+/// ```
+/// use rtformer::pixels::{IdsMut, Mask};
+///
+/// let mut mask = Mask::new(3, 1, 19);
+/// if let IdsMut::U8(ids) = mask.ids_mut() {
+///     ids.copy_from_slice(&[0, 13, 255]);
+/// }
+/// assert_eq!(mask.get(1, 0), 13);
+/// assert_eq!(mask.counts(19)[13], 1);
+/// assert_eq!(mask.counts(19).iter().sum::<u64>(), 2, "255 is ignored");
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mask {
+    width: u32,
+    height: u32,
+    ids: Ids,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Ids {
+    U8(Vec<u8>),
+    U16(Vec<u16>),
+}
+
+/// A mask's ids, row by row, to be written.
+#[derive(Debug, PartialEq, Eq)]
+pub enum IdsMut<'a> {
+    /// Up to 256 classes.
+    U8(&'a mut [u8]),
+    /// More than 256 classes.
+    U16(&'a mut [u16]),
+}
+
+impl Mask {
+    /// A mask of zeros for a model of so many classes.
+    pub fn new(width: u32, height: u32, classes: usize) -> Self {
+        let mut mask = Self { width: 0, height: 0, ids: Ids::U8(Vec::new()) };
+        mask.resize_for(width, height, classes);
+        mask
+    }
+
+    /// Makes this a mask of that size, for so many classes, and keeps its memory where it can. The ids are unspecified.
+    pub fn resize_for(&mut self, width: u32, height: u32, classes: usize) {
+        let pixels = width as usize * height as usize;
+        (self.width, self.height) = (width, height);
+        match &mut self.ids {
+            Ids::U8(ids) if classes <= 256 => ids.resize(pixels, 0),
+            Ids::U16(ids) if classes > 256 => ids.resize(pixels, 0),
+            other if classes <= 256 => *other = Ids::U8(vec![0; pixels]),
+            other => *other = Ids::U16(vec![0; pixels]),
+        }
+    }
+
+    /// Pixels a row.
+    pub fn width(&self) -> u32 {
+        self.width
+    }
+
+    /// Rows.
+    pub fn height(&self) -> u32 {
+        self.height
+    }
+
+    /// The ids row by row, when they are bytes: up to 256 classes.
+    pub fn ids_u8(&self) -> Option<&[u8]> {
+        match &self.ids {
+            Ids::U8(ids) => Some(ids),
+            Ids::U16(_) => None,
+        }
+    }
+
+    /// The ids row by row, when they are 16-bit: more than 256 classes.
+    pub fn ids_u16(&self) -> Option<&[u16]> {
+        match &self.ids {
+            Ids::U8(_) => None,
+            Ids::U16(ids) => Some(ids),
+        }
+    }
+
+    /// The ids row by row, to be written.
+    pub fn ids_mut(&mut self) -> IdsMut<'_> {
+        match &mut self.ids {
+            Ids::U8(ids) => IdsMut::U8(ids),
+            Ids::U16(ids) => IdsMut::U16(ids),
+        }
+    }
+
+    /// The id of one pixel.
+    ///
+    /// # Panics
+    /// When the pixel is outside of the mask.
+    pub fn get(&self, x: u32, y: u32) -> u16 {
+        self.reached(x, y).unwrap_or_else(|| panic!("({x}, {y}) is outside of a {}x{} mask", self.width, self.height))
+    }
+
+    /// Every id, row by row.
+    pub fn iter(&self) -> impl Iterator<Item = u16> + '_ {
+        (0..self.len()).map(|i| self.at(i))
+    }
+
+    /// The id of pixels that belong to no class: 255, or 65535 where ids are 16-bit.
+    pub fn ignore_id(&self) -> u16 {
+        match &self.ids {
+            Ids::U8(_) => u16::from(u8::MAX),
+            Ids::U16(_) => u16::MAX,
+        }
+    }
+
+    /// How many pixels each of the classes has. An id past them, the ignore id among those, counts for none.
+    pub fn counts(&self, classes: usize) -> Vec<u64> {
+        // A table of every possible id: no branch a pixel.
+        let mut counts = match &self.ids {
+            Ids::U8(ids) => tally(ids.iter().map(|&id| usize::from(id)), 1 << 8),
+            Ids::U16(ids) => tally(ids.iter().map(|&id| usize::from(id)), 1 << 16),
+        };
+        counts.resize(classes, 0);
+        counts
+    }
+
+    /// SHA-256 of the width, the height (32-bit) and every id (8 or 16 bits), all little endian, in hexadecimal.
+    pub fn digest(&self) -> String {
+        let mut hash = Sha256::new();
+        hash.update(self.width.to_le_bytes());
+        hash.update(self.height.to_le_bytes());
+        match &self.ids {
+            Ids::U8(ids) => hash.update(ids),
+            Ids::U16(ids) => ids.chunks(4096).for_each(|some| {
+                hash.update(some.iter().flat_map(|id| id.to_le_bytes()).collect::<Vec<u8>>());
+            }),
+        }
+        hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    /// The ids as a grey picture, 8-bit or 16-bit.
+    ///
+    /// # Panics
+    /// Never: the ids fill the picture.
+    pub fn to_image(&self) -> DynamicImage {
+        let (width, height) = (self.width, self.height);
+        match &self.ids {
+            Ids::U8(ids) => ImageBuffer::<Luma<u8>, _>::from_raw(width, height, ids.clone()).map(Into::into),
+            Ids::U16(ids) => ImageBuffer::<Luma<u16>, _>::from_raw(width, height, ids.clone()).map(Into::into),
+        }
+        .expect("one id a pixel")
+    }
+
+    /// The id of one pixel, where the mask reaches it.
+    pub(super) fn reached(&self, x: u32, y: u32) -> Option<u16> {
+        (x < self.width && y < self.height).then(|| self.at(y as usize * self.width as usize + x as usize))
+    }
+
+    fn len(&self) -> usize {
+        match &self.ids {
+            Ids::U8(ids) => ids.len(),
+            Ids::U16(ids) => ids.len(),
+        }
+    }
+
+    fn at(&self, i: usize) -> u16 {
+        match &self.ids {
+            Ids::U8(ids) => u16::from(ids[i]),
+            Ids::U16(ids) => ids[i],
+        }
+    }
+}
+
+fn tally(ids: impl Iterator<Item = usize>, values: usize) -> Vec<u64> {
+    let mut counts = vec![0; values];
+    ids.for_each(|id| counts[id] += 1);
+    counts
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn filled(width: u32, height: u32, classes: usize, ids: &[u16]) -> Mask {
+        let mut mask = Mask::new(width, height, classes);
+        match mask.ids_mut() {
+            IdsMut::U8(out) => out.iter_mut().zip(ids).for_each(|(out, &id)| *out = id as u8),
+            IdsMut::U16(out) => out.copy_from_slice(ids),
+        }
+        mask
+    }
+
+    #[test]
+    fn ids_are_as_wide_as_the_classes_need() {
+        let cases = [
+            (1, true, 255),      // the smallest model
+            (256, true, 255),    // the last that a byte holds
+            (257, false, 65535), // the first that it does not
+        ];
+        for (classes, bytes, ignore) in cases {
+            let mask = filled(2, 1, classes, &[0, ignore]);
+            assert_eq!((mask.ids_u8().is_some(), mask.ids_u16().is_some()), (bytes, !bytes), "{classes} classes");
+            assert_eq!(mask.ignore_id(), ignore, "{classes} classes");
+            assert_eq!(mask.iter().collect::<Vec<_>>(), [0, ignore]);
+            assert_eq!((mask.get(0, 0), mask.get(1, 0)), (0, ignore));
+            assert_eq!(mask.to_image().width(), 2);
+        }
+    }
+
+    #[test]
+    fn ignored_pixels_count_for_no_class() {
+        assert_eq!(filled(5, 1, 3, &[2, 0, 2, 255, 3]).counts(3), [1, 0, 2]);
+        assert_eq!(filled(3, 1, 300, &[299, 65535, 1]).counts(300)[299], 1);
+        assert_eq!(filled(1, 1, 70_000, &[9]).counts(70_000).len(), 70_000);
+    }
+
+    #[test]
+    fn a_digest_knows_the_size_the_width_of_the_ids_and_the_ids() {
+        // printf '\2\0\0\0\1\0\0\0\0\7' | sha256sum
+        let known = "6aad49584a5b091e41b0cdb5c00f45bf411d87d637b5041a516257bd5cab76ba";
+        let masks = [
+            filled(2, 1, 19, &[0, 7]),
+            filled(1, 2, 19, &[0, 7]),
+            filled(2, 1, 19, &[7, 0]),
+            filled(2, 1, 300, &[0, 7]),
+        ];
+        assert_eq!(masks[0].digest(), known);
+        let digests: std::collections::BTreeSet<_> = masks.iter().map(Mask::digest).collect();
+        assert_eq!(digests.len(), masks.len());
+    }
+
+    #[test]
+    fn a_mask_is_used_again_for_another_size_and_another_model() {
+        let mut mask = Mask::new(4, 4, 19);
+        for (width, height, classes) in [(2, 3, 19), (5, 5, 300), (0, 7, 2)] {
+            mask.resize_for(width, height, classes);
+            assert_eq!((mask.width(), mask.height()), (width, height));
+            assert_eq!(mask.iter().count(), (width * height) as usize);
+            assert_eq!(mask.ids_u16().is_some(), classes > 256);
+        }
+    }
+}

@@ -1,0 +1,40 @@
+//! The colours of the classes.
+
+/// One colour for each class, in the order of the train ids.
+///
+/// ```
+/// use rtformer::pixels::Palette;
+///
+/// let palette = Palette::new(vec![[128, 64, 128], [244, 35, 232]]);
+/// assert_eq!(palette.color(1), [244, 35, 232]);
+/// assert_eq!(palette.color(255), [0, 0, 0], "the ignored pixels are black");
+/// ```
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Palette(Vec<[u8; 3]>);
+
+impl Palette {
+    /// A palette of these RGB colours.
+    pub fn new(colors: Vec<[u8; 3]>) -> Self {
+        Self(colors)
+    }
+
+    /// The colour of a class; black for an id without one, the ignore id among them.
+    pub fn color(&self, id: u16) -> [u8; 3] {
+        self.0.get(usize::from(id)).copied().unwrap_or_default()
+    }
+
+    /// How many colours there are.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether there is no colour at all.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The colours one after the other: `r, g, b, r, g, b, …`.
+    pub fn as_flat_rgb(&self) -> &[u8] {
+        self.0.as_flattened()
+    }
+}

@@ -1,0 +1,214 @@
+//! What a mask becomes: an indexed picture, an overlay on the photo, a picture of the confidence, label ids, logits.
+//!
+//! Files are written whole or not at all.
+
+use std::io::{self, Write};
+use std::path::Path;
+
+use image::{GrayImage, Luma, RgbImage};
+use npyz::WriterBuilder;
+use png::{BitDepth, ColorType, Compression, Filter};
+use rayon::prelude::*;
+
+use super::mask::Mask;
+use super::palette::Palette;
+use super::prepare::Pixels;
+use crate::error::Result;
+use crate::files::write_whole;
+
+/// A mask as a picture whose pixel values are the train ids and whose colours are the data set's.
+///
+/// An 8-bit indexed PNG, with the palette padded to 256 colours by black, so that the ignore id 255 has a colour. Past
+/// 256 classes it is a 16-bit grey PNG, because no PNG palette holds more.
+///
+/// ```
+/// use rtformer::pixels::{IndexedPicture, Mask, Palette};
+///
+/// let (mask, palette) = (Mask::new(64, 32, 2), Palette::new(vec![[128, 64, 128], [244, 35, 232]]));
+/// let mut file = Vec::new();
+/// IndexedPicture::new(&mask, &palette).write_to(&mut file)?;
+/// assert_eq!(image::load_from_memory(&file).unwrap().to_rgb8().get_pixel(5, 5).0, [128, 64, 128]);
+/// # Ok::<(), std::io::Error>(())
+/// ```
+#[derive(Clone, Copy, Debug)]
+pub struct IndexedPicture<'a> {
+    mask: &'a Mask,
+    palette: &'a Palette,
+}
+
+impl<'a> IndexedPicture<'a> {
+    /// The picture of this mask in these colours.
+    pub fn new(mask: &'a Mask, palette: &'a Palette) -> Self {
+        Self { mask, palette }
+    }
+
+    /// Writes the PNG to a file, which gets this name when it is whole.
+    ///
+    /// # Errors
+    /// [`Error::Write`](crate::error::Error::Write), naming the path.
+    pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
+        write_whole(path.as_ref(), |file| self.write_to(file))
+    }
+
+    /// Writes the PNG.
+    pub fn write_to(&self, out: impl Write) -> io::Result<()> {
+        let size = (self.mask.width(), self.mask.height());
+        if let Some(ids) = self.mask.ids_u8() {
+            let colors: Vec<u8> = (0..256).flat_map(|id| self.palette.color(id)).collect();
+            return write_png(out, size, (ColorType::Indexed, BitDepth::Eight), ids, Some(colors));
+        }
+        let ids: Vec<u8> = self.mask.iter().flat_map(u16::to_be_bytes).collect();
+        write_png(out, size, (ColorType::Grayscale, BitDepth::Sixteen), &ids, None)
+    }
+}
+
+fn write_png(
+    out: impl Write,
+    (width, height): (u32, u32),
+    (color, depth): (ColorType, BitDepth),
+    data: &[u8],
+    palette: Option<Vec<u8>>,
+) -> io::Result<()> {
+    let mut encoder = png::Encoder::new(out, width, height);
+    encoder.set_color(color);
+    encoder.set_depth(depth);
+    encoder.set_compression(Compression::Fast);
+    if let Some(palette) = palette {
+        encoder.set_palette(palette);
+        encoder.set_filter(Filter::Up);
+    }
+    let mut writer = encoder.write_header()?;
+    writer.write_image_data(data)?;
+    Ok(writer.finish()?)
+}
+
+/// The photo with every pixel drawn `alpha` (0 to 1) of the way towards its class's colour.
+///
+/// Ignored pixels, and pixels that the mask does not reach, stay as they are.
+///
+/// ```
+/// use rtformer::pixels::{Mask, Palette, render};
+///
+/// let photo = image::RgbImage::from_pixel(2, 2, image::Rgb([100, 100, 100]));
+/// let (mask, palette) = (Mask::new(2, 2, 1), Palette::new(vec![[200, 0, 100]]));
+/// let overlay = render::overlay(&(&photo).into(), &mask, &palette, 0.5);
+/// assert_eq!(overlay.get_pixel(0, 0).0, [150, 50, 100]);
+/// ```
+pub fn overlay(photo: &Pixels, mask: &Mask, palette: &Palette, alpha: f32) -> RgbImage {
+    let alpha = if alpha.is_nan() { 0.0 } else { alpha.clamp(0.0, 1.0) };
+    let mut picture = RgbImage::new(photo.width(), photo.height());
+    let row_length = 3 * photo.width() as usize;
+    if row_length == 0 {
+        return picture;
+    }
+    picture.par_chunks_exact_mut(row_length).enumerate().for_each(|(y, row)| {
+        let y = y as u32;
+        for (x, pixel) in (0..).zip(row.as_chunks_mut::<3>().0) {
+            *pixel = photo.rgb(x, y);
+            let Some(id) = mask.reached(x, y).filter(|&id| id != mask.ignore_id()) else { continue };
+            for (value, color) in pixel.iter_mut().zip(palette.color(id)) {
+                *value = (f32::from(*value) * (1.0 - alpha) + f32::from(color) * alpha).round() as u8;
+            }
+        }
+    });
+    picture
+}
+
+/// Probabilities as grey: 0 is black and 1 is white. Values that are missing are black, those past the last pixel are left out.
+///
+/// ```
+/// use rtformer::pixels::render;
+///
+/// let picture = render::confidence_picture(&[0.0, 0.5, 1.0, 2.0], 4, 1);
+/// assert_eq!(picture.as_raw(), &[0, 128, 255, 255]);
+/// ```
+pub fn confidence_picture(confidence: &[f32], width: u32, height: u32) -> GrayImage {
+    let mut picture = GrayImage::new(width, height);
+    for (pixel, p) in picture.iter_mut().zip(confidence) {
+        *pixel = (p * 255.0).round() as u8;
+    }
+    picture
+}
+
+/// The mask in its data set's own label ids, such as Cityscapes' 33 for its evaluation server.
+///
+/// `train_to_label` has the label of each train id. Pixels without one, the ignored among them, are 0: "unlabeled".
+///
+/// ```
+/// use rtformer::pixels::{Mask, render};
+///
+/// assert_eq!(render::label_ids(&Mask::new(1, 1, 19), &[7, 8, 11]).as_raw(), &[7]);
+/// ```
+pub fn label_ids(mask: &Mask, train_to_label: &[u16]) -> GrayImage {
+    let label = |id: u16| train_to_label.get(usize::from(id)).and_then(|&label| u8::try_from(label).ok()).unwrap_or(0);
+    let labels: Vec<u8> = if let Some(ids) = mask.ids_u8() {
+        let table: [u8; 256] = std::array::from_fn(|id| label(id as u16));
+        ids.iter().map(|&id| table[usize::from(id)]).collect()
+    } else {
+        mask.iter().map(label).collect()
+    };
+    let mut picture = GrayImage::new(mask.width(), mask.height());
+    picture.pixels_mut().zip(labels).for_each(|(pixel, label)| *pixel = Luma([label]));
+    picture
+}
+
+/// Writes a colour picture as PNG.
+///
+/// ```
+/// # let folder = tempfile::tempdir()?;
+/// let picture = image::RgbImage::new(4, 4);
+/// rtformer::pixels::render::save_rgb(folder.path().join("street.overlay.png"), &picture)?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// # Errors
+/// [`Error::Write`](crate::error::Error::Write), naming the path.
+pub fn save_rgb(path: impl AsRef<Path>, picture: &RgbImage) -> Result<()> {
+    let format = (ColorType::Rgb, BitDepth::Eight);
+    write_whole(path.as_ref(), |file| write_png(file, picture.dimensions(), format, picture, None))
+}
+
+/// Writes a grey picture as PNG.
+///
+/// ```
+/// # let folder = tempfile::tempdir()?;
+/// let picture = image::GrayImage::new(4, 4);
+/// rtformer::pixels::render::save_gray(folder.path().join("street.confidence.png"), &picture)?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// # Errors
+/// [`Error::Write`](crate::error::Error::Write), naming the path.
+pub fn save_gray(path: impl AsRef<Path>, picture: &GrayImage) -> Result<()> {
+    let format = (ColorType::Grayscale, BitDepth::Eight);
+    write_whole(path.as_ref(), |file| write_png(file, picture.dimensions(), format, picture, None))
+}
+
+/// Writes numbers as a NumPy file: little-endian f32 of this shape, the last dimension fastest.
+///
+/// ```
+/// # let folder = tempfile::tempdir()?;
+/// let path = folder.path().join("street.logits.npy");
+/// rtformer::pixels::render::write_npy(&path, &[0.5; 12], [3, 2, 2])?;
+/// assert!(rtformer::pixels::render::write_npy(&path, &[0.5; 12], [3, 2, 3]).is_err(), "18 numbers are needed");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// # Errors
+/// [`Error::Write`](crate::error::Error::Write), naming the path, also when `data` is not as long as its shape says.
+pub fn write_npy(path: impl AsRef<Path>, data: &[f32], shape: [usize; 3]) -> Result<()> {
+    write_whole(path.as_ref(), |file| {
+        let numbers = shape.iter().try_fold(1usize, |product, &side| product.checked_mul(side));
+        if numbers != Some(data.len()) {
+            return Err(io::Error::other(format!("{} numbers are no array of shape {shape:?}", data.len())));
+        }
+        let options =
+            npyz::WriteOptions::<f32>::new().dtype(npyz::DType::Plain("<f4".parse().map_err(io::Error::other)?));
+        let mut writer = options.shape(&shape.map(|side| side as u64)).writer(file).begin_nd()?;
+        writer.extend(data.iter().copied())?;
+        writer.finish()
+    })
+}
+
+#[cfg(test)]
+mod tests;

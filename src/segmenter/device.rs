@@ -1,0 +1,140 @@
+//! Devices and precisions, as they are asked for.
+
+use std::fmt;
+use std::str::FromStr;
+
+use rtformer_kernels::Isa;
+
+use crate::error::{Error, Result};
+
+/// Where the network runs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Device {
+    /// The fastest that is there.
+    #[default]
+    Auto,
+    /// This machine's processor.
+    Cpu,
+    /// The NVIDIA GPU of that number.
+    Cuda(usize),
+    /// A Mac's GPU.
+    Metal,
+    /// Stock candle operations on the processor: slow, plain, the definition of right.
+    Reference,
+}
+
+impl Device {
+    /// The fastest device that is there.
+    pub fn auto() -> Self {
+        Self::Auto
+    }
+
+    /// The device that a name asks for stands for, and why.
+    ///
+    /// # Errors
+    /// [`Error::Device`] for a device that is not to be had: nothing falls back silently.
+    pub(super) fn resolve(self) -> Result<(Self, &'static str)> {
+        let missing = |reason: &str| Err(Error::Device { device: self.to_string(), reason: reason.into() });
+        match self {
+            Self::Auto => Ok((Self::Cpu, "the CPU is the only device that this version runs on")),
+            Self::Cpu | Self::Reference => Ok((self, "asked for by name")),
+            Self::Cuda(_) => missing("this version has no CUDA backend yet; use `cpu` or `auto`"),
+            Self::Metal => missing("this version has no Metal backend yet; use `cpu` or `auto`"),
+        }
+    }
+}
+
+impl FromStr for Device {
+    type Err = Error;
+
+    fn from_str(name: &str) -> Result<Self> {
+        match name.split_once(':').unwrap_or((name, "0")) {
+            ("auto", "0") => Ok(Self::Auto),
+            ("cpu", "0") => Ok(Self::Cpu),
+            ("metal", "0") => Ok(Self::Metal),
+            ("reference", "0") => Ok(Self::Reference),
+            ("cuda", number) if number.parse::<usize>().is_ok() => Ok(Self::Cuda(number.parse().unwrap_or_default())),
+            _ => Err(Error::Device {
+                device: name.into(),
+                reason: "no such device; it is one of auto, cpu, cuda, cuda:N, metal, reference".into(),
+            }),
+        }
+    }
+}
+
+impl fmt::Display for Device {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Auto => f.write_str("auto"),
+            Self::Cpu => f.write_str("cpu"),
+            Self::Cuda(number) => write!(f, "cuda:{number}"),
+            Self::Metal => f.write_str("metal"),
+            Self::Reference => f.write_str("reference"),
+        }
+    }
+}
+
+/// In which arithmetic the network runs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Precision {
+    /// Single precision, exact to the oracle within 1e-4.
+    #[default]
+    F32,
+}
+
+impl FromStr for Precision {
+    type Err = Error;
+
+    fn from_str(name: &str) -> Result<Self> {
+        match name {
+            "f32" => Ok(Self::F32),
+            _ => Err(Error::Input(format!("precision `{name}` is not to be had; this version has f32"))),
+        }
+    }
+}
+
+impl fmt::Display for Precision {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::F32 => "f32",
+        })
+    }
+}
+
+/// The instruction set to use: `RTFORMER_ISA` where it is set, else the best that the machine has.
+pub(super) fn instruction_set() -> Result<Isa> {
+    match std::env::var("RTFORMER_ISA") {
+        Err(_) => Ok(Isa::best()),
+        Ok(name) => Isa::from_name(&name).ok_or_else(|| {
+            let have: Vec<_> = Isa::available().into_iter().map(Isa::name).collect();
+            Error::Device {
+                device: "cpu".into(),
+                reason: format!("RTFORMER_ISA={name} is not to be had here; this machine has {}", have.join(", ")),
+            }
+        }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_go_there_and_back() {
+        for name in ["auto", "cpu", "cuda:0", "cuda:3", "metal", "reference"] {
+            assert_eq!(name.parse::<Device>().unwrap().to_string(), name);
+        }
+        assert_eq!("cuda".parse::<Device>().unwrap(), Device::Cuda(0));
+        for name in ["", "gpu", "cuda:", "cuda:x", "cpu:1"] {
+            assert!(name.parse::<Device>().is_err(), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_device_asked_for_by_name_is_never_replaced() {
+        assert!(Device::Metal.resolve().is_err());
+        assert!(Device::Cuda(7).resolve().is_err());
+    }
+}

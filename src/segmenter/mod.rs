@@ -1,0 +1,479 @@
+//! Photo in, scene out: the one place where everything meets.
+
+mod device;
+mod engine;
+mod scene;
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+pub use device::{Device, Precision};
+pub use scene::{ClassShare, Scene};
+
+use engine::{Engine, Loaded, Spent, Uploaded, Wanted};
+use scene::Labels;
+
+use crate::backend::{Cpu, OpTime, Reference};
+use crate::error::{Error, Result};
+use crate::model::{Config, Noise, Parameters};
+use crate::pixels::{IdsMut, Input, Mask, Normalization, Palette, Pixels, Size};
+use crate::timing::{Timings, timed};
+use crate::weights::{Dataset, Weights};
+
+/// RTFormer-Slim trained on CamVid by `weights/train`: what runs when no weights are named.
+static EMBEDDED: &[u8] = include_bytes!("../../weights/rtformer-slim-camvid.safetensors");
+
+/// Opens a [`Segmenter`]. Everything has a default: the embedded weights, the fastest device, all cores, the photo's own size, and
+/// the mask alone.
+///
+/// ```
+/// use rtformer::{Device, Segmenter, Size};
+///
+/// # fn main() -> rtformer::Result<()> {
+/// let segmenter = Segmenter::builder()
+///     .device(Device::Cpu)
+///     .threads(2)
+///     .size(Size::Exact { width: 64, height: 48 })
+///     .confidence(true)
+///     .build()?;
+/// assert_eq!(segmenter.threads(), 2);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Debug, Default)]
+pub struct Builder {
+    weights: Option<PathBuf>,
+    device: Device,
+    precision: Precision,
+    threads: usize,
+    readout: Readout,
+}
+
+/// What a photo is turned into, and what is read from its logits.
+#[derive(Clone, Copy, Debug, Default)]
+struct Readout {
+    size: Size,
+    confidence: bool,
+    logits: bool,
+    reject_below: Option<f32>,
+}
+
+impl Builder {
+    /// A `.safetensors` file of this project; see `rtformer convert`.
+    pub fn weights(mut self, path: impl Into<PathBuf>) -> Self {
+        self.weights = Some(path.into());
+        self
+    }
+
+    /// Where the network is to run. One that is asked for by name and missing is an error, never replaced.
+    pub fn device(mut self, device: Device) -> Self {
+        self.device = device;
+        self
+    }
+
+    /// In which arithmetic.
+    pub fn precision(mut self, precision: Precision) -> Self {
+        self.precision = precision;
+        self
+    }
+
+    /// Threads of the CPU; 0, the default, takes as many as the machine has cores.
+    pub fn threads(mut self, threads: usize) -> Self {
+        self.threads = threads;
+        self
+    }
+
+    /// The size that photos are resized to ahead of the network. Masks have the photo's own size all the same.
+    pub fn size(mut self, size: Size) -> Self {
+        self.readout.size = size;
+        self
+    }
+
+    /// Also gives the probability of each pixel's class.
+    pub fn confidence(mut self, wanted: bool) -> Self {
+        self.readout.confidence = wanted;
+        self
+    }
+
+    /// Also gives the full-size logits: `classes` floats a pixel.
+    pub fn logits(mut self, wanted: bool) -> Self {
+        self.readout.logits = wanted;
+        self
+    }
+
+    /// Pixels whose class has a lower probability than this become the mask's [ignore id](Mask::ignore_id).
+    pub fn reject_below(mut self, probability: f32) -> Self {
+        self.readout.reject_below = Some(probability);
+        self
+    }
+
+    /// Opens the weights and takes them to the device.
+    ///
+    /// # Errors
+    /// [`Error::Read`], [`Error::Weights`] and the tensor errors for the weights, [`Error::Config`] for their configuration,
+    /// [`Error::Device`] for the device.
+    pub fn build(self) -> Result<Segmenter> {
+        let weights = match &self.weights {
+            Some(path) => Weights::open(path)?,
+            None => Weights::from_static(EMBEDDED, "embedded")?,
+        };
+        let path = weights.path().to_path_buf();
+        let json = weights.metadata("config").ok_or_else(|| {
+            Error::weights(&path, "its metadata has no `config`; is it another model's file? `rtformer convert` makes ours")
+        })?;
+        let config = Config::from_json(json).map_err(|e| Error::weights(&path, e.to_string()))?;
+        let dataset = weights.dataset()?;
+        if dataset.classes.len() != config.num_classes {
+            let (names, outputs) = (dataset.classes.len(), config.num_classes);
+            return Err(Error::weights(&path, format!("its metadata names {names} classes, its configuration has {outputs}")));
+        }
+        let mut reader = weights.reader(config.name());
+        let segmenter = self.load(path, config, dataset, &mut reader)?;
+        reader.finish()?;
+        Ok(segmenter)
+    }
+
+    fn load(self, weights: PathBuf, config: Config, dataset: Dataset, parameters: &mut dyn Parameters) -> Result<Segmenter> {
+        if let Some(p) = self.readout.reject_below.filter(|p| !(0.0..=1.0).contains(p)) {
+            return Err(Error::Input(format!("pixels cannot be rejected below {p}: a probability is 0 to 1")));
+        }
+        let (device, reason) = self.device.resolve()?;
+        let (engine, instruction_set, threads): (Box<dyn Engine>, _, _) = if device == Device::Reference {
+            let all = std::thread::available_parallelism().map_or(1, usize::from);
+            (Box::new(Loaded::new(Reference::folded(), &config, parameters)?), "candle", all)
+        } else {
+            let cpu = Cpu::new(device::instruction_set()?, self.threads)?;
+            let (isa, threads) = (cpu.isa().name(), cpu.threads());
+            (Box::new(Loaded::new(cpu, &config, parameters)?), isa, threads)
+        };
+        let palette = Palette::new(dataset.classes.iter().map(|class| class.color).collect());
+        let normalization = Normalization { mean: dataset.mean, std: dataset.std };
+        Ok(Segmenter {
+            weights,
+            config,
+            labels: Arc::new(Labels { dataset, palette }),
+            normalization,
+            engine,
+            device,
+            reason,
+            instruction_set,
+            threads,
+            precision: self.precision,
+            readout: self.readout,
+        })
+    }
+}
+
+/// RTFormer, its weights, and the device that they are on.
+///
+/// One can be used by many threads at once; what it makes does not depend on how many there are.
+///
+/// ```
+/// use rtformer::{Device, Segmenter};
+///
+/// # fn main() -> rtformer::Result<()> {
+/// let segmenter = Segmenter::embedded(Device::auto())?;
+/// let photo = image::RgbImage::from_pixel(64, 48, image::Rgb([90, 120, 200]));
+/// let scene = segmenter.segment(&photo)?;
+/// assert_eq!((scene.mask().width(), scene.mask().height()), (64, 48));
+/// for class in scene.classes() {
+///     println!("{:5.1} %  {}", 100.0 * class.share, class.name);
+/// }
+/// # Ok(())
+/// # }
+/// ```
+pub struct Segmenter {
+    weights: PathBuf,
+    config: Config,
+    labels: Arc<Labels>,
+    normalization: Normalization,
+    engine: Box<dyn Engine>,
+    device: Device,
+    reason: &'static str,
+    instruction_set: &'static str,
+    threads: usize,
+    precision: Precision,
+    readout: Readout,
+}
+
+impl Segmenter {
+    /// All options.
+    pub fn builder() -> Builder {
+        Builder::default()
+    }
+
+    /// The network in a weights file.
+    ///
+    /// # Errors
+    /// As [`Builder::build`].
+    pub fn open(path: impl AsRef<Path>, device: Device) -> Result<Self> {
+        Self::builder().weights(path.as_ref()).device(device).build()
+    }
+
+    /// The network that is part of this library: RTFormer-Slim for CamVid's 11 classes of street scenes.
+    ///
+    /// # Errors
+    /// As [`Builder::build`].
+    pub fn embedded(device: Device) -> Result<Self> {
+        Self::builder().device(device).build()
+    }
+
+    /// A network of random parameters and real shapes, Cityscapes' 19 classes; `variant` is `slim` or `base`. For benchmarks.
+    ///
+    /// # Errors
+    /// [`Error::Input`] for another variant, else as [`Builder::build`].
+    pub fn random(variant: &str, builder: Builder) -> Result<Self> {
+        let dataset = Dataset::named("cityscapes").ok_or_else(|| Error::Config("`cityscapes` is no known data set".into()))?;
+        let config = match variant {
+            "slim" => Config::slim(dataset.classes.len()),
+            "base" => Config::base(dataset.classes.len()),
+            _ => return Err(Error::Input(format!("variant `{variant}` is not known; there are slim and base"))),
+        };
+        builder.load("random".into(), config, dataset, &mut Noise::new(7))
+    }
+
+    /// Segments one photo.
+    ///
+    /// # Errors
+    /// [`Error::Input`] for a size that cannot be; otherwise only a device can fail.
+    pub fn segment<'a>(&self, photo: impl Into<Pixels<'a>>) -> Result<Scene> {
+        let mut scenes = self.segment_batch(&[photo.into()])?;
+        scenes.pop().ok_or_else(|| Error::Backend { operation: "segment", reason: "one photo gave no scene".into() })
+    }
+
+    /// Segments photos of any sizes, in order. Neighbours of one size go through the network together; each scene is the same,
+    /// bit for bit, as [`segment`](Self::segment) gives.
+    ///
+    /// # Errors
+    /// As [`segment`](Self::segment).
+    pub fn segment_batch(&self, photos: &[Pixels<'_>]) -> Result<Vec<Scene>> {
+        let mut scenes = Vec::with_capacity(photos.len());
+        let same = |a: &Pixels<'_>, b: &Pixels<'_>| (a.width(), a.height()) == (b.width(), b.height());
+        for group in photos.chunk_by(same) {
+            scenes.extend(self.segment_group(group)?);
+        }
+        Ok(scenes)
+    }
+
+    /// Segments one photo into a mask whose memory is used again, with nothing else read out.
+    ///
+    /// # Errors
+    /// As [`segment`](Self::segment).
+    pub fn segment_into<'a>(&self, photo: impl Into<Pixels<'a>>, mask: &mut Mask) -> Result<Timings> {
+        let photo = photo.into();
+        let (input, prepare) = timed(|| self.prepare_pixels(&photo));
+        mask.resize_for(photo.width(), photo.height(), self.config.num_classes);
+        let mut confidence = self.readout.reject_below.map(|_| blank(&photo, 1)).transpose()?;
+        let (spent, total) = timed(|| {
+            let wanted = Wanted {
+                size: (photo.height() as usize, photo.width() as usize),
+                ids: Some(mask.ids_mut()),
+                confidence: confidence.as_deref_mut(),
+                logits: None,
+            };
+            self.engine.upload(&[&input?])?.run(&mut [wanted])
+        });
+        self.reject(mask, confidence.as_deref());
+        Ok(timings(&photo, prepare, spent?, total, 1))
+    }
+
+    fn segment_group(&self, photos: &[Pixels<'_>]) -> Result<Vec<Scene>> {
+        let mut inputs = Vec::with_capacity(photos.len());
+        let mut scenes = Vec::with_capacity(photos.len());
+        let classes = self.config.num_classes;
+        for photo in photos {
+            let (input, prepare) = timed(|| self.prepare_pixels(photo));
+            inputs.push(input?);
+            scenes.push(Scene {
+                labels: Arc::clone(&self.labels),
+                mask: Mask::new(photo.width(), photo.height(), classes),
+                confidence: self.readout.needs_confidence().then(|| blank(photo, 1)).transpose()?,
+                logits: self.readout.logits.then(|| blank(photo, classes)).transpose()?,
+                timings: Timings { prepare, ..Timings::default() },
+            });
+        }
+        let (spent, total) = timed(|| {
+            let wanted = scenes.iter_mut().map(|scene| Wanted {
+                size: (scene.mask.height() as usize, scene.mask.width() as usize),
+                ids: Some(scene.mask.ids_mut()),
+                confidence: scene.confidence.as_deref_mut(),
+                logits: scene.logits.as_deref_mut(),
+            });
+            self.engine.upload(&inputs.iter().collect::<Vec<_>>())?.run(&mut wanted.collect::<Vec<_>>())
+        });
+        let spent = spent?;
+        for (scene, photo) in scenes.iter_mut().zip(photos) {
+            self.reject(&mut scene.mask, scene.confidence.as_deref());
+            if !self.readout.confidence {
+                scene.confidence = None;
+            }
+            scene.timings = timings(photo, scene.timings.prepare, spent, total, photos.len());
+        }
+        Ok(scenes)
+    }
+
+    /// Gives the ignore id to pixels of too low a confidence.
+    fn reject(&self, mask: &mut Mask, confidence: Option<&[f32]>) {
+        let (Some(below), Some(confidence)) = (self.readout.reject_below, confidence) else { return };
+        let ignore = mask.ignore_id();
+        match mask.ids_mut() {
+            IdsMut::U8(ids) => ids.iter_mut().zip(confidence).filter(|(_, p)| **p < below).for_each(|(id, _)| *id = ignore as u8),
+            IdsMut::U16(ids) => ids.iter_mut().zip(confidence).filter(|(_, p)| **p < below).for_each(|(id, _)| *id = ignore),
+        }
+    }
+
+    /// The input that a photo becomes: resized where a size was asked for, and normalised.
+    ///
+    /// # Errors
+    /// [`Error::Input`] for a size that cannot be.
+    pub fn prepare<'a>(&self, photo: impl Into<Pixels<'a>>) -> Result<Input> {
+        self.prepare_pixels(&photo.into())
+    }
+
+    fn prepare_pixels(&self, photo: &Pixels<'_>) -> Result<Input> {
+        Input::prepare(photo, &self.normalization, self.readout.size)
+    }
+
+    /// Takes an input to the device once, so that the network can be run on it again and again. For benchmarks.
+    ///
+    /// # Errors
+    /// As [`segment`](Self::segment).
+    pub fn resident(&self, input: &Input) -> Result<Resident<'_>> {
+        let size = (input.height, input.width);
+        Ok(Resident { uploaded: self.engine.upload(&[input])?, size, classes: self.config.num_classes })
+    }
+
+    /// Runs one frame and says where its time went, operation by operation.
+    ///
+    /// # Errors
+    /// As [`segment`](Self::segment).
+    pub fn profile(&self, input: &Input) -> Result<Vec<OpTime>> {
+        self.engine.profile(true);
+        let mut mask = Mask::new(input.width as u32, input.height as u32, self.config.num_classes);
+        let ran = self.resident(input).and_then(|resident| resident.mask(&mut mask));
+        let times = self.engine.profile(false);
+        ran.map(|()| times)
+    }
+
+    /// The data set: names, colours, normalisation, where the weights are from, and their licence.
+    pub fn dataset(&self) -> &Dataset {
+        &self.labels.dataset
+    }
+
+    /// The network's sizes.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// The data set's colours.
+    pub fn palette(&self) -> &Palette {
+        &self.labels.palette
+    }
+
+    /// The device that the network is on: never [`Device::Auto`].
+    pub fn device(&self) -> Device {
+        self.device
+    }
+
+    /// Why it is on that device.
+    pub fn device_reason(&self) -> &str {
+        self.reason
+    }
+
+    /// `avx512`, `avx2`, `scalar`, or `candle` for the reference.
+    pub fn instruction_set(&self) -> &str {
+        self.instruction_set
+    }
+
+    /// The CPU threads that the network runs on.
+    pub fn threads(&self) -> usize {
+        self.threads
+    }
+
+    /// The arithmetic that the network runs in.
+    pub fn precision(&self) -> Precision {
+        self.precision
+    }
+
+    /// The weights' path, `embedded` or `random`.
+    pub fn weights_name(&self) -> &Path {
+        &self.weights
+    }
+}
+
+impl fmt::Display for Segmenter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Dataset { name, classes, .. } = self.dataset();
+        let (model, classes, weights) = (self.config.name(), classes.len(), self.weights.display());
+        write!(f, "{model}, {classes} classes of {name} ({weights}), ")?;
+        let Self { precision, device, instruction_set, threads, reason, .. } = self;
+        write!(f, "{precision} on {device} ({instruction_set}, {threads} threads; {reason})")
+    }
+}
+
+impl fmt::Debug for Segmenter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Segmenter({self})")
+    }
+}
+
+/// An input that is on the device already.
+pub struct Resident<'a> {
+    uploaded: Box<dyn Uploaded + 'a>,
+    size: (usize, usize),
+    classes: usize,
+}
+
+impl Resident<'_> {
+    /// The network and its full-size bilinear logits, `[classes, height, width]`, into `out`.
+    ///
+    /// # Errors
+    /// As [`Segmenter::segment`].
+    pub fn logits(&self, out: &mut Vec<f32>) -> Result<()> {
+        out.resize(self.classes * self.size.0 * self.size.1, 0.0);
+        self.uploaded.run(&mut [Wanted { size: self.size, ids: None, confidence: None, logits: Some(out) }]).map(drop)
+    }
+
+    /// The network and its mask.
+    ///
+    /// # Errors
+    /// As [`Segmenter::segment`].
+    pub fn mask(&self, mask: &mut Mask) -> Result<()> {
+        mask.resize_for(self.size.1 as u32, self.size.0 as u32, self.classes);
+        self.uploaded.run(&mut [Wanted { size: self.size, ids: Some(mask.ids_mut()), confidence: None, logits: None }]).map(drop)
+    }
+}
+
+impl fmt::Debug for Resident<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Resident").field("size", &self.size).field("classes", &self.classes).finish_non_exhaustive()
+    }
+}
+
+impl Readout {
+    fn needs_confidence(self) -> bool {
+        self.confidence || self.reject_below.is_some()
+    }
+}
+
+/// Zeros, `channels` a pixel; a photo whose logits do not fit into memory is an error, not an abort.
+fn blank(photo: &Pixels<'_>, channels: usize) -> Result<Vec<f32>> {
+    let (width, height) = (photo.width() as usize, photo.height() as usize);
+    let mut floats = Vec::new();
+    let wanted = width.checked_mul(height).and_then(|pixels| pixels.checked_mul(channels)).unwrap_or(usize::MAX);
+    floats
+        .try_reserve_exact(wanted)
+        .map_err(|_| Error::Input(format!("{channels} floats for each of {width}x{height} pixels do not fit into memory")))?;
+    floats.resize(wanted, 0.0);
+    Ok(floats)
+}
+
+/// A photo's part of what its batch took; what the engine does not account for is the upload.
+fn timings(photo: &Pixels<'_>, prepare: f64, spent: Spent, total: f64, batch: usize) -> Timings {
+    let share = |milliseconds: f64| milliseconds / batch as f64;
+    let mut timings = Timings { decode: photo.decode_ms(), prepare, ..Timings::default() };
+    timings.argmax = share(spent.argmax);
+    timings.model = share((total - spent.argmax).max(spent.model));
+    timings
+}

@@ -1,0 +1,141 @@
+//! A convolution with its norms, and how they fold into it.
+
+use crate::error::{Error, Result};
+
+/// Batch normalization at inference: `(x - mean) / sqrt(variance + epsilon) * weight + bias`, a channel each.
+#[derive(Clone, Debug)]
+pub struct BatchNorm {
+    /// Scale, any sign.
+    pub weight: Vec<f32>,
+    /// Shift.
+    pub bias: Vec<f32>,
+    /// Running mean.
+    pub mean: Vec<f32>,
+    /// Running variance (the biased one, as Paddle keeps it).
+    pub variance: Vec<f32>,
+    /// 1e-5 nearly everywhere, 1e-6 in the MLPs.
+    pub epsilon: f32,
+}
+
+/// `x * scale + shift`, a channel each.
+#[derive(Clone, Debug)]
+pub struct Affine {
+    /// Factor of each channel.
+    pub scale: Vec<f32>,
+    /// Summand of each channel.
+    pub shift: Vec<f32>,
+}
+
+impl BatchNorm {
+    /// The same map as one multiply and one add, computed in f64.
+    pub fn affine(&self) -> Affine {
+        let scale = self.scales();
+        let shift = self.bias.iter().zip(&self.mean).zip(&scale).map(|((&b, &m), s)| (f64::from(b) - f64::from(m) * s) as f32);
+        Affine { shift: shift.collect(), scale: scale.iter().map(|&s| s as f32).collect() }
+    }
+
+    fn scales(&self) -> Vec<f64> {
+        let sigma = self.variance.iter().map(|&v| (f64::from(v) + f64::from(self.epsilon)).sqrt());
+        self.weight.iter().zip(sigma).map(|(&w, sigma)| f64::from(w) / sigma).collect()
+    }
+}
+
+/// What a convolution does to its input before it multiplies.
+#[derive(Clone, Debug)]
+pub struct Before {
+    /// The norm.
+    pub norm: BatchNorm,
+    /// Whether a ReLU follows the norm.
+    pub relu: bool,
+}
+
+/// One convolution as the checkpoint has it: `norm (ReLU) → conv → norm`, the norms optional.
+#[derive(Clone, Debug)]
+pub struct ConvLayer {
+    /// Its name in the checkpoint, for profiles and errors.
+    pub name: String,
+    /// Input channels.
+    pub in_channels: usize,
+    /// Output channels.
+    pub out_channels: usize,
+    /// Side of the window: 1 or 3.
+    pub kernel: usize,
+    /// Step of the window: 1 or 2.
+    pub stride: usize,
+    /// `[out, in, kernel, kernel]`.
+    pub weight: Vec<f32>,
+    /// `[out]`.
+    pub bias: Option<Vec<f32>>,
+    /// Ahead of the zero padding.
+    pub before: Option<Before>,
+    /// Behind the bias.
+    pub after: Option<BatchNorm>,
+}
+
+/// The same convolution with every norm gone that can go.
+#[derive(Clone, Debug)]
+pub struct FoldedConv {
+    /// What is left ahead: the affine map, and whether a ReLU follows it.
+    pub prologue: Option<(Affine, bool)>,
+    /// `[out, in, kernel, kernel]`.
+    pub weight: Vec<f32>,
+    /// `[out]`.
+    pub bias: Vec<f32>,
+}
+
+impl ConvLayer {
+    /// Zeros around the input: as many as keep the size at stride 1.
+    pub fn padding(&self) -> usize {
+        self.kernel / 2
+    }
+
+    /// Folds the norm behind into weight and bias, and the norm ahead where that is exact.
+    ///
+    /// A norm ahead stays as a prologue when a ReLU follows it, and when the convolution pads: the padding is zeros *after* the
+    /// norm, so a shift folded into the bias would be wrong along the border.
+    ///
+    /// # Errors
+    /// [`Error::Config`] when a part's length does not fit the layer's channels.
+    pub fn fold(&self) -> Result<FoldedConv> {
+        self.check()?;
+        let taps = self.kernel * self.kernel;
+        let mut weight: Vec<f64> = self.weight.iter().map(|&w| f64::from(w)).collect();
+        let mut bias: Vec<f64> = match &self.bias {
+            Some(bias) => bias.iter().map(|&b| f64::from(b)).collect(),
+            None => vec![0.0; self.out_channels],
+        };
+        let mut prologue = None;
+        match &self.before {
+            Some(Before { norm, relu: false }) if self.padding() == 0 => {
+                let scale = norm.scales();
+                for (row, bias) in weight.chunks_exact_mut(self.in_channels * taps).zip(&mut bias) {
+                    for (c, window) in row.chunks_exact_mut(taps).enumerate() {
+                        let shift = f64::from(norm.bias[c]) - f64::from(norm.mean[c]) * scale[c];
+                        *bias += shift * window.iter().sum::<f64>();
+                        window.iter_mut().for_each(|w| *w *= scale[c]);
+                    }
+                }
+            }
+            Some(Before { norm, relu }) => prologue = Some((norm.affine(), *relu)),
+            None => {}
+        }
+        if let Some(norm) = &self.after {
+            let scales = norm.scales();
+            for (o, row) in weight.chunks_exact_mut(self.in_channels * taps).enumerate() {
+                row.iter_mut().for_each(|w| *w *= scales[o]);
+                bias[o] = (bias[o] - f64::from(norm.mean[o])) * scales[o] + f64::from(norm.bias[o]);
+            }
+        }
+        let narrow = |values: Vec<f64>| values.into_iter().map(|v| v as f32).collect();
+        Ok(FoldedConv { prologue, weight: narrow(weight), bias: narrow(bias) })
+    }
+
+    fn check(&self) -> Result<()> {
+        let norm_len = |norm: &BatchNorm| [norm.weight.len(), norm.bias.len(), norm.mean.len(), norm.variance.len()];
+        let fits = self.weight.len() == self.out_channels * self.in_channels * self.kernel * self.kernel
+            && self.bias.as_ref().is_none_or(|b| b.len() == self.out_channels)
+            && self.before.as_ref().is_none_or(|b| norm_len(&b.norm) == [self.in_channels; 4])
+            && self.after.as_ref().is_none_or(|n| norm_len(n) == [self.out_channels; 4]);
+        if fits { Ok(()) } else { Err(Error::Config(format!("`{}`: a parameter's length does not fit its channels", self.name))) }
+    }
+}

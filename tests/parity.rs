@@ -1,0 +1,172 @@
+//! Our network against PaddleSeg's, stage by stage, on goldens that `tests/data/reference.py` made from PaddleSeg itself.
+//!
+//! The small goldens are in the repository. `RTFORMER_GOLDENS=DIR` adds the full-width ones that `reference.py full --out DIR`
+//! writes: Slim, Base and both ADE20K configurations at 512x1024, 360x480 in a batch of two, and 320x333.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use rtformer::backend::{Backend, Cpu, Reference};
+use rtformer::model::{Config, RtFormer};
+use rtformer::pixels::{IdsMut, Mask};
+use rtformer::weights::Weights;
+use rtformer_kernels::Isa;
+use safetensors::{Dtype, SafeTensors};
+
+/// Greatest difference over greatest value, for every stage.
+const TOLERANCE: f32 = 1e-4;
+/// Share of a mask's pixels that must be equal.
+const SAME_PIXELS: f64 = 0.9999;
+
+/// One golden: an input, and what PaddleSeg makes of it.
+struct Golden {
+    name: String,
+    floats: BTreeMap<String, (Vec<usize>, Vec<f32>)>,
+    mask: Vec<u8>,
+}
+
+impl Golden {
+    fn read(path: &Path) -> Self {
+        let bytes = std::fs::read(path).unwrap();
+        let file = SafeTensors::deserialize(&bytes).unwrap();
+        let mut golden = Self { name: path.file_stem().unwrap().to_string_lossy().into(), floats: BTreeMap::new(), mask: Vec::new() };
+        for (name, tensor) in file.tensors() {
+            match tensor.dtype() {
+                Dtype::F32 => {
+                    let floats = tensor.data().chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect();
+                    golden.floats.insert(name, (tensor.shape().to_vec(), floats));
+                }
+                Dtype::U8 if name == "mask" => golden.mask = tensor.data().to_vec(),
+                other => panic!("{}: `{name}` is {other:?}", path.display()),
+            }
+        }
+        golden
+    }
+
+    fn input(&self) -> ([usize; 4], &[f32]) {
+        let (shape, data) = &self.floats["input"];
+        (shape[..].try_into().unwrap(), data)
+    }
+}
+
+/// Every model with its goldens, small ones always, full ones where they are.
+fn models() -> Vec<(PathBuf, Vec<PathBuf>)> {
+    let small = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/golden");
+    let full = std::env::var_os("RTFORMER_GOLDENS").map(PathBuf::from);
+    let mut models = Vec::new();
+    for folder in std::iter::once(small).chain(full) {
+        let mut files: Vec<_> = std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+        files.sort();
+        let dots = |path: &Path| path.file_name().unwrap().to_string_lossy().matches('.').count();
+        let tensors = files.iter().filter(|path| path.extension().is_some_and(|e| e == "safetensors"));
+        for weights in tensors.clone().filter(|path| dots(path) == 1) {
+            let stem = format!("{}.", weights.file_stem().unwrap().to_string_lossy());
+            let belongs = |path: &&PathBuf| path.file_name().unwrap().to_string_lossy().starts_with(&stem);
+            let cases: Vec<_> = tensors.clone().filter(belongs).filter(|path| dots(path) == 2).cloned().collect();
+            if !cases.is_empty() {
+                models.push((weights.clone(), cases));
+            }
+        }
+    }
+    assert!(models.len() >= 3, "the committed goldens are missing");
+    models
+}
+
+fn load<B: Backend>(backend: &B, path: &Path) -> RtFormer<B> {
+    let weights = Weights::open(path).unwrap();
+    let config = Config::from_json(weights.metadata("config").unwrap()).unwrap();
+    let mut reader = weights.reader(config.name());
+    let network = RtFormer::load(backend, &config, &mut reader).unwrap();
+    reader.finish().unwrap();
+    network
+}
+
+/// Fails unless `got` is `want` within the tolerance; says how far off it is.
+fn assert_close(what: &str, got: &[f32], want: &[f32]) {
+    assert_eq!(got.len(), want.len(), "{what}");
+    let greatest = want.iter().fold(0f32, |m, v| m.max(v.abs()));
+    let worst = got.iter().zip(want).fold(0f32, |m, (a, b)| if (a - b).is_nan() { f32::INFINITY } else { m.max((a - b).abs()) });
+    assert!(worst <= TOLERANCE * greatest, "{what}: off by {worst:e}, greatest value {greatest:e}");
+}
+
+fn check<B: Backend>(label: &str, backend: &B) {
+    for (weights, cases) in models() {
+        let network = load(backend, &weights);
+        for case in cases {
+            let golden = Golden::read(&case);
+            let ([n, c, h, w], data) = golden.input();
+            let mut seen = 0;
+            let logits = backend.run(|| {
+                let x = backend.upload(data, [n, c, h, w]).unwrap();
+                let mut see = |stage: &str, x: &B::Tensor| {
+                    if let Some((shape, want)) = golden.floats.get(stage) {
+                        assert_eq!(backend.shape(x)[..], shape[..], "{label} {} {stage}", golden.name);
+                        assert_close(&format!("{label} {} {stage}", golden.name), &backend.download(x)?, want);
+                        seen += 1;
+                    }
+                    Ok(())
+                };
+                network.observe(backend, &x, &mut see).unwrap()
+            });
+            assert!(seen >= 6, "{label} {}: only {seen} stages compared", golden.name);
+            let classes = backend.shape(&logits)[1];
+            for image in 0..n {
+                let what = format!("{label} {} image {image}", golden.name);
+                let mut mask = Mask::new(w as u32, h as u32, classes);
+                let IdsMut::U8(ids) = mask.ids_mut() else { panic!("goldens have few classes") };
+                let mut confidence = vec![0.0; h * w];
+                backend.argmax(&logits, image, (h, w), IdsMut::U8(ids), Some(&mut confidence)).unwrap();
+                let want = &golden.mask[image * h * w..][..h * w];
+                let same = ids.iter().zip(want).filter(|(a, b)| a == b).count();
+                assert!(same as f64 >= SAME_PIXELS * (h * w) as f64, "{what}: only {same} of {} pixels equal", h * w);
+                let floor = 1.0 / classes as f32 * 0.999;
+                assert!(confidence.iter().all(|p| (floor..=1.0001).contains(p)), "{what}: a confidence is none");
+                if let Some((_, want)) = golden.floats.get("logits") {
+                    let mut full = vec![0.0; classes * h * w];
+                    backend.upsample(&logits, image, (h, w), &mut full).unwrap();
+                    assert_close(&format!("{what} logits"), &full, &want[image * full.len()..][..full.len()]);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn the_reference_as_written_is_paddlesegs() {
+    check("unfolded reference", &Reference::unfolded());
+}
+
+#[test]
+fn the_reference_with_folded_norms_is_too() {
+    check("folded reference", &Reference::folded());
+}
+
+#[test]
+fn the_cpu_is_on_every_instruction_set() {
+    for isa in Isa::available() {
+        check(isa.name(), &Cpu::new(isa, 2).unwrap());
+    }
+}
+
+/// The same bits for one thread and three, and for a photo alone and in a batch.
+#[test]
+fn threads_and_batches_change_nothing() {
+    let golden = |name: &str| Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/golden").join(name);
+    let case = Golden::read(&golden("tiny.48x64-b2.safetensors"));
+    let ([n, c, h, w], data) = case.input();
+    for isa in Isa::available() {
+        let run = |threads: usize, data: &[f32], n: usize| {
+            let cpu = Cpu::new(isa, threads).unwrap();
+            let network = load(&cpu, &golden("tiny.safetensors"));
+            let forward = || network.forward(&cpu, &cpu.upload(data, [n, c, h, w]).unwrap()).unwrap();
+            let logits = cpu.run(forward);
+            // Once more through used buffers, which must not show.
+            assert_eq!(cpu.download(&cpu.run(forward)).unwrap(), cpu.download(&logits).unwrap(), "{}", isa.name());
+            cpu.download(&logits).unwrap()
+        };
+        let together = run(1, data, n);
+        assert_eq!(run(3, data, n), together, "{}: threads", isa.name());
+        let alone: Vec<f32> = data.chunks_exact(c * h * w).flat_map(|photo| run(2, photo, 1)).collect();
+        assert_eq!(alone, together, "{}: batches", isa.name());
+    }
+}
