@@ -5,6 +5,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use half::{bf16, f16};
+use rtformer_kernels::Mapped;
 use safetensors::tensor::{Dtype, SafeTensorError, SafeTensors};
 use serde::de::DeserializeOwned;
 
@@ -35,7 +36,7 @@ pub struct Weights {
 
 /// Where the bytes are.
 enum Bytes {
-    Read(Vec<u8>),
+    Mapped(Mapped),
     Static(&'static [u8]),
 }
 
@@ -55,7 +56,7 @@ impl Weights {
     /// [`Error::Read`]; [`Error::Weights`] for what is no safetensors file, or a truncated or lying one.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
-        Self::parse(path.to_path_buf(), Bytes::Read(read(path)?))
+        Self::parse(path.to_path_buf(), Bytes::Mapped(map(path)?))
     }
 
     /// The same from bytes inside the program; `name` stands for the path in every error.
@@ -226,9 +227,13 @@ pub(super) fn check_finite(numbers: &[f32], name: &str) -> Result<(), String> {
     }
 }
 
-/// The one place that reads a whole file.
-pub(super) fn read(path: &Path) -> Result<Vec<u8>> {
-    std::fs::read(path).map_err(Error::reading(path))
+/// Maps a file into memory.
+pub(super) fn map(path: &Path) -> Result<Mapped> {
+    if path.is_dir() {
+        let folder = std::io::Error::new(std::io::ErrorKind::IsADirectory, "it is a folder; name the file in it");
+        return Err(Error::reading(path)(folder));
+    }
+    Mapped::open(path).map_err(Error::reading(path))
 }
 
 fn check_looks(bytes: &[u8]) -> Result<(), String> {
@@ -268,7 +273,7 @@ impl std::ops::Deref for Bytes {
 
     fn deref(&self) -> &[u8] {
         match self {
-            Self::Read(bytes) => bytes,
+            Self::Mapped(bytes) => bytes,
             Self::Static(bytes) => bytes,
         }
     }
