@@ -1,0 +1,206 @@
+//! What a network was trained to see: class names, colours, and how its pixels were normalised.
+
+use std::collections::HashSet;
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+
+/// The data sets we know by name.
+const KNOWN: [(&str, &str); 3] = [
+    ("cityscapes", include_str!("datasets/cityscapes.json")),
+    ("ade20k", include_str!("datasets/ade20k.json")),
+    ("camvid", include_str!("datasets/camvid.json")),
+];
+
+/// A description with 65,535 classes is about 5 MB; what is longer is some other file.
+const LONGEST: u64 = 32 << 20;
+
+/// One class. Its place in [`Dataset::classes`] is its train id: the number in a mask.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Class {
+    /// What a person calls it.
+    pub name: String,
+    /// Red, green, blue.
+    pub color: [u8; 3],
+    /// The number that the data set's own label images use for it, where that is not the train id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub label_id: Option<u16>,
+}
+
+/// A data set's classes and normalisation.
+///
+/// ```
+/// let cityscapes = rtformer::weights::Dataset::named("cityscapes").unwrap();
+/// assert_eq!(cityscapes.classes[13].name, "car");
+/// assert_eq!(cityscapes.classes[13].label_id, Some(26));
+/// ```
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Dataset {
+    /// Its name, such as `cityscapes`.
+    pub name: String,
+    /// Its classes, in the order of their train ids; there is no background and no ignore class among them.
+    pub classes: Vec<Class>,
+    /// Mean of red, green and blue, each in `[0, 1]`; taken off before the network.
+    pub mean: [f64; 3],
+    /// Standard deviation of red, green and blue; divided by before the network.
+    pub std: [f64; 3],
+    /// Where it comes from, and who made it.
+    #[serde(default)]
+    pub source: String,
+    /// Under which terms.
+    #[serde(default)]
+    pub license: String,
+}
+
+impl Dataset {
+    /// The names that [`Dataset::named`] knows.
+    pub fn names() -> impl Iterator<Item = &'static str> {
+        KNOWN.iter().map(|(name, _)| *name)
+    }
+
+    /// One of the data sets we know: `cityscapes` (19 classes), `ade20k` (150) or `camvid` (11).
+    ///
+    /// # Panics
+    /// Never: a test reads all three.
+    pub fn named(name: &str) -> Option<Self> {
+        let (_, json) = KNOWN.iter().find(|(known, _)| *known == name)?;
+        Some(serde_json::from_str(json).expect("a test reads every description that we ship"))
+    }
+
+    /// A user's own description: JSON of the same form as the files in `src/weights/datasets/`.
+    ///
+    /// # Errors
+    /// [`Error::Read`]; [`Error::Weights`] where it is no such JSON or fails [`Dataset::check`].
+    pub fn load(path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref();
+        let mut bytes = Vec::new();
+        File::open(path)
+            .and_then(|file| file.take(LONGEST + 1).read_to_end(&mut bytes))
+            .map_err(Error::reading(path))?;
+        if bytes.len() as u64 > LONGEST {
+            return Err(Error::weights(
+                path,
+                "is too long for a data set's description, a JSON file of a few kilobytes",
+            ));
+        }
+        let dataset: Self = serde_json::from_slice(&bytes).map_err(|e| {
+            let known = KNOWN.map(|(name, _)| name).join(", ");
+            Error::weights(path, format!("is no data set's description: {e}; give {known}, or JSON such as {EXAMPLE}"))
+        })?;
+        dataset.check().map_err(|reason| Error::weights(path, reason))?;
+        Ok(dataset)
+    }
+
+    /// Whether it can be used: 1 to 65,535 classes with distinct names, finite means, deviations above zero,
+    /// and no label id given twice.
+    ///
+    /// # Errors
+    /// What is wrong, in words.
+    pub fn check(&self) -> Result<(), String> {
+        if self.classes.is_empty() || self.classes.len() > 65_535 {
+            return Err(format!("it has {} classes, it needs 1 to 65535", self.classes.len()));
+        }
+        let (mut names, mut labels) = (HashSet::new(), HashSet::new());
+        for (id, class) in self.classes.iter().enumerate() {
+            if class.name.trim().is_empty() {
+                return Err(format!("class {id} has no name"));
+            }
+            if !names.insert(&class.name) {
+                return Err(format!("class {id} is the second one named `{}`", class.name));
+            }
+            if let Some(label) = class.label_id
+                && !labels.insert(label)
+            {
+                return Err(format!("class {id} (`{}`) is the second one with label id {label}", class.name));
+            }
+        }
+        for channel in 0..3 {
+            let (mean, std) = (self.mean[channel], self.std[channel]);
+            if !mean.is_finite() {
+                return Err(format!("mean[{channel}] is {mean}, it must be a number, usually in [0, 1]"));
+            }
+            if !(std.is_finite() && std > 0.0) {
+                return Err(format!("std[{channel}] is {std}, it must be above zero"));
+            }
+        }
+        Ok(())
+    }
+}
+
+const EXAMPLE: &str = r#"{"name": "mine", "classes": [{"name": "road", "color": [128, 64, 128]}], "mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}"#;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_known_ones_are_whole() {
+        for (name, classes) in [("cityscapes", 19), ("ade20k", 150), ("camvid", 11)] {
+            let dataset = Dataset::named(name).unwrap();
+            assert_eq!((dataset.name.as_str(), dataset.classes.len(), dataset.check()), (name, classes, Ok(())));
+            assert_eq!((dataset.mean, dataset.std), ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]));
+            assert!(!dataset.source.is_empty() && !dataset.license.is_empty(), "{name}");
+        }
+        assert_eq!(Dataset::names().count(), 3);
+        assert_eq!(Dataset::named("coco"), None);
+    }
+
+    #[test]
+    fn cityscapes_has_its_label_ids() {
+        let ids = Dataset::named("cityscapes").unwrap().classes.iter().map(|c| c.label_id.unwrap()).collect::<Vec<_>>();
+        assert_eq!(ids, [7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33]);
+    }
+
+    #[test]
+    fn a_users_file_is_read_or_refused_with_a_reason() {
+        let with = |classes: &str, std: &str| {
+            format!(r#"{{"name": "mine", "classes": {classes}, "mean": [0, 0, 0], "std": {std}}}"#)
+        };
+        let one = r#"[{"name": "road", "color": [1, 2, 3]}]"#;
+        let cases = [
+            (with(one, "[1, 1, 1]"), None),
+            (EXAMPLE.to_owned(), None),
+            (with("[]", "[1, 1, 1]"), Some("0 classes")),
+            (with(r#"[{"name": " ", "color": [1, 2, 3]}]"#, "[1, 1, 1]"), Some("class 0 has no name")),
+            (
+                with(r#"[{"name": "a", "color": [1, 2, 3]}, {"name": "a", "color": [1, 2, 4]}]"#, "[1, 1, 1]"),
+                Some("the second one named `a`"),
+            ),
+            (
+                with(
+                    r#"[{"name": "a", "color": [1, 2, 3], "label_id": 4}, {"name": "b", "color": [1, 2, 4], "label_id": 4}]"#,
+                    "[1, 1, 1]",
+                ),
+                Some("label id 4"),
+            ),
+            (with(r#"[{"name": "a", "color": [1, 2, 256]}]"#, "[1, 1, 1]"), Some("256")),
+            (with(r#"[{"name": "a", "colour": [1, 2, 3]}]"#, "[1, 1, 1]"), Some("unknown field `colour`")),
+            (with(one, "[1, 0, 1]"), Some("std[1] is 0")),
+            (with(one, "[1, -1, 1]"), Some("std[1] is -1")),
+            (with(one, "[1, 1]"), Some("invalid length 2")),
+            (with(one, "[1, 1, 1e999]"), Some("out of range")),
+            (String::new(), Some("no data set's description")),
+            ("\u{89}PNG".into(), Some("no data set's description")),
+        ];
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("mine.json");
+        for (json, want) in cases {
+            std::fs::write(&path, &json).unwrap();
+            match (Dataset::load(&path), want) {
+                (Ok(dataset), None) => assert_eq!(dataset.name, "mine"),
+                (Err(error), Some(want)) => {
+                    let text = error.to_string();
+                    assert!(text.contains(want) && text.contains("mine.json"), "{json}: {text}");
+                }
+                (got, want) => panic!("{json}: {got:?}, wanted {want:?}"),
+            }
+        }
+        assert!(matches!(Dataset::load(folder.path().join("none.json")), Err(Error::Read { .. })));
+    }
+}

@@ -1,0 +1,82 @@
+//! PaddleSeg's own checkpoints.
+
+/// One of the four checkpoints that PaddleSeg publishes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Official {
+    /// What `rtformer pull` calls it.
+    pub name: &'static str,
+    /// Where its `.pdparams` is.
+    pub url: &'static str,
+    /// Its data set, for [`Dataset::named`](super::Dataset::named).
+    pub dataset: &'static str,
+    /// Side of the pooled map in its cross-resolution attention, which no tensor's shape tells.
+    pub cross_size: usize,
+}
+
+/// All of them, from PaddleSeg's `configs/rtformer`.
+const ALL: [Official; 4] = [
+    Official {
+        name: "slim-cityscapes",
+        url: "https://paddleseg.bj.bcebos.com/dygraph/cityscapes/rtformer_slim_cityscapes_1024x512_120k/model.pdparams",
+        dataset: "cityscapes",
+        cross_size: 12,
+    },
+    Official {
+        name: "base-cityscapes",
+        url: "https://paddleseg.bj.bcebos.com/dygraph/cityscapes/rtformer_base_cityscapes_1024x512_120k/model.pdparams",
+        dataset: "cityscapes",
+        cross_size: 12,
+    },
+    Official {
+        name: "slim-ade20k",
+        url: "https://paddleseg.bj.bcebos.com/dygraph/ade20k/rtformer_slim_ade20k_512x512_160k/model.pdparams",
+        dataset: "ade20k",
+        cross_size: 8,
+    },
+    Official {
+        name: "base-ade20k",
+        url: "https://paddleseg.bj.bcebos.com/dygraph/ade20k/rtformer_base_ade20k_512x512_160k/model.pdparams",
+        dataset: "ade20k",
+        cross_size: 12,
+    },
+];
+
+impl Official {
+    /// All four.
+    pub const fn all() -> &'static [Self] {
+        &ALL
+    }
+
+    /// The one of that name.
+    ///
+    /// ```
+    /// let slim = rtformer::weights::Official::named("slim-ade20k").unwrap();
+    /// assert_eq!((slim.dataset, slim.cross_size), ("ade20k", 8));
+    /// ```
+    pub fn named(name: &str) -> Option<&'static Self> {
+        ALL.iter().find(|official| official.name == name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::dataset::Dataset;
+    use super::*;
+
+    #[test]
+    fn each_name_is_in_its_address_and_its_data_set_is_known() {
+        for official in Official::all() {
+            let (variant, dataset) = official.name.split_once('-').unwrap();
+            assert!(
+                official.url.contains(&format!("/dygraph/{dataset}/rtformer_{variant}_{dataset}_")),
+                "{official:?}"
+            );
+            assert!(official.url.starts_with("https://") && official.url.ends_with("/model.pdparams"), "{official:?}");
+            assert_eq!(official.dataset, dataset);
+            assert!(Dataset::named(dataset).is_some());
+            assert_eq!(Official::named(official.name), Some(official));
+        }
+        assert_eq!(Official::named("slim"), None);
+    }
+}
