@@ -24,7 +24,7 @@ bench:
 GOLDENS ?= target/goldens
 PYTHON ?= python3
 goldens:         ## full-width goldens from PaddleSeg; see tests/data/README.md for what it needs
-	$(PYTHON) tests/data/reference.py full --out $(GOLDENS)
+	$(PYTHON) tests/data/reference.py full --out $(GOLDENS) --photo tests/data/street/0016E5_07959.jpg
 
 parity-full:     ## against the goldens of `make goldens`
 	RTFORMER_GOLDENS=$(abspath $(GOLDENS)) cargo test --release --test parity

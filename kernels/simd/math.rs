@@ -26,7 +26,7 @@ pub(crate) unsafe fn exp<S: Simd>(x: S) -> S {
     }
 }
 
-/// `x / 2 * (1 + erf(x / sqrt 2))`, absolute error below 3e-7 for `x` up to 1 and below a float's spacing above.
+/// `x / 2 * (1 + erf(x / sqrt 2))`, absolute error below 5e-7 up to `x = 10`, then a rounding.
 ///
 /// As `max(x, 0) - |x| / 2 * erfc(|x| / sqrt 2)`, which loses nothing in the tails; erfc is 7.1.26 of Abramowitz and Stegun.
 ///
@@ -108,13 +108,13 @@ mod tests {
     }
 
     #[test]
-    fn gelu_is_accurate_to_one_part_in_a_million() {
+    fn gelu_is_accurate_to_five_parts_in_ten_million() {
         for isa in Isa::available() {
             for (low, high) in [(-1.0, 1.0), (-6.0, 6.0), (-1000.0, 10.0)] {
                 let want = |x: f64| 0.5 * x * (1.0 + libm::erf(x / std::f64::consts::SQRT_2));
                 let error = sweep(isa, low, high, true).iter().fold(0.0f64, |e, (x, y)| e.max((y - want(*x)).abs()));
                 println!("{}: gelu on {low} ..= {high}: absolute error {error:.1e}", isa.name());
-                assert!(error < 1e-6, "{}: {error}", isa.name());
+                assert!(error < 5e-7, "{}: {error}", isa.name());
             }
             // Relative from here on: the next float is further than a millionth.
             assert!(sweep(isa, 10.0, 1e30, true).iter().all(|(x, y)| (y / x - 1.0).abs() < 2e-7), "{}", isa.name());

@@ -1,0 +1,23 @@
+//! One photo to its mask, overlay and the share of each class.
+//!
+//! `cargo run --release --example street -- tests/data/street/0016E5_07959.jpg`
+
+use std::path::PathBuf;
+
+use rtformer::pixels::{Image, render};
+use rtformer::{Device, Segmenter};
+
+fn main() -> rtformer::Result<()> {
+    let path = PathBuf::from(std::env::args_os().nth(1).unwrap_or_else(|| "tests/data/street/0016E5_07959.jpg".into()));
+    let segmenter = Segmenter::embedded(Device::auto())?;
+    println!("{segmenter}");
+    let street = Image::open(&path)?;
+    let scene = segmenter.segment(&street)?;
+    for class in scene.classes() {
+        println!("{:5.1} %  {}", 100.0 * class.share, class.name);
+    }
+    scene.palette().save(path.with_extension("mask.png"))?;
+    render::save_rgb(path.with_extension("overlay.png"), &scene.overlay(&street, 0.5))?;
+    println!("{}", scene.timings());
+    Ok(())
+}

@@ -1,0 +1,159 @@
+//! The library as a user has it: photos in, scenes out.
+
+use std::path::{Path, PathBuf};
+
+use image::{DynamicImage, RgbImage};
+use rtformer::pixels::{Image, Mask, PixelFormat, Pixels, Size};
+use rtformer::{Builder, Device, Error, Segmenter};
+use safetensors::SafeTensors;
+
+fn data(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(name)
+}
+
+/// The random network of the goldens.
+fn tiny() -> Builder {
+    Segmenter::builder().weights(data("golden/tiny.safetensors"))
+}
+
+fn photo() -> RgbImage {
+    Image::open(data("golden/photo.png")).unwrap().into_rgb()
+}
+
+fn floats(bytes: &[u8]) -> Vec<f32> {
+    bytes.chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect()
+}
+
+/// From a file to logits and mask, as PaddleSeg's own transforms and network do it: as it is, stretched, and with its ratio kept.
+#[test]
+fn a_photo_becomes_what_paddleseg_makes_of_it() {
+    let bytes = std::fs::read(data("golden/photo.safetensors")).unwrap();
+    let golden = SafeTensors::deserialize(&bytes).unwrap();
+    let photo = photo();
+    assert_eq!(photo.as_raw().as_slice(), golden.tensor("photo").unwrap().data());
+    let ways = [
+        ("plain", Size::Native),
+        ("stretch", Size::Exact { width: 75, height: 83 }),
+        ("fit", Size::Within { width: 120, height: 51 }),
+    ];
+    for device in [Device::Cpu, Device::Reference] {
+        for (way, size) in ways {
+            let segmenter = tiny().device(device).size(size).logits(true).build().unwrap();
+            let scene = segmenter.segment(&photo).unwrap();
+            let want = floats(golden.tensor(&format!("{way}.logits")).unwrap().data());
+            let got = scene.logits().unwrap();
+            assert_eq!(got.len(), want.len(), "{device} {way}");
+            let greatest = want.iter().fold(0f32, |m, v| m.max(v.abs()));
+            let worst = got.iter().zip(&want).fold(0f32, |m, (a, b)| m.max((a - b).abs()));
+            assert!(worst <= 1e-4 * greatest, "{device} {way}: off by {worst:e} of {greatest}");
+            let mask = golden.tensor(&format!("{way}.mask")).unwrap();
+            assert_eq!(scene.mask().ids_u8().unwrap(), mask.data(), "{device} {way}");
+        }
+    }
+}
+
+#[test]
+fn every_pixel_format_and_stride_gives_the_same_mask() {
+    let segmenter = tiny().build().unwrap();
+    let photo = photo();
+    let (width, height) = photo.dimensions();
+    let want = segmenter.segment(&photo).unwrap().into_mask();
+    let formats = [(PixelFormat::Rgb8, 0), (PixelFormat::Bgr8, 5), (PixelFormat::Rgba8, 0), (PixelFormat::Bgra8, 12)];
+    for (format, slack) in formats {
+        let mut buffer = Vec::new();
+        for row in photo.rows() {
+            for pixel in row {
+                let [r, g, b] = pixel.0;
+                match format {
+                    PixelFormat::Rgb8 => buffer.extend([r, g, b]),
+                    PixelFormat::Bgr8 => buffer.extend([b, g, r]),
+                    PixelFormat::Rgba8 => buffer.extend([r, g, b, 77]),
+                    _ => buffer.extend([b, g, r, 0]),
+                }
+            }
+            buffer.extend(vec![200; slack]);
+        }
+        let stride = width as usize * format.channels() + slack;
+        let pixels = Pixels::new(&buffer, width, height, stride, format).unwrap();
+        assert_eq!(segmenter.segment(pixels).unwrap().mask(), &want, "{format:?}");
+    }
+    let dynamic = DynamicImage::ImageRgb8(photo.clone());
+    assert_eq!(segmenter.segment(&dynamic).unwrap().mask(), &want);
+    let grey = dynamic.to_luma8();
+    let replicated = DynamicImage::ImageLuma8(grey.clone()).to_rgb8();
+    assert_eq!(segmenter.segment(&grey).unwrap().mask(), segmenter.segment(&replicated).unwrap().mask());
+}
+
+#[test]
+fn batches_and_reused_masks_give_what_single_photos_give() {
+    let segmenter = tiny().confidence(true).build().unwrap();
+    let whole = photo();
+    let part = image::imageops::crop_imm(&whole, 7, 3, 61, 41).to_image();
+    let photos = [&whole, &whole, &part, &whole];
+    let pixels: Vec<Pixels<'_>> = photos.iter().map(|photo| Pixels::from(*photo)).collect();
+    let scenes = segmenter.segment_batch(&pixels).unwrap();
+    let mut mask = Mask::new(1, 1, 2);
+    for (scene, photo) in scenes.iter().zip(photos) {
+        let alone = segmenter.segment(photo).unwrap();
+        assert_eq!(scene.mask(), alone.mask());
+        assert_eq!(scene.confidence(), alone.confidence());
+        assert_eq!((scene.mask().width(), scene.mask().height()), photo.dimensions());
+        segmenter.segment_into(photo, &mut mask).unwrap();
+        assert_eq!(&mask, scene.mask());
+    }
+}
+
+#[test]
+fn one_segmenter_serves_many_threads() {
+    let segmenter = tiny().build().unwrap();
+    let photo = photo();
+    let want = segmenter.segment(&photo).unwrap().into_mask();
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                for _ in 0..5 {
+                    assert_eq!(segmenter.segment(&photo).unwrap().mask(), &want);
+                }
+            });
+        }
+    });
+}
+
+#[test]
+fn unsure_pixels_are_rejected_and_belong_to_no_class() {
+    let photo = photo();
+    let sure = tiny().confidence(true).build().unwrap().segment(&photo).unwrap();
+    let mut sorted = sure.confidence().unwrap().to_vec();
+    sorted.sort_by(f32::total_cmp);
+    let below = sorted[sorted.len() / 3];
+    let scene = tiny().reject_below(below).build().unwrap().segment(&photo).unwrap();
+    assert!(scene.confidence().is_none(), "nobody asked for it");
+    let ignore = scene.mask().ignore_id();
+    for ((id, p), kept) in scene.mask().iter().zip(sure.confidence().unwrap()).zip(sure.mask().iter()) {
+        assert_eq!(id, if *p < below { ignore } else { kept });
+    }
+    let share: f64 = scene.classes().iter().map(|class| class.share).sum();
+    assert!((share - 2.0 / 3.0).abs() < 0.01, "{share}");
+    assert!(matches!(tiny().reject_below(1.5).build(), Err(Error::Input(_))));
+}
+
+#[test]
+fn the_smallest_photos_have_masks_too() {
+    let segmenter = tiny().build().unwrap();
+    for (width, height) in [(1, 1), (32, 32), (33, 1), (5, 70)] {
+        let photo = image::imageops::crop_imm(&photo(), 0, 0, width, height.min(64)).to_image();
+        let scene = segmenter.segment(&photo).unwrap();
+        assert_eq!((scene.mask().width(), scene.mask().height()), photo.dimensions());
+    }
+}
+
+#[test]
+fn the_embedded_weights_see_the_street() {
+    let segmenter = Segmenter::embedded(Device::Cpu).unwrap();
+    let street = Image::open(data("street/0016E5_07959.jpg")).unwrap();
+    let scene = segmenter.segment(&street).unwrap();
+    let share = |name: &str| scene.classes().iter().find(|class| class.name == name).map_or(0.0, |class| class.share);
+    assert!(share("road") > 0.15 && share("road") < 0.6, "{:?}", scene.classes());
+    assert!(share("building") + share("tree") + share("sky") > 0.2, "{:?}", scene.classes());
+    assert!(scene.timings().decode > 0.0);
+}
