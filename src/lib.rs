@@ -1,20 +1,44 @@
 #![forbid(unsafe_code)]
-//! RTFormer real-time semantic segmentation.
-
-pub mod error;
-pub mod files;
-pub mod pixels;
-mod timing;
-pub mod weights;
+//! RTFormer ([arXiv:2210.07124](https://arxiv.org/abs/2210.07124)), real-time semantic segmentation: photos in, the class of every
+//! pixel out, with the same masks as PaddleSeg and no runtime to install.
+//!
+//! ```no_run
+//! use rtformer::pixels::{Image, render::save_rgb};
+//! use rtformer::{Device, Segmenter};
+//!
+//! fn main() -> rtformer::Result<()> {
+//!     let segmenter = Segmenter::embedded(Device::auto())?;
+//!     println!("{segmenter}"); // model, classes, device and instruction set chosen
+//!     let street = Image::open("street.jpg")?; // or any `&image::RgbImage`, or a borrowed buffer: `pixels::Pixels`
+//!     let scene = segmenter.segment(&street)?; // the mask has the photo's own size
+//!     for class in scene.classes() {
+//!         println!("{:5.1} %  {}", 100.0 * class.share, class.name);
+//!     }
+//!     scene.palette().save("street.mask.png")?;
+//!     save_rgb("street.overlay.png", &scene.overlay(&street, 0.5))?;
+//!     println!("{}", scene.timings());
+//!     Ok(())
+//! }
+//! ```
+//!
+//! [`Segmenter`] is the door; [`Segmenter::builder`] has every option. [`pixels`] reads photos and writes pictures, [`weights`] reads
+//! checkpoints, [`eval`] measures. [`model`] is the network itself, generic over a [`backend`]; most users need neither.
 
 pub mod backend;
 mod convert;
+pub mod error;
+pub mod eval;
+pub mod files;
 pub mod model;
+pub mod pixels;
 mod segmenter;
+mod timing;
+pub mod weights;
 
-pub use error::{Error, Result};
-pub use timing::Timings;
-pub use convert::{Hints, infer_config};
 pub use backend::OpTime;
+pub use convert::{Hints, infer_config};
+pub use error::{Error, Result};
 pub use model::Config;
+pub use pixels::{Image, Size};
 pub use segmenter::{Builder, ClassShare, Device, Precision, Resident, Scene, Segmenter};
+pub use timing::Timings;
