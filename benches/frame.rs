@@ -29,7 +29,9 @@ fn frames(c: &mut Criterion) {
             let mut mask = Mask::new(width, height, segmenter.config().num_classes);
             group.bench_function(BenchmarkId::new("mask", &size), |b| b.iter(|| resident.mask(&mut mask)));
             let pixels = pixels::Pixels::from(&photo);
-            group.bench_function(BenchmarkId::new("frame", &size), |b| b.iter(|| segmenter.segment_into(&pixels, &mut mask)));
+            group.bench_function(BenchmarkId::new("frame", &size), |b| {
+                b.iter(|| segmenter.segment_into(&pixels, &mut mask))
+            });
         }
     }
 }

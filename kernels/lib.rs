@@ -25,6 +25,7 @@ pub mod argmax;
 pub mod conv;
 pub mod cross_attend;
 pub mod ea_norm;
+mod peak;
 pub mod pool;
 pub mod resize_add;
 #[doc(hidden)]
@@ -41,5 +42,6 @@ pub use isa::Isa;
 pub use isa::{Avx2, Avx512};
 pub use map::{Lanes, Layout, Map, MapMut, floats, floats_mut, pack_nchw, unpack_nchw};
 pub use mapped::Mapped;
+pub use peak::peak_flops;
 pub use pool::{avg_pool, global_avg_pool, max_pool_to};
 pub use resize_add::resize_add;

@@ -51,12 +51,18 @@ pub fn infer_config(checkpoint: &Checkpoint, dataset: &Dataset, hints: Hints<'_>
         _ => None,
     };
     if let Some(variant) = hints.variant.filter(|variant| inferred != Some(variant)) {
-        return Err(Error::Config(format!("the checkpoint is {}, not the variant `{variant}` that was asked for", config.name())));
+        return Err(Error::Config(format!(
+            "the checkpoint is {}, not the variant `{variant}` that was asked for",
+            config.name()
+        )));
     }
-    config.cross_size = hints.cross_size.unwrap_or(if inferred == Some("slim") && dataset.name == "ade20k" { 8 } else { 12 });
+    config.cross_size =
+        hints.cross_size.unwrap_or(if inferred == Some("slim") && dataset.name == "ade20k" { 8 } else { 12 });
     if dataset.classes.len() != config.num_classes {
         let (dataset, names, outputs) = (&dataset.name, dataset.classes.len(), config.num_classes);
-        return Err(Error::Config(format!("the checkpoint has {outputs} classes, data set `{dataset}` has {names}; is it another?")));
+        return Err(Error::Config(format!(
+            "the checkpoint has {outputs} classes, data set `{dataset}` has {names}; is it another?"
+        )));
     }
     config.check()?;
     check_tensors(checkpoint, &config)?;

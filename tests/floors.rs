@@ -55,7 +55,8 @@ fn a_file_imports_only_from_the_floors_under_its_own() {
         if matches!(room.as_str(), "lib" | "main") {
             continue;
         }
-        let own = floor(&room).unwrap_or_else(|| panic!("src/{}: `{room}` is on no floor of this test", relative.display()));
+        let own =
+            floor(&room).unwrap_or_else(|| panic!("src/{}: `{room}` is on no floor of this test", relative.display()));
         for named in rooms_named(&fs::read_to_string(&path).unwrap()) {
             // Inside the library, names without a floor are items of the crate's root.
             let Some(other) = floor(named) else { continue };

@@ -29,11 +29,16 @@ impl Golden {
     fn read(path: &Path) -> Self {
         let bytes = std::fs::read(path).unwrap();
         let file = SafeTensors::deserialize(&bytes).unwrap();
-        let mut golden = Self { name: path.file_stem().unwrap().to_string_lossy().into(), floats: BTreeMap::new(), mask: Vec::new() };
+        let mut golden = Self {
+            name: path.file_stem().unwrap().to_string_lossy().into(),
+            floats: BTreeMap::new(),
+            mask: Vec::new(),
+        };
         for (name, tensor) in file.tensors() {
             match tensor.dtype() {
                 Dtype::F32 => {
-                    let floats = tensor.data().chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect();
+                    let floats =
+                        tensor.data().chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect();
                     golden.floats.insert(name, (tensor.shape().to_vec(), floats));
                 }
                 Dtype::U8 if name == "mask" => golden.mask = tensor.data().to_vec(),
@@ -85,7 +90,10 @@ fn load<B: Backend>(backend: &B, path: &Path) -> RtFormer<B> {
 fn assert_close(what: &str, got: &[f32], want: &[f32]) {
     assert_eq!(got.len(), want.len(), "{what}");
     let greatest = want.iter().fold(0f32, |m, v| m.max(v.abs()));
-    let worst = got.iter().zip(want).fold(0f32, |m, (a, b)| if (a - b).is_nan() { f32::INFINITY } else { m.max((a - b).abs()) });
+    let worst = got
+        .iter()
+        .zip(want)
+        .fold(0f32, |m, (a, b)| if (a - b).is_nan() { f32::INFINITY } else { m.max((a - b).abs()) });
     assert!(worst <= TOLERANCE * greatest, "{what}: off by {worst:e}, greatest value {greatest:e}");
 }
 

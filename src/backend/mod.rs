@@ -81,6 +81,11 @@ pub trait Backend: Send + Sync {
     /// Begins (`true`) or ends to record each operation's time; ending gives what was recorded.
     fn profile(&self, on: bool) -> Vec<OpTime>;
 
+    /// The most floating-point operations a second that this device can do, measured; `None` where nobody knows.
+    fn peak_flops(&self) -> Option<f64> {
+        None
+    }
+
     /// Takes a convolution's parameters to the device.
     fn pack_conv(&self, layer: ConvLayer) -> Result<Self::Conv>;
 

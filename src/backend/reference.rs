@@ -76,7 +76,13 @@ impl Reference {
         self.named_op(name, name, 0.0, work)
     }
 
-    fn named_op<T>(&self, op: &'static str, name: &str, flops: f64, work: impl FnOnce() -> candle_core::Result<T>) -> Result<T> {
+    fn named_op<T>(
+        &self,
+        op: &'static str,
+        name: &str,
+        flops: f64,
+        work: impl FnOnce() -> candle_core::Result<T>,
+    ) -> Result<T> {
         let start = Instant::now();
         let done = work().map_err(|e| Error::Backend { operation: op, reason: e.to_string() })?;
         if let Ok(mut times) = self.times.lock()
@@ -94,7 +100,12 @@ impl Backend for Reference {
     type Norm = Norm;
 
     fn profile(&self, on: bool) -> Vec<OpTime> {
-        self.times.lock().map(|mut times| std::mem::replace(&mut *times, on.then(Vec::new))).ok().flatten().unwrap_or_default()
+        self.times
+            .lock()
+            .map(|mut times| std::mem::replace(&mut *times, on.then(Vec::new)))
+            .ok()
+            .flatten()
+            .unwrap_or_default()
     }
 
     fn pack_conv(&self, layer: ConvLayer) -> Result<Conv> {
@@ -103,11 +114,13 @@ impl Backend for Reference {
             let kernel = (layer.out_channels, layer.in_channels, layer.kernel, layer.kernel);
             let (before, weight, bias, after) = match &folded {
                 Some(folded) => {
-                    let before = folded.prologue.as_ref().map(|(affine, relu)| Norm::affine(affine).map(|n| (n, *relu)));
+                    let before =
+                        folded.prologue.as_ref().map(|(affine, relu)| Norm::affine(affine).map(|n| (n, *relu)));
                     (before, &folded.weight, Some(&folded.bias), None)
                 }
                 None => {
-                    let before = layer.before.as_ref().map(|Before { norm, relu }| Norm::written(norm).map(|n| (n, *relu)));
+                    let before =
+                        layer.before.as_ref().map(|Before { norm, relu }| Norm::written(norm).map(|n| (n, *relu)));
                     (before, &layer.weight, layer.bias.as_ref(), layer.after.as_ref())
                 }
             };
@@ -142,7 +155,10 @@ impl Backend for Reference {
     fn conv(&self, conv: &Conv, x: &Tensor, epilogue: Epilogue<'_, Tensor>) -> Result<Tensor> {
         let flops = {
             let ([n, c, h, w], [o, _, k, _]) = (self.shape(x), self.shape(&conv.weight));
-            2.0 * [n, c, o, k, k, h.div_ceil(conv.stride), w.div_ceil(conv.stride)].map(|d| d as f64).iter().product::<f64>()
+            2.0 * [n, c, o, k, k, h.div_ceil(conv.stride), w.div_ceil(conv.stride)]
+                .map(|d| d as f64)
+                .iter()
+                .product::<f64>()
         };
         self.named_op("conv", &conv.name, flops, || {
             let mut x = match &conv.before {

@@ -68,7 +68,11 @@ struct CrossAttention<B: Backend> {
 }
 
 impl<B: Backend> CrossAttention<B> {
-    fn load(parts: &mut Parts<'_, B>, name: &str, Widths { high, low: [_, d], cross_size, .. }: Widths) -> Result<Self> {
+    fn load(
+        parts: &mut Parts<'_, B>,
+        name: &str,
+        Widths { high, low: [_, d], cross_size, .. }: Widths,
+    ) -> Result<Self> {
         let of = |part: &str| format!("{name}.{part}");
         Ok(Self {
             norm: parts.norm(&of("attn_h.norm"), high)?,
@@ -146,4 +150,3 @@ impl<B: Backend> RtFormerBlock<B> {
         Ok((high, low))
     }
 }
-

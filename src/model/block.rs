@@ -14,7 +14,14 @@ struct BasicBlock<B: Backend> {
 }
 
 impl<B: Backend> BasicBlock<B> {
-    fn load(parts: &mut Parts<'_, B>, name: &str, channels: [usize; 2], stride: usize, downsample: bool, last: Activation) -> Result<Self> {
+    fn load(
+        parts: &mut Parts<'_, B>,
+        name: &str,
+        channels: [usize; 2],
+        stride: usize,
+        downsample: bool,
+        last: Activation,
+    ) -> Result<Self> {
         let [c, d] = channels;
         let of = |part: &str| format!("{name}.{part}");
         let (conv1, bn1, conv2, bn2) = (of("conv1"), of("bn1"), of("conv2"), of("bn2"));
@@ -52,7 +59,14 @@ pub(super) enum End {
 pub(super) struct Stage<B: Backend>(Vec<BasicBlock<B>>);
 
 impl<B: Backend> Stage<B> {
-    pub(super) fn load(parts: &mut Parts<'_, B>, name: &str, channels: [usize; 2], count: usize, stride: usize, end: End) -> Result<Self> {
+    pub(super) fn load(
+        parts: &mut Parts<'_, B>,
+        name: &str,
+        channels: [usize; 2],
+        count: usize,
+        stride: usize,
+        end: End,
+    ) -> Result<Self> {
         let [c, d] = channels;
         let blocks = (0..count).map(|i| {
             let raw = i + 1 == count && count > 1 && end == End::Raw;

@@ -60,7 +60,8 @@ impl Config {
     /// # Errors
     /// [`Error::Config`] when it is no such JSON, or one that no network can have.
     pub fn from_json(json: &str) -> Result<Self> {
-        let config: Self = serde_json::from_str(json).map_err(|e| Error::Config(format!("`{json}` is not one: {e}")))?;
+        let config: Self =
+            serde_json::from_str(json).map_err(|e| Error::Config(format!("`{json}` is not one: {e}")))?;
         config.check()?;
         Ok(config)
     }
@@ -91,11 +92,17 @@ impl Config {
             }
         }
         if self.layer_nums.len() < 3 || self.layer_nums[..3].iter().any(|&n| n == 0 || n > 64) {
-            return Err(Error::Config(format!("layer_nums is {:?}, it must begin with three numbers from 1 to 64", self.layer_nums)));
+            return Err(Error::Config(format!(
+                "layer_nums is {:?}, it must begin with three numbers from 1 to 64",
+                self.layer_nums
+            )));
         }
         let low = self.base_channels * 8;
         if !low.is_multiple_of(self.num_heads) {
-            return Err(Error::Config(format!("num_heads is {}, it must divide the low branch's {low} channels", self.num_heads)));
+            return Err(Error::Config(format!(
+                "num_heads is {}, it must divide the low branch's {low} channels",
+                self.num_heads
+            )));
         }
         Ok(())
     }

@@ -62,7 +62,12 @@ impl<B: Backend> Dappm<B> {
 }
 
 /// `Sequential(pool, norm, ReLU, conv)`: the pool has number 0, so the others are one further than usual.
-fn norm_relu_conv_behind_pool<B: Backend>(parts: &mut Parts<'_, B>, name: &str, low: usize, inner: usize) -> Result<B::Conv> {
+fn norm_relu_conv_behind_pool<B: Backend>(
+    parts: &mut Parts<'_, B>,
+    name: &str,
+    low: usize,
+    inner: usize,
+) -> Result<B::Conv> {
     let (norm, conv) = (format!("{name}.1"), format!("{name}.3"));
     parts.conv(&super::parts::Plan::new(&conv, low, inner, 1).norm_relu_before(&norm))
 }

@@ -11,7 +11,13 @@ pub(super) struct Head<B: Backend> {
 }
 
 impl<B: Backend> Head<B> {
-    pub(super) fn load(parts: &mut Parts<'_, B>, name: &str, channels: usize, inner: usize, classes: usize) -> Result<Self> {
+    pub(super) fn load(
+        parts: &mut Parts<'_, B>,
+        name: &str,
+        channels: usize,
+        inner: usize,
+        classes: usize,
+    ) -> Result<Self> {
         let of = |part: &str| format!("{name}.{part}");
         let (bn1, conv1, bn2, conv2) = (of("bn1"), of("conv1"), of("bn2"), of("conv2"));
         Ok(Self {

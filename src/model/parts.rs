@@ -49,7 +49,9 @@ impl<B: Backend> Parts<'_, B> {
             weight: self.parameters.take(&weight, &[out_channels, in_channels, kernel, kernel])?,
             bias: if plan.bias { Some(self.parameters.take(&format!("{name}.bias"), &[out_channels])?) } else { None },
             before: match plan.before {
-                Some((norm, epsilon, relu)) => Some(Before { norm: self.batch_norm(norm, in_channels, epsilon)?, relu }),
+                Some((norm, epsilon, relu)) => {
+                    Some(Before { norm: self.batch_norm(norm, in_channels, epsilon)?, relu })
+                }
                 None => None,
             },
             after: match plan.after {
@@ -61,7 +63,13 @@ impl<B: Backend> Parts<'_, B> {
     }
 
     /// PaddleSeg's usual triple `Sequential(norm, ReLU, conv)`, whose members are called `.0`, `.1` and `.2`.
-    pub(super) fn norm_relu_conv(&mut self, name: &str, in_channels: usize, out_channels: usize, kernel: usize) -> Result<B::Conv> {
+    pub(super) fn norm_relu_conv(
+        &mut self,
+        name: &str,
+        in_channels: usize,
+        out_channels: usize,
+        kernel: usize,
+    ) -> Result<B::Conv> {
         let (norm, conv) = (format!("{name}.0"), format!("{name}.2"));
         self.conv(&Plan::new(&conv, in_channels, out_channels, kernel).norm_relu_before(&norm))
     }
@@ -96,7 +104,18 @@ pub(super) struct Plan<'a> {
 
 impl<'a> Plan<'a> {
     pub(super) fn new(name: &'a str, in_channels: usize, out_channels: usize, kernel: usize) -> Self {
-        Self { name, in_channels, out_channels, kernel, stride: 1, bias: false, bare: false, photo: false, before: None, after: None }
+        Self {
+            name,
+            in_channels,
+            out_channels,
+            kernel,
+            stride: 1,
+            bias: false,
+            bare: false,
+            photo: false,
+            before: None,
+            after: None,
+        }
     }
 
     pub(super) fn stride(self, stride: usize) -> Self {

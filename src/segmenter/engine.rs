@@ -34,6 +34,9 @@ pub(super) trait Engine: Send + Sync {
 
     /// [`Backend::profile`].
     fn profile(&self, on: bool) -> Vec<OpTime>;
+
+    /// [`Backend::peak_flops`].
+    fn peak_flops(&self) -> Option<f64>;
 }
 
 /// A backend and a network that is on it.
@@ -55,13 +58,19 @@ impl<B: Backend> Engine for Loaded<B> {
         let shape = [inputs.len(), 3, height, width];
         let tensor = match inputs {
             [one] => self.backend.upload(&one.data, shape)?,
-            many => self.backend.upload(&many.iter().flat_map(|input| &input.data).copied().collect::<Vec<_>>(), shape)?,
+            many => {
+                self.backend.upload(&many.iter().flat_map(|input| &input.data).copied().collect::<Vec<_>>(), shape)?
+            }
         };
         Ok(Box::new(OnDevice { engine: self, tensor }))
     }
 
     fn profile(&self, on: bool) -> Vec<OpTime> {
         self.backend.profile(on)
+    }
+
+    fn peak_flops(&self) -> Option<f64> {
+        self.backend.peak_flops()
     }
 }
 

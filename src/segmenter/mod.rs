@@ -120,13 +120,19 @@ impl Builder {
         };
         let path = weights.path().to_path_buf();
         let json = weights.metadata("config").ok_or_else(|| {
-            Error::weights(&path, "its metadata has no `config`; is it another model's file? `rtformer convert` makes ours")
+            Error::weights(
+                &path,
+                "its metadata has no `config`; is it another model's file? `rtformer convert` makes ours",
+            )
         })?;
         let config = Config::from_json(json).map_err(|e| Error::weights(&path, e.to_string()))?;
         let dataset = weights.dataset()?;
         if dataset.classes.len() != config.num_classes {
             let (names, outputs) = (dataset.classes.len(), config.num_classes);
-            return Err(Error::weights(&path, format!("its metadata names {names} classes, its configuration has {outputs}")));
+            return Err(Error::weights(
+                &path,
+                format!("its metadata names {names} classes, its configuration has {outputs}"),
+            ));
         }
         let mut reader = weights.reader(config.name());
         let segmenter = self.load(path, config, dataset, &mut reader)?;
@@ -134,7 +140,13 @@ impl Builder {
         Ok(segmenter)
     }
 
-    fn load(self, weights: PathBuf, config: Config, dataset: Dataset, parameters: &mut dyn Parameters) -> Result<Segmenter> {
+    fn load(
+        self,
+        weights: PathBuf,
+        config: Config,
+        dataset: Dataset,
+        parameters: &mut dyn Parameters,
+    ) -> Result<Segmenter> {
         if let Some(p) = self.readout.reject_below.filter(|p| !(0.0..=1.0).contains(p)) {
             return Err(Error::Input(format!("pixels cannot be rejected below {p}: a probability is 0 to 1")));
         }
@@ -224,7 +236,8 @@ impl Segmenter {
     /// # Errors
     /// [`Error::Input`] for another variant, else as [`Builder::build`].
     pub fn random(variant: &str, builder: Builder) -> Result<Self> {
-        let dataset = Dataset::named("cityscapes").ok_or_else(|| Error::Config("`cityscapes` is no known data set".into()))?;
+        let dataset =
+            Dataset::named("cityscapes").ok_or_else(|| Error::Config("`cityscapes` is no known data set".into()))?;
         let config = match variant {
             "slim" => Config::slim(dataset.classes.len()),
             "base" => Config::base(dataset.classes.len()),
@@ -318,8 +331,12 @@ impl Segmenter {
         let (Some(below), Some(confidence)) = (self.readout.reject_below, confidence) else { return };
         let ignore = mask.ignore_id();
         match mask.ids_mut() {
-            IdsMut::U8(ids) => ids.iter_mut().zip(confidence).filter(|(_, p)| **p < below).for_each(|(id, _)| *id = ignore as u8),
-            IdsMut::U16(ids) => ids.iter_mut().zip(confidence).filter(|(_, p)| **p < below).for_each(|(id, _)| *id = ignore),
+            IdsMut::U8(ids) => {
+                ids.iter_mut().zip(confidence).filter(|(_, p)| **p < below).for_each(|(id, _)| *id = ignore as u8)
+            }
+            IdsMut::U16(ids) => {
+                ids.iter_mut().zip(confidence).filter(|(_, p)| **p < below).for_each(|(id, _)| *id = ignore)
+            }
         }
     }
 
@@ -354,6 +371,11 @@ impl Segmenter {
         let ran = self.resident(input).and_then(|resident| resident.mask(&mut mask));
         let times = self.engine.profile(false);
         ran.map(|()| times)
+    }
+
+    /// The most floating-point operations a second that the device can do, measured now; `None` where nobody knows.
+    pub fn peak_flops(&self) -> Option<f64> {
+        self.engine.peak_flops()
     }
 
     /// The data set: names, colours, normalisation, where the weights are from, and their licence.
@@ -441,7 +463,9 @@ impl Resident<'_> {
     /// As [`Segmenter::segment`].
     pub fn mask(&self, mask: &mut Mask) -> Result<()> {
         mask.resize_for(self.size.1 as u32, self.size.0 as u32, self.classes);
-        self.uploaded.run(&mut [Wanted { size: self.size, ids: Some(mask.ids_mut()), confidence: None, logits: None }]).map(drop)
+        self.uploaded
+            .run(&mut [Wanted { size: self.size, ids: Some(mask.ids_mut()), confidence: None, logits: None }])
+            .map(drop)
     }
 }
 
@@ -462,9 +486,9 @@ fn blank(photo: &Pixels<'_>, channels: usize) -> Result<Vec<f32>> {
     let (width, height) = (photo.width() as usize, photo.height() as usize);
     let mut floats = Vec::new();
     let wanted = width.checked_mul(height).and_then(|pixels| pixels.checked_mul(channels)).unwrap_or(usize::MAX);
-    floats
-        .try_reserve_exact(wanted)
-        .map_err(|_| Error::Input(format!("{channels} floats for each of {width}x{height} pixels do not fit into memory")))?;
+    floats.try_reserve_exact(wanted).map_err(|_| {
+        Error::Input(format!("{channels} floats for each of {width}x{height} pixels do not fit into memory"))
+    })?;
     floats.resize(wanted, 0.0);
     Ok(floats)
 }

@@ -30,7 +30,8 @@ impl BatchNorm {
     /// The same map as one multiply and one add, computed in f64.
     pub fn affine(&self) -> Affine {
         let scale = self.scales();
-        let shift = self.bias.iter().zip(&self.mean).zip(&scale).map(|((&b, &m), s)| (f64::from(b) - f64::from(m) * s) as f32);
+        let shift =
+            self.bias.iter().zip(&self.mean).zip(&scale).map(|((&b, &m), s)| (f64::from(b) - f64::from(m) * s) as f32);
         Affine { shift: shift.collect(), scale: scale.iter().map(|&s| s as f32).collect() }
     }
 
@@ -138,6 +139,10 @@ impl ConvLayer {
             && self.bias.as_ref().is_none_or(|b| b.len() == self.out_channels)
             && self.before.as_ref().is_none_or(|b| norm_len(&b.norm) == [self.in_channels; 4])
             && self.after.as_ref().is_none_or(|n| norm_len(n) == [self.out_channels; 4]);
-        if fits { Ok(()) } else { Err(Error::Config(format!("`{}`: a parameter's length does not fit its channels", self.name))) }
+        if fits {
+            Ok(())
+        } else {
+            Err(Error::Config(format!("`{}`: a parameter's length does not fit its channels", self.name)))
+        }
     }
 }

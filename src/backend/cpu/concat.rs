@@ -48,7 +48,9 @@ mod tests {
             let whole = layout(widths.iter().sum());
             let mut out = vec![f32::NAN; whole.len()];
             concat(parts.iter().map(|(floats, layout)| (&floats[..], *layout)), &mut out, whole);
-            for (lane, values) in (0..whole.blocks() * 16).map(|lane| (lane, out[lane / 16 * whole.block_stride() + lane % 16])) {
+            for (lane, values) in
+                (0..whole.blocks() * 16).map(|lane| (lane, out[lane / 16 * whole.block_stride() + lane % 16]))
+            {
                 let want = if lane < whole.channels { lane as f32 + 1.0 } else { 0.0 };
                 assert!((values - want).abs() < f32::EPSILON, "{widths:?}, channel {lane}: {values}, not {want}");
             }

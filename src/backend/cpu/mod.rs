@@ -11,8 +11,8 @@ use rayon::{ThreadPool, ThreadPoolBuilder};
 use rtformer_kernels as kernels;
 use rtformer_kernels::{CrossKeys, Isa, Lanes, Layout, MapMut, PackedConv, ShapeError};
 
-use self::buffers::{Blank, Buffers};
 pub use self::buffers::Maps;
+use self::buffers::{Blank, Buffers};
 use self::readout::Readout;
 use super::{Backend, Epilogue, OpTime, Window};
 use crate::error::{Error, Result};
@@ -61,7 +61,8 @@ impl Cpu {
     /// [`Error::Device`] when the system gives no threads.
     pub fn new(isa: Isa, threads: usize) -> Result<Self> {
         let pool = ThreadPoolBuilder::new().num_threads(threads).thread_name(|i| format!("rtformer-{i}")).build();
-        let pool = pool.map_err(|e| Error::Device { device: "cpu".into(), reason: format!("no {threads} threads: {e}") })?;
+        let pool =
+            pool.map_err(|e| Error::Device { device: "cpu".into(), reason: format!("no {threads} threads: {e}") })?;
         Ok(Self { isa, pool, buffers: Arc::default(), times: Mutex::default() })
     }
 
@@ -88,7 +89,10 @@ impl Cpu {
         let image = c * h * w;
         if image == 0 || data.len() != n * image {
             let want = n * image;
-            return Err(Error::Input(format!("the input has {} floats, {n}x{c}x{h}x{w} needs {want}, and some", data.len())));
+            return Err(Error::Input(format!(
+                "the input has {} floats, {n}x{c}x{h}x{w} needs {want}, and some",
+                data.len()
+            )));
         }
         self.fill("upload", n, layout, Split::Both, |i, out| kernels::pack_nchw(&data[i * image..][..image], out))
     }
@@ -126,7 +130,8 @@ impl Cpu {
         let pieces = self.pieces();
         let layout = blank.layout();
         for (image, floats) in blank.images_mut().enumerate() {
-            let filled = MapMut::new(floats, layout).and_then(|map| in_pieces(map, pieces, split, &|view| work(image, view)));
+            let filled =
+                MapMut::new(floats, layout).and_then(|map| in_pieces(map, pieces, split, &|view| work(image, view)));
             filled.map_err(|e| Error::Backend { operation: op, reason: e.to_string() })?;
         }
         Ok(())
@@ -161,7 +166,17 @@ impl Backend for Cpu {
     }
 
     fn profile(&self, on: bool) -> Vec<OpTime> {
-        self.times.lock().map(|mut times| std::mem::replace(&mut *times, on.then(Vec::new))).ok().flatten().unwrap_or_default()
+        self.times
+            .lock()
+            .map(|mut times| std::mem::replace(&mut *times, on.then(Vec::new)))
+            .ok()
+            .flatten()
+            .unwrap_or_default()
+    }
+
+    /// What all threads do at once when they do nothing but multiply and add.
+    fn peak_flops(&self) -> Option<f64> {
+        Some(self.pool.broadcast(|_| kernels::peak_flops(self.isa)).into_iter().sum())
     }
 
     fn pack_conv(&self, layer: ConvLayer) -> Result<Conv> {
@@ -177,7 +192,11 @@ impl Backend for Cpu {
         let lanes = if layer.reads_photo { 1 } else { 16 };
         let packed = PackedConv::pack(shape, &folded.weight, Some(&folded.bias), lanes)
             .map_err(|e| Error::Backend { operation: "pack", reason: format!("`{}`: {e}", layer.name) })?;
-        Ok(Conv { name: layer.name, packed, prologue: folded.prologue.map(|(affine, relu)| (Self::norm(affine), relu)) })
+        Ok(Conv {
+            name: layer.name,
+            packed,
+            prologue: folded.prologue.map(|(affine, relu)| (Self::norm(affine), relu)),
+        })
     }
 
     fn pack_norm(&self, norm: BatchNorm) -> Result<Norm> {
@@ -228,14 +247,18 @@ impl Backend for Cpu {
 
     fn add(&self, a: &Maps, b: &Maps) -> Result<Maps> {
         self.timed("add", 0.0, || {
-            self.fill("add", a.count(), a.layout(), Split::Both, |i, out| kernels::add(self.isa, a.image(i)?, b.image(i)?, out))
+            self.fill("add", a.count(), a.layout(), Split::Both, |i, out| {
+                kernels::add(self.isa, a.image(i)?, b.image(i)?, out)
+            })
         })
     }
 
     fn resize(&self, x: &Maps, height: usize, width: usize) -> Result<Maps> {
         let layout = Layout::blocked(x.layout().channels, height, width);
         self.timed("resize", 0.0, || {
-            self.fill("resize", x.count(), layout, Split::Both, |i, out| kernels::resize_add(self.isa, x.image(i)?, None, out))
+            self.fill("resize", x.count(), layout, Split::Both, |i, out| {
+                kernels::resize_add(self.isa, x.image(i)?, None, out)
+            })
         })
     }
 
@@ -257,9 +280,11 @@ impl Backend for Cpu {
                     kernels::avg_pool(self.isa, x.image(i)?, kernel, stride, padding, out)
                 })
             }
-            None => self.fill("global_avg_pool", x.count(), Layout::blocked(channels, 1, 1), Split::Blocks, |i, out| {
-                kernels::global_avg_pool(self.isa, x.image(i)?, out)
-            }),
+            None => {
+                self.fill("global_avg_pool", x.count(), Layout::blocked(channels, 1, 1), Split::Blocks, |i, out| {
+                    kernels::global_avg_pool(self.isa, x.image(i)?, out)
+                })
+            }
         })
     }
 
@@ -276,7 +301,9 @@ impl Backend for Cpu {
         self.timed("ea_norm", 0.0, || {
             let mut x = self.buffers.thaw(x);
             self.fill_blank("ea_softmax", &mut x, Split::Blocks, |_, view| kernels::ea_softmax(self.isa, view))?;
-            self.fill_blank("ea_group_l1", &mut x, Split::Rows, |_, view| kernels::ea_group_l1(self.isa, view, groups))?;
+            self.fill_blank("ea_group_l1", &mut x, Split::Rows, |_, view| {
+                kernels::ea_group_l1(self.isa, view, groups)
+            })?;
             Ok(x.freeze())
         })
     }
@@ -316,7 +343,14 @@ impl Backend for Cpu {
         })
     }
 
-    fn argmax(&self, logits: &Maps, image: usize, size: (usize, usize), ids: IdsMut<'_>, confidence: Option<&mut [f32]>) -> Result<()> {
+    fn argmax(
+        &self,
+        logits: &Maps,
+        image: usize,
+        size: (usize, usize),
+        ids: IdsMut<'_>,
+        confidence: Option<&mut [f32]>,
+    ) -> Result<()> {
         let readout = Readout { isa: self.isa, logits, image, size };
         self.timed("argmax", 0.0, || {
             let done = self.run(|| match ids {
@@ -352,6 +386,7 @@ fn in_pieces(
     } else {
         return work(view);
     };
-    let (first, last) = rayon::join(|| in_pieces(first, pieces / 2, split, work), || in_pieces(last, pieces / 2, split, work));
+    let (first, last) =
+        rayon::join(|| in_pieces(first, pieces / 2, split, work), || in_pieces(last, pieces / 2, split, work));
     first.and(last)
 }
