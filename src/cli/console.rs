@@ -1,0 +1,73 @@
+//! Standard error: notes, errors, and a progress bar that they do not tear. Standard output is for results alone.
+
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+/// Where words go, and how many of them.
+#[derive(Debug)]
+pub(super) struct Console {
+    quiet: bool,
+    verbose: bool,
+    bar: ProgressBar,
+}
+
+impl Console {
+    pub(super) fn new(quiet: bool, verbose: bool) -> Self {
+        // Hidden until `progress` is called; where standard error is no terminal, indicatif draws nothing at all.
+        Self { quiet, verbose, bar: ProgressBar::with_draw_target(None, ProgressDrawTarget::hidden()) }
+    }
+
+    /// What a person wants to know; silent under `-q`.
+    pub(super) fn note(&self, text: &str) {
+        if !self.quiet {
+            self.print(text);
+        }
+    }
+
+    /// What `-v` asks for.
+    pub(super) fn detail(&self, text: &str) {
+        if self.verbose {
+            self.print(text);
+        }
+    }
+
+    /// What went wrong: always said.
+    pub(super) fn error(&self, text: &str) {
+        self.print(&format!("error: {text}"));
+    }
+
+    fn print(&self, text: &str) {
+        self.bar.suspend(|| eprintln!("{text}"));
+    }
+
+    /// Shows a bar with rate and remaining time, without colour; none under `-q` or where standard error is no terminal.
+    pub(super) fn progress(&self, total: u64, unit: &'static str) -> &ProgressBar {
+        let template = format!("{{bar:30}} {{pos}}/{{len}} {unit}  {{per_sec}}  {{eta}} left");
+        self.start(total, &template)
+    }
+
+    /// The same for bytes, where the total may be unknown (0).
+    pub(super) fn progress_bytes(&self, total: u64) -> &ProgressBar {
+        self.start(total, "{bar:30} {bytes}/{total_bytes}  {bytes_per_sec}  {eta} left")
+    }
+
+    fn start(&self, total: u64, template: &str) -> &ProgressBar {
+        self.bar.reset();
+        self.bar.set_length(total);
+        if let Ok(style) = ProgressStyle::with_template(template) {
+            self.bar.set_style(style);
+        }
+        if !self.quiet {
+            self.bar.set_draw_target(ProgressDrawTarget::stderr());
+            self.bar.enable_steady_tick(Duration::from_millis(500));
+        }
+        &self.bar
+    }
+
+    /// Takes the bar away.
+    pub(super) fn finish(&self) {
+        self.bar.finish_and_clear();
+        self.bar.set_draw_target(ProgressDrawTarget::hidden());
+    }
+}

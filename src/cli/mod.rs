@@ -1,0 +1,99 @@
+//! What a person types. Uses only the library's public API, like any other user.
+
+mod bench;
+mod console;
+mod convert;
+mod eval;
+mod info;
+mod manual;
+mod model;
+mod pull;
+mod segment;
+
+use std::fmt;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use console::Console;
+
+/// Real-time semantic segmentation with RTFormer: photos in, the class of every pixel out.
+#[derive(Debug, Parser)]
+#[command(version, arg_required_else_help = true, max_term_width = 100)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    command: Command,
+
+    /// Say nothing but errors
+    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    quiet: bool,
+
+    /// Say more: the model and device chosen, and a line for each photo
+    #[arg(short, long, global = true)]
+    verbose: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Segment(segment::Args),
+    Eval(eval::Args),
+    Bench(bench::Args),
+    Convert(convert::Args),
+    Pull(pull::Args),
+    Info(info::Args),
+    Completions(manual::CompletionsArgs),
+    Man(manual::ManArgs),
+}
+
+/// How a command that ran to its end went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Outcome {
+    /// All of it was done.
+    Done,
+    /// Some inputs failed; each was reported, and the others are done.
+    SomeFailed,
+}
+
+/// The command cannot be obeyed as it was typed: exit code 2, as for a flag that does not exist.
+#[derive(Debug)]
+struct Misuse(String);
+
+impl fmt::Display for Misuse {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Misuse {}
+
+/// A [`Misuse`] as an error to return.
+fn misuse(text: impl Into<String>) -> anyhow::Error {
+    Misuse(text.into()).into()
+}
+
+/// Does what was asked for and prints what went wrong.
+pub(crate) fn run(cli: &Cli) -> ExitCode {
+    let console = Console::new(cli.quiet, cli.verbose);
+    let done = match &cli.command {
+        Command::Segment(args) => segment::run(args, &console),
+        Command::Eval(args) => eval::run(args, &console),
+        Command::Bench(args) => bench::run(args, &console),
+        Command::Convert(args) => convert::run(args, &console),
+        Command::Pull(args) => pull::run(args, &console),
+        Command::Info(args) => info::run(args),
+        Command::Completions(args) => manual::completions(args),
+        Command::Man(args) => manual::man(args),
+    };
+    match done {
+        Ok(Outcome::Done) => ExitCode::SUCCESS,
+        Ok(Outcome::SomeFailed) => ExitCode::from(1),
+        Err(error) if is_closed_pipe(&error) => ExitCode::SUCCESS, // `rtformer … | head` has read what it wanted
+        Err(error) => {
+            console.error(&format!("{error:#}"));
+            ExitCode::from(if error.is::<Misuse>() { 2 } else { 1 })
+        }
+    }
+}
+
+fn is_closed_pipe(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<std::io::Error>().is_some_and(|e| e.kind() == std::io::ErrorKind::BrokenPipe)
+}

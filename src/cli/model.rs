@@ -1,0 +1,61 @@
+//! The flags that say which network runs, and where; `segment`, `eval` and `bench` take them alike.
+
+use std::path::{Path, PathBuf};
+
+use rtformer::weights::{Official, cache_dir};
+use rtformer::{Builder, Device, Precision, Segmenter};
+
+use super::misuse;
+
+#[derive(Clone, Debug, clap::Args)]
+pub(super) struct ModelArgs {
+    /// Weights: a .safetensors file, a name that `rtformer pull` knows, or `embedded`
+    #[arg(long, value_name = "FILE|NAME", default_value = "embedded")]
+    pub(super) weights: String,
+
+    /// Where to run: auto, cpu, cuda, cuda:N, metal, or reference (slow and plain)
+    #[arg(long, value_name = "DEVICE", default_value = "auto")]
+    pub(super) device: Device,
+
+    /// The arithmetic to run in: f32
+    #[arg(long, value_name = "PRECISION", default_value = "f32")]
+    pub(super) precision: Precision,
+
+    /// CPU threads; 0 takes as many as the machine has cores
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(super) threads: usize,
+}
+
+impl ModelArgs {
+    /// A builder with these flags, its weights not opened yet.
+    pub(super) fn builder(&self) -> anyhow::Result<Builder> {
+        let builder = Segmenter::builder().device(self.device).precision(self.precision).threads(self.threads);
+        Ok(match weights_path(&self.weights)? {
+            Some(path) => builder.weights(path),
+            None => builder,
+        })
+    }
+}
+
+/// The file that `--weights` stands for; none for the embedded ones.
+pub(super) fn weights_path(name: &str) -> anyhow::Result<Option<PathBuf>> {
+    if name == "embedded" {
+        return Ok(None);
+    }
+    let file = Path::new(name);
+    match Official::named(name) {
+        Some(official) if !file.exists() => {
+            let pulled = pulled_path(official)?;
+            if pulled.exists() {
+                return Ok(Some(pulled));
+            }
+            Err(misuse(format!("weights `{name}` are not on this machine yet: `rtformer pull {name}` fetches them")))
+        }
+        _ => Ok(Some(file.to_path_buf())),
+    }
+}
+
+/// Where `pull` keeps a converted model.
+pub(super) fn pulled_path(official: &Official) -> anyhow::Result<PathBuf> {
+    Ok(cache_dir()?.join(format!("{}.safetensors", official.name)))
+}
