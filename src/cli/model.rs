@@ -29,6 +29,10 @@ pub(super) struct ModelArgs {
 impl ModelArgs {
     /// A builder with these flags, its weights not opened yet.
     pub(super) fn builder(&self) -> anyhow::Result<Builder> {
+        if self.threads > 0 {
+            // Preparing and drawing pictures keep to the limit as well. It can be set once; only a second call fails.
+            let _ = rayon::ThreadPoolBuilder::new().num_threads(self.threads).build_global();
+        }
         let builder = Segmenter::builder().device(self.device).precision(self.precision).threads(self.threads);
         Ok(match weights_path(&self.weights)? {
             Some(path) => builder.weights(path),

@@ -67,6 +67,9 @@ impl Config {
     }
 
     /// The same as JSON, for the metadata.
+    ///
+    /// # Panics
+    /// Never: plain numbers always serialise.
     pub fn to_json(&self) -> String {
         serde_json::to_string(self).expect("plain numbers always serialise")
     }

@@ -332,10 +332,10 @@ impl Segmenter {
         let ignore = mask.ignore_id();
         match mask.ids_mut() {
             IdsMut::U8(ids) => {
-                ids.iter_mut().zip(confidence).filter(|(_, p)| **p < below).for_each(|(id, _)| *id = ignore as u8)
+                ids.iter_mut().zip(confidence).filter(|(_, p)| **p < below).for_each(|(id, _)| *id = ignore as u8);
             }
             IdsMut::U16(ids) => {
-                ids.iter_mut().zip(confidence).filter(|(_, p)| **p < below).for_each(|(id, _)| *id = ignore)
+                ids.iter_mut().zip(confidence).filter(|(_, p)| **p < below).for_each(|(id, _)| *id = ignore);
             }
         }
     }
