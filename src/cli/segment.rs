@@ -112,16 +112,16 @@ pub(super) fn run(args: &Args, console: &Console) -> anyhow::Result<Outcome> {
             writeln!(stdout(), "{} -> {}", job.path.display(), written.join(", "))?;
         }
     } else if !(jobs.is_empty() || args.fail_fast && tally.failed > 0) {
+        let stop = stop_on_interrupt()?;
+        let run = Run { args, console, emits, segmenter: args.segmenter()?, stop };
+        run.check()?;
+        console.note(&run.segmenter.to_string());
         if let Some(out) = &args.out {
             fs::create_dir_all(out).map_err(Error::writing(out))?;
             if args.resume {
                 outputs::sweep(out);
             }
         }
-        let stop = stop_on_interrupt(console)?;
-        let run = Run { args, console, emits, segmenter: args.segmenter()?, stop };
-        console.note(&run.segmenter.to_string());
-        run.check()?;
         run.all(jobs, &mut tally)?;
         if run.stop.interrupted() {
             return Ok(Outcome::Interrupted);
@@ -382,7 +382,7 @@ impl Stop {
 }
 
 /// On Ctrl-C (or a request to terminate) photos in work are finished and no more begun; a second one ends the program at once.
-fn stop_on_interrupt(console: &Console) -> anyhow::Result<Stop> {
+fn stop_on_interrupt() -> anyhow::Result<Stop> {
     let stop = Stop::default();
     let handler = stop.clone();
     ctrlc::set_handler(move || {
@@ -393,6 +393,5 @@ fn stop_on_interrupt(console: &Console) -> anyhow::Result<Stop> {
         eprintln!("stopping after the photos in work; again to stop at once");
     })
     .context("cannot listen for Ctrl-C")?;
-    console.detail("Ctrl-C stops after the photos in work");
     Ok(stop)
 }
