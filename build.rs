@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// What the program is made of. A change to any of it makes the program differ from the commit; a change to the rest does not.
-const SOURCES: [&str; 6] = ["src", "kernels", "weights", "build.rs", "Cargo.toml", "Cargo.lock"];
+const SOURCES: [&str; 6] =
+    ["src", "kernels", "weights/rtformer-slim-camvid.safetensors", "build.rs", "Cargo.toml", "Cargo.lock"];
 
 fn main() {
     let root = env::var_os("CARGO_MANIFEST_DIR").map_or_else(|| PathBuf::from("."), PathBuf::from);
@@ -25,8 +26,8 @@ fn from_git(root: &Path) -> Option<String> {
     if !git(root, &["rev-parse", "--show-prefix"])?.is_empty() {
         return None;
     }
-    let commit = git(root, &["rev-parse", "--short=12", "HEAD"])?;
     watch_head(root);
+    let commit = git(root, &["rev-parse", "--short=12", "HEAD"])?;
     let mut status = vec!["status", "--porcelain", "--untracked-files=no", "--"];
     status.extend(SOURCES.iter().filter(|source| root.join(source).exists()));
     let dirty = git(root, &status).is_none_or(|changes| !changes.is_empty());

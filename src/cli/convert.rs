@@ -123,11 +123,15 @@ pub(super) fn convert(
         checkpoint.tensors.len(),
     ));
     weights::save(output, &checkpoint, &dataset, &config.to_json(), store).with_context(name)?;
-    if let Err(error) = Segmenter::open(output, Device::Cpu) {
-        // Every tensor was checked, so this is a defect of ours; a file that does not load must not stay.
-        let _ = fs::remove_file(output);
-        return Err(error)
-            .with_context(|| format!("{}: what was written of it does not load; please report this", name()));
+    match Segmenter::open(output, Device::Cpu) {
+        Ok(_) => {}
+        Err(error @ rtformer::Error::Device { .. }) => return Err(error.into()), // says nothing of the file
+        Err(error) => {
+            // Every tensor was checked, so this is a defect of ours; a file that does not load must not stay.
+            let _ = fs::remove_file(output);
+            let context = format!("{}: what was written of it does not load; please report this", name());
+            return Err(error).context(context);
+        }
     }
     console.note(&format!("{}: written as {store}, and it loads", output.display()));
     Ok(())

@@ -29,7 +29,7 @@ pub(super) struct Args {
     list: bool,
 
     /// Download nothing: only convert what is here already
-    #[arg(long, env = "RTFORMER_OFFLINE", value_parser = FalseyValueParser::new())]
+    #[arg(long, env = "RTFORMER_OFFLINE", hide_env_values = true, value_parser = FalseyValueParser::new())]
     offline: bool,
 
     /// The proxy to go through, as http://HOST:PORT or socks5://HOST:PORT; else HTTPS_PROXY, HTTP_PROXY or ALL_PROXY name it
@@ -37,7 +37,7 @@ pub(super) struct Args {
     proxy: Option<String>,
 
     /// Another server with the same folders, in place of https://paddleseg.bj.bcebos.com/dygraph
-    #[arg(long, value_name = "URL", env = "RTFORMER_MIRROR")]
+    #[arg(long, value_name = "URL", env = "RTFORMER_MIRROR", hide_env_values = true)]
     mirror: Option<String>,
 
     /// Download and convert again what is here already
@@ -155,7 +155,16 @@ fn make(official: &Official, download: &Path, model: &Path, console: &Console) -
     Ok(())
 }
 
-/// Whether the download is to blame, and not the disk.
+/// Whether the download is to blame, and not the disk or the device.
 fn is_damaged(error: &anyhow::Error) -> bool {
-    !matches!(error.downcast_ref::<Error>(), None | Some(Error::Read { .. } | Error::Write { .. }))
+    matches!(
+        error.downcast_ref(),
+        Some(
+            Error::Weights { .. }
+                | Error::Config(_)
+                | Error::MissingTensor { .. }
+                | Error::Shape { .. }
+                | Error::LeftoverTensors { .. }
+        )
+    )
 }
