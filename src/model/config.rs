@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
+use crate::weights::Weights;
 
 /// The sizes of one RTFormer, as in PaddleSeg's arguments of the same names.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -53,6 +54,21 @@ impl Config {
             (64, 128) => "RTFormer-Base".into(),
             (channels, _) => format!("RTFormer (base channels {channels})"),
         }
+    }
+
+    /// The configuration of an open weights file.
+    ///
+    /// # Errors
+    /// [`Error::Weights`] when its metadata has none, or one that [`from_json`](Self::from_json) refuses.
+    pub fn of(weights: &Weights) -> Result<Self> {
+        let path = weights.path();
+        let json = weights.metadata("config").ok_or_else(|| {
+            Error::weights(
+                path,
+                "its metadata has no `config`; is it another model's file? `rtformer convert` makes ours",
+            )
+        })?;
+        Self::from_json(json).map_err(|e| Error::weights(path, e.to_string()))
     }
 
     /// The configuration in a weights file's metadata.

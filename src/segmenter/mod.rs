@@ -116,16 +116,10 @@ impl Builder {
     pub fn build(self) -> Result<Segmenter> {
         let weights = match &self.weights {
             Some(path) => Weights::open(path)?,
-            None => Weights::from_static(EMBEDDED, "embedded")?,
+            None => Segmenter::embedded_weights()?,
         };
         let path = weights.path().to_path_buf();
-        let json = weights.metadata("config").ok_or_else(|| {
-            Error::weights(
-                &path,
-                "its metadata has no `config`; is it another model's file? `rtformer convert` makes ours",
-            )
-        })?;
-        let config = Config::from_json(json).map_err(|e| Error::weights(&path, e.to_string()))?;
+        let config = Config::of(&weights)?;
         let dataset = weights.dataset()?;
         if dataset.classes.len() != config.num_classes {
             let (names, outputs) = (dataset.classes.len(), config.num_classes);
@@ -229,6 +223,14 @@ impl Segmenter {
     /// As [`Builder::build`].
     pub fn embedded(device: Device) -> Result<Self> {
         Self::builder().device(device).build()
+    }
+
+    /// The weights that are part of this library, as an open file.
+    ///
+    /// # Errors
+    /// [`Error::Weights`], as [`Weights::open`].
+    pub fn embedded_weights() -> Result<Weights> {
+        Weights::from_static(EMBEDDED, "embedded")
     }
 
     /// A network of random parameters and real shapes, Cityscapes' 19 classes; `variant` is `slim` or `base`. For benchmarks.
