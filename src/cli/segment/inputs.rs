@@ -101,7 +101,9 @@ impl Search {
         let Some(text) = pattern.to_str() else {
             return self.fail(pattern, "is no pattern: it is not UTF-8");
         };
-        let matches = match glob::glob(text) {
+        // As in a shell, `*` leaves out hidden files.
+        let options = glob::MatchOptions { require_literal_leading_dot: true, ..glob::MatchOptions::new() };
+        let matches = match glob::glob_with(text, options) {
             Ok(matches) => matches,
             Err(error) => return self.fail(pattern, format!("is no file and no pattern: {error}")),
         };
