@@ -30,7 +30,7 @@ fn frames(c: &mut Criterion) {
             group.bench_function(BenchmarkId::new("mask", &size), |b| b.iter(|| resident.mask(&mut mask)));
             let pixels = pixels::Pixels::from(&photo);
             group.bench_function(BenchmarkId::new("frame", &size), |b| {
-                b.iter(|| segmenter.segment_into(&pixels, &mut mask))
+                b.iter(|| segmenter.segment_into(&pixels, &mut mask));
             });
         }
     }

@@ -8,7 +8,7 @@ use criterion::{BenchmarkGroup, Criterion, Throughput, criterion_group, criterio
 use rtformer_kernels::testing::{Owned, fma_peak, noise};
 use rtformer_kernels::{
     Activation, Confidence, ConvShape, CrossKeys, Epilogue, Isa, Lanes, Layout, PackedConv, add, affine, argmax,
-    avg_pool, conv, cross_attend, ea_group_l1, ea_softmax, max_pool_to, resize_add, upsample_nchw,
+    avg_pool, conv, cross_attend, ea_group_l1, ea_softmax, max_pool_to, resize_add, upsample,
 };
 
 /// The definitions take seconds for what a frame does in milliseconds: they run only where there is nothing else.
@@ -165,8 +165,9 @@ fn masks(c: &mut Criterion) {
     }
     let mut full = vec![0.0; classes * height * width];
     for isa in instruction_sets() {
-        group.bench_function(format!("{}/upsample_nchw", isa.name()), |b| {
-            b.iter(|| upsample_nchw(isa, logits.map(), (height, width), 0..height, &mut full, height * width));
+        let mut planes: Vec<_> = full.chunks_mut(height * width).collect();
+        group.bench_function(format!("{}/logits", isa.name()), |b| {
+            b.iter(|| upsample(isa, logits.map(), (height, width), 0..height, &mut planes));
         });
     }
 }

@@ -32,7 +32,7 @@ pub mod resize_add;
 pub mod testing;
 
 pub use affine::{add, affine, relu};
-pub use argmax::{ClassId, Confidence, argmax, upsample_nchw};
+pub use argmax::{ClassId, Confidence, argmax, upsample};
 pub use conv::{Activation, ConvShape, Epilogue, PackedConv, conv};
 pub use cross_attend::{CrossKeys, cross_attend};
 pub use ea_norm::{ea_group_l1, ea_softmax};

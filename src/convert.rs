@@ -34,7 +34,7 @@ pub fn infer_config(checkpoint: &Checkpoint, dataset: &Dataset, hints: Hints<'_>
         })
     };
     let has = |prefix: &str| checkpoint.tensors.keys().any(|name| name.starts_with(prefix));
-    let depth = |layer: &str| (0..).take_while(|i| has(&format!("{layer}.{i}."))).count();
+    let depth = |layer: &str| (0..64).take_while(|i| has(&format!("{layer}.{i}."))).count();
     let mut config = Config {
         base_channels: width("conv1.0.weight")?,
         layer_nums: vec![depth("layer1"), depth("layer2"), depth("layer3"), 2],

@@ -77,24 +77,23 @@ pub fn argmax<T: ClassId>(
 
 /// The upsampled logits themselves, for the output rows `rows`: the very values that [`argmax`] compares.
 ///
-/// - `out`: `[classes, rows, width]`, with `channel_stride` floats from one class to the next
+/// - `planes`: one of `[rows, width]` for each class, so that a caller can split the rows of one array over threads
 /// - accuracy: within `1e-6` of the definition, relative to the greatest
-/// - errors: [`ShapeError`] when `rows` leaves the output or `out` is too short
-pub fn upsample_nchw(
+/// - errors: [`ShapeError`] when `rows` leaves the output, or for another number of planes or another length of one
+pub fn upsample(
     isa: Isa,
     logits: Map,
     size: (usize, usize),
     rows: Range<usize>,
-    out: &mut [f32],
-    channel_stride: usize,
+    planes: &mut [&mut [f32]],
 ) -> Result<(), ShapeError> {
-    const OP: &str = "upsample_nchw";
+    const OP: &str = "upsample";
     let upsampled = Upsampled::new(OP, logits, size, rows)?;
-    let pixels = upsampled.pixels();
-    ShapeError::ensure(channel_stride >= pixels, OP, "channel stride", channel_stride, &format!("at least {pixels}"))?;
-    let len = channel_stride.saturating_mul(logits.layout().channels - 1).saturating_add(pixels);
-    ShapeError::ensure(out.len() >= len, OP, "length of the output", out.len(), &format!("at least {len}"))?;
-    isa.run(Upsample { upsampled, out, channel_stride });
+    ShapeError::check(OP, "number of planes", planes.len(), logits.layout().channels)?;
+    for plane in planes.iter() {
+        ShapeError::check(OP, "length of a plane", plane.len(), upsampled.pixels())?;
+    }
+    isa.run(Upsample { upsampled, planes });
     Ok(())
 }
 
@@ -137,10 +136,9 @@ struct Argmax<'a, T> {
     confidence: Option<Confidence<'a>>,
 }
 
-struct Upsample<'a> {
+struct Upsample<'a, 'p> {
     upsampled: Upsampled<'a>,
-    out: &'a mut [f32],
-    channel_stride: usize,
+    planes: &'a mut [&'p mut [f32]],
 }
 
 impl<T: ClassId> Kernel for Argmax<'_, T> {
@@ -149,7 +147,7 @@ impl<T: ClassId> Kernel for Argmax<'_, T> {
     }
 }
 
-impl Kernel for Upsample<'_> {
+impl Kernel for Upsample<'_, '_> {
     fn scalar(self) {
         scalar::upsample(self);
     }

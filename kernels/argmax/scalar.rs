@@ -30,10 +30,10 @@ pub(super) fn argmax<T: ClassId>(Argmax { upsampled: u, ids, mut confidence }: A
     }
 }
 
-pub(super) fn upsample(Upsample { upsampled: u, out, channel_stride }: Upsample) {
-    for class in 0..u.logits.layout().channels {
-        for i in 0..u.pixels() {
-            out[class * channel_stride + i] = logit(&u, class, u.rows.start + i / u.width, i % u.width);
+pub(super) fn upsample(Upsample { upsampled: u, planes }: Upsample) {
+    for (class, plane) in planes.iter_mut().enumerate() {
+        for (i, value) in plane.iter_mut().enumerate() {
+            *value = logit(&u, class, u.rows.start + i / u.width, i % u.width);
         }
     }
 }

@@ -35,9 +35,10 @@ fn logits(case: &Case) -> Owned {
 
 fn upsampled(isa: Isa, case: &Case, rows: Range<usize>) -> Vec<f32> {
     let pixels = rows.len() * case.to.1;
-    let mut out = vec![f32::NAN; case.classes * (pixels + 3)];
-    upsample_nchw(isa, logits(case).map(), case.to, rows, &mut out, pixels + 3).expect("the shapes fit");
-    out.chunks(pixels + 3).flat_map(|plane| plane[..pixels].to_vec()).collect()
+    let mut out = vec![f32::NAN; case.classes * pixels];
+    let mut planes: Vec<_> = out.chunks_mut(pixels).collect();
+    upsample(isa, logits(case).map(), case.to, rows, &mut planes).expect("the shapes fit");
+    out
 }
 
 #[test]
@@ -126,9 +127,10 @@ fn other_shapes_are_errors() {
             let wrong = Confidence { values: &mut [0.0; 16], temperature };
             assert!(argmax(isa, map.map(), (4, 4), 0..4, &mut ids, Some(wrong)).is_err());
         }
-        assert!(upsample_nchw(isa, map.map(), (4, 4), 0..4, &mut [0.0; 48], 16).is_ok());
-        assert!(upsample_nchw(isa, map.map(), (4, 4), 0..4, &mut [0.0; 48], 15).is_err());
-        assert!(upsample_nchw(isa, map.map(), (4, 4), 0..4, &mut [0.0; 47], 16).is_err());
-        assert!(upsample_nchw(isa, map.map(), (4, 4), 0..4, &mut [0.0; 48], usize::MAX).is_err());
+        let (a, b, c) = (&mut [0.0; 16][..], &mut [0.0; 16][..], &mut [0.0; 16][..]);
+        assert!(upsample(isa, map.map(), (4, 4), 0..4, &mut [a, b, c]).is_ok());
+        assert!(upsample(isa, map.map(), (4, 4), 0..4, &mut [a, b]).is_err(), "a plane for each class");
+        assert!(upsample(isa, map.map(), (4, 4), 0..4, &mut [a, b, &mut [0.0; 15]]).is_err());
+        assert!(upsample(isa, map.map(), (4, 4), 1..5, &mut [a, b, c]).is_err());
     }
 }

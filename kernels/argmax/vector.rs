@@ -198,10 +198,10 @@ impl<T: ClassId> Vector for Argmax<'_, T> {
     }
 }
 
-impl Vector for Upsample<'_> {
+impl Vector for Upsample<'_, '_> {
     #[inline(always)]
     unsafe fn vector<S: Simd>(self) {
-        let Self { upsampled: u, out, channel_stride } = self;
+        let Self { upsampled: u, planes } = self;
         let (layout, mut chunk) = (u.logits.layout(), Chunk::new());
         while chunk.place(&u, chunk.start + chunk.len) {
             for (line, row) in u.rows.clone().enumerate() {
@@ -210,8 +210,9 @@ impl Vector for Upsample<'_> {
                     // SAFETY: the caller promises the CPU.
                     unsafe { chunk.fill::<S>(u.logits, y, block) };
                     for lane in 0..layout.real_lanes(block) {
-                        let start = (16 * block + lane) * channel_stride + line * u.width + chunk.start;
-                        for (group, out) in chunk.groups.iter().zip(out[start..start + chunk.len].chunks_mut(16)) {
+                        let start = line * u.width + chunk.start;
+                        let out = planes[16 * block + lane][start..start + chunk.len].chunks_mut(16);
+                        for (group, out) in chunk.groups.iter().zip(out) {
                             // SAFETY: the caller promises the CPU; the lane is below 16; 16 floats are stored where there are.
                             unsafe {
                                 let values = chunk.logits::<S>(lane, group);

@@ -6,7 +6,7 @@
 mod cpu;
 mod reference;
 
-pub use cpu::Cpu;
+pub use cpu::{Cpu, Maps};
 pub use reference::Reference;
 
 use crate::error::Result;

@@ -112,17 +112,12 @@ impl Backend for Reference {
         let folded = self.folded.then(|| layer.fold()).transpose()?;
         self.op("pack", || {
             let kernel = (layer.out_channels, layer.in_channels, layer.kernel, layer.kernel);
-            let (before, weight, bias, after) = match &folded {
-                Some(folded) => {
-                    let before =
-                        folded.prologue.as_ref().map(|(affine, relu)| Norm::affine(affine).map(|n| (n, *relu)));
-                    (before, &folded.weight, Some(&folded.bias), None)
-                }
-                None => {
-                    let before =
-                        layer.before.as_ref().map(|Before { norm, relu }| Norm::written(norm).map(|n| (n, *relu)));
-                    (before, &layer.weight, layer.bias.as_ref(), layer.after.as_ref())
-                }
+            let (before, weight, bias, after) = if let Some(folded) = &folded {
+                let before = folded.prologue.as_ref().map(|(affine, relu)| Norm::affine(affine).map(|n| (n, *relu)));
+                (before, &folded.weight, Some(&folded.bias), None)
+            } else {
+                let before = layer.before.as_ref().map(|Before { norm, relu }| Norm::written(norm).map(|n| (n, *relu)));
+                (before, &layer.weight, layer.bias.as_ref(), layer.after.as_ref())
             };
             Ok(Conv {
                 before: before.transpose()?,

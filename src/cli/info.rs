@@ -1,8 +1,175 @@
-//! To be written.
-use super::Outcome;
-/// To be written
+//! What is in a weights file; without one, what is in this program.
+
+use std::fmt::Write as _;
+use std::io::Write as _;
+
+use rtformer::weights::Weights;
+use rtformer::{Config, Device, Segmenter};
+use serde::Serialize;
+
+use super::{Outcome, model::weights_path};
+
+/// Say what is in a weights file, or in this program
 #[derive(Debug, clap::Args)]
-pub(super) struct Args {}
-pub(super) fn run(_: &Args) -> anyhow::Result<Outcome> {
+pub(super) struct Args {
+    /// A .safetensors file, a name that `rtformer pull` knows, or `embedded`; without it, the embedded weights and this program
+    #[arg(value_name = "FILE|NAME")]
+    weights: Option<String>,
+
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// What `--json` prints.
+#[derive(Debug, Serialize)]
+struct Info {
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    program: Option<Program>,
+    weights: String,
+    model: String,
+    config: Config,
+    /// Numbers in all tensors, norm statistics and auxiliary head included.
+    parameters: usize,
+    tensors: usize,
+    stored: Vec<Stored>,
+    bytes: usize,
+    dataset: String,
+    classes: Vec<Class>,
+    mean: [f64; 3],
+    std: [f64; 3],
+    source: String,
+    license: String,
+}
+
+/// What runs the weights.
+#[derive(Debug, Serialize)]
+struct Program {
+    version: &'static str,
+    commit: &'static str,
+    devices: Vec<String>,
+    instruction_sets: Vec<&'static str>,
+}
+
+/// How many numbers are stored as what.
+#[derive(Debug, Serialize)]
+struct Stored {
+    dtype: String,
+    numbers: usize,
+}
+
+#[derive(Debug, Serialize)]
+struct Class {
+    id: usize,
+    name: String,
+    color: [u8; 3],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    label_id: Option<u16>,
+}
+
+pub(super) fn run(args: &Args) -> anyhow::Result<Outcome> {
+    let path = args.weights.as_deref().map(weights_path).transpose()?.flatten();
+    let weights = match path {
+        Some(path) => Weights::open(path)?,
+        None => Segmenter::embedded_weights()?,
+    };
+    let info = Info::of(&weights, args.weights.is_none().then(Program::this))?;
+    let text = if args.json { serde_json::to_string_pretty(&info)? + "\n" } else { info.text() };
+    std::io::stdout().lock().write_all(text.as_bytes())?;
     Ok(Outcome::Done)
+}
+
+impl Program {
+    fn this() -> Self {
+        Self {
+            version: env!("CARGO_PKG_VERSION"),
+            commit: env!("RTFORMER_COMMIT"),
+            devices: Device::available().iter().map(ToString::to_string).collect(),
+            instruction_sets: Device::instruction_sets(),
+        }
+    }
+}
+
+impl Info {
+    fn of(weights: &Weights, program: Option<Program>) -> anyhow::Result<Self> {
+        let config = Config::of(weights)?;
+        let dataset = weights.dataset()?;
+        let classes = dataset.classes.into_iter().enumerate();
+        Ok(Self {
+            program,
+            weights: weights.path().display().to_string(),
+            model: config.name(),
+            config,
+            parameters: weights.parameters(),
+            tensors: weights.names().count(),
+            stored: weights.dtypes().into_iter().map(|(dtype, numbers)| Stored { dtype, numbers }).collect(),
+            bytes: weights.bytes(),
+            dataset: dataset.name,
+            classes: classes
+                .map(|(id, class)| Class { id, name: class.name, color: class.color, label_id: class.label_id })
+                .collect(),
+            mean: dataset.mean,
+            std: dataset.std,
+            source: dataset.source,
+            license: dataset.license,
+        })
+    }
+
+    /// For a person to read.
+    fn text(&self) -> String {
+        let mut text = String::new();
+        if let Some(Program { version, commit, devices, instruction_sets }) = &self.program {
+            let _ = writeln!(text, "rtformer {version}, commit {commit}");
+            let _ = writeln!(text, "  devices       {}", devices.join(", "));
+            let _ = writeln!(text, "  instructions  {}\n", instruction_sets.join(", "));
+        }
+        let Config {
+            base_channels,
+            layer_nums,
+            spp_channels,
+            num_heads,
+            head_channels,
+            cross_size,
+            use_injection,
+            num_classes,
+        } = &self.config;
+        let stored: Vec<_> =
+            self.stored.iter().map(|stored| format!("{} {}", short(stored.numbers), stored.dtype)).collect();
+        let lines = [
+            ("model", self.model.clone()),
+            (
+                "network",
+                format!(
+                    "base channels {base_channels}, layers {layer_nums:?}, DAPPM {spp_channels}, head {head_channels}, \
+                     {num_heads} heads, cross size {cross_size}, injections {use_injection:?}"
+                ),
+            ),
+            ("parameters", format!("{} in {} tensors ({})", short(self.parameters), self.tensors, stored.join(", "))),
+            ("size", format!("{} bytes", self.bytes)),
+            ("data set", format!("{}, {num_classes} classes", self.dataset)),
+            ("mean", format!("{:?}", self.mean)),
+            ("deviation", format!("{:?}", self.std)),
+            ("source", self.source.clone()),
+            ("licence", self.license.clone()),
+        ];
+        let _ = writeln!(text, "{}", self.weights);
+        for (name, value) in lines {
+            let _ = writeln!(text, "  {name:12}  {value}");
+        }
+        let _ = writeln!(text, "\n     id  colour   class");
+        for Class { id, name, color: [r, g, b], label_id } in &self.classes {
+            let label = label_id.map_or(String::new(), |label| format!("  (label id {label})"));
+            let _ = writeln!(text, "  {id:5}  #{r:02x}{g:02x}{b:02x}  {name}{label}");
+        }
+        text
+    }
+}
+
+/// `4.8 M`, `21 k`, `7`.
+pub(super) fn short(number: usize) -> String {
+    match number {
+        0..1000 => number.to_string(),
+        1000..1_000_000 => format!("{:.0} k", number as f64 / 1e3),
+        _ => format!("{:.1} M", number as f64 / 1e6),
+    }
 }

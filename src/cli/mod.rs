@@ -51,6 +51,8 @@ enum Outcome {
     Done,
     /// Some inputs failed; each was reported, and the others are done.
     SomeFailed,
+    /// Ctrl-C: what was in work is finished, the rest was not begun.
+    Interrupted,
 }
 
 /// The command cannot be obeyed as it was typed: exit code 2, as for a flag that does not exist.
@@ -86,6 +88,7 @@ pub(crate) fn run(cli: &Cli) -> ExitCode {
     match done {
         Ok(Outcome::Done) => ExitCode::SUCCESS,
         Ok(Outcome::SomeFailed) => ExitCode::from(1),
+        Ok(Outcome::Interrupted) => ExitCode::from(130), // as shells have it: 128 and the signal's number
         Err(error) if is_closed_pipe(&error) => ExitCode::SUCCESS, // `rtformer … | head` has read what it wanted
         Err(error) => {
             console.error(&format!("{error:#}"));

@@ -1,4 +1,4 @@
-//! The flags that say which network runs, and where; `segment`, `eval` and `bench` take them alike.
+//! The flags that say which network runs, and where: `segment` and `eval` take both, `bench` has a random network too.
 
 use std::path::{Path, PathBuf};
 
@@ -13,6 +13,13 @@ pub(super) struct ModelArgs {
     #[arg(long, value_name = "FILE|NAME", default_value = "embedded")]
     pub(super) weights: String,
 
+    #[command(flatten)]
+    pub(super) device: DeviceArgs,
+}
+
+/// Where the network runs, and in what arithmetic.
+#[derive(Clone, Debug, clap::Args)]
+pub(super) struct DeviceArgs {
     /// Where to run: auto, cpu, cuda, cuda:N, metal, or reference (slow and plain)
     #[arg(long, value_name = "DEVICE", default_value = "auto")]
     pub(super) device: Device,
@@ -29,11 +36,22 @@ pub(super) struct ModelArgs {
 impl ModelArgs {
     /// A builder with these flags, its weights not opened yet.
     pub(super) fn builder(&self) -> anyhow::Result<Builder> {
-        let builder = Segmenter::builder().device(self.device).precision(self.precision).threads(self.threads);
+        let builder = self.device.builder();
         Ok(match weights_path(&self.weights)? {
             Some(path) => builder.weights(path),
             None => builder,
         })
+    }
+}
+
+impl DeviceArgs {
+    /// A builder with these flags, its weights not named yet.
+    pub(super) fn builder(&self) -> Builder {
+        if self.threads > 0 {
+            // Preparing and drawing pictures keep to the limit as well. It can be set once; only a second call fails.
+            let _ = rayon::ThreadPoolBuilder::new().num_threads(self.threads).build_global();
+        }
+        Segmenter::builder().device(self.device).precision(self.precision).threads(self.threads)
     }
 }
 

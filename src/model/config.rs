@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
+use crate::weights::Weights;
 
 /// The sizes of one RTFormer, as in PaddleSeg's arguments of the same names.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -55,6 +56,21 @@ impl Config {
         }
     }
 
+    /// The configuration of an open weights file.
+    ///
+    /// # Errors
+    /// [`Error::Weights`] when its metadata has none, or one that [`from_json`](Self::from_json) refuses.
+    pub fn of(weights: &Weights) -> Result<Self> {
+        let path = weights.path();
+        let json = weights.metadata("config").ok_or_else(|| {
+            Error::weights(
+                path,
+                "its metadata has no `config`; is it another model's file? `rtformer convert` makes ours",
+            )
+        })?;
+        Self::from_json(json).map_err(|e| Error::weights(path, e.to_string()))
+    }
+
     /// The configuration in a weights file's metadata.
     ///
     /// # Errors
@@ -70,6 +86,9 @@ impl Config {
     }
 
     /// The same as JSON, for the metadata.
+    ///
+    /// # Panics
+    /// Never: plain numbers always serialise.
     pub fn to_json(&self) -> String {
         serde_json::to_string(self).expect("plain numbers always serialise")
     }

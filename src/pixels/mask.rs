@@ -138,7 +138,7 @@ impl Mask {
                 hash.update(some.iter().flat_map(|id| id.to_le_bytes()).collect::<Vec<u8>>());
             }),
         }
-        hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+        hash.finalize().iter().fold(String::with_capacity(64), |text, byte| text + &format!("{byte:02x}"))
     }
 
     /// The ids as a grey picture, 8-bit or 16-bit.

@@ -30,6 +30,16 @@ impl Device {
         Self::Auto
     }
 
+    /// The devices that this machine has and this version runs on, the fastest first; the reference is always the last.
+    pub fn available() -> &'static [Self] {
+        &[Self::Cpu, Self::Reference]
+    }
+
+    /// The instruction sets of this machine's processor that there are kernels for, the fastest first; `RTFORMER_ISA` picks another.
+    pub fn instruction_sets() -> Vec<&'static str> {
+        Isa::available().into_iter().rev().map(Isa::name).collect()
+    }
+
     /// The device that a name asks for stands for, and why.
     ///
     /// # Errors

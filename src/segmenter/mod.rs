@@ -116,16 +116,10 @@ impl Builder {
     pub fn build(self) -> Result<Segmenter> {
         let weights = match &self.weights {
             Some(path) => Weights::open(path)?,
-            None => Weights::from_static(EMBEDDED, "embedded")?,
+            None => Segmenter::embedded_weights()?,
         };
         let path = weights.path().to_path_buf();
-        let json = weights.metadata("config").ok_or_else(|| {
-            Error::weights(
-                &path,
-                "its metadata has no `config`; is it another model's file? `rtformer convert` makes ours",
-            )
-        })?;
-        let config = Config::from_json(json).map_err(|e| Error::weights(&path, e.to_string()))?;
+        let config = Config::of(&weights)?;
         let dataset = weights.dataset()?;
         if dataset.classes.len() != config.num_classes {
             let (names, outputs) = (dataset.classes.len(), config.num_classes);
@@ -234,6 +228,14 @@ impl Segmenter {
         Self::builder().device(device).build()
     }
 
+    /// The weights that are part of this library, as an open file.
+    ///
+    /// # Errors
+    /// [`Error::Weights`], as [`Weights::open`].
+    pub fn embedded_weights() -> Result<Weights> {
+        Weights::from_static(EMBEDDED, "embedded")
+    }
+
     /// A network of random parameters and real shapes, Cityscapes' 19 classes; `variant` is `slim` or `base`. For benchmarks.
     ///
     /// # Errors
@@ -335,10 +337,10 @@ impl Segmenter {
         let ignore = mask.ignore_id();
         match mask.ids_mut() {
             IdsMut::U8(ids) => {
-                ids.iter_mut().zip(confidence).filter(|(_, p)| **p < below).for_each(|(id, _)| *id = ignore as u8)
+                ids.iter_mut().zip(confidence).filter(|(_, p)| **p < below).for_each(|(id, _)| *id = ignore as u8);
             }
             IdsMut::U16(ids) => {
-                ids.iter_mut().zip(confidence).filter(|(_, p)| **p < below).for_each(|(id, _)| *id = ignore)
+                ids.iter_mut().zip(confidence).filter(|(_, p)| **p < below).for_each(|(id, _)| *id = ignore);
             }
         }
     }

@@ -16,6 +16,8 @@ use crate::error::{Error, Result};
 pub struct Fetch {
     /// Nothing is to be downloaded: [`fetch`] fails at once and says so.
     pub offline: bool,
+    /// The proxy to go through, such as `http://proxy:3128` or `socks5://proxy:1080`; without one, the environment's.
+    pub proxy: Option<String>,
     /// How long a connection may take to be made, and its answer to begin.
     pub connect: Duration,
     /// How long no byte may come before a download counts as broken off.
@@ -25,13 +27,14 @@ pub struct Fetch {
 impl Default for Fetch {
     /// Online; half a minute to connect, a minute without a byte.
     fn default() -> Self {
-        Self { offline: false, connect: Duration::from_secs(30), stall: Duration::from_secs(60) }
+        Self { offline: false, proxy: None, connect: Duration::from_secs(30), stall: Duration::from_secs(60) }
     }
 }
 
 /// Downloads `url` to `to`, which appears only once it is whole.
 ///
-/// Goes through the proxy that `HTTPS_PROXY`, `HTTP_PROXY` or `ALL_PROXY` names, but for the hosts in `NO_PROXY`. Bytes go to
+/// Goes through the proxy that `options` name, or else the one that `HTTPS_PROXY`, `HTTP_PROXY` or `ALL_PROXY` names, but for the
+/// hosts in `NO_PROXY`. Bytes go to
 /// `<to>.part`; when that is there from an earlier call, only the rest is asked for, provided that the server still has the
 /// same file. `progress` is told how many bytes there are, and of how many where the server says so.
 ///
@@ -50,7 +53,13 @@ impl Default for Fetch {
 /// # }
 /// ```
 pub fn fetch(url: &str, to: &Path, options: &Fetch, progress: &mut dyn FnMut(u64, Option<u64>)) -> Result<()> {
-    fetch_through(Proxy::try_from_env(), url, to, options, progress)
+    let proxy = match &options.proxy {
+        None => Proxy::try_from_env(),
+        Some(name) => Some(Proxy::new(name).map_err(|e| {
+            refused(url, format!("`{name}` is no proxy: {e}; write it as http://HOST:PORT or socks5://HOST:PORT"))
+        })?),
+    };
+    fetch_through(proxy, url, to, options, progress)
 }
 
 /// The folder for downloaded models: `RTFORMER_CACHE`, or `rtformer/models` in the platform's cache folder.

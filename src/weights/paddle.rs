@@ -162,9 +162,8 @@ impl<'a> Arrays<'_, 'a> {
         else {
             return Err("has no numpy type".into());
         };
-        let order = match self.pickle.tuple(state) {
-            Some(&[_, Value::Text(order), ..]) => order,
-            _ => return Err("has a numpy type without byte order".into()),
+        let Some(&[_, Value::Text(order), ..]) = self.pickle.tuple(state) else {
+            return Err("has a numpy type without byte order".into());
         };
         if order == ">" || code.starts_with('>') {
             return Err("is big-endian; save it again on an ordinary machine".into());

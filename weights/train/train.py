@@ -60,7 +60,7 @@ def main() -> None:
     for name, iou in report["iou"].items():
         print(f"{100 * iou:6.2f} %  {name}")
     print(f"{100 * report['mean_iou']:6.2f} %  mean IoU\n{100 * report['pixel_accuracy']:6.2f} %  pixel accuracy")
-    report |= {"iterations": args.iterations, "seed": args.seed, "seconds": round(run.seconds), "cpu_seconds": round(run.cpu_seconds)}
+    report |= {"iterations": args.iterations, "seed": args.seed, "precision": args.precision, "seconds": round(run.seconds), "cpu_seconds": round(run.cpu_seconds)}
     write(args.out / "val.json", lambda path: path.write_text(json.dumps(report, indent=2) + "\n"))
     final = {name: tensor.float().cpu().contiguous() for name, tensor in state(run.ema).items()}
     write(args.out / "final.pth", lambda path: torch.save(final, path))
@@ -81,12 +81,19 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--val-every", type=int, default=8, metavar="EPOCHS")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="CPU threads")
+    parser.add_argument("--precision", choices=["bf16", "f32"], default=natural_precision(), help="of the convolutions")
     parser.add_argument("--smoke", action="store_true", help="a few minutes through every step: 20 iterations, 8 val photos")
     args = parser.parse_args()
     args.crop = tuple(args.crop)
     if args.smoke:
         args.iterations = 20
     return args
+
+
+def natural_precision() -> str:
+    """bf16 where the machine computes in it; a CPU that has to emulate it is ten times slower that way than in f32."""
+    native = torch.cuda.is_available() or torch.cpu.is_available() and torch.cpu._is_avx512_bf16_supported()
+    return "bf16" if native else "f32"
 
 
 class Run:
@@ -118,7 +125,7 @@ class Run:
         labels = labels.to(self.device)
 
         self.net.train()
-        with torch.autocast(self.device.type, torch.bfloat16):
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.args.precision == "bf16"):
             logits, extra = self.net(photos)
         loss = cross_entropy(logits, labels, weights) + 0.4 * cross_entropy(extra, labels, weights)
         if not math.isfinite(loss.item()):

@@ -11,9 +11,11 @@ use rayon::{ThreadPool, ThreadPoolBuilder};
 use rtformer_kernels as kernels;
 use rtformer_kernels::{CrossKeys, Isa, Lanes, Layout, MapMut, PackedConv, ShapeError};
 
-pub use self::buffers::Maps;
-use self::buffers::{Blank, Buffers};
-use self::readout::Readout;
+pub use buffers::Maps;
+
+use buffers::{Blank, Buffers};
+use readout::Readout;
+
 use super::{Backend, Epilogue, OpTime, Window};
 use crate::error::{Error, Result};
 use crate::pixels::IdsMut;
@@ -364,7 +366,7 @@ impl Backend for Cpu {
     fn upsample(&self, logits: &Maps, image: usize, size: (usize, usize), out: &mut [f32]) -> Result<()> {
         let readout = Readout { isa: self.isa, logits, image, size };
         self.timed("upsample", 0.0, || {
-            let done = self.run(|| readout.upsample(out));
+            let done = self.run(|| readout.upsample(self.pieces(), out));
             done.map_err(|e| Error::Backend { operation: "upsample", reason: e.to_string() })
         })
     }

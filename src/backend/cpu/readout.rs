@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use rayon::prelude::*;
 use rtformer_kernels::{self as kernels, ClassId, Confidence, Isa, ShapeError};
 
 use super::Maps;
@@ -39,9 +40,17 @@ impl Readout<'_> {
         done.0.and(done.1)
     }
 
-    /// Logits `[classes, height, width]`.
-    pub(super) fn upsample(self, out: &mut [f32]) -> Result<(), ShapeError> {
-        let pixels = self.size.0 * self.size.1;
-        kernels::upsample_nchw(self.isa, self.logits.image(self.image)?, self.size, 0..self.size.0, out, pixels)
+    /// Logits `[classes, height, width]`, some rows of every class to a piece.
+    pub(super) fn upsample(self, pieces: usize, out: &mut [f32]) -> Result<(), ShapeError> {
+        let (height, width) = self.size;
+        let rows = height.div_ceil(pieces).max(1);
+        let mut split: Vec<Vec<&mut [f32]>> = (0..height.div_ceil(rows)).map(|_| Vec::new()).collect();
+        for class in out.chunks_mut((height * width).max(1)) {
+            split.iter_mut().zip(class.chunks_mut((rows * width).max(1))).for_each(|(piece, plane)| piece.push(plane));
+        }
+        split.into_par_iter().enumerate().try_for_each(|(piece, mut planes)| {
+            let rows = piece * rows..((piece + 1) * rows).min(height);
+            kernels::upsample(self.isa, self.logits.image(self.image)?, self.size, rows, &mut planes)
+        })
     }
 }

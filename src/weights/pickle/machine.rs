@@ -281,13 +281,11 @@ impl<'a> Machine<'a, '_> {
     }
 
     fn global(&mut self, module: &str, name: &str) -> Step<()> {
-        match self.words.iter().find(|word| **word == (module, name)) {
-            Some(word) => self.push(Value::Global(*word)),
-            None => {
-                let shown: String = format!("{module}.{name}").chars().take(80).flat_map(char::escape_debug).collect();
-                Err(format!("`{shown}` is not something {} holds; nothing was executed", self.holder))
-            }
-        }
+        let Some(word) = self.words.iter().find(|word| **word == (module, name)) else {
+            let shown: String = format!("{module}.{name}").chars().take(80).flat_map(char::escape_debug).collect();
+            return Err(format!("`{shown}` is not something {} holds; nothing was executed", self.holder));
+        };
+        self.push(Value::Global(*word))
     }
 
     fn reduce(&mut self) -> Step<()> {

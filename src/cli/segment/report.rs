@@ -1,0 +1,64 @@
+//! What is said of a photo: one JSON object, for standard output and for the `.json` beside the mask.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use rtformer::{ClassShare, Scene, Timings};
+use serde::Serialize;
+
+/// A segmented photo.
+#[derive(Debug, Serialize)]
+struct Report<'a> {
+    path: &'a str,
+    /// Width and height.
+    size: [u32; 2],
+    /// Those that occur, largest share first.
+    classes: Vec<ClassShare>,
+    /// The share of pixels that belong to no class, for `--reject-below`.
+    rejected: f64,
+    mean_confidence: Option<f64>,
+    timings: Milliseconds,
+    /// Of the mask: see [`rtformer::pixels::Mask::digest`].
+    digest: String,
+    /// What was written, by its name in `--emit`.
+    outputs: BTreeMap<&'a str, String>,
+}
+
+#[derive(Debug, Serialize)]
+struct Milliseconds {
+    #[serde(flatten)]
+    stages: Timings,
+    encode_ms: f64,
+}
+
+/// A photo that could not be segmented.
+#[derive(Debug, Serialize)]
+struct Failure<'a> {
+    path: &'a str,
+    error: &'a str,
+}
+
+/// One line, without its end.
+pub(super) fn scene(path: &Path, scene: &Scene, encode_ms: f64, outputs: &[(String, PathBuf)]) -> String {
+    let classes = scene.classes();
+    line(&Report {
+        path: &path.to_string_lossy(),
+        size: [scene.mask().width(), scene.mask().height()],
+        rejected: (1.0 - classes.iter().map(|class| class.share).sum::<f64>()).max(0.0),
+        classes,
+        mean_confidence: scene.mean_confidence(),
+        timings: Milliseconds { stages: scene.timings(), encode_ms },
+        digest: scene.mask().digest(),
+        outputs: outputs.iter().map(|(name, path)| (name.as_str(), path.to_string_lossy().into_owned())).collect(),
+    })
+}
+
+/// One line for what failed, so that a program that reads the lines misses no photo.
+pub(super) fn failure(path: &Path, error: &str) -> String {
+    line(&Failure { path: &path.to_string_lossy(), error })
+}
+
+fn line(value: &impl Serialize) -> String {
+    // Strings, numbers and lists always serialise; a NaN becomes null.
+    serde_json::to_string(value).unwrap_or_default()
+}
