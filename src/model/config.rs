@@ -76,8 +76,11 @@ impl Config {
     /// # Errors
     /// [`Error::Config`] when it is no such JSON, or one that no network can have.
     pub fn from_json(json: &str) -> Result<Self> {
-        let config: Self =
-            serde_json::from_str(json).map_err(|e| Error::Config(format!("`{json}` is not one: {e}")))?;
+        let config: Self = serde_json::from_str(json).map_err(|e| {
+            // Out of a file: as long as it likes, with whatever a terminal would obey.
+            let shown: String = json.chars().take(200).map(|c| if c.is_control() { ' ' } else { c }).collect();
+            Error::Config(format!("`{shown}` is not one: {e}"))
+        })?;
         config.check()?;
         Ok(config)
     }

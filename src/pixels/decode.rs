@@ -17,6 +17,7 @@ use image::{ColorType, DynamicImage, ImageDecoder, ImageError, ImageFormat, Imag
 use crate::error::{Error, Result};
 use crate::timing::timed;
 
+mod exif;
 mod jpeg;
 mod sniff;
 
@@ -175,7 +176,11 @@ fn decode(bytes: &[u8], limits: &Limits) -> Result<RgbImage, String> {
         return Err("has floating-point samples, whose range is unknown; convert it to 8 or 16 bits a sample".into());
     }
     // A damaged orientation is none.
-    let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
+    let orientation = match format {
+        ImageFormat::Png => exif::png_orientation(bytes),
+        _ => decoder.orientation().ok(),
+    };
+    let orientation = orientation.unwrap_or(Orientation::NoTransforms);
 
     let converted = if color == ColorType::Rgb8 { 0 } else { 3 * u64::from(width) * u64::from(height) };
     let turned = if orientation == Orientation::NoTransforms { 0 } else { 3 * u64::from(width) * u64::from(height) };

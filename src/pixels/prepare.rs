@@ -262,7 +262,10 @@ impl FromStr for Size {
     fn from_str(text: &str) -> Result<Self> {
         let sides = |text: &str| -> Option<(u32, u32)> {
             let (width, height) = text.split_once(['x', 'X'])?;
-            let side = |digits: &str| digits.parse::<u32>().ok().filter(|side| (1..=65_535).contains(side));
+            let side = |digits: &str| {
+                let plain = digits.bytes().all(|byte| byte.is_ascii_digit()); // `parse` takes a `+` as well
+                digits.parse::<u32>().ok().filter(|side| plain && (1..=65_535).contains(side))
+            };
             Some((side(width)?, side(height)?))
         };
         let parsed = match (text, text.strip_prefix("within:")) {

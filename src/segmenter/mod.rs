@@ -129,7 +129,10 @@ impl Builder {
             ));
         }
         let mut reader = weights.reader(config.name());
-        let segmenter = self.load(path, config, dataset, &mut reader)?;
+        let segmenter = self.load(path, config, dataset, &mut reader).map_err(|e| match e {
+            Error::Config(reason) => Error::weights(weights.path(), reason),
+            other => other,
+        })?;
         reader.finish()?;
         Ok(segmenter)
     }

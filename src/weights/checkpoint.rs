@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::sniff::Looks;
-use super::store::{Weights, check_finite, map};
+use super::store::{Weights, check_numbers, map};
 use super::{paddle, torch};
 use crate::error::{Error, Result};
 
@@ -78,7 +78,7 @@ impl Checkpoint {
             return Err(Error::weights(path, "holds no tensors"));
         }
         for (name, tensor) in &self.tensors {
-            check_finite(&tensor.data, name).map_err(|reason| Error::weights(path, reason))?;
+            check_numbers(&tensor.data, name).map_err(|reason| Error::weights(path, reason))?;
         }
         Ok(self)
     }

@@ -98,7 +98,7 @@ impl ConvLayer {
     /// norm, so a shift folded into the bias would be wrong along the border.
     ///
     /// # Errors
-    /// [`Error::Config`] when a part's length does not fit the layer's channels.
+    /// [`Error::Config`] when a part's length does not fit the layer's channels, and when a folded number is not finite.
     pub fn fold(&self) -> Result<FoldedConv> {
         self.check()?;
         let taps = self.kernel * self.kernel;
@@ -129,8 +129,15 @@ impl ConvLayer {
                 bias[o] = (bias[o] - f64::from(norm.mean[o])) * scales[o] + f64::from(norm.bias[o]);
             }
         }
-        let narrow = |values: Vec<f64>| values.into_iter().map(|v| v as f32).collect();
-        Ok(FoldedConv { prologue, weight: narrow(weight), bias: narrow(bias) })
+        let narrow = |values: Vec<f64>| values.into_iter().map(|v| v as f32).collect::<Vec<_>>();
+        let (weight, bias) = (narrow(weight), narrow(bias));
+        if !weight.iter().chain(&bias).all(|number| number.is_finite()) {
+            return Err(Error::Config(format!(
+                "`{}` and its norm make numbers past f32's; the file is damaged, or its training diverged",
+                self.name
+            )));
+        }
+        Ok(FoldedConv { prologue, weight, bias })
     }
 
     fn check(&self) -> Result<()> {

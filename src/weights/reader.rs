@@ -63,7 +63,7 @@ impl<'a> Reader<'a> {
             None => Ok(()),
             Some(first) => Err(Error::LeftoverTensors {
                 path: self.weights.path().to_path_buf(),
-                first: first.to_owned(),
+                first: first.escape_debug().to_string(),
                 count: 1 + left.count(),
                 model: self.model,
             }),

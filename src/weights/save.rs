@@ -12,7 +12,7 @@ use serde::Serialize;
 
 use super::checkpoint::{Checkpoint, Tensor};
 use super::dataset::Dataset;
-use super::store::{FORMAT, check_finite};
+use super::store::{FORMAT, check_numbers};
 use crate::error::{Error, Result};
 use crate::files;
 
@@ -145,7 +145,7 @@ fn check(name: &str, tensor: &Tensor, store: Store) -> Result<(), String> {
     if shape.iter().try_fold(1_usize, |product, &size| product.checked_mul(size)) != Some(got) {
         return Err(format!("tensor `{name}` is {shape:?}, but holds {got} numbers"));
     }
-    check_finite(&tensor.data, name)?;
+    check_numbers(&tensor.data, name)?;
     let fits = |number: &f32| match store.dtype(tensor).0 {
         Dtype::F16 => f16::from_f32(*number).is_finite(),
         Dtype::BF16 => bf16::from_f32(*number).is_finite(),

@@ -105,9 +105,10 @@ impl Weights {
             && format.starts_with("rtformer-")
             && format != FORMAT
         {
-            return Err(
-                self.broken(format!("is of format `{format}`, this program reads `{FORMAT}`; use a newer rtformer"))
-            );
+            return Err(self.broken(format!(
+                "is of format `{}`, this program reads `{FORMAT}`; use a newer rtformer",
+                format.escape_debug()
+            )));
         }
         let names: Vec<String> = self.json("classes")?;
         let colors: Vec<[u8; 3]> = self.json("palette")?;
@@ -197,12 +198,13 @@ impl Weights {
             Dtype::BF16 => numbers(bytes, |b| bf16::from_le_bytes(b).to_f32()),
             Dtype::F64 => numbers(bytes, |b| f64::from_le_bytes(b) as f32),
             other => {
-                return Err(
-                    self.broken(format!("tensor `{name}` is stored as {other}, a weight is F32, F16, BF16 or F64"))
-                );
+                return Err(self.broken(format!(
+                    "tensor `{}` is stored as {other}, a weight is F32, F16, BF16 or F64",
+                    name.escape_debug()
+                )));
             }
         };
-        check_finite(&numbers, name).map_err(|reason| self.broken(reason))?;
+        check_numbers(&numbers, name).map_err(|reason| self.broken(reason))?;
         Ok(Some(numbers))
     }
 
@@ -216,12 +218,15 @@ pub(super) fn numbers<const N: usize>(bytes: &[u8], number: impl Fn([u8; N]) -> 
     bytes.as_chunks::<N>().0.iter().map(|chunk| number(*chunk)).collect()
 }
 
-/// Refuses NaN and infinity: one of them spoils every pixel, long after anybody remembers where it came from.
-pub(super) fn check_finite(numbers: &[f32], name: &str) -> Result<(), String> {
-    match numbers.iter().position(|number| !number.is_finite()) {
+/// Refuses NaN, infinity, and a variance below zero, whose root is NaN: one of them spoils every pixel, long after anybody
+/// remembers where it came from.
+pub(super) fn check_numbers(numbers: &[f32], name: &str) -> Result<(), String> {
+    let least = if name.ends_with("._variance") { 0.0 } else { f32::MIN };
+    match numbers.iter().position(|number| !(least..=f32::MAX).contains(number)) {
         None => Ok(()),
         Some(index) => Err(format!(
-            "tensor `{name}` holds {} at index {index}; the file is damaged, or its training diverged",
+            "tensor `{}` holds {} at index {index}; the file is damaged, or its training diverged",
+            name.escape_debug(),
             numbers[index]
         )),
     }
@@ -258,7 +263,7 @@ fn explain(error: &SafeTensorError, bytes: &[u8]) -> String {
         SafeTensorError::InvalidHeader(e) => format!("its header is not UTF-8 ({e})"),
         SafeTensorError::InvalidHeaderDeserialization(e) => format!("its header is no safetensors header ({e})"),
         SafeTensorError::InvalidOffset(name) => {
-            format!("its header lies: the bytes of `{name}` overlap others, or leave a gap")
+            format!("its header lies: the bytes of `{}` overlap others, or leave a gap", name.escape_debug())
         }
         SafeTensorError::TensorInvalidInfo => "its header lies: a tensor's shape and type do not fit its bytes".into(),
         SafeTensorError::ValidationOverflow => "its header lies: a tensor's shape overflows".into(),

@@ -45,12 +45,20 @@ pub(super) fn read(path: &Path, bytes: &[u8]) -> Result<BTreeMap<String, Tensor>
     let file = PthTensors::new(path, key).map_err(damaged)?;
     let mut tensors = BTreeMap::new();
     for name in file.tensor_infos().keys().filter(|name| !name.ends_with(COUNTER)) {
-        let Some(tensor) = file.get(name).map_err(|e| format!("`{name}` cannot be read: {e}"))? else { continue };
+        let Some(tensor) = file.get(name).map_err(|e| unreadable(name, &e))? else { continue };
         let shape = tensor.dims().to_vec();
         let data = tensor.to_dtype(DType::F32).and_then(|tensor| tensor.flatten_all()?.to_vec1()).map_err(damaged)?;
         tensors.insert(paddle_name(name), Tensor { shape, data });
     }
     Ok(tensors)
+}
+
+fn unreadable(name: &str, error: &candle_core::Error) -> String {
+    let (name, error) = (name.escape_debug(), error.to_string());
+    if error.contains("non-contiguous") {
+        return format!("`{name}` is stored in another order (channels last?); save it with `.contiguous()`");
+    }
+    format!("`{name}` cannot be read: {error}; the file is truncated or damaged, copy it again")
 }
 
 /// The two names that differ.
@@ -136,3 +144,6 @@ fn tensor_bytes(pickle: &Pickle<'_>, tensor: Object<'_, '_>, file: usize) -> Opt
     let count = sizes.iter().try_fold(1_usize, |product, size| product.checked_mul(*size))?;
     count.checked_mul(bytes).filter(|bytes| *bytes <= file)
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,1 +1,349 @@
+//! Files of every kind, written here: what each becomes, and what is said of those that are none.
 
+use std::io::Write;
+
+use image::{GrayAlphaImage, GrayImage, ImageEncoder, RgbaImage};
+
+use super::*;
+
+mod damage;
+mod orientation;
+
+const SIZE: (u32, u32) = (5, 3);
+
+/// Red, green, blue and alpha of the picture that the files hold; no two pixels and no two channels alike.
+fn pixel(x: u32, y: u32) -> [u8; 4] {
+    let step = (y * SIZE.0 + x) as u8;
+    [17 * step, 255 - 16 * step, 7 + 9 * step, 40 + 5 * step]
+}
+
+fn rgba() -> RgbaImage {
+    RgbaImage::from_fn(SIZE.0, SIZE.1, |x, y| image::Rgba(pixel(x, y)))
+}
+
+fn rgb() -> RgbImage {
+    RgbImage::from_fn(SIZE.0, SIZE.1, |x, y| image::Rgb(*pixel(x, y).first_chunk().unwrap()))
+}
+
+/// Red alone.
+fn grey() -> GrayImage {
+    GrayImage::from_fn(SIZE.0, SIZE.1, |x, y| image::Luma([pixel(x, y)[0]]))
+}
+
+fn grey_alpha() -> GrayAlphaImage {
+    GrayAlphaImage::from_fn(SIZE.0, SIZE.1, |x, y| image::LumaA([pixel(x, y)[0], pixel(x, y)[3]]))
+}
+
+/// 16 bits whose high byte is the 8-bit sample, and whose low byte would round it up.
+fn deep(samples: &[u8]) -> Vec<u16> {
+    samples.iter().map(|&high| u16::from_be_bytes([high, 0xcd])).collect()
+}
+
+fn deep_picture(image: &DynamicImage) -> DynamicImage {
+    let (w, h) = (image.width(), image.height());
+    let data = deep(image.as_bytes());
+    match image {
+        DynamicImage::ImageLuma8(_) => image::ImageBuffer::from_raw(w, h, data).map(DynamicImage::ImageLuma16),
+        DynamicImage::ImageLumaA8(_) => image::ImageBuffer::from_raw(w, h, data).map(DynamicImage::ImageLumaA16),
+        DynamicImage::ImageRgb8(_) => image::ImageBuffer::from_raw(w, h, data).map(DynamicImage::ImageRgb16),
+        _ => image::ImageBuffer::from_raw(w, h, data).map(DynamicImage::ImageRgba16),
+    }
+    .unwrap()
+}
+
+fn encoded(image: impl Into<DynamicImage>, format: ImageFormat) -> Vec<u8> {
+    let mut file = Cursor::new(Vec::new());
+    image.into().write_to(&mut file, format).unwrap();
+    file.into_inner()
+}
+
+/// A PNG by the `png` crate, for what `image` does not write.
+fn png(color: png::ColorType, depth: png::BitDepth, palette: &[u8], transparent: &[u8], data: &[u8]) -> Vec<u8> {
+    let mut file = Vec::new();
+    let mut encoder = png::Encoder::new(&mut file, SIZE.0, SIZE.1);
+    encoder.set_color(color);
+    encoder.set_depth(depth);
+    if !palette.is_empty() {
+        encoder.set_palette(palette.to_vec());
+    }
+    if !transparent.is_empty() {
+        encoder.set_trns(transparent.to_vec());
+    }
+    let mut writer = encoder.write_header().unwrap();
+    writer.write_image_data(data).unwrap();
+    writer.finish().unwrap();
+    file
+}
+
+/// The first frame is the picture, the second is black.
+fn gif() -> Vec<u8> {
+    let mut file = Vec::new();
+    let mut encoder = image::codecs::gif::GifEncoder::new(&mut file);
+    let opaque = DynamicImage::ImageRgb8(rgb()).into_rgba8();
+    let black = RgbaImage::from_pixel(SIZE.0, SIZE.1, image::Rgba([0, 0, 0, 255]));
+    encoder.encode_frames([opaque, black].map(image::Frame::new)).unwrap();
+    drop(encoder);
+    file
+}
+
+fn header_and(header: &str, samples: &[u8]) -> Vec<u8> {
+    [header.as_bytes(), samples].concat()
+}
+
+fn plain(header: &str, samples: &[u8]) -> Vec<u8> {
+    samples.iter().fold(header.to_owned(), |text, sample| format!("{text}{sample} ")).into_bytes()
+}
+
+/// Every format and kind of pixel whose samples survive: why it is here, the file, what it becomes.
+fn exact() -> Vec<(&'static str, Vec<u8>, RgbImage)> {
+    use ImageFormat::{Bmp, Png, Tiff, WebP};
+    use png::{BitDepth as Bits, ColorType as Color};
+
+    let (rgb, grey) = (rgb(), grey());
+    let repeated = DynamicImage::ImageLuma8(grey.clone()).into_rgb8();
+    let deep = |image: DynamicImage| deep_picture(&image);
+    let big = |samples: &[u8]| self::deep(samples).iter().flat_map(|s| s.to_be_bytes()).collect::<Vec<_>>();
+    // Every pixel a colour of its own, and of two, four and sixteen colours, three rows of them.
+    let own: Vec<u8> = (0..15).collect();
+    let colors = |ids: [[usize; 5]; 3]| {
+        RgbImage::from_fn(SIZE.0, SIZE.1, |x, y| image::Rgb(rgb.as_chunks::<3>().0[ids[y as usize][x as usize]]))
+    };
+    let [two, four] = [[[0, 1, 1, 0, 1], [1, 1, 0, 0, 0], [0, 0, 0, 0, 1]], [[0, 1, 2, 3, 3], [3, 2, 1, 0, 0], [2; 5]]];
+    let levels = |scale: usize, ids: [[usize; 5]; 3]| {
+        RgbImage::from_fn(SIZE.0, SIZE.1, |x, y| image::Rgb([(ids[y as usize][x as usize] * scale) as u8; 3]))
+    };
+    let packed2 = [0b0110_1000, 0b1100_0000, 0b0000_1000];
+    let packed4 = [0b0001_1011, 0b1100_0000, 0b1110_0100, 0, 0b1010_1010, 0b1000_0000];
+    let nibbles = [0x01, 0x23, 0x40, 0x56, 0x78, 0x90, 0xab, 0xcd, 0xe0];
+    let (la, rgba) = (grey_alpha(), rgba());
+    let pam = |depth: usize, tuple: &str, max: u32| {
+        format!("P7\nWIDTH 5\nHEIGHT 3\nDEPTH {depth}\nMAXVAL {max}\nTUPLTYPE {tuple}\nENDHDR\n")
+    };
+    vec![
+        ("PNG of RGB", encoded(rgb.clone(), Png), rgb.clone()),
+        ("PNG of RGBA, alpha dropped", encoded(rgba.clone(), Png), rgb.clone()),
+        ("PNG of grey, repeated", encoded(grey.clone(), Png), repeated.clone()),
+        ("PNG of grey and alpha", encoded(la.clone(), Png), repeated.clone()),
+        ("PNG of 16-bit RGB keeps the high byte", encoded(deep(rgb.clone().into()), Png), rgb.clone()),
+        ("PNG of 16-bit RGBA", encoded(deep(rgba.clone().into()), Png), rgb.clone()),
+        ("PNG of 16-bit grey", encoded(deep(grey.clone().into()), Png), repeated.clone()),
+        ("PNG of 16-bit grey and alpha", encoded(deep(la.clone().into()), Png), repeated.clone()),
+        ("PNG of a palette", png(Color::Indexed, Bits::Eight, &rgb, &[], &own), rgb.clone()),
+        ("PNG of a transparent palette", png(Color::Indexed, Bits::Eight, &rgb, &[0, 9, 200], &own), rgb.clone()),
+        ("PNG of 16 colours", png(Color::Indexed, Bits::Four, &rgb, &[], &nibbles), rgb.clone()),
+        ("PNG of 4 colours", png(Color::Indexed, Bits::Two, &rgb.as_raw()[..12], &[], &packed4), colors(four)),
+        ("PNG of 2 colours", png(Color::Indexed, Bits::One, &rgb.as_raw()[..6], &[], &packed2), colors(two)),
+        ("PNG of black and white", png(Color::Grayscale, Bits::One, &[], &[], &packed2), levels(255, two)),
+        ("PNG of 4 greys", png(Color::Grayscale, Bits::Two, &[], &[], &packed4), levels(85, four)),
+        ("PNG of 16 greys", png(Color::Grayscale, Bits::Four, &[], &[], &nibbles), {
+            levels(17, [[0, 1, 2, 3, 4], [5, 6, 7, 8, 9], [10, 11, 12, 13, 14]])
+        }),
+        (
+            "PNG with a colour that is clear",
+            png(Color::Rgb, Bits::Eight, &[], &[0, 0, 0, 255, 0, 7], &rgb),
+            rgb.clone(),
+        ),
+        ("WebP of RGB", encoded(rgb.clone(), WebP), rgb.clone()),
+        ("WebP of RGBA", encoded(rgba.clone(), WebP), rgb.clone()),
+        ("WebP of grey", webp(&grey, image::ExtendedColorType::L8), repeated.clone()),
+        ("WebP of grey and alpha", webp(&la, image::ExtendedColorType::La8), repeated.clone()),
+        ("WebP that is animated: its first frame", animated_webp(), rgb.clone()),
+        ("BMP of RGB, its rows padded", encoded(rgb.clone(), Bmp), rgb.clone()),
+        ("BMP of RGBA", encoded(rgba.clone(), Bmp), rgb.clone()),
+        ("BMP of grey, a palette", encoded(grey.clone(), Bmp), repeated.clone()),
+        ("TIFF of RGB", encoded(rgb.clone(), Tiff), rgb.clone()),
+        ("TIFF of RGBA", encoded(rgba.clone(), Tiff), rgb.clone()),
+        ("TIFF of grey", encoded(grey.clone(), Tiff), repeated.clone()),
+        ("TIFF of 16-bit grey", encoded(deep(grey.clone().into()), Tiff), repeated.clone()),
+        ("TIFF of 16-bit RGB", encoded(deep(rgb.clone().into()), Tiff), rgb.clone()),
+        ("TIFF of 16-bit RGBA", encoded(deep(rgba.clone().into()), Tiff), rgb.clone()),
+        ("GIF, its first frame", gif(), rgb.clone()),
+        ("PPM", header_and("P6\n5 3\n255\n", &rgb), rgb.clone()),
+        ("PPM with a comment", header_and("P6\n# a camera\n5 3 255\n", &rgb), rgb.clone()),
+        ("PPM of 16 bits", header_and("P6 5 3 65535\n", &big(&rgb)), rgb.clone()),
+        ("PPM in digits", plain("P3 5 3 255\n", &rgb), rgb.clone()),
+        ("PGM", header_and("P5 5 3 255\n", &grey), repeated.clone()),
+        ("PGM of 16 bits", header_and("P5 5 3 65535\n", &big(&grey)), repeated.clone()),
+        ("PGM in digits", plain("P2 5 3 255\n", &grey), repeated.clone()),
+        ("PGM of 4 greys, scaled", header_and("P5 5 3 3\n", four.as_flattened().map_u8().as_slice()), levels(85, four)),
+        // In a bitmap 1 is black.
+        ("PBM", header_and("P4 5 3\n", &packed2.map(|row: u8| !row)), levels(255, two)),
+        ("PBM in digits", plain("P1 5 3\n", &two.as_flattened().map_u8().map(|bit| 1 - bit)), levels(255, two)),
+        ("PAM of RGB", header_and(&pam(3, "RGB", 255), &rgb), rgb.clone()),
+        ("PAM of RGBA", header_and(&pam(4, "RGB_ALPHA", 255), &rgba), rgb.clone()),
+        ("PAM of grey", header_and(&pam(1, "GRAYSCALE", 255), &grey), repeated.clone()),
+        ("PAM of grey and alpha", header_and(&pam(2, "GRAYSCALE_ALPHA", 255), &la), repeated.clone()),
+        ("PAM of 16-bit RGBA", header_and(&pam(4, "RGB_ALPHA", 65535), &big(&rgba)), rgb.clone()),
+    ]
+}
+
+/// Ids as bytes.
+trait MapU8 {
+    fn map_u8(&self) -> [u8; 15];
+}
+
+impl MapU8 for [usize] {
+    fn map_u8(&self) -> [u8; 15] {
+        std::array::from_fn(|i| self[i] as u8)
+    }
+}
+
+fn webp(samples: &[u8], color: image::ExtendedColorType) -> Vec<u8> {
+    let mut file = Vec::new();
+    image::codecs::webp::WebPEncoder::new_lossless(&mut file).write_image(samples, SIZE.0, SIZE.1, color).unwrap();
+    file
+}
+
+/// A RIFF chunk.
+fn riff(tag: &[u8; 4], data: &[u8]) -> Vec<u8> {
+    let padding = if data.len().is_multiple_of(2) { &[][..] } else { &[0] };
+    [tag, &(data.len() as u32).to_le_bytes()[..], data, padding].concat()
+}
+
+/// Two frames by hand: the picture, then black.
+fn animated_webp() -> Vec<u8> {
+    let frame = |image: RgbImage| {
+        let still = encoded(image, ImageFormat::WebP);
+        // Position (0, 0), size less one, 100 ms, no blending; then the still's own chunk.
+        let head = [0, 0, 0, 0, 0, 0, SIZE.0 as u8 - 1, 0, 0, SIZE.1 as u8 - 1, 0, 0, 100, 0, 0, 2];
+        riff(b"ANMF", &[&head[..], &still[12..]].concat())
+    };
+    let extended = riff(b"VP8X", &[2, 0, 0, 0, SIZE.0 as u8 - 1, 0, 0, SIZE.1 as u8 - 1, 0, 0]);
+    let frames = [frame(rgb()), frame(RgbImage::new(SIZE.0, SIZE.1))].concat();
+    riff(b"RIFF", &[&b"WEBP"[..], &extended, &riff(b"ANIM", &[0; 6]), &frames].concat())
+}
+
+fn decode_all(bytes: &[u8]) -> Result<Image> {
+    Image::decode(bytes, "a file", &Limits::default())
+}
+
+#[test]
+fn every_kind_of_file_becomes_its_pixels() {
+    for (why, file, want) in exact() {
+        let got = decode_all(&file).unwrap_or_else(|e| panic!("{why}: {e}"));
+        assert_eq!(got.rgb(), &want, "{why}");
+        assert_eq!((got.width(), got.height(), got.name()), (SIZE.0, SIZE.1, Path::new("a file")), "{why}");
+    }
+}
+
+#[test]
+fn a_jpeg_becomes_its_pixels_but_for_rounding() {
+    let flat = |color: [u8; 3]| RgbImage::from_pixel(21, 10, image::Rgb(color));
+    let cases = [
+        ("RGB", encoded(flat([200, 60, 90]), ImageFormat::Jpeg), [200, 60, 90]),
+        ("black", encoded(flat([0; 3]), ImageFormat::Jpeg), [0; 3]),
+        ("white", encoded(flat([255; 3]), ImageFormat::Jpeg), [255; 3]),
+        ("grey", encoded(DynamicImage::ImageRgb8(flat([77; 3])).into_luma8(), ImageFormat::Jpeg), [77; 3]),
+    ];
+    for (why, file, want) in cases {
+        let image = decode_all(&file).unwrap();
+        assert_eq!((image.width(), image.height()), (21, 10), "{why}");
+        for pixel in image.rgb().pixels() {
+            assert!(pixel.0.iter().zip(want).all(|(&got, want)| got.abs_diff(want) <= 2), "{why}: {pixel:?}");
+        }
+    }
+}
+
+#[test]
+fn the_content_decides_and_not_the_name() {
+    let folder = tempfile::tempdir().unwrap();
+    for name in ["photo.jpg", "photo.tiff", "photo.txt", "photo", "photo.safetensors", ".png"] {
+        let path = folder.path().join(name);
+        std::fs::write(&path, encoded(rgb(), ImageFormat::Png)).unwrap();
+        let image = Image::open(&path).unwrap();
+        assert_eq!((image.rgb(), image.name()), (&rgb(), path.as_path()), "{name}");
+        assert!(image.decode_ms() > 0.0);
+        assert_eq!(image.into_rgb(), rgb());
+    }
+}
+
+#[test]
+fn what_is_no_image_is_named() {
+    let zip = b"PK\x03\x04\x14\0\0\0\0\0\0\0!\0";
+    let cases: [(&str, &[u8], &str); 26] = [
+        ("nothing", b"", "is empty"),
+        ("a byte", b"\xff", "is no image that can be read here (JPEG, PNG"),
+        ("zeros", &[0; 64], "is no image"),
+        ("text", b"Dear all,\nplease find the photos attached.\n", "is no image"),
+        ("an archive", zip, "looks like a ZIP archive, which is not supported; convert it to JPEG or PNG"),
+        ("a phone's photo", b"\0\0\0\x24ftypheic\0\0\0\0mif1heic", "looks like a HEIC image"),
+        ("the same by another brand", b"\0\0\0\x18ftypmif1\0\0\0\0mif1heic", "looks like a HEIC image"),
+        ("AVIF", b"\0\0\0\x20ftypavif\0\0\0\0avifmif1", "looks like an AVIF image"),
+        ("AVIF in motion", b"\0\0\0\x20ftypavis\0\0\0\0avis", "looks like an AVIF image"),
+        ("a Canon", b"\0\0\0\x18ftypcrx \0\0\0\x01", "a camera's raw file"),
+        ("a film", b"\0\0\0\x20ftypisom\0\0\x02\0", "looks like a video"),
+        ("a film of Matroska", b"\x1aE\xdf\xa3\x01\0\0", "looks like a video"),
+        ("JPEG XL", b"\xff\x0a\x00\x01", "a JPEG XL image"),
+        ("JPEG XL in a box", b"\0\0\0\x0cJXL \r\n\x87\n", "a JPEG XL image"),
+        ("JPEG 2000", b"\0\0\0\x0cjP  \r\n\x87\n", "a JPEG 2000 image"),
+        ("BigTIFF", b"II+\0\x08\0\0\0", "a BigTIFF image"),
+        ("an icon", b"\0\0\x01\0\x01\0\x10\x10", "a Windows icon"),
+        ("Photoshop", b"8BPS\0\x01", "a Photoshop document"),
+        ("OpenEXR", b"\x76\x2f\x31\x01\x02\0\0\0", "an OpenEXR image"),
+        ("Radiance", b"#?RADIANCE\n", "a Radiance HDR image"),
+        ("QOI", b"qoif\0\0\0\x01", "a QOI image"),
+        ("a texture", b"DDS \x7c\0\0\0", "a DirectDraw texture"),
+        ("a document", b"%PDF-1.7", "a PDF document"),
+        ("a drawing", b"<svg xmlns=", "an SVG drawing"),
+        ("a download's error", b"<!DOCTYPE html><title>404</title>", "a web page"),
+        ("a half brand", b"\0\0\0\x18ftyp", "is no image"),
+    ];
+    for (why, file, want) in cases {
+        let text = Image::decode(file, "some/photo.jpg", &Limits::default()).unwrap_err().to_string();
+        assert!(text.starts_with("some/photo.jpg: ") && text.contains(want), "{why}: {text}");
+    }
+}
+
+#[test]
+fn what_cannot_be_opened_says_why() {
+    let folder = tempfile::tempdir().unwrap();
+    let none = folder.path().join("none.jpg");
+    assert!(matches!(Image::open(&none), Err(Error::Read { path, .. }) if path == none));
+    assert!(matches!(Image::open(folder.path()), Err(Error::Read { path, .. }) if path == folder.path()));
+    // A file longer than its decoding may be is not even read.
+    let long = folder.path().join("long.ppm");
+    std::fs::File::create(&long).unwrap().write_all(&header_and("P6 5 3 255\n", &rgb())).unwrap();
+    let limits = Limits { max_alloc: 55, ..Limits::default() };
+    let text = Image::open_with(&long, &limits).unwrap_err().to_string();
+    assert!(text.contains("long.ppm: is longer than 55 bytes"), "{text}");
+}
+
+#[test]
+fn floats_are_refused_because_nobody_knows_their_range() {
+    let file = encoded(DynamicImage::ImageRgb32F(image::Rgb32FImage::new(2, 2)), ImageFormat::Tiff);
+    assert!(decode_all(&file).unwrap_err().to_string().contains("floating-point samples"));
+    // In memory, where `image` defines it, the range is 0 to 1.
+    let floats = image::Rgb32FImage::from_pixel(1, 1, image::Rgb([0.0, 0.5, 2.0]));
+    assert_eq!(to_rgb(&DynamicImage::ImageRgb32F(floats)).as_raw(), &[0, 128, 255]);
+    let floats = image::Rgba32FImage::from_pixel(1, 1, image::Rgba([-1.0, f32::NAN, 1.0, 0.5]));
+    assert_eq!(to_rgb(&DynamicImage::ImageRgba32F(floats)).as_raw(), &[0, 0, 255]);
+}
+
+#[test]
+fn limits_are_kept_to_the_last_pixel_and_byte() {
+    let ppm = header_and("P6 5 3 255\n", &rgb());
+    let all = Limits::default();
+    let cases = [
+        ("the side that it has", ppm.clone(), Limits { max_side: 5, ..all }, None),
+        (
+            "one less",
+            ppm.clone(),
+            Limits { max_side: 4, ..all },
+            Some("5x3 is too large, sides of up to 4 are allowed"),
+        ),
+        ("the pixels that it has", ppm.clone(), Limits { max_pixels: 15, ..all }, None),
+        ("one less", ppm.clone(), Limits { max_pixels: 14, ..all }, Some("5x3 is too large, 14 pixels are allowed")),
+        ("the bytes that it has", ppm.clone(), Limits { max_alloc: 45, ..all }, None),
+        ("one less", ppm, Limits { max_alloc: 44, ..all }, Some("5x3 needs")),
+        ("grey and its RGB", header_and("P5 5 3 255\n", &grey()), Limits { max_alloc: 60, ..all }, None),
+        ("one less", header_and("P5 5 3 255\n", &grey()), Limits { max_alloc: 59, ..all }, Some("5x3 needs")),
+        ("no pixels", b"P6 0 3 255\n".to_vec(), all, Some("0x3 has no pixels")),
+    ];
+    for (why, file, limits, want) in cases {
+        match (Image::decode(&file, "a file", &limits), want) {
+            (Ok(_), None) => {}
+            (Err(error), Some(want)) => assert!(error.to_string().contains(want), "{why}: {error}"),
+            (got, want) => panic!("{why}: {got:?}, wanted {want:?}"),
+        }
+    }
+}

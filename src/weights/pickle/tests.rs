@@ -6,7 +6,7 @@ use crate::weights::paddle;
 
 /// A pickle under the pen.
 #[derive(Clone, Default)]
-pub(in crate::weights) struct Pen(Vec<u8>);
+pub(in crate::weights) struct Pen(pub(in crate::weights) Vec<u8>);
 
 impl Pen {
     pub(in crate::weights) fn new() -> Self {

@@ -1,0 +1,480 @@
+//! Weights that cannot be: every one is refused in words that name the file and the fault.
+
+use std::path::{Path, PathBuf};
+
+use rtformer::weights::{Checkpoint, Dataset, Store, Weights, save};
+use rtformer::{Config, Device, Error, Segmenter};
+use serde_json::{Map, Value, json};
+
+fn golden(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/golden").join(name)
+}
+
+/// A safetensors file taken apart.
+#[derive(Clone)]
+struct Draft {
+    metadata: Map<String, Value>,
+    /// Name, type, shape, bytes.
+    tensors: Vec<(String, String, Value, Vec<u8>)>,
+}
+
+impl Draft {
+    /// The smallest network of the goldens: base 2, layers of 1, 3 and 2 blocks, 2 heads, 3 classes.
+    fn uneven() -> Self {
+        let bytes = std::fs::read(golden("uneven.safetensors")).unwrap();
+        let start = 8 + u64::from_le_bytes(*bytes.first_chunk().unwrap()) as usize;
+        let mut header: Map<String, Value> = serde_json::from_slice(&bytes[8..start]).unwrap();
+        let metadata = header.remove("__metadata__").unwrap().as_object().unwrap().clone();
+        let tensors = header.into_iter().map(|(name, info)| {
+            let offset = |i: usize| start + info["data_offsets"][i].as_u64().unwrap() as usize;
+            let dtype = info["dtype"].as_str().unwrap().to_owned();
+            (name, dtype, info["shape"].clone(), bytes[offset(0)..offset(1)].to_vec())
+        });
+        Self { metadata, tensors: tensors.collect() }
+    }
+
+    fn tensor(&mut self, name: &str) -> &mut (String, String, Value, Vec<u8>) {
+        self.tensors.iter_mut().find(|tensor| tensor.0 == name).unwrap()
+    }
+
+    /// The first number of a tensor.
+    fn first_number(&mut self, name: &str, number: f32) {
+        self.tensor(name).3[..4].copy_from_slice(&number.to_le_bytes());
+    }
+
+    fn say(&mut self, key: &str, value: &str) {
+        self.metadata.insert(key.into(), value.into());
+    }
+
+    /// Changes one entry of the model's configuration.
+    fn config(&mut self, key: &str, value: Value) {
+        let mut config: Value = serde_json::from_str(self.metadata["config"].as_str().unwrap()).unwrap();
+        config[key] = value;
+        self.say("config", &config.to_string());
+    }
+
+    /// Header and data.
+    fn parts(&self) -> (Map<String, Value>, Vec<u8>) {
+        let mut header = Map::new();
+        header.insert("__metadata__".into(), self.metadata.clone().into());
+        let mut data = Vec::new();
+        for (name, dtype, shape, bytes) in &self.tensors {
+            let offsets = [data.len(), data.len() + bytes.len()];
+            header.insert(name.clone(), json!({"dtype": dtype, "shape": shape, "data_offsets": offsets}));
+            data.extend(bytes);
+        }
+        (header, data)
+    }
+
+    fn file(&self) -> Vec<u8> {
+        let (header, data) = self.parts();
+        assemble(&Value::from(header).to_string(), &data)
+    }
+
+    /// With the header changed, and the data left as they are.
+    fn lying(&self, lie: impl FnOnce(&mut Map<String, Value>)) -> Vec<u8> {
+        let (mut header, data) = self.parts();
+        lie(&mut header);
+        assemble(&Value::from(header).to_string(), &data)
+    }
+}
+
+fn assemble(header: &str, data: &[u8]) -> Vec<u8> {
+    [&(header.len() as u64).to_le_bytes(), header.as_bytes(), data].concat()
+}
+
+fn text(result: Result<Segmenter, Error>, why: &str) -> String {
+    match result {
+        Err(error) => error.to_string(),
+        Ok(segmenter) => panic!("{why}: opened as {segmenter}"),
+    }
+}
+
+#[test]
+fn a_file_that_is_taken_apart_and_put_together_opens() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("bad.safetensors");
+    std::fs::write(&path, Draft::uneven().file()).unwrap();
+    assert_eq!(Segmenter::open(&path, Device::Cpu).unwrap().config().base_channels, 2);
+}
+
+#[test]
+fn what_the_tensors_lack_is_said() {
+    type Edit = fn(&mut Draft);
+    let cases: [(&str, Edit, &str); 19] = [
+        ("a tensor gone", |d| d.tensors.retain(|t| t.0 != "conv1.0.weight"), "tensor `conv1.0.weight` is missing"),
+        ("no tensors", |d| d.tensors.clear(), "is missing, RTFormer (base channels 2) needs it as [2, 3, 3, 3]"),
+        (
+            "one too many",
+            |d| d.tensors.push(("zebra".into(), "F32".into(), json!([1]), vec![0; 4])),
+            "1 tensors have no place",
+        ),
+        (
+            "a name that a terminal obeys",
+            |d| {
+                d.tensors.push(("\u{1b}[2Jgone".into(), "F32".into(), json!([1]), vec![0; 4]));
+            },
+            "`\\u{1b}[2Jgone` first",
+        ),
+        (
+            "another shape of as many numbers",
+            |d| d.tensor("conv1.0.weight").2 = json!([3, 2, 3, 3]),
+            "`conv1.0.weight` is [3, 2, 3, 3]",
+        ),
+        (
+            "a vector for a kernel",
+            |d| d.tensor("conv1.0.weight").2 = json!([54]),
+            "needs [2, 3, 3, 3]; is this another model's file?",
+        ),
+        ("whole numbers", |d| d.tensor("conv1.0.bias").1 = "I32".into(), "`conv1.0.bias` is stored as I32"),
+        ("NaN", |d| d.first_number("conv1.0.weight", f32::NAN), "`conv1.0.weight` holds NaN at index 0"),
+        ("infinity", |d| d.first_number("conv1.0.bias", f32::INFINITY), "`conv1.0.bias` holds inf"),
+        ("minus infinity", |d| d.first_number("spp.scale0.2.weight", f32::NEG_INFINITY), "holds -inf"),
+        ("a variance below zero", |d| d.first_number("conv1.1._variance", -0.5), "`conv1.1._variance` holds -0.5"),
+        (
+            "numbers past f32",
+            |d| {
+                let tensor = d.tensor("conv1.0.bias");
+                (tensor.1, tensor.3) = ("F64".into(), [1e300_f64, 0.0].iter().flat_map(|n| n.to_le_bytes()).collect());
+            },
+            "`conv1.0.bias` holds inf",
+        ),
+        (
+            "numbers that are past f32 when folded",
+            |d| {
+                d.first_number("conv1.0.weight", 1e30);
+                d.first_number("conv1.1.weight", 1e30);
+            },
+            "`conv1.0` and its norm make numbers past f32's",
+        ),
+        ("another width", |d| d.config("base_channels", json!(4)), "needs [4, 3, 3, 3]"),
+        ("a block too many", |d| d.config("layer_nums", json!([2, 3, 2, 2])), "tensor `layer1.1."),
+        ("a block too few", |d| d.config("layer_nums", json!([1, 2, 2, 2])), "`layer2.2."),
+        ("an injection too many", |d| d.config("use_injection", json!([true, true])), "tensor `layer4."),
+        ("an injection too few", |d| d.config("use_injection", json!([false, false])), "`layer5."),
+        ("a narrower DAPPM", |d| d.config("spp_channels", json!(2)), "`spp."),
+    ];
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("bad.safetensors");
+    for (why, edit, want) in cases {
+        let mut draft = Draft::uneven();
+        edit(&mut draft);
+        std::fs::write(&path, draft.file()).unwrap();
+        Weights::open(&path).unwrap_or_else(|e| panic!("{why}: the header is in order: {e}"));
+        for device in [Device::Cpu, Device::Reference] {
+            let text = text(Segmenter::open(&path, device), why);
+            assert!(text.contains("bad.safetensors: ") && text.contains(want), "{why}: {text}");
+        }
+    }
+}
+
+#[test]
+fn the_auxiliary_head_may_be_anything_or_missing() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("good.safetensors");
+    let mut draft = Draft::uneven();
+    draft.first_number("seghead_extra.conv1.weight", f32::NAN);
+    std::fs::write(&path, draft.file()).unwrap();
+    Segmenter::open(&path, Device::Cpu).unwrap();
+    draft.tensors.retain(|tensor| !tensor.0.starts_with("seghead_extra."));
+    std::fs::write(&path, draft.file()).unwrap();
+    Segmenter::open(&path, Device::Cpu).unwrap();
+}
+
+#[test]
+fn what_the_metadata_lacks_is_said() {
+    type Edit = fn(&mut Draft);
+    let cases: [(&str, Edit, &str); 35] = [
+        ("none at all", |d| d.metadata.clear(), "no `config`"),
+        ("no configuration", |d| drop(d.metadata.remove("config")), "`rtformer convert`"),
+        ("no classes", |d| drop(d.metadata.remove("classes")), "has no `classes` in its metadata"),
+        ("no palette", |d| drop(d.metadata.remove("palette")), "has no `palette`"),
+        ("no mean", |d| drop(d.metadata.remove("mean")), "has no `mean`"),
+        ("no deviation", |d| drop(d.metadata.remove("std")), "has no `std`"),
+        ("a configuration of text", |d| d.say("config", "RTFormer-Slim"), "`RTFormer-Slim` is not one"),
+        ("an empty one", |d| d.say("config", ""), "is not one: EOF"),
+        ("half of one", |d| d.say("config", r#"{"base_channels": 2"#), "is not one: EOF"),
+        ("one that a terminal obeys", |d| d.say("config", "\u{1b}[2J"), "` [2J` is not one"),
+        ("a list", |d| d.say("config", "[1, 2]"), "is not one"),
+        ("an unknown entry", |d| d.config("depth", json!(3)), "unknown field `depth`"),
+        ("a width below zero", |d| d.config("base_channels", json!(-2)), "is not one"),
+        ("no width", |d| d.config("base_channels", json!(0)), "base_channels is 0, it must be 1 to 1024"),
+        ("a width past all", |d| d.config("base_channels", json!(u64::MAX)), "base_channels is 18446744073709551615"),
+        ("a fraction", |d| d.config("base_channels", json!(2.5)), "is not one"),
+        ("no heads", |d| d.config("num_heads", json!(0)), "num_heads is 0"),
+        ("heads that divide nothing", |d| d.config("num_heads", json!(3)), "num_heads is 3, it must divide"),
+        ("no cross size", |d| d.config("cross_size", json!(0)), "cross_size is 0"),
+        ("a cross size past all", |d| d.config("cross_size", json!(65)), "cross_size is 65"),
+        ("two layers", |d| d.config("layer_nums", json!([1, 3])), "layer_nums is [1, 3]"),
+        ("a layer of nothing", |d| d.config("layer_nums", json!([1, 0, 2, 2])), "layer_nums is [1, 0, 2, 2]"),
+        ("a layer without end", |d| d.config("layer_nums", json!([1, 3, 1_000_000, 2])), "layer_nums is"),
+        ("one injection", |d| d.config("use_injection", json!([true])), "is not one"),
+        (
+            "other classes than the names",
+            |d| d.config("num_classes", json!(4)),
+            "names 3 classes, its configuration has 4",
+        ),
+        ("classes of text", |d| d.say("classes", "road, car, tree"), "`classes` in its metadata cannot be understood"),
+        (
+            "a name too many",
+            |d| {
+                d.say("classes", r#"["a", "b", "c", "d"]"#);
+                d.say("palette", "[[0,0,0],[1,1,1],[2,2,2],[3,3,3]]");
+            },
+            "names 4 classes, its configuration has 3",
+        ),
+        ("a name twice", |d| d.say("classes", r#"["a", "b", "a"]"#), "class 2 is the second one named `a`"),
+        ("a class without name", |d| d.say("classes", r#"["a", "", "c"]"#), "class 1 has no name"),
+        ("a palette too short", |d| d.say("palette", "[[0,0,0],[1,1,1]]"), "3 classes, 2 colours in `palette`"),
+        ("a colour past 255", |d| d.say("palette", "[[0,0,0],[1,1,256],[2,2,2]]"), "`palette` in its metadata cannot"),
+        ("labels too few", |d| d.say("label_ids", "[7, 8]"), "and 2 `label_ids`"),
+        ("a mean of two", |d| d.say("mean", "[0.5, 0.5]"), "`mean` in its metadata cannot be understood"),
+        ("a deviation of zero", |d| d.say("std", "[0.2, 0.0, 0.2]"), "std[1] is 0, it must be above zero"),
+        (
+            "a newer format",
+            |d| d.say("format", "rtformer-2"),
+            "is of format `rtformer-2`, this program reads `rtformer-1`",
+        ),
+    ];
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("bad.safetensors");
+    for (why, edit, want) in cases {
+        let mut draft = Draft::uneven();
+        edit(&mut draft);
+        std::fs::write(&path, draft.file()).unwrap();
+        let text = text(Segmenter::open(&path, Device::Cpu), why);
+        assert!(text.contains("bad.safetensors: ") && text.contains(want), "{why}: {text}");
+    }
+    // An error is a line, however long the file's own words are.
+    let mut draft = Draft::uneven();
+    draft.say("config", &"x".repeat(1 << 20));
+    std::fs::write(&path, draft.file()).unwrap();
+    assert!(text(Segmenter::open(&path, Device::Cpu), "a long configuration").len() < 1000);
+}
+
+#[test]
+fn a_header_that_lies_is_found_out() {
+    let draft = Draft::uneven();
+    let whole = draft.file();
+    let with_length = |length: u64| [&length.to_le_bytes()[..], &whole[8..]].concat();
+    let header = |text: &str| assemble(text, &[0; 8]);
+    let offsets = |name: &'static str, from: i64, to: i64| {
+        draft.lying(|header| {
+            for (i, by) in [from, to].into_iter().enumerate() {
+                let offset = &mut header[name]["data_offsets"][i];
+                *offset = (offset.as_i64().unwrap() + by).into();
+            }
+        })
+    };
+    let cases: Vec<(&str, Vec<u8>, &str)> = vec![
+        ("a header past all memory", with_length(u64::MAX), "its header claims 18446744073709551615 bytes"),
+        ("a header of a terabyte", with_length(1 << 40), "its header claims 1099511627776 bytes, the whole file has"),
+        ("a header longer than the file", with_length(whole.len() as u64), "its header claims"),
+        ("a header that ends early", with_length(100), "its header is no safetensors header"),
+        ("no header", with_length(0), "header"),
+        ("no UTF-8", assemble_bytes(b"{\"\xff\xfe\": 1}", &[]), "its header is not UTF-8"),
+        ("no JSON", header("{tensors}"), "its header is no safetensors header"),
+        ("a list in it", header(r#"{"w": [1, 2]}"#), "its header is no safetensors header"),
+        (
+            "a type that does not exist",
+            header(r#"{"w": {"dtype": "F31", "shape": [2], "data_offsets": [0, 8]}}"#),
+            "F31",
+        ),
+        (
+            "a size below zero",
+            header(r#"{"w": {"dtype": "F32", "shape": [-2], "data_offsets": [0, 8]}}"#),
+            "no safetensors",
+        ),
+        ("metadata that are numbers", header(r#"{"__metadata__": {"config": 5}}"#), "no safetensors header"),
+        ("overlapping tensors", offsets("conv1.0.weight", -4, -4), "its header lies: the bytes of"),
+        ("a gap", offsets("conv1.0.weight", 4, 4), "its header lies: the bytes of"),
+        (
+            "past the end",
+            header(r#"{"w": {"dtype": "F32", "shape": [4], "data_offsets": [0, 16]}}"#),
+            "do not end where the file ends",
+        ),
+        ("backwards", header(r#"{"w": {"dtype": "F32", "shape": [2], "data_offsets": [8, 0]}}"#), "its header lies"),
+        (
+            "a type too narrow",
+            header(r#"{"w": {"dtype": "F16", "shape": [2], "data_offsets": [0, 8]}}"#),
+            "shape and type do not fit",
+        ),
+        (
+            "a type too wide",
+            header(r#"{"w": {"dtype": "F64", "shape": [2], "data_offsets": [0, 8]}}"#),
+            "shape and type do not fit",
+        ),
+        (
+            "a shape that overflows",
+            header(r#"{"w": {"dtype": "F32", "shape": [4294967296, 4294967296, 2], "data_offsets": [0, 8]}}"#),
+            "a tensor's shape overflows",
+        ),
+        (
+            "offsets that overflow",
+            header(
+                r#"{"w": {"dtype": "F32", "shape": [2], "data_offsets": [18446744073709551608, 18446744073709551615]}}"#,
+            ),
+            "its header lies",
+        ),
+        ("a byte too many", [&whole[..], b"\0"].concat(), "do not end where the file ends"),
+        ("a byte too few", whole[..whole.len() - 1].to_vec(), "truncated or damaged"),
+    ];
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("bad.safetensors");
+    for (why, bytes, want) in cases {
+        std::fs::write(&path, bytes).unwrap();
+        let text = match Weights::open(&path) {
+            Err(error) => error.to_string(),
+            Ok(weights) => panic!("{why}: opened as {weights:?}"),
+        };
+        assert!(text.contains("bad.safetensors: ") && text.contains(want), "{why}: {text}");
+        assert!(Checkpoint::open(&path).is_err(), "{why}");
+    }
+}
+
+fn assemble_bytes(header: &[u8], data: &[u8]) -> Vec<u8> {
+    [&(header.len() as u64).to_le_bytes(), header, data].concat()
+}
+
+#[test]
+fn what_is_no_weights_file_is_named_with_what_to_do() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str, bytes: &[u8]| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, bytes).unwrap();
+        path
+    };
+    let cases = [
+        ("nothing there", folder.path().join("none.safetensors"), "none.safetensors: cannot be read"),
+        ("a folder", folder.path().to_path_buf(), "it is a folder; name the file in it"),
+        ("empty", at("empty.safetensors", b""), "is empty; download or convert it again"),
+        ("seven bytes", at("short.safetensors", &[0; 7]), "is not a .safetensors file"),
+        ("text", at("text.safetensors", b"the weights are on my other machine"), "`rtformer convert` makes one"),
+        ("a photo", golden("photo.png"), "is a PNG image, not a .safetensors file"),
+        ("a page", at("page.safetensors", b"<!DOCTYPE html><title>404"), "a web page"),
+        ("a pointer", at("lfs.safetensors", b"version https://git-lfs.github.com/spec/v1\n"), "git lfs pull"),
+        ("Paddle's", golden("thirds.pdparams"), "turn it into a .safetensors file with `rtformer convert`"),
+        ("PyTorch's", golden("torch.pth"), "`rtformer convert`"),
+        ("tensors that are no model", golden("pickle.safetensors"), "no `config`"),
+        ("a case of the goldens", golden("tiny.32x32.safetensors"), "no `config`"),
+    ];
+    for (why, path, want) in cases {
+        let text = text(Segmenter::open(&path, Device::Cpu), why);
+        assert!(text.contains(&*path.to_string_lossy()) && text.contains(want), "{why}: {text}");
+    }
+}
+
+#[test]
+fn a_truncated_file_is_an_error_wherever_it_ends() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("bad.safetensors");
+    let whole = Draft::uneven().file();
+    let ends = (0..64).chain((64..whole.len() - 64).step_by(509)).chain(whole.len() - 64..whole.len());
+    for end in ends {
+        std::fs::write(&path, &whole[..end]).unwrap();
+        let text = Weights::open(&path).unwrap_err().to_string();
+        assert!(text.contains("bad.safetensors: "), "{end} bytes: {text}");
+    }
+}
+
+#[test]
+fn wrong_bytes_are_an_error_or_other_numbers_and_never_a_panic() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("bad.safetensors");
+    let whole = Draft::uneven().file();
+    let header = u64::from_le_bytes(*whole.first_chunk().unwrap()) as usize;
+    let mut state = 99_u64;
+    let mut below = |end: usize| {
+        // splitmix64
+        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let z = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        ((z ^ (z >> 31)) % end as u64) as usize
+    };
+    let mut opened = 0;
+    for _ in 0..1_000 {
+        let mut bytes = whole.clone();
+        for _ in 0..=below(2) {
+            let at = below(8 + header);
+            bytes[at] = if below(2) == 0 { bytes[at] ^ (1 << below(8)) } else { b"0123456789[]{}\","[below(16)] };
+        }
+        std::fs::write(&path, bytes).unwrap();
+        if let Ok(weights) = Weights::open(&path) {
+            opened += 1;
+            assert!(weights.parameters() <= whole.len());
+            drop(weights.dtypes());
+            drop(Checkpoint::open(&path));
+            if opened % 8 == 0 {
+                drop(Segmenter::builder().weights(&path).device(Device::Cpu).threads(1).build());
+            }
+        }
+    }
+    assert!(opened > 10, "only {opened} opened: is the header alone spoiled?");
+}
+
+#[test]
+fn every_storage_holds_the_model() {
+    let folder = tempfile::tempdir().unwrap();
+    let source = Weights::open(golden("thirds.safetensors")).unwrap();
+    let (dataset, config): (Dataset, _) = (source.dataset().unwrap(), source.metadata("config").unwrap());
+    let checkpoint = Checkpoint::of(&source).unwrap();
+    let (mut vectors, mut kernels) = (0, 0);
+    for tensor in checkpoint.tensors.values() {
+        *(if tensor.shape.len() > 1 { &mut kernels } else { &mut vectors }) += tensor.data.len();
+    }
+    type Round = fn(f32) -> f32;
+    let cases: [(Store, usize, Round); 3] = [
+        (Store::F32, 4, |number| number),
+        (Store::F16, 2, |number| half::f16::from_f32(number).to_f32()),
+        (Store::Bf16, 2, |number| half::bf16::from_f32(number).to_f32()),
+    ];
+    for (store, bytes, round) in cases {
+        let path = folder.path().join(format!("{store}.safetensors"));
+        save(&path, &checkpoint, &dataset, config, store).unwrap();
+        let file = std::fs::read(&path).unwrap();
+        let header = u64::from_le_bytes(*file.first_chunk().unwrap()) as usize;
+        assert_eq!(file.len(), 8 + header + 4 * vectors + bytes * kernels, "{store}: nothing but numbers");
+
+        let read = Checkpoint::open(&path).unwrap();
+        assert_eq!(read.tensors.len(), checkpoint.tensors.len());
+        for (name, tensor) in &checkpoint.tensors {
+            let want = tensor.data.iter().map(|&n| if tensor.shape.len() > 1 { round(n) } else { n });
+            assert_eq!(read.tensors[name].shape, tensor.shape, "{store}: {name}");
+            assert!(
+                read.tensors[name].data.iter().zip(want).all(|(a, b)| a.to_bits() == b.to_bits()),
+                "{store}: {name}"
+            );
+        }
+        let segmenter = Segmenter::open(&path, Device::Cpu).unwrap();
+        assert_eq!(segmenter.config(), &Config::from_json(config).unwrap());
+        assert_eq!(segmenter.dataset(), &dataset);
+        let photo = image::RgbImage::from_fn(40, 33, |x, y| image::Rgb([6 * x as u8, 7 * y as u8, 9]));
+        assert_eq!(segmenter.segment(&photo).unwrap().mask().width(), 40, "{store}");
+    }
+}
+
+/// Through the public door, and with a witness: what would be run is not.
+#[test]
+fn a_pickle_is_never_executed() {
+    let folder = tempfile::tempdir().unwrap();
+    let witness = folder.path().join("executed");
+    let command = format!("touch {}", witness.display());
+    let argument = [b"X", &(command.len() as u32).to_le_bytes()[..], command.as_bytes()].concat();
+    for function in
+        ["os\nsystem", "posix\nsystem", "nt\nsystem", "subprocess\ngetoutput", "builtins\neval", "__builtin__\nexec"]
+    {
+        let call = [b"c", function.as_bytes(), b"\n", &argument, b"\x85R"].concat();
+        // Alone, as a value beside tensors, and forgotten in a list.
+        for program in [call.clone(), [b"}X\x01\0\0\0w", &call[..], b"s"].concat(), [b"]", &call[..], b"a"].concat()] {
+            for protocol in 2..=5 {
+                let path = folder.path().join("model.pdparams");
+                std::fs::write(&path, [&[0x80, protocol][..], &program, b"."].concat()).unwrap();
+                let text = Checkpoint::open(&path).unwrap_err().to_string();
+                let name = function.replace('\n', ".");
+                assert!(text.contains("model.pdparams: ") && text.contains(&name), "{text}");
+                assert!(text.contains("nothing was executed"), "{text}");
+            }
+        }
+    }
+    assert!(!witness.exists());
+}
