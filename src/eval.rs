@@ -1,1 +1,260 @@
-//! How good it is.
+//! How good it is: masks against labelled photos, counted in a confusion matrix.
+//!
+//! ```no_run
+//! use rtformer::eval::{Confusion, LabelImage, find_pairs};
+//! use rtformer::pixels::Image;
+//! use rtformer::{Device, Segmenter};
+//!
+//! # fn main() -> rtformer::Result<()> {
+//! let segmenter = Segmenter::embedded(Device::auto())?;
+//! let dataset = segmenter.dataset();
+//! let mut confusion = Confusion::new(dataset.classes.len())?;
+//! for pair in find_pairs("val", "val_labels")?.pairs {
+//!     let labels = LabelImage::open(&pair.label, dataset)?;
+//!     let scene = segmenter.segment(&Image::open(&pair.photo)?)?;
+//!     confusion.count(&labels, scene.mask())?;
+//! }
+//! println!("mean IoU {:?}", confusion.miou());
+//! # Ok(())
+//! # }
+//! ```
+
+mod labels;
+mod pairs;
+
+pub use labels::LabelImage;
+pub use pairs::{Pair, Pairs, find_pairs};
+
+use crate::error::{Error, Result};
+use crate::pixels::Mask;
+
+/// The most classes that are counted: their matrix takes 128 MiB.
+const MOST_CLASSES: usize = 4096;
+
+/// How many pixels of each true class were taken for which class: `[classes, classes + 1]`, row by row.
+///
+/// The last column counts the pixels of a class that the mask gives to none ([rejected](Confusion::rejected) ones). Pixels whose label
+/// is the [ignore id](Confusion::ignore_id) are not counted at all.
+///
+/// ```
+/// use rtformer::eval::{Confusion, LabelImage};
+/// use rtformer::pixels::Mask;
+///
+/// let mut confusion = Confusion::new(3)?;
+/// let labels = LabelImage::new("street_labels.png", 4, 1, vec![0, 0, 1, 255])?;
+/// confusion.count(&labels, &Mask::new(4, 1, 3))?; // a mask of zeros
+/// assert_eq!((confusion.get(0, 0), confusion.get(1, 0), confusion.pixels()), (2, 1, 3));
+/// assert_eq!(confusion.iou(0), Some(2.0 / 3.0));
+/// assert_eq!((confusion.iou(1), confusion.iou(2)), (Some(0.0), None)); // missed; neither labelled nor predicted
+/// assert_eq!(confusion.miou(), Some(1.0 / 3.0));
+/// # Ok::<(), rtformer::Error>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Confusion {
+    classes: usize,
+    counts: Vec<u64>,
+}
+
+impl Confusion {
+    /// Nothing counted yet, for a model of so many classes.
+    ///
+    /// # Errors
+    /// [`Error::Input`] for no class, or more than 4096.
+    pub fn new(classes: usize) -> Result<Self> {
+        if !(1..=MOST_CLASSES).contains(&classes) {
+            return Err(Error::Input(format!("a confusion matrix has 1 to {MOST_CLASSES} classes, not {classes}")));
+        }
+        Ok(Self { classes, counts: vec![0; classes * (classes + 1)] })
+    }
+
+    /// How many classes there are.
+    pub fn classes(&self) -> usize {
+        self.classes
+    }
+
+    /// The label of pixels that do not count: 255, or 65535 for 256 and more classes, where 255 is one of them.
+    ///
+    /// ```
+    /// assert_eq!(rtformer::eval::Confusion::ignore_id(19), 255);
+    /// ```
+    pub fn ignore_id(classes: usize) -> u16 {
+        if classes <= 255 { 255 } else { u16::MAX }
+    }
+
+    /// Counts a photo: every pixel of `mask` against the same pixel of `labels`. After an error nothing of the photo is counted.
+    ///
+    /// Where the mask names no class, such as its own ignore id, the labelled class is missed.
+    ///
+    /// # Errors
+    /// [`Error::Image`], naming the label image: when the sizes differ, or for an id that is neither a class nor the ignore id.
+    pub fn count(&mut self, labels: &LabelImage, mask: &Mask) -> Result<()> {
+        labels.check_size(mask.width(), mask.height())?;
+        labels.check_ids(self.classes)?;
+        let columns = self.classes + 1;
+        let ignore = Self::ignore_id(self.classes);
+        for (&truth, seen) in labels.ids().iter().zip(mask.iter()).filter(|(truth, _)| **truth != ignore) {
+            self.counts[usize::from(truth) * columns + usize::from(seen).min(self.classes)] += 1;
+        }
+        Ok(())
+    }
+
+    /// Adds what another one counted.
+    ///
+    /// # Errors
+    /// [`Error::Input`] when it is for another number of classes.
+    pub fn merge(&mut self, other: &Self) -> Result<()> {
+        if other.classes != self.classes {
+            let (own, others) = (self.classes, other.classes);
+            return Err(Error::Input(format!("a confusion of {others} classes cannot be added to one of {own}")));
+        }
+        self.counts.iter_mut().zip(&other.counts).for_each(|(sum, count)| *sum += count);
+        Ok(())
+    }
+
+    /// Pixels of class `truth` that were taken for class `seen`; 0 for a class that there is not.
+    pub fn get(&self, truth: usize, seen: usize) -> u64 {
+        self.row(truth).get(seen).copied().unwrap_or(0)
+    }
+
+    /// Pixels of class `truth` that the mask gave to no class; 0 for a class that there is not.
+    pub fn rejected(&self, truth: usize) -> u64 {
+        self.whole_row(truth).last().copied().unwrap_or(0)
+    }
+
+    /// What the pixels of class `truth` were taken for: `[classes]`, without the rejected ones; empty for a class that there is not.
+    pub fn row(&self, truth: usize) -> &[u64] {
+        let whole = self.whole_row(truth);
+        &whole[..whole.len().saturating_sub(1)]
+    }
+
+    /// Pixels that are labelled as this class.
+    pub fn labelled(&self, class: usize) -> u64 {
+        self.whole_row(class).iter().sum()
+    }
+
+    /// Pixels that were counted: all that are labelled as some class.
+    pub fn pixels(&self) -> u64 {
+        self.counts.iter().sum()
+    }
+
+    /// Intersection over union, `tp / (tp + fp + fn)`, 0 to 1; none where the class is neither labelled nor predicted.
+    pub fn iou(&self, class: usize) -> Option<f64> {
+        let hit = self.get(class, class);
+        let predicted: u64 = (0..self.classes).map(|truth| self.get(truth, class)).sum();
+        ratio(hit, self.labelled(class) + predicted - hit)
+    }
+
+    /// The mean of the classes' [`iou`](Self::iou), over those that have one; none before anything was counted.
+    ///
+    /// `PaddleSeg` counts a class that occurs nowhere as 0 instead; where every class occurs, as in any validation split, it is the same.
+    pub fn miou(&self) -> Option<f64> {
+        let ious: Vec<f64> = (0..self.classes).filter_map(|class| self.iou(class)).collect();
+        (!ious.is_empty()).then(|| ious.iter().sum::<f64>() / ious.len() as f64)
+    }
+
+    /// The share of a class's labelled pixels that were found, `tp / (tp + fn)`, 0 to 1; none where the class is not labelled.
+    pub fn accuracy(&self, class: usize) -> Option<f64> {
+        ratio(self.get(class, class), self.labelled(class))
+    }
+
+    /// The share of all counted pixels that were given their class, 0 to 1; none before anything was counted.
+    pub fn pixel_accuracy(&self) -> Option<f64> {
+        ratio((0..self.classes).map(|class| self.get(class, class)).sum(), self.pixels())
+    }
+
+    fn whole_row(&self, truth: usize) -> &[u64] {
+        self.counts.chunks_exact(self.classes + 1).nth(truth).unwrap_or_default()
+    }
+}
+
+fn ratio(part: u64, whole: u64) -> Option<f64> {
+    (whole > 0).then(|| part as f64 / whole as f64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pixels::IdsMut;
+
+    fn mask(classes: usize, ids: &[u16]) -> Mask {
+        let mut mask = Mask::new(ids.len() as u32, 1, classes);
+        match mask.ids_mut() {
+            IdsMut::U8(out) => out.iter_mut().zip(ids).for_each(|(out, &id)| *out = id as u8),
+            IdsMut::U16(out) => out.copy_from_slice(ids),
+        }
+        mask
+    }
+
+    fn labels(ids: &[u16]) -> LabelImage {
+        LabelImage::new("a_L.png", ids.len() as u32, 1, ids.to_vec()).unwrap()
+    }
+
+    fn counted(classes: usize, truth: &[u16], seen: &[u16]) -> Confusion {
+        let mut confusion = Confusion::new(classes).unwrap();
+        confusion.count(&labels(truth), &mask(classes, seen)).unwrap();
+        confusion
+    }
+
+    #[test]
+    fn the_measures_are_those_of_pencil_and_paper() {
+        //                        hit hit miss  fp hit  ignored rejected
+        let c = counted(4, &[0, 0, 0, 1, 1, 255, 1], &[0, 0, 1, 0, 1, 3, 255]);
+        assert_eq!((c.row(0), c.row(1), c.row(2)), (&[2, 1, 0, 0][..], &[1, 1, 0, 0][..], &[0; 4][..]));
+        assert_eq!((c.rejected(0), c.rejected(1), c.labelled(1), c.pixels()), (0, 1, 3, 6));
+        assert_eq!((c.iou(0), c.iou(1)), (Some(2.0 / 4.0), Some(1.0 / 4.0)));
+        assert_eq!((c.iou(2), c.iou(3)), (None, None), "3 was predicted only where nothing counts");
+        assert_eq!((c.accuracy(0), c.accuracy(1), c.accuracy(2)), (Some(2.0 / 3.0), Some(1.0 / 3.0), None));
+        assert_eq!((c.miou(), c.pixel_accuracy()), (Some(0.375), Some(0.5)));
+    }
+
+    #[test]
+    fn nothing_counted_is_no_number() {
+        let empty = Confusion::new(2).unwrap();
+        assert_eq!((empty.miou(), empty.pixel_accuracy(), empty.iou(0), empty.pixels()), (None, None, None, 0));
+        // Nor is a class that there is not.
+        assert_eq!((empty.get(0, 2), empty.get(9, 0), empty.rejected(9), empty.iou(9)), (0, 0, 0, None));
+        assert!(empty.row(9).is_empty());
+    }
+
+    #[test]
+    fn the_ignore_id_moves_where_255_is_a_class() {
+        let cases = [
+            (255, 255, 0),   // the last number of classes that leaves 255 free
+            (256, 255, 1),   // 255 is a class
+            (256, 65535, 0), // and this is ignored
+            (300, 299, 1),   // 16-bit masks
+            (300, 65535, 0),
+        ];
+        for (classes, id, pixels) in cases {
+            let c = counted(classes, &[id], &[id]);
+            assert_eq!((c.pixels(), c.miou()), (pixels, (pixels > 0).then_some(1.0)), "{id} of {classes}");
+        }
+        assert_eq!(counted(300, &[5], &[65535]).rejected(5), 1);
+    }
+
+    #[test]
+    fn a_photo_that_is_refused_counts_for_nothing() {
+        let mut confusion = counted(3, &[0], &[0]);
+        let before = confusion.clone();
+        let cases = [
+            (labels(&[1, 3]), vec!["a_L.png", "id 3", "(1, 0)", "0 to 2", "255"]),
+            (labels(&[1, 0, 0]), vec!["a_L.png", "3x1", "2x1"]),
+        ];
+        for (labels, wanted) in cases {
+            let text = confusion.count(&labels, &mask(3, &[1, 1])).unwrap_err().to_string();
+            assert!(wanted.iter().all(|word| text.contains(word)), "{text}");
+            assert_eq!(confusion, before);
+        }
+    }
+
+    #[test]
+    fn parts_add_up() {
+        let mut sum = counted(2, &[0, 1], &[0, 0]);
+        sum.merge(&counted(2, &[1], &[255])).unwrap();
+        assert_eq!(sum, counted(2, &[0, 1, 1], &[0, 0, 255]));
+        assert!(sum.merge(&Confusion::new(3).unwrap()).unwrap_err().to_string().contains("3 classes"));
+        for classes in [0, MOST_CLASSES + 1, usize::MAX] {
+            assert!(matches!(Confusion::new(classes), Err(Error::Input(_))), "{classes}");
+        }
+    }
+}

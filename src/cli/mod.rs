@@ -7,6 +7,7 @@ mod eval;
 mod info;
 mod manual;
 mod model;
+mod plot;
 mod pull;
 mod segment;
 
