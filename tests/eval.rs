@@ -249,7 +249,7 @@ fn a_person_gets_a_table_and_a_picture() {
     let output = set.command().arg("--plot").arg(&plot).output().unwrap();
     assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
     let table = String::from_utf8(output.stdout).unwrap();
-    for words in ["class 0", "mean IoU", "100.00", "3072", "1 photos"] {
+    for words in ["class 0", "mean IoU", "100.00", "3072", "\n1 photo\n"] {
         assert!(table.contains(words), "{words} in\n{table}");
     }
     assert!(Image::open(&plot).unwrap().width() > 300);

@@ -77,7 +77,7 @@ pub(super) fn run(args: &Args, console: &Console) -> anyhow::Result<Outcome> {
         let names: Vec<_> = segmenter.dataset().classes.iter().map(|class| class.name.as_str()).collect();
         let title = format!("Confusion matrix: {} on {}", report.model, segmenter.dataset().name);
         let (miou, accuracy) = (percent(report.miou), percent(report.pixel_accuracy));
-        let subtitle = format!("mean IoU {miou} %, pixel accuracy {accuracy} %, {} photos", tally.images);
+        let subtitle = format!("mean IoU {miou} %, pixel accuracy {accuracy} %, {}", photos(tally.images));
         render::save_rgb(path, &plot::confusion(&tally.confusion, &names, &title, &subtitle))?;
         console.note(&format!("confusion matrix -> {}", path.display()));
     }
@@ -233,12 +233,16 @@ impl<'a> Report<'a> {
         let (miou, accuracy) = (percent(self.miou), percent(self.pixel_accuracy));
         text += &format!("{:wide$}  {miou:>7}\n", "mean IoU");
         text += &format!("{:wide$}  {:>7}  {accuracy:>10}  {:>15}\n", "pixels", "", self.pixels);
-        text += &format!("\n{} photos", self.images);
+        text += &format!("\n{}", photos(self.images));
         if self.failed > 0 {
             text += &format!(", {} failed", self.failed);
         }
         text + "\n"
     }
+}
+
+fn photos(count: usize) -> String {
+    format!("{count} photo{}", if count == 1 { "" } else { "s" })
 }
 
 /// Per cent with two digits; a dash where nothing was counted.

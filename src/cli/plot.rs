@@ -49,7 +49,7 @@ impl Layout {
         let room = text.map_or(0, |scale| longest * GLYPH * scale + 12);
         // The true classes' title stands on its side left of the names; below the columns' names are their title and the scale.
         let left = MARGIN + 2 * GLYPH + 16 + room;
-        let top = MARGIN + 76;
+        let top = MARGIN + 84;
         let side = classes * cell;
         let iou = if text.is_some() { 20 + 6 * GLYPH * 2 } else { 0 };
         let title = widest_title as u32 * GLYPH * 2 + 2 * MARGIN;
@@ -122,7 +122,7 @@ fn axes(canvas: &mut Canvas, at: &Layout) {
         canvas.fill((at.left + x, bottom), (1, 16), shade(f64::from(x) / f64::from(length - 1)));
     }
     canvas.text((at.left, bottom + 24), "0", 2, FAINT);
-    let middle = "% of the class";
+    let middle = "% of class";
     canvas.text((at.left + (length - Canvas::length(middle, 2)) / 2, bottom + 24), middle, 2, FAINT);
     canvas.text((at.left + length - Canvas::length("100", 2), bottom + 24), "100", 2, FAINT);
 }
