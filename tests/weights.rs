@@ -414,6 +414,7 @@ fn wrong_bytes_are_an_error_or_other_numbers_and_never_a_panic() {
 
 #[test]
 fn every_storage_holds_the_model() {
+    type Round = fn(f32) -> f32;
     let folder = tempfile::tempdir().unwrap();
     let source = Weights::open(golden("thirds.safetensors")).unwrap();
     let (dataset, config): (Dataset, _) = (source.dataset().unwrap(), source.metadata("config").unwrap());
@@ -422,7 +423,6 @@ fn every_storage_holds_the_model() {
     for tensor in checkpoint.tensors.values() {
         *(if tensor.shape.len() > 1 { &mut kernels } else { &mut vectors }) += tensor.data.len();
     }
-    type Round = fn(f32) -> f32;
     let cases: [(Store, usize, Round); 3] = [
         (Store::F32, 4, |number| number),
         (Store::F16, 2, |number| half::f16::from_f32(number).to_f32()),

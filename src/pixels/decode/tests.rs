@@ -195,9 +195,9 @@ fn webp(samples: &[u8], color: image::ExtendedColorType) -> Vec<u8> {
 }
 
 /// A RIFF chunk.
-fn riff(tag: &[u8; 4], data: &[u8]) -> Vec<u8> {
+fn riff(tag: [u8; 4], data: &[u8]) -> Vec<u8> {
     let padding = if data.len().is_multiple_of(2) { &[][..] } else { &[0] };
-    [tag, &(data.len() as u32).to_le_bytes()[..], data, padding].concat()
+    [&tag, &(data.len() as u32).to_le_bytes()[..], data, padding].concat()
 }
 
 /// Two frames by hand: the picture, then black.
@@ -206,11 +206,11 @@ fn animated_webp() -> Vec<u8> {
         let still = encoded(image, ImageFormat::WebP);
         // Position (0, 0), size less one, 100 ms, no blending; then the still's own chunk.
         let head = [0, 0, 0, 0, 0, 0, SIZE.0 as u8 - 1, 0, 0, SIZE.1 as u8 - 1, 0, 0, 100, 0, 0, 2];
-        riff(b"ANMF", &[&head[..], &still[12..]].concat())
+        riff(*b"ANMF", &[&head[..], &still[12..]].concat())
     };
-    let extended = riff(b"VP8X", &[2, 0, 0, 0, SIZE.0 as u8 - 1, 0, 0, SIZE.1 as u8 - 1, 0, 0]);
+    let extended = riff(*b"VP8X", &[2, 0, 0, 0, SIZE.0 as u8 - 1, 0, 0, SIZE.1 as u8 - 1, 0, 0]);
     let frames = [frame(rgb()), frame(RgbImage::new(SIZE.0, SIZE.1))].concat();
-    riff(b"RIFF", &[&b"WEBP"[..], &extended, &riff(b"ANIM", &[0; 6]), &frames].concat())
+    riff(*b"RIFF", &[&b"WEBP"[..], &extended, &riff(*b"ANIM", &[0; 6]), &frames].concat())
 }
 
 fn decode_all(bytes: &[u8]) -> Result<Image> {

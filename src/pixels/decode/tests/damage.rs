@@ -89,7 +89,7 @@ fn claims(width: u32, height: u32) -> Vec<(&'static str, Vec<u8>)> {
     let (w16, h16) = (width as u16, height as u16);
     let png = {
         let header = [&width.to_be_bytes()[..], &height.to_be_bytes(), &[8, 2, 0, 0, 0]].concat();
-        [b"\x89PNG\r\n\x1a\n", &png_chunk(b"IHDR", &header)[..], &png_chunk(b"IDAT", &[0x78, 0x9c])].concat()
+        [b"\x89PNG\r\n\x1a\n", &png_chunk(*b"IHDR", &header)[..], &png_chunk(*b"IDAT", &[0x78, 0x9c])].concat()
     };
     let mut jpeg = encoded(rgb(), ImageFormat::Jpeg);
     let frame = jpeg.windows(2).position(|marker| marker == [0xff, 0xc0]).unwrap();
@@ -149,8 +149,8 @@ fn a_huge_claim_is_refused_before_anything_is_allocated() {
     // WebP's sides are 24-bit and have one added.
     let extended = |side: u32| {
         let side = &(side - 1).to_le_bytes()[..3];
-        let header = riff(b"VP8X", &[&[0; 4], side, side].concat());
-        riff(b"RIFF", &[&b"WEBP"[..], &header, &encoded(rgb(), ImageFormat::WebP)[12..]].concat())
+        let header = riff(*b"VP8X", &[&[0; 4], side, side].concat());
+        riff(*b"RIFF", &[&b"WEBP"[..], &header, &encoded(rgb(), ImageFormat::WebP)[12..]].concat())
     };
     for side in [1 << 24, 65_536, 30_000] {
         assert!(Image::decode(&extended(side), "a file", &all).is_err(), "WebP of {side}");

@@ -31,15 +31,15 @@ pub(super) fn crc(bytes: &[u8]) -> u32 {
         .fold(!0, |crc, byte| (0..8).fold(crc ^ u32::from(*byte), |crc, _| (crc >> 1) ^ (0xedb8_8320 * (crc & 1))))
 }
 
-pub(super) fn png_chunk(kind: &[u8; 4], data: &[u8]) -> Vec<u8> {
-    let body = [kind, data].concat();
+pub(super) fn png_chunk(kind: [u8; 4], data: &[u8]) -> Vec<u8> {
+    let body = [&kind, data].concat();
     [&(data.len() as u32).to_be_bytes()[..], &body, &crc(&body).to_be_bytes()].concat()
 }
 
 /// With an `eXIf` chunk straight before the chunk named `before`.
 fn png_with(exif: &[u8], file: &[u8], before: &[u8]) -> Vec<u8> {
     let at = file.windows(4).position(|name| name == before).unwrap() - 4;
-    [&file[..at], &png_chunk(b"eXIf", exif), &file[at..]].concat()
+    [&file[..at], &png_chunk(*b"eXIf", exif), &file[at..]].concat()
 }
 
 fn webp_with(exif: &[u8]) -> Vec<u8> {
