@@ -27,4 +27,4 @@ goldens:         ## full-width goldens from PaddleSeg; see tests/data/README.md 
 	$(PYTHON) tests/data/reference.py full --out $(GOLDENS) --photo tests/data/street/0016E5_07959.jpg
 
 parity-full:     ## against the goldens of `make goldens`
-	RTFORMER_GOLDENS=$(abspath $(GOLDENS)) cargo test --release --test parity
+	RTFORMER_GOLDENS=$(abspath $(GOLDENS)) cargo test --release --test parity --test pdparams

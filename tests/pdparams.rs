@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use rtformer::backend::{Backend, Cpu, Reference};
 use rtformer::model::RtFormer;
 use rtformer::pixels::Image;
-use rtformer::weights::{Checkpoint, Class, Dataset, Store, Weights, save};
+use rtformer::weights::{Checkpoint, Class, Dataset, Official, Store, Weights, save};
 use rtformer::{Config, Device, Hints, Segmenter, infer_config};
 use rtformer_kernels::Isa;
 use safetensors::SafeTensors;
@@ -136,5 +136,25 @@ fn a_checkpoint_and_what_is_said_of_it_must_agree() {
     for (why, checkpoint, dataset, hints, want) in cases {
         let text = infer_config(&checkpoint, &dataset, hints).unwrap_err().to_string();
         assert!(text.contains(want), "{why}: {text}");
+    }
+}
+
+/// The published configurations, from checkpoints that `reference.py full` had Paddle write: what `pull` would infer is what they are, and
+/// every number arrives.
+#[test]
+fn checkpoints_of_full_width_arrive_whole() {
+    let Some(folder) = std::env::var_os("RTFORMER_GOLDENS").map(PathBuf::from) else {
+        println!("skipped: RTFORMER_GOLDENS names no folder of full-width goldens");
+        return;
+    };
+    for official in Official::all() {
+        let checkpoint = Checkpoint::open(folder.join(format!("{}.pdparams", official.name))).unwrap();
+        let dataset = Dataset::named(official.dataset).unwrap();
+        let variant = official.name.split('-').next();
+        let hints = Hints { variant, cross_size: Some(official.cross_size), num_heads: None };
+        let config = infer_config(&checkpoint, &dataset, hints).unwrap();
+        let twin = Weights::open(folder.join(format!("{}.safetensors", official.name))).unwrap();
+        assert_eq!(config, Config::of(&twin).unwrap(), "{}", official.name);
+        assert!(checkpoint == Checkpoint::of(&twin).unwrap(), "{}: other numbers", official.name);
     }
 }

@@ -46,7 +46,6 @@ from paddleseg.transforms import Compose, Normalize, Resize, functional
 HERE = Path(__file__).resolve().parent
 MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 STAGES = ["stem", "x1", "x2", "x3", "x3_", "x4_", "x4", "x5_", "x5", "x6", "logits8"]
-EIGHTH = ["x2", "x3_", "x4_", "x5_", "logits8"]  # the stages at 1/8, all that a big case keeps
 
 # name: base, layers, spp, heads, head, cross, injections, classes
 SMALL = {
@@ -134,7 +133,7 @@ def write_full(out, photo, names):
         write_case(out, name, "photo-320x333", model, photo_input(photo, 320, 333),
                    "a photo of an odd width", keep=STAGES + last)
         write_case(out, name, "noise-512x1024", model, noise(1, 512, 1024, seed=8),
-                   "half of Cityscapes' size", keep=STAGES + last if slim else EIGHTH + last)
+                   "half of Cityscapes' size", keep=STAGES + last)
         del model
 
 
