@@ -26,11 +26,11 @@ pub(crate) struct Cli {
     command: Command,
 
     /// Say nothing but errors
-    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    #[arg(short, long, global = true, conflicts_with = "verbose", display_order = 100)]
     quiet: bool,
 
     /// Say more: the model and device chosen, and a line for each photo
-    #[arg(short, long, global = true)]
+    #[arg(short, long, global = true, display_order = 101)]
     verbose: bool,
 }
 

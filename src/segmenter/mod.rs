@@ -24,6 +24,9 @@ use crate::weights::{Dataset, Weights};
 /// RTFormer-Slim trained on CamVid by `weights/train`: what runs when no weights are named.
 static EMBEDDED: &[u8] = include_bytes!("../../weights/rtformer-slim-camvid.safetensors");
 
+/// The most pixels that go through the network together, whatever the batch: three gigabytes of feature maps (Slim).
+const BATCH_PIXELS: usize = 16 << 20;
+
 /// Opens a [`Segmenter`]. Everything has a default: the embedded weights, the fastest device, all cores, the photo's own size, and
 /// the mask alone.
 ///
@@ -269,7 +272,10 @@ impl Segmenter {
         let mut scenes = Vec::with_capacity(photos.len());
         let same = |a: &Pixels<'_>, b: &Pixels<'_>| (a.width(), a.height()) == (b.width(), b.height());
         for group in photos.chunk_by(same) {
-            scenes.extend(self.segment_group(group)?);
+            let pixels = group[0].width() as usize * group[0].height() as usize;
+            for batch in group.chunks((BATCH_PIXELS / pixels.max(1)).max(1)) {
+                scenes.extend(self.segment_group(batch)?);
+            }
         }
         Ok(scenes)
     }

@@ -212,8 +212,8 @@ fn what_cannot_be_prepared_leaves_the_last_input() {
         ("that is none", with(0.5, f64::NAN), Size::Native, "must be finite"),
         ("an infinite mean", with(f64::INFINITY, 1.0), Size::Native, "must be finite"),
         ("no columns", IMAGENET, Size::Exact { width: 0, height: 5 }, "size 0x5 makes 6x4 pixels 0x5"),
-        ("too many pixels", IMAGENET, Size::Exact { width: 65_535, height: 65_535 }, "1 to 256 megapixels"),
-        ("too many in proportion", IMAGENET, Size::Within { width: u32::MAX, height: u32::MAX }, "1 to 256 megapixels"),
+        ("too many pixels", IMAGENET, Size::Exact { width: 65_535, height: 65_535 }, "1 to 64 megapixels"),
+        ("too many in proportion", IMAGENET, Size::Within { width: u32::MAX, height: u32::MAX }, "1 to 64 megapixels"),
     ];
     for (why, normalization, size, want) in cases {
         let text = input.refill(&(&photo).into(), &normalization, size).unwrap_err().to_string();
