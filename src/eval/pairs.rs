@@ -7,9 +7,7 @@ use std::path::{Path, PathBuf};
 use walkdir::{DirEntry, WalkDir};
 
 use crate::error::{Error, Result};
-
-const PHOTOS: [&str; 13] =
-    ["bmp", "gif", "jfif", "jpeg", "jpg", "pbm", "pgm", "png", "pnm", "ppm", "tif", "tiff", "webp"];
+use crate::pixels::Image;
 
 const LAYOUTS: &str = "for a photo `P.jpg` labels are looked for as `P.png` or `P_L.png` (CamVid) in the same subfolder, and for \
                        `X_leftImg8bit.png` (Cityscapes) as `X_gtFine_labelTrainIds.png` or `X_gtFine_labelIds.png`";
@@ -55,7 +53,7 @@ pub struct Pairs {
 pub fn find_pairs(images: impl AsRef<Path>, labels: impl AsRef<Path>) -> Result<Pairs> {
     let (images, labels) = (images.as_ref(), labels.as_ref());
     let mut failed = Vec::new();
-    let photos = files(images, labels, &PHOTOS, &mut failed)?;
+    let photos = files(images, labels, &Image::EXTENSIONS, &mut failed)?;
     let candidates = Candidates::new(files(labels, images, &["png"], &mut failed)?, labels);
     let shared = real(images) == real(labels);
 

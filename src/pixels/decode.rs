@@ -66,6 +66,10 @@ pub struct Image {
 }
 
 impl Image {
+    /// What the names of images end in, in lower case. Decoding goes by content; this is for looking through folders.
+    pub const EXTENSIONS: [&str; 15] =
+        ["bmp", "dib", "gif", "jfif", "jpe", "jpeg", "jpg", "pbm", "pgm", "png", "pnm", "ppm", "tif", "tiff", "webp"];
+
     /// Reads and decodes a file, within the default [`Limits`].
     ///
     /// ```no_run

@@ -1,23 +1,28 @@
 //! Photo in, scene out: the one place where everything meets.
 
+mod builder;
 mod device;
 mod engine;
+mod resident;
 mod scene;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+pub use builder::Builder;
 pub use device::{Device, Precision};
+pub use resident::Resident;
 pub use scene::{ClassShare, Scene};
 
-use engine::{Engine, Loaded, Spent, Uploaded, Wanted};
+use builder::Readout;
+use engine::{Engine, Spent, Wanted};
 use scene::Labels;
 
-use crate::backend::{Cpu, OpTime, Reference};
+use crate::backend::OpTime;
 use crate::error::{Error, Result};
-use crate::model::{Config, Noise, Parameters};
-use crate::pixels::{IdsMut, Input, Mask, Normalization, Palette, Pixels, Size};
+use crate::model::{Config, Noise};
+use crate::pixels::{IdsMut, Input, Mask, Normalization, Palette, Pixels};
 use crate::timing::{Timings, timed};
 use crate::weights::{Dataset, Weights};
 
@@ -26,156 +31,6 @@ static EMBEDDED: &[u8] = include_bytes!("../../weights/rtformer-slim-camvid.safe
 
 /// The most pixels that go through the network together, whatever the batch: three gigabytes of feature maps (Slim).
 const BATCH_PIXELS: usize = 16 << 20;
-
-/// Opens a [`Segmenter`]. Everything has a default: the embedded weights, the fastest device, all cores, the photo's own size, and
-/// the mask alone.
-///
-/// ```
-/// use rtformer::{Device, Segmenter, Size};
-///
-/// # fn main() -> rtformer::Result<()> {
-/// let segmenter = Segmenter::builder()
-///     .device(Device::Cpu)
-///     .threads(2)
-///     .size(Size::Exact { width: 64, height: 48 })
-///     .confidence(true)
-///     .build()?;
-/// assert_eq!(segmenter.threads(), 2);
-/// # Ok(())
-/// # }
-/// ```
-#[derive(Clone, Debug, Default)]
-pub struct Builder {
-    weights: Option<PathBuf>,
-    device: Device,
-    precision: Precision,
-    threads: usize,
-    readout: Readout,
-}
-
-/// What a photo is turned into, and what is read from its logits.
-#[derive(Clone, Copy, Debug, Default)]
-struct Readout {
-    size: Size,
-    confidence: bool,
-    logits: bool,
-    reject_below: Option<f32>,
-}
-
-impl Builder {
-    /// A `.safetensors` file of this project; see `rtformer convert`.
-    pub fn weights(mut self, path: impl Into<PathBuf>) -> Self {
-        self.weights = Some(path.into());
-        self
-    }
-
-    /// Where the network is to run. One that is asked for by name and missing is an error, never replaced.
-    pub fn device(mut self, device: Device) -> Self {
-        self.device = device;
-        self
-    }
-
-    /// In which arithmetic.
-    pub fn precision(mut self, precision: Precision) -> Self {
-        self.precision = precision;
-        self
-    }
-
-    /// Threads of the CPU; 0, the default, takes as many as the machine has cores.
-    pub fn threads(mut self, threads: usize) -> Self {
-        self.threads = threads;
-        self
-    }
-
-    /// The size that photos are resized to ahead of the network. Masks have the photo's own size all the same.
-    pub fn size(mut self, size: Size) -> Self {
-        self.readout.size = size;
-        self
-    }
-
-    /// Also gives the probability of each pixel's class.
-    pub fn confidence(mut self, wanted: bool) -> Self {
-        self.readout.confidence = wanted;
-        self
-    }
-
-    /// Also gives the full-size logits: `classes` floats a pixel.
-    pub fn logits(mut self, wanted: bool) -> Self {
-        self.readout.logits = wanted;
-        self
-    }
-
-    /// Pixels whose class has a lower probability than this become the mask's [ignore id](Mask::ignore_id).
-    pub fn reject_below(mut self, probability: f32) -> Self {
-        self.readout.reject_below = Some(probability);
-        self
-    }
-
-    /// Opens the weights and takes them to the device.
-    ///
-    /// # Errors
-    /// [`Error::Read`], [`Error::Weights`] and the tensor errors for the weights, [`Error::Config`] for their configuration,
-    /// [`Error::Device`] for the device.
-    pub fn build(self) -> Result<Segmenter> {
-        let weights = match &self.weights {
-            Some(path) => Weights::open(path)?,
-            None => Segmenter::embedded_weights()?,
-        };
-        let path = weights.path().to_path_buf();
-        let config = Config::of(&weights)?;
-        let dataset = weights.dataset()?;
-        if dataset.classes.len() != config.num_classes {
-            let (names, outputs) = (dataset.classes.len(), config.num_classes);
-            return Err(Error::weights(
-                &path,
-                format!("its metadata names {names} classes, its configuration has {outputs}"),
-            ));
-        }
-        let mut reader = weights.reader(config.name());
-        let segmenter = self.load(path, config, dataset, &mut reader).map_err(|e| match e {
-            Error::Config(reason) => Error::weights(weights.path(), reason),
-            other => other,
-        })?;
-        reader.finish()?;
-        Ok(segmenter)
-    }
-
-    fn load(
-        self,
-        weights: PathBuf,
-        config: Config,
-        dataset: Dataset,
-        parameters: &mut dyn Parameters,
-    ) -> Result<Segmenter> {
-        if let Some(p) = self.readout.reject_below.filter(|p| !(0.0..=1.0).contains(p)) {
-            return Err(Error::Input(format!("pixels cannot be rejected below {p}: a probability is 0 to 1")));
-        }
-        let (device, reason) = self.device.resolve()?;
-        let (engine, instruction_set, threads): (Box<dyn Engine>, _, _) = if device == Device::Reference {
-            let all = std::thread::available_parallelism().map_or(1, usize::from);
-            (Box::new(Loaded::new(Reference::folded(), &config, parameters)?), "candle", all)
-        } else {
-            let cpu = Cpu::new(device::instruction_set()?, self.threads)?;
-            let (isa, threads) = (cpu.isa().name(), cpu.threads());
-            (Box::new(Loaded::new(cpu, &config, parameters)?), isa, threads)
-        };
-        let palette = Palette::new(dataset.classes.iter().map(|class| class.color).collect());
-        let normalization = Normalization { mean: dataset.mean, std: dataset.std };
-        Ok(Segmenter {
-            weights,
-            config,
-            labels: Arc::new(Labels { dataset, palette }),
-            normalization,
-            engine,
-            device,
-            reason,
-            instruction_set,
-            threads,
-            precision: self.precision,
-            readout: self.readout,
-        })
-    }
-}
 
 /// RTFormer, its weights, and the device that they are on.
 ///
@@ -448,47 +303,6 @@ impl fmt::Display for Segmenter {
 impl fmt::Debug for Segmenter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Segmenter({self})")
-    }
-}
-
-/// An input that is on the device already.
-pub struct Resident<'a> {
-    uploaded: Box<dyn Uploaded + 'a>,
-    size: (usize, usize),
-    classes: usize,
-}
-
-impl Resident<'_> {
-    /// The network and its full-size bilinear logits, `[classes, height, width]`, into `out`.
-    ///
-    /// # Errors
-    /// As [`Segmenter::segment`].
-    pub fn logits(&self, out: &mut Vec<f32>) -> Result<()> {
-        out.resize(self.classes * self.size.0 * self.size.1, 0.0);
-        self.uploaded.run(&mut [Wanted { size: self.size, ids: None, confidence: None, logits: Some(out) }]).map(drop)
-    }
-
-    /// The network and its mask.
-    ///
-    /// # Errors
-    /// As [`Segmenter::segment`].
-    pub fn mask(&self, mask: &mut Mask) -> Result<()> {
-        mask.resize_for(self.size.1 as u32, self.size.0 as u32, self.classes);
-        self.uploaded
-            .run(&mut [Wanted { size: self.size, ids: Some(mask.ids_mut()), confidence: None, logits: None }])
-            .map(drop)
-    }
-}
-
-impl fmt::Debug for Resident<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Resident").field("size", &self.size).field("classes", &self.classes).finish_non_exhaustive()
-    }
-}
-
-impl Readout {
-    fn needs_confidence(self) -> bool {
-        self.confidence || self.reject_below.is_some()
     }
 }
 

@@ -4,13 +4,10 @@ use std::collections::HashSet;
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
+use rtformer::Image;
 use walkdir::{DirEntry, WalkDir};
 
 use super::outputs::is_output;
-
-/// What a file in a folder must end in to be taken. Files named one by one are taken whatever they are called.
-const EXTENSIONS: [&str; 15] =
-    ["bmp", "dib", "gif", "jfif", "jpe", "jpeg", "jpg", "pbm", "pgm", "png", "pnm", "ppm", "tif", "tiff", "webp"];
 
 /// One photo to be.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -93,7 +90,7 @@ impl Search {
             }
         }
         if self.found.inputs.len() + self.found.repeated == taken && self.found.failures.len() == failed {
-            self.fail(folder, format!("holds no images ({})", EXTENSIONS.join(", ")));
+            self.fail(folder, format!("holds no images ({})", Image::EXTENSIONS.join(", ")));
         }
     }
 
@@ -144,9 +141,10 @@ fn is_hidden(entry: &DirEntry) -> bool {
     entry.file_name().to_string_lossy().starts_with('.')
 }
 
+/// Files in folders are taken by their names; files named one by one whatever they are called.
 fn has_image_extension(path: &Path) -> bool {
     let extension = path.extension().unwrap_or_default().to_string_lossy().to_ascii_lowercase();
-    EXTENSIONS.contains(&extension.as_str())
+    Image::EXTENSIONS.contains(&extension.as_str())
 }
 
 #[cfg(test)]
