@@ -10,21 +10,21 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 #[non_exhaustive]
 pub enum Error {
     /// A file could not be opened or read.
-    #[error("{path}: cannot be read: {source}")]
+    #[error("{path}: cannot be read: {cause}")]
     Read {
         /// The file, or `-` for standard input.
         path: PathBuf,
-        /// The system's word.
-        source: std::io::Error,
+        /// The system's word; part of the text, and so no `source()` that would be printed twice.
+        cause: std::io::Error,
     },
 
     /// A file could not be written; whatever stood under that name before still stands.
-    #[error("{path}: cannot be written: {source}; is there space, and may you write there?")]
+    #[error("{path}: cannot be written: {cause}; is there space, and may you write there?")]
     Write {
         /// The file that was to be written.
         path: PathBuf,
-        /// The system's word.
-        source: std::io::Error,
+        /// The system's word; part of the text, and so no `source()` that would be printed twice.
+        cause: std::io::Error,
     },
 
     /// A file is no image that we can decode.
@@ -130,13 +130,13 @@ impl Error {
     /// An [`Error::Read`] of `path`, for `map_err`.
     pub fn reading(path: impl AsRef<Path>) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.as_ref().to_path_buf();
-        move |source| Self::Read { path, source }
+        move |cause| Self::Read { path, cause }
     }
 
     /// An [`Error::Write`] of `path`, for `map_err`.
     pub fn writing(path: impl AsRef<Path>) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.as_ref().to_path_buf();
-        move |source| Self::Write { path, source }
+        move |cause| Self::Write { path, cause }
     }
 
     /// An [`Error::Weights`] of `path`.
