@@ -30,6 +30,7 @@ pub mod pool;
 pub mod resize_add;
 #[doc(hidden)]
 pub mod testing;
+pub mod winograd;
 
 pub use affine::{add, affine, relu};
 pub use argmax::{ClassId, Confidence, argmax, upsample};
@@ -45,3 +46,4 @@ pub use mapped::Mapped;
 pub use peak::peak_flops;
 pub use pool::{avg_pool, global_avg_pool, max_pool_to};
 pub use resize_add::resize_add;
+pub use winograd::{PackedWinograd, winograd};

@@ -6,18 +6,36 @@ use std::sync::{Arc, Mutex};
 
 use rtformer_kernels::{Lanes, Layout, Map, MapMut, ShapeError, floats, floats_mut};
 
-/// Buffers that nobody uses, by length.
+/// Buffers that nobody uses.
 #[derive(Default)]
 pub(super) struct Buffers {
-    idle: Mutex<BTreeMap<usize, Vec<Vec<Lanes>>>>,
+    idle: Mutex<Idle>,
+}
+
+#[derive(Default)]
+struct Idle {
+    /// By length.
+    buffers: BTreeMap<usize, Vec<Vec<Lanes>>>,
+    /// What they were made for: the batch and the size of its photos.
+    frame: Option<(usize, Layout)>,
 }
 
 impl Buffers {
+    /// Lets go of the buffers of another size of frame: a folder of photos that all differ would pile them up.
+    pub(super) fn begin(&self, count: usize, photo: Layout) {
+        if let Ok(mut idle) = self.idle.lock()
+            && idle.frame.replace((count, photo)) != Some((count, photo))
+        {
+            idle.buffers.clear();
+        }
+    }
+
     /// Room for `count` maps: halos are zero, the rest is whatever was there before.
     pub(super) fn blank(self: &Arc<Self>, count: usize, layout: Layout) -> Blank {
         // Each image begins on a cache line of its own.
         let stride = layout.len().div_ceil(16);
-        let reused = self.idle.lock().ok().and_then(|mut idle| idle.get_mut(&(count * stride)).and_then(Vec::pop));
+        let reused =
+            self.idle.lock().ok().and_then(|mut idle| idle.buffers.get_mut(&(count * stride)).and_then(Vec::pop));
         let fresh = reused.is_none();
         let memory = reused.unwrap_or_else(|| vec![Lanes::ZERO; count * stride]);
         let mut blank = Blank(Owned { memory, stride, layout, pool: Arc::clone(self) });
@@ -62,7 +80,7 @@ impl Drop for Owned {
     fn drop(&mut self) {
         let memory = std::mem::take(&mut self.memory);
         if let Ok(mut idle) = self.pool.idle.lock() {
-            idle.entry(memory.len()).or_default().push(memory);
+            idle.buffers.entry(memory.len()).or_default().push(memory);
         }
     }
 }
@@ -104,5 +122,26 @@ impl Maps {
 
     pub(super) fn image(&self, image: usize) -> Result<Map<'_>, ShapeError> {
         Map::new(self.floats(image), self.layout())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn buffers_are_used_again_and_those_of_another_size_let_go() {
+        let (pool, photo) = (Arc::<Buffers>::default(), Layout::planar(3, 8, 8));
+        let idle = || pool.idle.lock().unwrap().buffers.values().map(Vec::len).sum::<usize>();
+        let map = Layout::blocked(16, 4, 4);
+        pool.begin(1, photo);
+        let first = pool.blank(1, map).freeze();
+        let address = first.floats(0).as_ptr();
+        drop(first);
+        assert_eq!((idle(), pool.blank(1, map).freeze().floats(0).as_ptr()), (1, address));
+        pool.begin(1, photo);
+        assert_eq!(idle(), 1, "the same size again");
+        pool.begin(2, photo);
+        assert_eq!(idle(), 0, "another batch");
     }
 }

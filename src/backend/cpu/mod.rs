@@ -207,7 +207,9 @@ impl Backend for Cpu {
 
     fn upload(&self, data: &[f32], shape: [usize; 4]) -> Result<Maps> {
         let [_, c, h, w] = shape;
-        self.timed("upload", 0.0, || self.upload_as(data, shape, Layout::planar(c, h, w)))
+        let layout = Layout::planar(c, h, w);
+        self.buffers.begin(shape[0], layout);
+        self.timed("upload", 0.0, || self.upload_as(data, shape, layout))
     }
 
     fn download(&self, x: &Maps) -> Result<Vec<f32>> {

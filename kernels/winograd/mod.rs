@@ -1,0 +1,300 @@
+//! A 3x3 convolution of stride 1 with a quarter of the multiplications: Winograd's F(4x4, 3x3).
+//!
+//! Every 4x4 outputs are one tile. Its 6x6 inputs become 36 numbers a channel (`B' d B`), each of the 36 is a product of matrices
+//! (tiles by input channels, times input by output channels), and each 36 sums become 16 outputs (`A' m A`). The weights are
+//! transformed once (`G g G'`, in f64). Source: Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks", 2015; the points
+//! are 0, 1, -1, 2, -2 and infinity.
+//!
+//! The tiles lie on a grid that begins at the map's corner, whatever part of it a view has, so that results do not depend on how a map
+//! is split. A view whose rows begin or end inside a tile computes all of the tile and stores its part: split at multiples of
+//! [`TILE`].
+
+mod scalar;
+mod vector;
+
+use crate::conv::{Activation, ConvShape, Epilogue};
+use crate::simd::Kernel;
+use crate::{Isa, Lanes, Layout, Map, MapMut, ShapeError, floats_mut};
+
+/// Rows and columns of outputs in a tile.
+pub const TILE: usize = 4;
+/// Rows and columns of inputs of a tile.
+const PATCH: usize = TILE + 2;
+/// Products a tile.
+const POINTS: usize = PATCH * PATCH;
+/// Bytes of scratch to aim at: transformed inputs and sums of one group of tiles. Most of it should stay in the second-level cache.
+const SCRATCH: usize = 640 * 1024;
+
+/// Weights and bias of a 3x3 convolution, transformed and packed for [`winograd`].
+///
+/// Order: `[36][out / 16][in][16 out]`; missing output channels are zero.
+#[derive(Clone, Debug)]
+pub struct PackedWinograd {
+    shape: ConvShape,
+    weights: Vec<Lanes>,
+    bias: Vec<Lanes>,
+}
+
+impl PackedWinograd {
+    /// Whether a convolution of this shape can be computed this way.
+    pub fn can(shape: &ConvShape) -> bool {
+        (shape.kernel, shape.stride, shape.padding) == (3, 1, 1)
+    }
+
+    /// Packs `weight` (`[out, in, 3, 3]`) and `bias` (`[out]`, zero if absent).
+    ///
+    /// - errors: [`ShapeError`] when a length differs, or for a shape that [`PackedWinograd::can`] not
+    pub fn pack(shape: ConvShape, weight: &[f32], bias: Option<&[f32]>) -> Result<Self, ShapeError> {
+        const OP: &str = "winograd";
+        let ConvShape { in_channels, out_channels, kernel, stride, padding } = shape;
+        let window = (kernel, stride, padding);
+        ShapeError::ensure(Self::can(&shape), OP, "(kernel, stride, padding)", window, "(3, 1, 1)")?;
+        let channels = (in_channels, out_channels);
+        let some = in_channels > 0 && out_channels > 0;
+        ShapeError::ensure(some, OP, "(in_channels, out_channels)", channels, "at least 1 each")?;
+        let reduced = in_channels.saturating_mul(9);
+        ShapeError::check(OP, "length of the weight", weight.len(), out_channels.saturating_mul(reduced))?;
+        if let Some(bias) = bias {
+            ShapeError::check(OP, "length of the bias", bias.len(), out_channels)?;
+        }
+        let blocks = out_channels.div_ceil(16);
+        let mut weights = vec![Lanes::ZERO; POINTS * blocks * in_channels];
+        let packed = floats_mut(&mut weights);
+        for (filter, window) in weight.as_chunks::<9>().0.iter().enumerate() {
+            let (out, input) = (filter / in_channels, filter % in_channels);
+            for (point, value) in transform_filter(window).into_iter().enumerate() {
+                packed[((point * blocks + out / 16) * in_channels + input) * 16 + out % 16] = value;
+            }
+        }
+        let bias = bias.map_or_else(|| vec![Lanes::ZERO; blocks], Lanes::from_channels);
+        Ok(Self { shape, weights, bias })
+    }
+
+    /// What the convolution is.
+    pub fn shape(&self) -> ConvShape {
+        self.shape
+    }
+
+    /// Bytes of the transformed weights: where they do not fit in a cache, many tiles should go through them at once.
+    pub fn bytes(&self) -> usize {
+        64 * self.weights.len()
+    }
+
+    /// How much scratch [`winograd`] needs.
+    pub fn scratch_len(&self) -> usize {
+        POINTS * (self.input_plane() + self.output_plane())
+    }
+
+    fn in_blocks(&self) -> usize {
+        self.shape.in_channels.div_ceil(16)
+    }
+
+    /// Tiles that are computed together.
+    fn group(&self) -> usize {
+        let tile = POINTS * 64 * (self.in_blocks() + self.bias.len());
+        (SCRATCH / tile).clamp(14, 84)
+    }
+
+    /// Lanes from one point's inputs to the next. One more than they are: at a multiple of 4096 bytes, the 36 stores of a tile would
+    /// all fall into one set of the cache.
+    fn input_plane(&self) -> usize {
+        self.in_blocks() * self.group() + 1
+    }
+
+    /// The same for the sums.
+    fn output_plane(&self) -> usize {
+        self.bias.len() * self.group() + 1
+    }
+}
+
+/// `G g G'` of a 3x3 window.
+fn transform_filter(window: &[f32; 9]) -> [f32; POINTS] {
+    // Rows of G, for the points 0, 1, -1, 2, -2 and infinity.
+    const G: [[f64; 3]; PATCH] = [
+        [1.0 / 4.0, 0.0, 0.0],
+        [-1.0 / 6.0, -1.0 / 6.0, -1.0 / 6.0],
+        [-1.0 / 6.0, 1.0 / 6.0, -1.0 / 6.0],
+        [1.0 / 24.0, 1.0 / 12.0, 1.0 / 6.0],
+        [1.0 / 24.0, -1.0 / 12.0, 1.0 / 6.0],
+        [0.0, 0.0, 1.0],
+    ];
+    std::array::from_fn(|point| {
+        let (row, column) = (G[point / PATCH], G[point % PATCH]);
+        let terms = (0..9).map(|tap| row[tap / 3] * f64::from(window[tap]) * column[tap % 3]);
+        terms.sum::<f64>() as f32
+    })
+}
+
+/// Convolves the blocks and rows of the view `out`, as [`crate::conv()`] does.
+///
+/// - `x`: `[in_channels, h, w]`, blocked, with a zero halo; `out`: `[out_channels, h, w]`, blocked
+/// - `epilogue.residual`: of the layout of `out`
+/// - `scratch`: [`PackedWinograd::scratch_len`] long; its contents do not matter
+/// - accuracy: within `2e-5` of the definition of the convolution, relative to the greatest output
+/// - errors: [`ShapeError`] when a shape differs from these
+pub fn winograd(
+    isa: Isa,
+    conv: &PackedWinograd,
+    x: Map,
+    out: MapMut,
+    epilogue: Epilogue,
+    scratch: &mut [Lanes],
+) -> Result<(), ShapeError> {
+    const OP: &str = "winograd";
+    let Layout { channels, height, width, lanes } = x.layout();
+    ShapeError::check(OP, "channels of the input", channels, conv.shape.in_channels)?;
+    ShapeError::check(OP, "lanes of the input", lanes, 16)?;
+    let layout = Layout::blocked(conv.shape.out_channels, height, width);
+    ShapeError::check(OP, "layout of the output", out.layout(), layout)?;
+    if let Some(residual) = epilogue.residual {
+        ShapeError::check(OP, "layout of the residual", residual.layout(), layout)?;
+    }
+    ShapeError::check(OP, "length of the scratch", scratch.len(), conv.scratch_len())?;
+    isa.run(Winograd { packed: conv, x, out, epilogue, scratch });
+    Ok(())
+}
+
+/// A checked call.
+struct Winograd<'a> {
+    packed: &'a PackedWinograd,
+    x: Map<'a>,
+    out: MapMut<'a>,
+    epilogue: Epilogue<'a>,
+    scratch: &'a mut [Lanes],
+}
+
+impl Winograd<'_> {
+    /// The tiles that the view's rows touch.
+    fn grid(&self) -> Grid {
+        let (rows, width) = (self.out.rows(), self.out.layout().width);
+        let first = rows.start / TILE;
+        Grid { first, rows: rows.end.div_ceil(TILE).saturating_sub(first), columns: width.div_ceil(TILE) }
+    }
+
+    /// The least that is stored.
+    fn floor(&self) -> f32 {
+        if self.epilogue.activation == Activation::Relu { 0.0 } else { f32::NEG_INFINITY }
+    }
+}
+
+/// Some rows of tiles.
+#[derive(Clone, Copy)]
+struct Grid {
+    first: usize,
+    rows: usize,
+    columns: usize,
+}
+
+impl Grid {
+    fn len(self) -> usize {
+        self.rows * self.columns
+    }
+
+    /// The output row and column that a tile begins at.
+    fn corner(self, tile: usize) -> (usize, usize) {
+        (TILE * (self.first + tile / self.columns), TILE * (tile % self.columns))
+    }
+}
+
+impl Kernel for Winograd<'_> {
+    fn scalar(self) {
+        scalar::winograd(self);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::conv::{PackedConv, conv};
+    use crate::testing::{Owned, assert_close, for_each, noise, whole_and_split};
+
+    #[derive(Debug)]
+    struct Case {
+        input: (usize, usize, usize),
+        out_channels: usize,
+    }
+
+    const CASES: [Case; 12] = [
+        Case { input: (1, 1, 1), out_channels: 1 },     // one pixel of one tile
+        Case { input: (5, 2, 3), out_channels: 3 },     // less than a tile
+        Case { input: (16, 4, 4), out_channels: 16 },   // one tile
+        Case { input: (16, 5, 4), out_channels: 16 },   // and a row
+        Case { input: (16, 4, 5), out_channels: 16 },   // and a column
+        Case { input: (17, 6, 7), out_channels: 33 },   // lanes left over, three blocks
+        Case { input: (32, 9, 30), out_channels: 32 },  // several rows of tiles
+        Case { input: (32, 12, 61), out_channels: 48 }, // more tiles than are computed together
+        Case { input: (64, 8, 29), out_channels: 19 },
+        Case { input: (130, 7, 9), out_channels: 64 },
+        Case { input: (256, 8, 15), out_channels: 256 }, // the low branch of a small frame
+        Case { input: (3, 40, 41), out_channels: 8 },
+    ];
+
+    impl Case {
+        fn shape(&self) -> ConvShape {
+            let (in_channels, out_channels) = (self.input.0, self.out_channels);
+            ConvShape { in_channels, out_channels, kernel: 3, stride: 1, padding: 1 }
+        }
+
+        fn weights(&self) -> (Vec<f32>, Vec<f32>) {
+            (noise(self.out_channels * self.input.0 * 9, 2), noise(self.out_channels, 3))
+        }
+    }
+
+    #[test]
+    fn it_is_the_convolution() {
+        for_each(CASES, |isa, case| {
+            let (weight, bias) = case.weights();
+            let (channels, height, width) = case.input;
+            let output = Layout::blocked(case.out_channels, height, width);
+            let x = Owned::noise(Layout::blocked(channels, height, width), 1);
+            let residual = Owned::noise(output, 4);
+            let direct = PackedConv::pack(case.shape(), &weight, Some(&bias), 16).expect("the shapes fit");
+            let packed = PackedWinograd::pack(case.shape(), &weight, Some(&bias)).expect("the shapes fit");
+            for residual in [None, Some(&residual)] {
+                for activation in [Activation::None, Activation::Relu, Activation::Gelu] {
+                    let epilogue = Epilogue { residual: residual.map(Owned::map), activation };
+                    let mut want = Owned::zeros(output);
+                    conv(Isa::best(), &direct, x.map(), want.view(), epilogue).expect("the shapes fit");
+                    let got = whole_and_split(output, |out| {
+                        let mut scratch = vec![Lanes([f32::NAN; 16]); packed.scratch_len()];
+                        winograd(isa, &packed, x.map(), out, epilogue, &mut scratch).expect("the shapes fit");
+                    });
+                    assert_close(&got.to_nchw(), &want.to_nchw(), 2e-5);
+                }
+            }
+        });
+    }
+
+    #[test]
+    fn other_shapes_are_errors() {
+        let shape = ConvShape { in_channels: 17, out_channels: 5, kernel: 3, stride: 1, padding: 1 };
+        let weight = vec![0.0; 5 * 17 * 9];
+        for wrong in [
+            ConvShape { in_channels: 0, ..shape },
+            ConvShape { out_channels: 0, ..shape },
+            ConvShape { out_channels: 4, ..shape },
+            ConvShape { out_channels: usize::MAX, ..shape },
+            ConvShape { kernel: 1, ..shape },
+            ConvShape { padding: 0, ..shape },
+            ConvShape { stride: 2, ..shape },
+        ] {
+            assert!(PackedWinograd::pack(wrong, &weight, None).is_err(), "{wrong:?}");
+        }
+        assert!(PackedWinograd::pack(shape, &weight, Some(&[0.0; 4])).is_err());
+        let packed = PackedWinograd::pack(shape, &weight, None).expect("the shapes fit");
+        let mut scratch = vec![Lanes::ZERO; packed.scratch_len()];
+        let (x, narrow) = (Owned::zeros(Layout::blocked(17, 4, 6)), Owned::zeros(Layout::blocked(16, 4, 6)));
+        let planar = Owned::zeros(Layout::planar(17, 4, 6));
+        let (mut fits, mut small) = (Owned::zeros(Layout::blocked(5, 4, 6)), Owned::zeros(Layout::blocked(5, 4, 5)));
+        let (none, other) = (Epilogue::default(), small.clone());
+        let residual = Epilogue { residual: Some(other.map()), ..none };
+        for isa in Isa::available() {
+            assert!(winograd(isa, &packed, narrow.map(), fits.view(), none, &mut scratch).is_err());
+            assert!(winograd(isa, &packed, planar.map(), fits.view(), none, &mut scratch).is_err());
+            assert!(winograd(isa, &packed, x.map(), small.view(), none, &mut scratch).is_err());
+            assert!(winograd(isa, &packed, x.map(), fits.view(), residual, &mut scratch).is_err());
+            assert!(winograd(isa, &packed, x.map(), fits.view(), none, &mut scratch[1..]).is_err());
+            assert!(winograd(isa, &packed, x.map(), fits.view(), none, &mut scratch).is_ok());
+        }
+    }
+}

@@ -1,0 +1,209 @@
+//! The transforms on sixteen channels at once, the products by the register tile of the direct convolution.
+
+use std::ops::Range;
+
+use super::{Grid, PATCH, POINTS, TILE, Winograd};
+use crate::conv::Activation;
+use crate::conv::tile::{Reduction, Tile, tiles};
+use crate::simd::{Simd, Vector, gelu};
+use crate::{Lanes, floats};
+
+/// `B' d`: what six neighbouring inputs are at the six points.
+///
+/// # Safety
+/// The CPU has the instructions of `S`.
+#[inline(always)]
+unsafe fn forward<S: Simd>([d0, d1, d2, d3, d4, d5]: [S; PATCH]) -> [S; PATCH] {
+    // SAFETY: the caller promises the CPU.
+    unsafe {
+        let (four, five, two) = (S::splat(4.0), S::splat(-5.0), S::splat(2.0));
+        let minus_four = S::splat(-4.0);
+        let (even, odd) = (d2.fma(minus_four, d4), d1.fma(minus_four, d3));
+        let (near, far) = (d4.sub(d2), d3.sub(d1).mul(two));
+        [
+            d0.fma(four, d2.fma(five, d4)),
+            even.add(odd),
+            even.sub(odd),
+            near.add(far),
+            near.sub(far),
+            d1.fma(four, d3.fma(five, d5)),
+        ]
+    }
+}
+
+/// `A' m`: the four outputs of sums at the six points.
+///
+/// # Safety
+/// The CPU has the instructions of `S`.
+#[inline(always)]
+unsafe fn backward<S: Simd>([m0, m1, m2, m3, m4, m5]: [S; PATCH]) -> [S; TILE] {
+    // SAFETY: the caller promises the CPU.
+    unsafe {
+        let (sum1, difference1) = (m1.add(m2), m1.sub(m2));
+        let (sum2, difference2) = (m3.add(m4), m3.sub(m4));
+        [
+            m0.add(sum1).add(sum2),
+            difference2.fma(S::splat(2.0), difference1),
+            sum2.fma(S::splat(4.0), sum1),
+            difference2.fma(S::splat(8.0), difference1).add(m5),
+        ]
+    }
+}
+
+impl Vector for Winograd<'_> {
+    #[inline(always)]
+    unsafe fn vector<S: Simd>(mut self) {
+        let (grid, group) = (self.grid(), self.packed.group());
+        for first in (0..grid.len()).step_by(group) {
+            let some = first..(first + group).min(grid.len());
+            // SAFETY: the caller promises the CPU, and the door has checked the call; a group of tiles fits into the scratch.
+            unsafe {
+                self.inputs::<S>(grid, some.clone());
+                self.products::<S>(some.len());
+                self.outputs::<S>(grid, some);
+            }
+        }
+    }
+}
+
+impl Winograd<'_> {
+    /// Transforms the inputs of some tiles: `[36][in / 16][tile][16]`.
+    ///
+    /// # Safety
+    /// The CPU has the instructions of `S`; there are at most a group of tiles.
+    #[inline(always)]
+    unsafe fn inputs<S: Simd>(&mut self, grid: Grid, some: Range<usize>) {
+        let (layout, group) = (self.x.layout(), self.packed.group());
+        let plane = self.packed.input_plane();
+        for block in 0..layout.blocks() {
+            for (i, tile) in some.clone().enumerate() {
+                let (row, column) = grid.corner(tile);
+                // Rows and columns of the memory begin with the halo: the patch begins at the output's own numbers. What is beyond
+                // the other halo counts for nothing that is stored, and is zero lest it be no number.
+                let (rows, columns) = ((layout.height + 2 - row).min(PATCH), (layout.width + 2 - column).min(PATCH));
+                let corner = block * layout.block_stride() + row * layout.row_stride() + column * 16;
+                // SAFETY: rows and columns inside the map and its halo are loaded; a tile has a place in every plane, `block * group +
+                // i < in_blocks * group < plane`, and there are 36 planes.
+                unsafe {
+                    let x = self.x.data().as_ptr().add(corner);
+                    let to = self.scratch.as_mut_ptr().add(block * group + i).cast::<f32>();
+                    let mut half = [[S::splat(0.0); PATCH]; PATCH];
+                    for c in 0..columns {
+                        let mut line = [S::splat(0.0); PATCH];
+                        for r in 0..rows {
+                            line[r] = S::load(x.add(r * layout.row_stride() + c * 16));
+                        }
+                        let line = forward(line);
+                        for r in 0..PATCH {
+                            half[r][c] = line[r];
+                        }
+                    }
+                    for r in 0..PATCH {
+                        let line = forward(half[r]);
+                        for c in 0..PATCH {
+                            line[c].store(to.add((r * PATCH + c) * plane * 16));
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// Multiplies by the weights, point by point: sums `[36][view's blocks][tile][16]`.
+    ///
+    /// # Safety
+    /// The CPU has the instructions of `S`; the inputs of `count` tiles, at most a group, are in the scratch.
+    #[inline(always)]
+    unsafe fn products<S: Simd>(&mut self, count: usize) {
+        let Self { packed, out, .. } = self;
+        let (group, blocks, channels) = (packed.group(), out.blocks(), packed.shape.in_channels);
+        let (input_plane, output_plane) = (packed.input_plane(), packed.output_plane());
+        let reduction = Reduction { channels, block_stride: group * 16, row_stride: 0, kernel: 1 };
+        let (inputs, sums) = self.scratch.split_at_mut(POINTS * input_plane);
+        for point in 0..POINTS {
+            for block in blocks.clone().step_by(S::TILE_BLOCKS) {
+                let together = S::TILE_BLOCKS.min(blocks.end - block);
+                let weights = &packed.weights[(point * packed.bias.len() + block) * channels..];
+                for (first, pixels) in tiles(count, S::TILE_PIXELS) {
+                    // SAFETY: the caller promises the CPU. Tiles are 16 floats apart, blocks of channels a group of tiles; both
+                    // planes have room for a group of every block. The weights of `together` blocks follow each other.
+                    unsafe {
+                        let tile = Tile {
+                            reduction: &reduction,
+                            x: inputs.as_ptr().add(point * input_plane + first).cast(),
+                            weights: floats(weights).as_ptr(),
+                            weight_block: channels * 16,
+                            bias: floats(&ZEROS).as_ptr(),
+                            residual: None,
+                            floor: f32::NEG_INFINITY,
+                            out: sums
+                                .as_mut_ptr()
+                                .add(point * output_plane + (block - blocks.start) * group + first)
+                                .cast(),
+                            out_block: group * 16,
+                        };
+                        tile.run::<S, 16>(together, pixels);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Transforms the sums of some tiles into outputs, and stores those of the view.
+    ///
+    /// # Safety
+    /// The CPU has the instructions of `S`; the sums of these tiles are in the scratch.
+    #[inline(always)]
+    unsafe fn outputs<S: Simd>(&mut self, grid: Grid, some: Range<usize>) {
+        let (packed, group, plane) = (self.packed, self.packed.group(), self.packed.output_plane());
+        let (view, blocks, width) = (self.out.rows(), self.out.blocks(), self.out.layout().width);
+        let floor = self.floor();
+        let sums = self.scratch[POINTS * packed.input_plane()..].as_ptr();
+        for block in blocks.clone() {
+            for (i, tile) in some.clone().enumerate() {
+                let (row, column) = grid.corner(tile);
+                let columns = TILE.min(width - column);
+                // SAFETY: a tile's sums have a place in every plane, as its inputs have; `pixel` proves that a row is of the view, and
+                // at most the rest of that row is touched.
+                unsafe {
+                    let from = sums.add((block - blocks.start) * group + i).cast::<f32>();
+                    let bias = S::load(packed.bias[block].0.as_ptr());
+                    let mut half = [[S::splat(0.0); PATCH]; TILE];
+                    for c in 0..PATCH {
+                        let mut line = [S::splat(0.0); PATCH];
+                        for r in 0..PATCH {
+                            line[r] = S::load(from.add((r * PATCH + c) * plane * 16));
+                        }
+                        let line = backward(line);
+                        for r in 0..TILE {
+                            half[r][c] = line[r];
+                        }
+                    }
+                    for r in 0..TILE {
+                        if !view.contains(&(row + r)) {
+                            continue;
+                        }
+                        let line = backward(half[r]);
+                        let to = self.out.pixel(block, row + r, column);
+                        for c in 0..columns {
+                            let mut value = line[c].add(bias);
+                            if let Some(residual) = self.epilogue.residual {
+                                value = value.add(S::load(residual.pixel(block, row + r, column + c)));
+                            }
+                            let value = value.max(S::splat(floor));
+                            value.store(to.add(16 * c));
+                        }
+                        if self.epilogue.activation == Activation::Gelu {
+                            for c in 0..columns {
+                                gelu(S::load(to.add(16 * c))).store(to.add(16 * c));
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// The sums begin at zero: the bias comes after the transform. As many blocks as any tile has.
+const ZEROS: [Lanes; 2] = [Lanes::ZERO; 2];
