@@ -7,8 +7,8 @@ use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, Criterion, Throughput, criterion_group, criterion_main};
 use rtformer_kernels::testing::{Owned, fma_peak, noise};
 use rtformer_kernels::{
-    Activation, Confidence, ConvShape, CrossKeys, Epilogue, Isa, Lanes, Layout, PackedConv, add, affine, argmax,
-    avg_pool, conv, cross_attend, ea_group_l1, ea_softmax, max_pool_to, resize_add, upsample,
+    Activation, Confidence, ConvShape, CrossKeys, Epilogue, Isa, Lanes, Layout, PackedConv, PackedWinograd, add,
+    affine, argmax, avg_pool, conv, cross_attend, ea_group_l1, ea_softmax, max_pool_to, resize_add, upsample, winograd,
 };
 
 /// The definitions take seconds for what a frame does in milliseconds: they run only where there is nothing else.
@@ -50,7 +50,8 @@ fn convolutions(c: &mut Criterion) {
         ("layer4.down/2048x1024", conv3(128, 256, 2), (64, 128)),
         ("layer4/2048x1024", conv3(256, 256, 1), (32, 64)),
         ("layer4.qkv/2048x1024", conv1(256, 256), (32, 64)),
-        ("head/2048x1024", conv1(64, 19), (128, 256)),
+        ("head.conv1/2048x1024", conv3(128, 128, 1), (128, 256)),
+        ("head.conv2/2048x1024", conv1(128, 19), (128, 256)),
         ("stem/1024x512", conv3(3, 32, 2), (512, 1024)),
         ("layer1/1024x512", conv3(32, 32, 1), (128, 256)),
         ("layer2/1024x512", conv3(64, 64, 1), (64, 128)),
@@ -69,6 +70,17 @@ fn convolutions(c: &mut Criterion) {
         let mut group = group(c, &format!("conv/slim.{name}"), flops);
         for isa in instruction_sets() {
             group.bench_function(isa.name(), |b| b.iter(|| conv(isa, &packed, x.map(), out.view(), epilogue)));
+        }
+        if !PackedWinograd::can(&shape) {
+            continue;
+        }
+        // Counted as the multiplications of the direct one, of which it does a quarter.
+        let packed = PackedWinograd::pack(shape, &weight, None).expect("the shapes fit");
+        let mut scratch = vec![Lanes::ZERO; packed.scratch_len()];
+        for isa in instruction_sets() {
+            group.bench_function(format!("{}/winograd", isa.name()), |b| {
+                b.iter(|| winograd(isa, &packed, x.map(), out.view(), epilogue, &mut scratch));
+            });
         }
     }
 }

@@ -46,4 +46,4 @@ pub use mapped::Mapped;
 pub use peak::peak_flops;
 pub use pool::{avg_pool, global_avg_pool, max_pool_to};
 pub use resize_add::resize_add;
-pub use winograd::{PackedWinograd, winograd};
+pub use winograd::{PackedWinograd, TILE as WINOGRAD_TILE, winograd};

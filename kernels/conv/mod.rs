@@ -11,7 +11,6 @@ pub(crate) mod tile;
 mod vector;
 
 pub use packed::{ConvShape, PackedConv};
-#[cfg(test)]
 pub(crate) use scalar::activate;
 
 use crate::simd::Kernel;

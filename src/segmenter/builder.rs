@@ -82,7 +82,7 @@ impl Builder {
         self
     }
 
-    /// Pixels whose class has a lower probability than this become the mask's [ignore id](Mask::ignore_id).
+    /// Pixels whose class has a lower probability than this become the mask's [ignore id](crate::pixels::Mask::ignore_id).
     pub fn reject_below(mut self, probability: f32) -> Self {
         self.readout.reject_below = Some(probability);
         self

@@ -17,7 +17,7 @@ impl Resident<'_> {
     /// The network and its full-size bilinear logits, `[classes, height, width]`, into `out`.
     ///
     /// # Errors
-    /// As [`Segmenter::segment`].
+    /// As [`Segmenter::segment`](super::Segmenter::segment).
     pub fn logits(&self, out: &mut Vec<f32>) -> Result<()> {
         out.resize(self.classes * self.size.0 * self.size.1, 0.0);
         self.uploaded.run(&mut [Wanted { size: self.size, ids: None, confidence: None, logits: Some(out) }]).map(drop)
@@ -26,7 +26,7 @@ impl Resident<'_> {
     /// The network and its mask.
     ///
     /// # Errors
-    /// As [`Segmenter::segment`].
+    /// As [`Segmenter::segment`](super::Segmenter::segment).
     pub fn mask(&self, mask: &mut Mask) -> Result<()> {
         mask.resize_for(self.size.1 as u32, self.size.0 as u32, self.classes);
         self.uploaded

@@ -2,6 +2,7 @@
 //! of a size nothing is asked of the allocator for them.
 
 use std::collections::BTreeMap;
+use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, Mutex};
 
 use rtformer_kernels::{Lanes, Layout, Map, MapMut, ShapeError, floats, floats_mut};
@@ -14,9 +15,11 @@ pub(super) struct Buffers {
 
 #[derive(Default)]
 struct Idle {
-    /// By length.
+    /// Feature maps, by length.
     buffers: BTreeMap<usize, Vec<Vec<Lanes>>>,
-    /// What they were made for: the batch and the size of its photos.
+    /// Kernels' scratch, by length: of the layers, not of the frame.
+    scratch: BTreeMap<usize, Vec<Vec<Lanes>>>,
+    /// What the maps were made for: the batch and the size of its photos.
     frame: Option<(usize, Layout)>,
 }
 
@@ -47,6 +50,12 @@ impl Buffers {
             }
         }
         blank
+    }
+
+    /// Room for a kernel's intermediate results, of unspecified contents.
+    pub(super) fn scratch(self: &Arc<Self>, len: usize) -> Scratch {
+        let reused = self.idle.lock().ok().and_then(|mut idle| idle.scratch.get_mut(&len).and_then(Vec::pop));
+        Scratch { memory: reused.unwrap_or_else(|| vec![Lanes::ZERO; len]), pool: Arc::clone(self) }
     }
 
     /// The maps to write again: the same memory where nobody else holds it, else a copy.
@@ -81,6 +90,35 @@ impl Drop for Owned {
         let memory = std::mem::take(&mut self.memory);
         if let Ok(mut idle) = self.pool.idle.lock() {
             idle.buffers.entry(memory.len()).or_default().push(memory);
+        }
+    }
+}
+
+/// Scratch that goes back to the pool.
+pub(super) struct Scratch {
+    memory: Vec<Lanes>,
+    pool: Arc<Buffers>,
+}
+
+impl Deref for Scratch {
+    type Target = [Lanes];
+
+    fn deref(&self) -> &[Lanes] {
+        &self.memory
+    }
+}
+
+impl DerefMut for Scratch {
+    fn deref_mut(&mut self) -> &mut [Lanes] {
+        &mut self.memory
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let memory = std::mem::take(&mut self.memory);
+        if let Ok(mut idle) = self.pool.idle.lock() {
+            idle.scratch.entry(memory.len()).or_default().push(memory);
         }
     }
 }

@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use rayon::{ThreadPool, ThreadPoolBuilder};
 use rtformer_kernels as kernels;
-use rtformer_kernels::{CrossKeys, Isa, Lanes, Layout, MapMut, PackedConv, ShapeError};
+use rtformer_kernels::{ConvShape, CrossKeys, Isa, Lanes, Layout, MapMut, PackedConv, PackedWinograd, ShapeError};
 
 pub use buffers::Maps;
 
@@ -44,16 +44,32 @@ pub struct Norm {
 /// A packed convolution and what is to be done ahead of it.
 pub struct Conv {
     name: String,
-    packed: PackedConv,
+    shape: ConvShape,
+    packed: Packed,
     prologue: Option<(Norm, bool)>,
 }
 
+/// A convolution's weights, for the algorithm that is the faster.
+enum Packed {
+    Direct(PackedConv),
+    Winograd(PackedWinograd),
+}
+
 /// Views that a kernel may be given in parallel: only some kernels can see a part of the blocks or of the rows.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Split {
-    Rows,
-    Blocks,
-    Both,
+#[derive(Clone, Copy)]
+struct Split {
+    /// Rows stay together in groups of so many; all of them where it is 0.
+    rows: usize,
+    blocks: bool,
+    /// Several a thread, so that one which the system holds up delays the others little.
+    pieces: usize,
+}
+
+impl Split {
+    const ROWS: Self = Self { rows: 1, blocks: false, pieces: 4 };
+    const BLOCKS: Self = Self { rows: 0, blocks: true, pieces: 4 };
+    const BOTH: Self = Self { rows: 1, blocks: true, pieces: 4 };
+    const TILES: Self = Self { rows: kernels::WINOGRAD_TILE, blocks: true, pieces: 4 };
 }
 
 impl Cpu {
@@ -96,12 +112,18 @@ impl Cpu {
                 data.len()
             )));
         }
-        self.fill("upload", n, layout, Split::Both, |i, out| kernels::pack_nchw(&data[i * image..][..image], out))
+        self.fill("upload", n, layout, Split::BOTH, |i, out| kernels::pack_nchw(&data[i * image..][..image], out))
     }
 
-    /// Into how many pieces a map is split: several a thread, so that one which the system holds up delays the others little.
-    fn pieces(&self) -> usize {
-        if self.threads() == 1 { 1 } else { 4 * self.threads() }
+    /// Into how many pieces work is split.
+    fn pieces(&self, split: Split) -> usize {
+        if self.threads() == 1 { 1 } else { split.pieces * self.threads() }
+    }
+
+    /// The scalar definition stays the plain one; a few channels are not worth the transforms.
+    fn prefers_winograd(&self, shape: &ConvShape, lanes: usize) -> bool {
+        let channels = shape.in_channels.min(shape.out_channels);
+        self.isa != Isa::Scalar && lanes == 16 && channels >= 16 && PackedWinograd::can(shape)
     }
 
     fn norm(affine: Affine) -> Norm {
@@ -129,7 +151,7 @@ impl Cpu {
         split: Split,
         work: impl Fn(usize, MapMut<'_>) -> Result<(), ShapeError> + Sync,
     ) -> Result<()> {
-        let pieces = self.pieces();
+        let pieces = self.pieces(split);
         let layout = blank.layout();
         for (image, floats) in blank.images_mut().enumerate() {
             let filled =
@@ -152,7 +174,7 @@ impl Cpu {
     }
 
     fn affine(&self, x: &Maps, norm: &Norm, relu: bool) -> Result<Maps> {
-        self.fill("affine", x.count(), x.layout(), Split::Both, |i, out| {
+        self.fill("affine", x.count(), x.layout(), Split::BOTH, |i, out| {
             kernels::affine(self.isa, x.image(i)?, &norm.scale, &norm.shift, relu, out)
         })
     }
@@ -192,10 +214,17 @@ impl Backend for Cpu {
         };
         // The photo is planar: with its three channels in a block of sixteen, it would take five times the memory.
         let lanes = if layer.reads_photo { 1 } else { 16 };
-        let packed = PackedConv::pack(shape, &folded.weight, Some(&folded.bias), lanes)
-            .map_err(|e| Error::Backend { operation: "pack", reason: format!("`{}`: {e}", layer.name) })?;
+        let bias = Some(&folded.bias[..]);
+        let packed = if self.prefers_winograd(&shape, lanes) {
+            PackedWinograd::pack(shape, &folded.weight, bias).map(Packed::Winograd)
+        } else {
+            PackedConv::pack(shape, &folded.weight, bias, lanes).map(Packed::Direct)
+        };
+        let packed =
+            packed.map_err(|e| Error::Backend { operation: "pack", reason: format!("`{}`: {e}", layer.name) })?;
         Ok(Conv {
             name: layer.name,
+            shape,
             packed,
             prologue: folded.prologue.map(|(affine, relu)| (Self::norm(affine), relu)),
         })
@@ -228,30 +257,42 @@ impl Backend for Cpu {
     }
 
     fn conv(&self, conv: &Conv, x: &Maps, epilogue: Epilogue<'_, Maps>) -> Result<Maps> {
-        let shape = conv.packed.shape();
+        let shape = conv.shape;
         let (h, w) = shape.out_size(x.layout().height, x.layout().width);
         let macs = [x.count(), shape.in_channels, shape.out_channels, shape.kernel * shape.kernel, h, w];
         let flops = 2.0 * macs.map(|d| d as f64).iter().product::<f64>();
         self.timed(&conv.name, flops, || {
             let normed = conv.prologue.as_ref().map(|(norm, relu)| self.affine(x, norm, *relu)).transpose()?;
             let x = normed.as_ref().unwrap_or(x);
-            self.fill("conv", x.count(), Layout::blocked(shape.out_channels, h, w), Split::Both, |i, out| {
+            let split = match &conv.packed {
+                Packed::Direct(_) => Split::BOTH,
+                // Weights that do not fit into a cache are read once a piece.
+                Packed::Winograd(packed) if packed.bytes() > LARGE_WEIGHTS => Split { pieces: 1, ..Split::TILES },
+                Packed::Winograd(_) => Split::TILES,
+            };
+            self.fill("conv", x.count(), Layout::blocked(shape.out_channels, h, w), split, |i, out| {
                 let residual = epilogue.residual.map(|maps| maps.image(i)).transpose()?;
                 let epilogue = kernels::Epilogue { residual, activation: epilogue.activation };
-                kernels::conv(self.isa, &conv.packed, x.image(i)?, out, epilogue)
+                match &conv.packed {
+                    Packed::Direct(packed) => kernels::conv(self.isa, packed, x.image(i)?, out, epilogue),
+                    Packed::Winograd(packed) => {
+                        let mut scratch = self.buffers.scratch(packed.scratch_len());
+                        kernels::winograd(self.isa, packed, x.image(i)?, out, epilogue, &mut scratch)
+                    }
+                }
             })
         })
     }
 
     fn relu(&self, x: &Maps) -> Result<Maps> {
         self.timed("relu", 0.0, || {
-            self.fill("relu", x.count(), x.layout(), Split::Both, |i, out| kernels::relu(self.isa, x.image(i)?, out))
+            self.fill("relu", x.count(), x.layout(), Split::BOTH, |i, out| kernels::relu(self.isa, x.image(i)?, out))
         })
     }
 
     fn add(&self, a: &Maps, b: &Maps) -> Result<Maps> {
         self.timed("add", 0.0, || {
-            self.fill("add", a.count(), a.layout(), Split::Both, |i, out| {
+            self.fill("add", a.count(), a.layout(), Split::BOTH, |i, out| {
                 kernels::add(self.isa, a.image(i)?, b.image(i)?, out)
             })
         })
@@ -260,7 +301,7 @@ impl Backend for Cpu {
     fn resize(&self, x: &Maps, height: usize, width: usize) -> Result<Maps> {
         let layout = Layout::blocked(x.layout().channels, height, width);
         self.timed("resize", 0.0, || {
-            self.fill("resize", x.count(), layout, Split::Both, |i, out| {
+            self.fill("resize", x.count(), layout, Split::BOTH, |i, out| {
                 kernels::resize_add(self.isa, x.image(i)?, None, out)
             })
         })
@@ -268,7 +309,7 @@ impl Backend for Cpu {
 
     fn resize_add(&self, x: &Maps, base: &Maps) -> Result<Maps> {
         self.timed("resize_add", 0.0, || {
-            self.fill("resize_add", x.count(), base.layout(), Split::Both, |i, out| {
+            self.fill("resize_add", x.count(), base.layout(), Split::BOTH, |i, out| {
                 kernels::resize_add(self.isa, x.image(i)?, Some(base.image(i)?), out)
             })
         })
@@ -280,12 +321,12 @@ impl Backend for Cpu {
             Some(Window { kernel, stride, padding }) => {
                 let out = |side: usize| (side + 2 * padding - kernel) / stride + 1;
                 let layout = Layout::blocked(channels, out(height), out(width));
-                self.fill("avg_pool", x.count(), layout, Split::Both, |i, out| {
+                self.fill("avg_pool", x.count(), layout, Split::BOTH, |i, out| {
                     kernels::avg_pool(self.isa, x.image(i)?, kernel, stride, padding, out)
                 })
             }
             None => {
-                self.fill("global_avg_pool", x.count(), Layout::blocked(channels, 1, 1), Split::Blocks, |i, out| {
+                self.fill("global_avg_pool", x.count(), Layout::blocked(channels, 1, 1), Split::BLOCKS, |i, out| {
                     kernels::global_avg_pool(self.isa, x.image(i)?, out)
                 })
             }
@@ -295,7 +336,7 @@ impl Backend for Cpu {
     fn max_pool_to(&self, x: &Maps, norm: &Norm, side: usize) -> Result<Maps> {
         let layout = Layout::blocked(x.layout().channels, side, side);
         self.timed("max_pool_to", 0.0, || {
-            self.fill("max_pool_to", x.count(), layout, Split::Both, |i, out| {
+            self.fill("max_pool_to", x.count(), layout, Split::BOTH, |i, out| {
                 kernels::max_pool_to(self.isa, x.image(i)?, &norm.scale, &norm.shift, out)
             })
         })
@@ -304,8 +345,8 @@ impl Backend for Cpu {
     fn ea_norm(&self, x: Maps, groups: usize) -> Result<Maps> {
         self.timed("ea_norm", 0.0, || {
             let mut x = self.buffers.thaw(x);
-            self.fill_blank("ea_softmax", &mut x, Split::Blocks, |_, view| kernels::ea_softmax(self.isa, view))?;
-            self.fill_blank("ea_group_l1", &mut x, Split::Rows, |_, view| {
+            self.fill_blank("ea_softmax", &mut x, Split::BLOCKS, |_, view| kernels::ea_softmax(self.isa, view))?;
+            self.fill_blank("ea_group_l1", &mut x, Split::ROWS, |_, view| {
                 kernels::ea_group_l1(self.isa, view, groups)
             })?;
             Ok(x.freeze())
@@ -324,9 +365,9 @@ impl Backend for Cpu {
                 Ok(keys)
             });
             let packed = packed.collect::<Result<Vec<_>, _>>().map_err(failed)?;
-            self.fill("cross_attend", x.count(), x.layout(), Split::Rows, |i, out| {
+            self.fill("cross_attend", x.count(), x.layout(), Split::ROWS, |i, out| {
                 let x = x.image(i)?;
-                let mut scratch = vec![Lanes::ZERO; packed[i].scratch_len()];
+                let mut scratch = self.buffers.scratch(packed[i].scratch_len());
                 kernels::cross_attend(self.isa, x, &packed[i], Some(x), out, &mut scratch)
             })
         })
@@ -358,8 +399,8 @@ impl Backend for Cpu {
         let readout = Readout { isa: self.isa, logits, image, size };
         self.timed("argmax", 0.0, || {
             let done = self.run(|| match ids {
-                IdsMut::U8(ids) => readout.argmax(self.pieces(), 0..size.0, ids, confidence),
-                IdsMut::U16(ids) => readout.argmax(self.pieces(), 0..size.0, ids, confidence),
+                IdsMut::U8(ids) => readout.argmax(self.pieces(Split::ROWS), 0..size.0, ids, confidence),
+                IdsMut::U16(ids) => readout.argmax(self.pieces(Split::ROWS), 0..size.0, ids, confidence),
             });
             done.map_err(|e| Error::Backend { operation: "argmax", reason: e.to_string() })
         })
@@ -368,11 +409,14 @@ impl Backend for Cpu {
     fn upsample(&self, logits: &Maps, image: usize, size: (usize, usize), out: &mut [f32]) -> Result<()> {
         let readout = Readout { isa: self.isa, logits, image, size };
         self.timed("upsample", 0.0, || {
-            let done = self.run(|| readout.upsample(self.pieces(), out));
+            let done = self.run(|| readout.upsample(self.pieces(Split::ROWS), out));
             done.map_err(|e| Error::Backend { operation: "upsample", reason: e.to_string() })
         })
     }
 }
+
+/// Bytes of transformed weights that stay in a second-level cache while tiles pass by.
+const LARGE_WEIGHTS: usize = 1 << 20;
 
 /// Halves a view again and again until there are `pieces`, and gives each to `work`, in parallel.
 fn in_pieces(
@@ -383,9 +427,9 @@ fn in_pieces(
 ) -> Result<(), ShapeError> {
     let (rows, blocks) = (view.rows(), view.blocks());
     // Rows first: a piece that has all blocks reads its input once.
-    let (first, last) = if pieces > 1 && rows.len() > 1 && split != Split::Blocks {
-        view.split_rows(rows.start + rows.len() / 2)
-    } else if pieces > 1 && blocks.len() > 1 && split != Split::Rows {
+    let (first, last) = if pieces > 1 && split.rows > 0 && rows.len() > split.rows {
+        view.split_rows((rows.start + rows.len() / 2).next_multiple_of(split.rows))
+    } else if pieces > 1 && split.blocks && blocks.len() > 1 {
         view.split_blocks(blocks.start + blocks.len() / 2)
     } else {
         return work(view);
