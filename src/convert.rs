@@ -8,6 +8,13 @@ use crate::model::{Config, Parameters, RtFormer};
 use crate::weights::{Checkpoint, Dataset};
 
 /// What is known of a checkpoint beside its tensors; all of it may be left open.
+///
+/// ```
+/// use rtformer::Hints;
+///
+/// let hints = Hints { variant: Some("slim"), cross_size: Some(8), ..Hints::default() };
+/// assert_eq!(hints.num_heads, None, "as PaddleSeg's own configurations have it");
+/// ```
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Hints<'a> {
     /// `slim` or `base`: refused when the tensors say otherwise.
@@ -22,6 +29,17 @@ pub struct Hints<'a> {
 ///
 /// Widths, depth and classes are read from the shapes, injections from which tensors are there, and the rest from `hints` or else
 /// from what PaddleSeg's own configurations have.
+///
+/// ```
+/// use rtformer::weights::{Checkpoint, Weights};
+/// use rtformer::{Config, Hints, infer_config};
+///
+/// let weights = Weights::open("tests/data/golden/tiny.safetensors")?;
+/// let hints = Hints { cross_size: Some(3), num_heads: Some(4), ..Hints::default() };
+/// let config = infer_config(&Checkpoint::of(&weights)?, &weights.dataset()?, hints)?;
+/// assert_eq!(config, Config::of(&weights)?);
+/// # Ok::<(), rtformer::Error>(())
+/// ```
 ///
 /// # Errors
 /// [`Error::Config`] when the tensors are no RTFormer's, when a hint says otherwise than they do, or when the data set has another

@@ -3,9 +3,26 @@
 use std::path::{Path, PathBuf};
 
 /// This crate's result.
+///
+/// ```
+/// fn width(size: &str) -> rtformer::Result<u32> {
+///     Ok(size.parse::<rtformer::Size>()?.of(960, 720).0)
+/// }
+/// assert_eq!(width("within:480x480")?, 480);
+/// assert!(width("huge").is_err());
+/// # Ok::<(), rtformer::Error>(())
+/// ```
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// Everything that this crate's calls can fail with.
+///
+/// ```
+/// use rtformer::{Device, Error, Segmenter};
+///
+/// let error = Segmenter::open("none.safetensors", Device::Cpu).unwrap_err();
+/// assert!(matches!(&error, Error::Read { path, .. } if path.ends_with("none.safetensors")));
+/// assert!(error.to_string().starts_with("none.safetensors: cannot be read: "));
+/// ```
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -128,23 +145,46 @@ pub enum Error {
 
 impl Error {
     /// An [`Error::Read`] of `path`, for `map_err`.
+    ///
+    /// ```
+    /// # use rtformer::Error;
+    /// let error = std::fs::read("none.jpg").map_err(Error::reading("none.jpg")).unwrap_err();
+    /// assert!(error.to_string().starts_with("none.jpg: cannot be read: "));
+    /// ```
     pub fn reading(path: impl AsRef<Path>) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.as_ref().to_path_buf();
         move |cause| Self::Read { path, cause }
     }
 
     /// An [`Error::Write`] of `path`, for `map_err`.
+    ///
+    /// ```
+    /// # use rtformer::Error;
+    /// let full = Err::<(), _>(std::io::Error::other("the disk is full"));
+    /// let error = full.map_err(Error::writing("mask.png")).unwrap_err();
+    /// assert!(error.to_string().starts_with("mask.png: cannot be written: the disk is full"));
+    /// ```
     pub fn writing(path: impl AsRef<Path>) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.as_ref().to_path_buf();
         move |cause| Self::Write { path, cause }
     }
 
     /// An [`Error::Weights`] of `path`.
+    ///
+    /// ```
+    /// # use rtformer::Error;
+    /// assert_eq!(Error::weights("a.safetensors", "is empty").to_string(), "a.safetensors: is empty");
+    /// ```
     pub fn weights(path: impl AsRef<Path>, reason: impl Into<String>) -> Self {
         Self::Weights { path: path.as_ref().to_path_buf(), reason: reason.into() }
     }
 
     /// An [`Error::Image`] of `path`.
+    ///
+    /// ```
+    /// # use rtformer::Error;
+    /// assert_eq!(Error::image("street.jpg", "has no pixels").to_string(), "street.jpg: has no pixels");
+    /// ```
     pub fn image(path: impl AsRef<Path>, reason: impl Into<String>) -> Self {
         Self::Image { path: path.as_ref().to_path_buf(), reason: reason.into() }
     }

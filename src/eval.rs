@@ -68,6 +68,11 @@ impl Confusion {
     }
 
     /// How many classes there are.
+    ///
+    /// ```
+    /// assert_eq!(rtformer::eval::Confusion::new(19)?.classes(), 19);
+    /// # Ok::<(), rtformer::Error>(())
+    /// ```
     pub fn classes(&self) -> usize {
         self.classes
     }
@@ -85,6 +90,17 @@ impl Confusion {
     ///
     /// Where the mask names no class, such as its own ignore id, the labelled class is missed.
     ///
+    /// ```
+    /// # use rtformer::eval::{Confusion, LabelImage};
+    /// # use rtformer::pixels::Mask;
+    /// let mut confusion = Confusion::new(3)?;
+    /// confusion.count(&LabelImage::new("a_labels.png", 2, 1, vec![0, 2])?, &Mask::new(2, 1, 3))?;
+    /// let refused = confusion.count(&LabelImage::new("b_labels.png", 2, 1, vec![0, 7])?, &Mask::new(2, 1, 3));
+    /// assert!(refused.unwrap_err().to_string().starts_with("b_labels.png: has id 7"));
+    /// assert_eq!(confusion.pixels(), 2);
+    /// # Ok::<(), rtformer::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// [`Error::Image`], naming the label image: when the sizes differ, or for an id that is neither a class nor the ignore id.
     pub fn count(&mut self, labels: &LabelImage, mask: &Mask) -> Result<()> {
@@ -99,6 +115,16 @@ impl Confusion {
     }
 
     /// Adds what another one counted.
+    ///
+    /// ```
+    /// # use rtformer::eval::{Confusion, LabelImage};
+    /// # use rtformer::pixels::Mask;
+    /// let (mut sum, mut part) = (Confusion::new(3)?, Confusion::new(3)?);
+    /// part.count(&LabelImage::new("a_labels.png", 2, 1, vec![0, 2])?, &Mask::new(2, 1, 3))?;
+    /// sum.merge(&part)?;
+    /// assert_eq!(sum, part);
+    /// # Ok::<(), rtformer::Error>(())
+    /// ```
     ///
     /// # Errors
     /// [`Error::Input`] when it is for another number of classes.
@@ -117,17 +143,48 @@ impl Confusion {
     }
 
     /// Pixels of class `truth` that the mask gave to no class; 0 for a class that there is not.
+    ///
+    /// ```
+    /// # use rtformer::eval::{Confusion, LabelImage};
+    /// # use rtformer::pixels::{IdsMut, Mask};
+    /// let mut mask = Mask::new(2, 1, 3);
+    /// if let IdsMut::U8(ids) = mask.ids_mut() {
+    ///     ids.copy_from_slice(&[1, 255]);
+    /// }
+    /// let mut confusion = Confusion::new(3)?;
+    /// confusion.count(&LabelImage::new("a_labels.png", 2, 1, vec![1, 1])?, &mask)?;
+    /// assert_eq!((confusion.get(1, 1), confusion.rejected(1)), (1, 1));
+    /// # Ok::<(), rtformer::Error>(())
+    /// ```
     pub fn rejected(&self, truth: usize) -> u64 {
         self.whole_row(truth).last().copied().unwrap_or(0)
     }
 
     /// What the pixels of class `truth` were taken for: `[classes]`, without the rejected ones; empty for a class that there is not.
+    ///
+    /// ```
+    /// # use rtformer::eval::{Confusion, LabelImage};
+    /// # use rtformer::pixels::Mask;
+    /// # let mut confusion = Confusion::new(3)?;
+    /// confusion.count(&LabelImage::new("a_labels.png", 2, 1, vec![1, 1])?, &Mask::new(2, 1, 3))?; // a mask of zeros
+    /// assert_eq!(confusion.row(1), [2, 0, 0]);
+    /// # Ok::<(), rtformer::Error>(())
+    /// ```
     pub fn row(&self, truth: usize) -> &[u64] {
         let whole = self.whole_row(truth);
         &whole[..whole.len().saturating_sub(1)]
     }
 
     /// Pixels that are labelled as this class.
+    ///
+    /// ```
+    /// # use rtformer::eval::{Confusion, LabelImage};
+    /// # use rtformer::pixels::Mask;
+    /// # let mut confusion = Confusion::new(3)?;
+    /// confusion.count(&LabelImage::new("a_labels.png", 3, 1, vec![1, 1, 255])?, &Mask::new(3, 1, 3))?;
+    /// assert_eq!((confusion.labelled(0), confusion.labelled(1)), (0, 2));
+    /// # Ok::<(), rtformer::Error>(())
+    /// ```
     pub fn labelled(&self, class: usize) -> u64 {
         self.whole_row(class).iter().sum()
     }
@@ -153,11 +210,29 @@ impl Confusion {
     }
 
     /// The share of a class's labelled pixels that were found, `tp / (tp + fn)`, 0 to 1; none where the class is not labelled.
+    ///
+    /// ```
+    /// # use rtformer::eval::{Confusion, LabelImage};
+    /// # use rtformer::pixels::Mask;
+    /// # let mut confusion = Confusion::new(3)?;
+    /// confusion.count(&LabelImage::new("a_labels.png", 2, 1, vec![0, 1])?, &Mask::new(2, 1, 3))?; // a mask of zeros
+    /// assert_eq!((confusion.accuracy(0), confusion.accuracy(1), confusion.accuracy(2)), (Some(1.0), Some(0.0), None));
+    /// # Ok::<(), rtformer::Error>(())
+    /// ```
     pub fn accuracy(&self, class: usize) -> Option<f64> {
         ratio(self.get(class, class), self.labelled(class))
     }
 
     /// The share of all counted pixels that were given their class, 0 to 1; none before anything was counted.
+    ///
+    /// ```
+    /// # use rtformer::eval::{Confusion, LabelImage};
+    /// # use rtformer::pixels::Mask;
+    /// # let mut confusion = Confusion::new(3)?;
+    /// confusion.count(&LabelImage::new("a_labels.png", 2, 1, vec![0, 1])?, &Mask::new(2, 1, 3))?; // a mask of zeros
+    /// assert_eq!(confusion.pixel_accuracy(), Some(0.5));
+    /// # Ok::<(), rtformer::Error>(())
+    /// ```
     pub fn pixel_accuracy(&self) -> Option<f64> {
         ratio((0..self.classes).map(|class| self.get(class, class)).sum(), self.pixels())
     }

@@ -10,6 +10,18 @@ use crate::error::{Error, Result};
 ///
 /// Missing parent folders are made. When anything fails, or the process dies, `path` is what it was before.
 ///
+/// ```
+/// use rtformer::files::write_whole;
+/// use std::io::{self, Write};
+///
+/// # let folder = tempfile::tempdir().unwrap();
+/// let path = folder.path().join("sub/scene.json");
+/// write_whole(&path, |file| file.write_all(b"{}"))?;
+/// assert!(write_whole(&path, |_| Err(io::Error::other("the disk is full"))).is_err());
+/// assert_eq!(std::fs::read(&path).unwrap(), b"{}", "as it was");
+/// # Ok::<(), rtformer::Error>(())
+/// ```
+///
 /// # Errors
 /// [`Error::Write`], naming `path`.
 pub fn write_whole(path: &Path, fill: impl FnOnce(&mut BufWriter<&mut fs::File>) -> io::Result<()>) -> Result<()> {

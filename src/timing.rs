@@ -6,6 +6,15 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 
 /// How long each stage of one photo took, in milliseconds.
+///
+/// ```
+/// use rtformer::Timings;
+///
+/// let mut timings = Timings::default();
+/// (timings.model, timings.argmax) = (12.5, 1.5);
+/// assert_eq!(timings.total(), 14.0);
+/// assert_eq!(timings.to_string(), "decode 0.0 ms, prepare 0.0 ms, model 12.5 ms, argmax 1.5 ms");
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct Timings {

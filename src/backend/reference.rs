@@ -15,6 +15,19 @@ use crate::weights::fold::{Affine, BatchNorm, Before, ConvLayer};
 /// Runs on the CPU through candle.
 ///
 /// Unfolded, it computes every norm as written, which is what proves that folding is right.
+///
+/// ```
+/// use rtformer::backend::{Backend, Reference};
+/// use rtformer::weights::fold::BatchNorm;
+///
+/// let (weight, bias, mean, variance) = (vec![2.0], vec![1.0], vec![3.0], vec![4.0]);
+/// let norm = BatchNorm { weight, bias, mean, variance, epsilon: 0.0 };
+/// for b in [Reference::folded(), Reference::unfolded()] {
+///     let (x, norm) = (b.upload(&[5.0], [1, 1, 1, 1])?, b.pack_norm(norm.clone())?);
+///     assert_eq!(b.download(&b.max_pool_to(&x, &norm, 1)?)?, [3.0]); // (5 - 3) / sqrt(4) * 2 + 1
+/// }
+/// # Ok::<(), rtformer::Error>(())
+/// ```
 #[derive(Debug)]
 pub struct Reference {
     folded: bool,
@@ -22,6 +35,25 @@ pub struct Reference {
 }
 
 /// A convolution with whatever norms are left to it.
+///
+/// ```
+/// # use rtformer::backend::{Backend, Reference};
+/// # use rtformer::weights::fold::ConvLayer;
+/// # let layer = ConvLayer {
+/// #     name: "double".into(),
+/// #     in_channels: 1,
+/// #     out_channels: 1,
+/// #     kernel: 1,
+/// #     stride: 1,
+/// #     reads_photo: false,
+/// #     weight: vec![2.0],
+/// #     bias: None,
+/// #     before: None,
+/// #     after: None,
+/// # };
+/// let conv: <Reference as Backend>::Conv = Reference::unfolded().pack_conv(layer)?;
+/// # Ok::<(), rtformer::Error>(())
+/// ```
 pub struct Conv {
     name: String,
     before: Option<(Norm, bool)>,
@@ -33,6 +65,15 @@ pub struct Conv {
 }
 
 /// A norm, as written or as one affine map; each part `[1, c, 1, 1]`.
+///
+/// ```
+/// # use rtformer::backend::{Backend, Reference};
+/// # use rtformer::weights::fold::BatchNorm;
+/// let (weight, bias, mean, variance) = (vec![2.0], vec![1.0], vec![3.0], vec![4.0]);
+/// let norm = BatchNorm { weight, bias, mean, variance, epsilon: 0.0 };
+/// let as_written: <Reference as Backend>::Norm = Reference::unfolded().pack_norm(norm)?;
+/// # Ok::<(), rtformer::Error>(())
+/// ```
 pub enum Norm {
     /// Mean, standard deviation, weight, bias.
     Written([Tensor; 4]),

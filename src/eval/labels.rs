@@ -14,6 +14,15 @@ use crate::pixels::Limits;
 use crate::weights::Dataset;
 
 /// The true class of every pixel of a photo: train ids `[height, width]`, or the [ignore id](Confusion::ignore_id).
+///
+/// ```
+/// use rtformer::eval::LabelImage;
+///
+/// let labels = LabelImage::new("street_labels.png", 2, 1, vec![3, 255])?;
+/// assert_eq!((labels.width(), labels.height(), labels.ids()), (2, 1, &[3, 255][..]));
+/// assert!(labels.name().ends_with("street_labels.png"));
+/// # Ok::<(), rtformer::Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LabelImage {
     name: PathBuf,
@@ -103,6 +112,13 @@ impl LabelImage {
     }
 
     /// Whether these are the labels of a photo of that size.
+    ///
+    /// ```
+    /// let labels = rtformer::eval::LabelImage::new("street_labels.png", 2, 1, vec![3, 255])?;
+    /// labels.check_size(2, 1)?;
+    /// assert!(labels.check_size(4, 2).is_err());
+    /// # Ok::<(), rtformer::Error>(())
+    /// ```
     ///
     /// # Errors
     /// [`Error::Image`], naming both sizes.

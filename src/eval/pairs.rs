@@ -13,6 +13,13 @@ const LAYOUTS: &str = "for a photo `P.jpg` labels are looked for as `P.png` or `
                        `X_leftImg8bit.png` (Cityscapes) as `X_gtFine_labelTrainIds.png` or `X_gtFine_labelIds.png`";
 
 /// A photo and its labels.
+///
+/// ```
+/// use rtformer::eval::Pair;
+///
+/// let pair = Pair { photo: "val/street.jpg".into(), label: "val_labels/street.png".into() };
+/// assert_eq!(pair.photo.file_stem(), pair.label.file_stem());
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Pair {
     /// The photo.
@@ -22,6 +29,20 @@ pub struct Pair {
 }
 
 /// What [`find_pairs`] found.
+///
+/// ```
+/// use rtformer::eval::{Pairs, find_pairs};
+///
+/// # let root = tempfile::tempdir().unwrap();
+/// # let (images, labels) = (root.path().join("val"), root.path().join("val_labels"));
+/// # for folder in [&images, &labels] { std::fs::create_dir(folder).unwrap(); }
+/// # for photo in ["street.jpg", "lone.jpg"] { std::fs::write(images.join(photo), "").unwrap(); }
+/// # std::fs::write(labels.join("street.png"), "").unwrap();
+/// let Pairs { pairs, failed } = find_pairs(&images, &labels)?;
+/// assert_eq!((pairs.len(), failed.len()), (1, 1));
+/// assert!(failed[0].to_string().contains("lone.jpg: has no labels"));
+/// # Ok::<(), rtformer::Error>(())
+/// ```
 #[derive(Debug)]
 pub struct Pairs {
     /// The pairs, in the order of the photos' paths; at least one.

@@ -6,6 +6,16 @@ use crate::error::{Error, Result};
 use crate::weights::Weights;
 
 /// The sizes of one RTFormer, as in PaddleSeg's arguments of the same names.
+///
+/// ```
+/// use rtformer::Config;
+///
+/// let slim = Config::slim(19);
+/// assert_eq!((slim.name().as_str(), slim.base_channels), ("RTFormer-Slim", 32));
+/// assert_eq!(Config::base(150).use_injection, [true, false]);
+/// assert_eq!(Config::from_json(&slim.to_json())?, slim);
+/// # Ok::<(), rtformer::Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
@@ -58,6 +68,13 @@ impl Config {
 
     /// The configuration of an open weights file.
     ///
+    /// ```
+    /// # use rtformer::{Config, Segmenter};
+    /// let config = Config::of(&Segmenter::embedded_weights()?)?;
+    /// assert_eq!((config.name().as_str(), config.num_classes), ("RTFormer-Slim", 11));
+    /// # Ok::<(), rtformer::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// [`Error::Weights`] when its metadata has none, or one that [`from_json`](Self::from_json) refuses.
     pub fn of(weights: &Weights) -> Result<Self> {
@@ -72,6 +89,12 @@ impl Config {
     }
 
     /// The configuration in a weights file's metadata.
+    ///
+    /// ```
+    /// # use rtformer::Config;
+    /// let json = Config { num_heads: 7, ..Config::slim(19) }.to_json();
+    /// assert!(Config::from_json(&json).is_err(), "7 heads do not divide 256 channels");
+    /// ```
     ///
     /// # Errors
     /// [`Error::Config`] when it is no such JSON, or one that no network can have.

@@ -25,6 +25,19 @@ use crate::backend::{Activation, Backend, Epilogue};
 use crate::error::Result;
 
 /// The network with its parameters on a device.
+///
+/// ```
+/// use rtformer::Config;
+/// use rtformer::backend::{Backend, Reference};
+/// use rtformer::model::{Noise, RtFormer};
+///
+/// let b = Reference::folded();
+/// let small = Config { base_channels: 8, ..Config::slim(19) };
+/// let network = RtFormer::load(&b, &small, &mut Noise::new(7))?;
+/// let photo = b.upload(&[0.0; 3 * 48 * 64], [1, 3, 48, 64])?;
+/// assert_eq!(b.shape(&network.forward(&b, &photo)?), [1, 19, 6, 8]);
+/// # Ok::<(), rtformer::Error>(())
+/// ```
 pub struct RtFormer<B: Backend> {
     stem: [B::Conv; 2],
     layer1: Stage<B>,
@@ -105,4 +118,24 @@ impl<B: Backend> RtFormer<B> {
 }
 
 /// Is shown a stage's name and result.
+///
+/// ```
+/// use rtformer::backend::{Backend, Reference};
+/// use rtformer::model::{Noise, Observer, RtFormer};
+/// # use rtformer::Config;
+///
+/// # let b = Reference::folded();
+/// # let small = Config { base_channels: 8, ..Config::slim(19) };
+/// # let network = RtFormer::load(&b, &small, &mut Noise::new(7))?;
+/// # let photo = b.upload(&[0.0; 3 * 48 * 64], [1, 3, 48, 64])?;
+/// let mut stages = Vec::new();
+/// let see: Observer<'_, Reference> = &mut |name, map| {
+///     stages.push((name, b.shape(map)));
+///     Ok(())
+/// };
+/// network.observe(&b, &photo, see)?;
+/// assert_eq!(stages[0], ("stem", [1, 8, 12, 16]));
+/// assert_eq!(stages.last(), Some(&("logits8", [1, 19, 6, 8])));
+/// # Ok::<(), rtformer::Error>(())
+/// ```
 pub type Observer<'a, B> = &'a mut dyn FnMut(&'static str, &<B as Backend>::Tensor) -> Result<()>;

@@ -4,6 +4,15 @@ use super::parts::Parameters;
 use crate::error::Result;
 
 /// Seeded random parameters.
+///
+/// ```
+/// use rtformer::model::{Noise, Parameters};
+///
+/// let kernel = Noise::new(7).take("conv1.0.weight", &[32, 3, 3, 3])?;
+/// assert_eq!(kernel.len(), 32 * 3 * 3 * 3);
+/// assert_eq!(kernel, Noise::new(7).take("conv1.0.weight", &[32, 3, 3, 3])?);
+/// # Ok::<(), rtformer::Error>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct Noise(u64);
 

@@ -6,6 +6,23 @@ use crate::weights::Reader;
 use crate::weights::fold::{BatchNorm, Before, ConvLayer};
 
 /// Gives parameters by name.
+///
+/// ```
+/// use rtformer::backend::Reference;
+/// use rtformer::model::{Config, Parameters, RtFormer};
+///
+/// struct Ones(usize);
+/// impl Parameters for Ones {
+///     fn take(&mut self, _name: &str, want: &[usize]) -> rtformer::Result<Vec<f32>> {
+///         self.0 += 1;
+///         Ok(vec![1.0; want.iter().product()])
+///     }
+/// }
+/// let mut ones = Ones(0);
+/// RtFormer::load(&Reference::folded(), &Config { base_channels: 8, ..Config::slim(19) }, &mut ones)?;
+/// assert!(ones.0 > 200, "a network has that many tensors");
+/// # Ok::<(), rtformer::Error>(())
+/// ```
 pub trait Parameters {
     /// The tensor `name`, which must have the shape `want`.
     fn take(&mut self, name: &str, want: &[usize]) -> Result<Vec<f32>>;

@@ -85,6 +85,15 @@ impl Image {
 
     /// Reads and decodes a file, within `limits`.
     ///
+    /// ```
+    /// use rtformer::pixels::{Image, Limits};
+    ///
+    /// let small = Limits { max_pixels: 96 * 64, ..Limits::default() };
+    /// let photo = Image::open_with("tests/data/golden/photo.png", &small)?;
+    /// assert_eq!((photo.width(), photo.height()), (96, 64));
+    /// # Ok::<(), rtformer::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// As [`open`](Self::open).
     pub fn open_with(path: impl AsRef<Path>, limits: &Limits) -> Result<Self> {
@@ -96,6 +105,13 @@ impl Image {
     }
 
     /// Decodes a file that is in memory. Errors call it by `name`; `-` is the custom for standard input.
+    ///
+    /// ```
+    /// use rtformer::pixels::{Image, Limits};
+    ///
+    /// let refused = Image::decode(b"no image", "-", &Limits::default()).unwrap_err();
+    /// assert!(refused.to_string().starts_with("-: "));
+    /// ```
     ///
     /// # Errors
     /// [`Error::Image`] when the bytes are no image, a damaged one, or too large.
@@ -125,16 +141,35 @@ impl Image {
     }
 
     /// The pixels, to keep.
+    ///
+    /// ```
+    /// # use rtformer::pixels::Image;
+    /// let photo = Image::from(image::RgbImage::new(2, 1));
+    /// assert_eq!(photo.into_rgb().dimensions(), (2, 1));
+    /// ```
     pub fn into_rgb(self) -> RgbImage {
         self.rgb
     }
 
     /// The file's path, or the name that was given; empty for pixels that came decoded.
+    ///
+    /// ```
+    /// # use rtformer::pixels::Image;
+    /// let photo = Image::open("tests/data/golden/photo.png")?;
+    /// assert!(photo.name().ends_with("photo.png"));
+    /// # Ok::<(), rtformer::Error>(())
+    /// ```
     pub fn name(&self) -> &Path {
         &self.name
     }
 
     /// How long reading and decoding took, in milliseconds; 0 for pixels that came decoded.
+    ///
+    /// ```
+    /// # use rtformer::pixels::Image;
+    /// assert!(Image::open("tests/data/golden/photo.png")?.decode_ms() > 0.0);
+    /// # Ok::<(), rtformer::Error>(())
+    /// ```
     pub fn decode_ms(&self) -> f64 {
         self.decode_ms
     }

@@ -33,6 +33,17 @@ enum Ids {
 }
 
 /// A mask's ids, row by row, to be written.
+///
+/// ```
+/// use rtformer::pixels::{IdsMut, Mask};
+///
+/// let mut mask = Mask::new(2, 1, 19);
+/// match mask.ids_mut() {
+///     IdsMut::U8(ids) => ids.fill(13),
+///     IdsMut::U16(ids) => ids.fill(13),
+/// }
+/// assert_eq!(mask.ids_u8(), Some(&[13, 13][..]));
+/// ```
 #[derive(Debug, PartialEq, Eq)]
 pub enum IdsMut<'a> {
     /// Up to 256 classes.
@@ -50,6 +61,12 @@ impl Mask {
     }
 
     /// Makes this a mask of that size, for so many classes, and keeps its memory where it can. The ids are unspecified.
+    ///
+    /// ```
+    /// let mut mask = rtformer::pixels::Mask::new(4, 4, 19);
+    /// mask.resize_for(2, 3, 19);
+    /// assert_eq!((mask.width(), mask.height(), mask.iter().count()), (2, 3, 6));
+    /// ```
     pub fn resize_for(&mut self, width: u32, height: u32, classes: usize) {
         let pixels = width as usize * height as usize;
         (self.width, self.height) = (width, height);
@@ -72,6 +89,11 @@ impl Mask {
     }
 
     /// The ids row by row, when they are bytes: up to 256 classes.
+    ///
+    /// ```
+    /// let mask = rtformer::pixels::Mask::new(2, 1, 19);
+    /// assert_eq!((mask.ids_u8(), mask.ids_u16()), (Some(&[0, 0][..]), None));
+    /// ```
     pub fn ids_u8(&self) -> Option<&[u8]> {
         match &self.ids {
             Ids::U8(ids) => Some(ids),
@@ -80,6 +102,11 @@ impl Mask {
     }
 
     /// The ids row by row, when they are 16-bit: more than 256 classes.
+    ///
+    /// ```
+    /// let mask = rtformer::pixels::Mask::new(2, 1, 300);
+    /// assert_eq!((mask.ids_u8(), mask.ids_u16()), (None, Some(&[0, 0][..])));
+    /// ```
     pub fn ids_u16(&self) -> Option<&[u16]> {
         match &self.ids {
             Ids::U8(_) => None,
@@ -104,11 +131,21 @@ impl Mask {
     }
 
     /// Every id, row by row.
+    ///
+    /// ```
+    /// let mask = rtformer::pixels::Mask::new(2, 2, 19);
+    /// assert!(mask.iter().all(|id| id == 0));
+    /// ```
     pub fn iter(&self) -> impl Iterator<Item = u16> + '_ {
         (0..self.len()).map(|i| self.at(i))
     }
 
     /// The id of pixels that belong to no class: 255, or 65535 where ids are 16-bit.
+    ///
+    /// ```
+    /// # use rtformer::pixels::Mask;
+    /// assert_eq!((Mask::new(1, 1, 19).ignore_id(), Mask::new(1, 1, 300).ignore_id()), (255, 65_535));
+    /// ```
     pub fn ignore_id(&self) -> u16 {
         match &self.ids {
             Ids::U8(_) => u16::from(u8::MAX),
@@ -128,6 +165,12 @@ impl Mask {
     }
 
     /// SHA-256 of the width, the height (32-bit) and every id (8 or 16 bits), all little endian, in hexadecimal.
+    ///
+    /// ```
+    /// let mask = rtformer::pixels::Mask::new(2, 1, 19);
+    /// assert_eq!(mask.digest().len(), 64);
+    /// assert_ne!(mask.digest(), rtformer::pixels::Mask::new(1, 2, 19).digest());
+    /// ```
     pub fn digest(&self) -> String {
         let mut hash = Sha256::new();
         hash.update(self.width.to_le_bytes());
@@ -142,6 +185,11 @@ impl Mask {
     }
 
     /// The ids as a grey picture, 8-bit or 16-bit.
+    ///
+    /// ```
+    /// let mask = rtformer::pixels::Mask::new(2, 1, 19);
+    /// assert_eq!(mask.to_image().to_luma8().as_raw(), &[0, 0]);
+    /// ```
     ///
     /// # Panics
     /// Never: the ids fill the picture.

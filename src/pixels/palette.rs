@@ -24,6 +24,12 @@ impl Palette {
     }
 
     /// How many colours there are.
+    ///
+    /// ```
+    /// # use rtformer::pixels::Palette;
+    /// assert_eq!(Palette::new(vec![[1, 2, 3]]).len(), 1);
+    /// assert!(Palette::default().is_empty());
+    /// ```
     pub fn len(&self) -> usize {
         self.0.len()
     }
@@ -34,6 +40,11 @@ impl Palette {
     }
 
     /// The colours one after the other: `r, g, b, r, g, b, …`.
+    ///
+    /// ```
+    /// let palette = rtformer::pixels::Palette::new(vec![[128, 64, 128], [244, 35, 232]]);
+    /// assert_eq!(palette.as_flat_rgb(), [128, 64, 128, 244, 35, 232]);
+    /// ```
     pub fn as_flat_rgb(&self) -> &[u8] {
         self.0.as_flattened()
     }

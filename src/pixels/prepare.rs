@@ -16,6 +16,15 @@ use crate::error::{Error, Result};
 mod input;
 
 /// The order of the bytes in a pixel.
+///
+/// ```
+/// use rtformer::pixels::{PixelFormat, Pixels};
+///
+/// assert_eq!(PixelFormat::Bgra8.channels(), 4);
+/// let pixels = Pixels::new(&[1, 2, 3, 255], 1, 1, 4, PixelFormat::Bgra8)?;
+/// assert_eq!(pixels.rgb(0, 0), [3, 2, 1]);
+/// # Ok::<(), rtformer::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PixelFormat {
     /// Red, green, blue.
@@ -131,11 +140,25 @@ impl<'a> Pixels<'a> {
     }
 
     /// How long decoding took, in milliseconds; 0 unless this is an [`Image`]'s.
+    ///
+    /// ```
+    /// let photo = image::RgbImage::new(2, 2);
+    /// assert_eq!(rtformer::pixels::Pixels::from(&photo).decode_ms(), 0.0);
+    /// ```
     pub fn decode_ms(&self) -> f64 {
         self.decode_ms
     }
 
     /// One row's bytes, without the padding.
+    ///
+    /// ```
+    /// # use rtformer::pixels::{PixelFormat, Pixels};
+    /// let padded = [1, 2, 0, 0, 3, 4, 0, 0];
+    /// let pixels = Pixels::new(&padded, 2, 2, 4, PixelFormat::Gray8)?;
+    /// assert_eq!(pixels.row(1), [3, 4]);
+    /// assert_eq!((pixels.width(), pixels.height(), pixels.format()), (2, 2, PixelFormat::Gray8));
+    /// # Ok::<(), rtformer::Error>(())
+    /// ```
     ///
     /// # Panics
     /// When there is no such row.
@@ -293,6 +316,15 @@ impl fmt::Display for Size {
 }
 
 /// What is subtracted from red, green and blue (scaled to `0.0..=1.0`), and what they are then divided by.
+///
+/// ```
+/// use rtformer::pixels::{Input, Normalization, Size};
+///
+/// let white = image::GrayImage::from_pixel(1, 1, image::Luma([255]));
+/// let normalization = Normalization { mean: [0.5; 3], std: [0.25; 3] };
+/// assert_eq!(Input::prepare(&(&white).into(), &normalization, Size::Native)?.data, [2.0; 3]);
+/// # Ok::<(), rtformer::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Normalization {
     /// Subtracted.

@@ -44,6 +44,16 @@ impl<'a> IndexedPicture<'a> {
 
     /// Writes the PNG to a file, which gets this name when it is whole.
     ///
+    /// ```
+    /// # let folder = tempfile::tempdir().unwrap();
+    /// # use rtformer::pixels::{IndexedPicture, Mask, Palette};
+    /// let (mask, palette) = (Mask::new(64, 32, 1), Palette::new(vec![[128, 64, 128]]));
+    /// let path = folder.path().join("street.mask.png");
+    /// IndexedPicture::new(&mask, &palette).save(&path)?;
+    /// assert_eq!(image::image_dimensions(&path).unwrap(), (64, 32));
+    /// # Ok::<(), rtformer::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// [`Error::Write`](crate::error::Error::Write), naming the path.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {

@@ -41,6 +41,13 @@ pub struct Builder {
 
 impl Builder {
     /// A `.safetensors` file of this project; see `rtformer convert`.
+    ///
+    /// ```
+    /// # use rtformer::{Device, Segmenter};
+    /// let builder = Segmenter::builder().weights("tests/data/golden/tiny.safetensors").device(Device::Cpu);
+    /// assert_eq!(builder.build()?.config().num_classes, 5);
+    /// # Ok::<(), rtformer::Error>(())
+    /// ```
     pub fn weights(mut self, path: impl Into<PathBuf>) -> Self {
         self.weights = Some(path.into());
         self
@@ -53,6 +60,12 @@ impl Builder {
     }
 
     /// In which arithmetic.
+    ///
+    /// ```
+    /// # use rtformer::{Precision, Segmenter};
+    /// assert_eq!(Segmenter::builder().precision(Precision::F32).build()?.precision(), Precision::F32);
+    /// # Ok::<(), rtformer::Error>(())
+    /// ```
     pub fn precision(mut self, precision: Precision) -> Self {
         self.precision = precision;
         self
@@ -65,30 +78,66 @@ impl Builder {
     }
 
     /// The size that photos are resized to ahead of the network. Masks have the photo's own size all the same.
+    ///
+    /// ```
+    /// # use rtformer::{Segmenter, Size};
+    /// let segmenter = Segmenter::builder().size(Size::Exact { width: 64, height: 32 }).build()?;
+    /// let photo = image::RgbImage::new(96, 48);
+    /// assert_eq!(segmenter.prepare(&photo)?.width, 64);
+    /// assert_eq!(segmenter.segment(&photo)?.mask().width(), 96);
+    /// # Ok::<(), rtformer::Error>(())
+    /// ```
     pub fn size(mut self, size: Size) -> Self {
         self.readout.size = size;
         self
     }
 
     /// Also gives the probability of each pixel's class.
+    ///
+    /// ```
+    /// # use rtformer::Segmenter;
+    /// let scene = Segmenter::builder().confidence(true).build()?.segment(&image::RgbImage::new(64, 48))?;
+    /// assert!(scene.confidence().is_some_and(|p| p.iter().all(|p| (0.0..=1.0).contains(p))));
+    /// # Ok::<(), rtformer::Error>(())
+    /// ```
     pub fn confidence(mut self, wanted: bool) -> Self {
         self.readout.confidence = wanted;
         self
     }
 
     /// Also gives the full-size logits: `classes` floats a pixel.
+    ///
+    /// ```
+    /// # use rtformer::Segmenter;
+    /// let scene = Segmenter::builder().logits(true).build()?.segment(&image::RgbImage::new(64, 48))?;
+    /// assert_eq!(scene.logits().map(<[f32]>::len), Some(11 * 48 * 64));
+    /// # Ok::<(), rtformer::Error>(())
+    /// ```
     pub fn logits(mut self, wanted: bool) -> Self {
         self.readout.logits = wanted;
         self
     }
 
     /// Pixels whose class has a lower probability than this become the mask's [ignore id](crate::pixels::Mask::ignore_id).
+    ///
+    /// ```
+    /// # use rtformer::Segmenter;
+    /// let scene = Segmenter::builder().reject_below(1.0).build()?.segment(&image::RgbImage::new(64, 48))?;
+    /// assert!(scene.mask().iter().any(|id| id == scene.mask().ignore_id()), "few pixels are that certain");
+    /// # Ok::<(), rtformer::Error>(())
+    /// ```
     pub fn reject_below(mut self, probability: f32) -> Self {
         self.readout.reject_below = Some(probability);
         self
     }
 
     /// Opens the weights and takes them to the device.
+    ///
+    /// ```
+    /// # use rtformer::{Error, Segmenter};
+    /// let refused = Segmenter::builder().weights("tests/data/golden/photo.png").build();
+    /// assert!(matches!(refused, Err(Error::Weights { .. })), "a photo is no weights file");
+    /// ```
     ///
     /// # Errors
     /// [`Error::Read`], [`Error::Weights`] and the tensor errors for the weights, [`Error::Config`] for their configuration,

@@ -8,6 +8,15 @@ use rtformer_kernels::Isa;
 use crate::error::{Error, Result};
 
 /// Where the network runs.
+///
+/// ```
+/// use rtformer::Device;
+///
+/// assert_eq!("cuda:1".parse::<Device>()?, Device::Cuda(1));
+/// assert_eq!(Device::Reference.to_string(), "reference");
+/// assert!(Device::available().contains(&Device::Cpu));
+/// # Ok::<(), rtformer::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Device {
@@ -26,16 +35,32 @@ pub enum Device {
 
 impl Device {
     /// The fastest device that is there.
+    ///
+    /// ```
+    /// # use rtformer::{Device, Segmenter};
+    /// let segmenter = Segmenter::embedded(Device::auto())?;
+    /// assert_ne!(segmenter.device(), Device::Auto, "it is one that is there");
+    /// # Ok::<(), rtformer::Error>(())
+    /// ```
     pub fn auto() -> Self {
         Self::Auto
     }
 
     /// The devices that this machine has and this version runs on, the fastest first; the reference is always the last.
+    ///
+    /// ```
+    /// # use rtformer::Device;
+    /// assert_eq!(Device::available().last(), Some(&Device::Reference));
+    /// ```
     pub fn available() -> &'static [Self] {
         &[Self::Cpu, Self::Reference]
     }
 
     /// The instruction sets of this machine's processor that there are kernels for, the fastest first; `RTFORMER_ISA` picks another.
+    ///
+    /// ```
+    /// assert_eq!(rtformer::Device::instruction_sets().last(), Some(&"scalar"));
+    /// ```
     pub fn instruction_sets() -> Vec<&'static str> {
         Isa::available().into_iter().rev().map(Isa::name).collect()
     }
@@ -86,6 +111,14 @@ impl fmt::Display for Device {
 }
 
 /// In which arithmetic the network runs.
+///
+/// ```
+/// use rtformer::Precision;
+///
+/// assert_eq!("f32".parse::<Precision>()?, Precision::default());
+/// assert!("f64".parse::<Precision>().is_err());
+/// # Ok::<(), rtformer::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Precision {

@@ -66,11 +66,25 @@ pub struct Segmenter {
 
 impl Segmenter {
     /// All options.
+    ///
+    /// ```
+    /// # use rtformer::Segmenter;
+    /// let segmenter = Segmenter::builder().threads(1).confidence(true).build()?;
+    /// assert_eq!(segmenter.threads(), 1);
+    /// # Ok::<(), rtformer::Error>(())
+    /// ```
     pub fn builder() -> Builder {
         Builder::default()
     }
 
     /// The network in a weights file.
+    ///
+    /// ```
+    /// # use rtformer::{Device, Segmenter};
+    /// let segmenter = Segmenter::open("tests/data/golden/tiny.safetensors", Device::Cpu)?;
+    /// assert!(segmenter.weights_name().ends_with("tiny.safetensors"));
+    /// # Ok::<(), rtformer::Error>(())
+    /// ```
     ///
     /// # Errors
     /// As [`Builder::build`].
@@ -80,6 +94,13 @@ impl Segmenter {
 
     /// The network that is part of this library: RTFormer-Slim for CamVid's 11 classes of street scenes.
     ///
+    /// ```
+    /// # use rtformer::{Device, Segmenter};
+    /// let segmenter = Segmenter::embedded(Device::Cpu)?;
+    /// assert_eq!((segmenter.dataset().name.as_str(), segmenter.config().num_classes), ("camvid", 11));
+    /// # Ok::<(), rtformer::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// As [`Builder::build`].
     pub fn embedded(device: Device) -> Result<Self> {
@@ -88,6 +109,12 @@ impl Segmenter {
 
     /// The weights that are part of this library, as an open file.
     ///
+    /// ```
+    /// let weights = rtformer::Segmenter::embedded_weights()?;
+    /// assert_eq!(weights.dataset()?.classes.len(), 11);
+    /// # Ok::<(), rtformer::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// [`Error::Weights`], as [`Weights::open`].
     pub fn embedded_weights() -> Result<Weights> {
@@ -95,6 +122,13 @@ impl Segmenter {
     }
 
     /// A network of random parameters and real shapes, Cityscapes' 19 classes; `variant` is `slim` or `base`. For benchmarks.
+    ///
+    /// ```
+    /// # use rtformer::{Device, Segmenter};
+    /// let segmenter = Segmenter::random("slim", Segmenter::builder().device(Device::Cpu))?;
+    /// assert_eq!(segmenter.config().num_classes, 19);
+    /// # Ok::<(), rtformer::Error>(())
+    /// ```
     ///
     /// # Errors
     /// [`Error::Input`] for another variant, else as [`Builder::build`].
@@ -111,6 +145,16 @@ impl Segmenter {
 
     /// Segments one photo.
     ///
+    /// ```
+    /// # use rtformer::pixels::{PixelFormat, Pixels};
+    /// # use rtformer::{Device, Segmenter};
+    /// # let segmenter = Segmenter::embedded(Device::Cpu)?;
+    /// let frame = vec![90; 4 * 64 * 48]; // a camera's buffer
+    /// let scene = segmenter.segment(Pixels::new(&frame, 64, 48, 4 * 64, PixelFormat::Bgra8)?)?;
+    /// assert_eq!(scene.mask().width(), 64);
+    /// # Ok::<(), rtformer::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// [`Error::Input`] for a size that cannot be; otherwise only a device can fail.
     pub fn segment<'a>(&self, photo: impl Into<Pixels<'a>>) -> Result<Scene> {
@@ -120,6 +164,15 @@ impl Segmenter {
 
     /// Segments photos of any sizes, in order. Neighbours of one size go through the network together; each scene is the same,
     /// bit for bit, as [`segment`](Self::segment) gives.
+    ///
+    /// ```
+    /// # use rtformer::{Device, Segmenter};
+    /// # let segmenter = Segmenter::embedded(Device::Cpu)?;
+    /// let photos = [image::RgbImage::new(64, 48), image::RgbImage::new(64, 48), image::RgbImage::new(32, 32)];
+    /// let scenes = segmenter.segment_batch(&photos.each_ref().map(Into::into))?;
+    /// assert_eq!(scenes[2].mask(), segmenter.segment(&photos[2])?.mask());
+    /// # Ok::<(), rtformer::Error>(())
+    /// ```
     ///
     /// # Errors
     /// As [`segment`](Self::segment).
@@ -136,6 +189,18 @@ impl Segmenter {
     }
 
     /// Segments one photo into a mask whose memory is used again, with nothing else read out.
+    ///
+    /// ```
+    /// # use rtformer::pixels::Mask;
+    /// # use rtformer::{Device, Segmenter};
+    /// # let segmenter = Segmenter::embedded(Device::Cpu)?;
+    /// let mut mask = Mask::new(0, 0, segmenter.config().num_classes);
+    /// for frame in [image::RgbImage::new(64, 48), image::RgbImage::new(64, 48)] {
+    ///     let timings = segmenter.segment_into(&frame, &mut mask)?;
+    ///     assert!(mask.width() == 64 && timings.total() > 0.0);
+    /// }
+    /// # Ok::<(), rtformer::Error>(())
+    /// ```
     ///
     /// # Errors
     /// As [`segment`](Self::segment).
@@ -208,6 +273,14 @@ impl Segmenter {
 
     /// The input that a photo becomes: resized where a size was asked for, and normalised.
     ///
+    /// ```
+    /// # use rtformer::{Device, Segmenter};
+    /// # let segmenter = Segmenter::embedded(Device::Cpu)?;
+    /// let input = segmenter.prepare(&image::RgbImage::new(64, 48))?;
+    /// assert_eq!((input.width, input.height), (64, 48));
+    /// # Ok::<(), rtformer::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// [`Error::Input`] for a size that cannot be.
     pub fn prepare<'a>(&self, photo: impl Into<Pixels<'a>>) -> Result<Input> {
@@ -220,6 +293,19 @@ impl Segmenter {
 
     /// Takes an input to the device once, so that the network can be run on it again and again. For benchmarks.
     ///
+    /// ```
+    /// # use rtformer::pixels::Mask;
+    /// # use rtformer::{Device, Segmenter};
+    /// # let segmenter = Segmenter::embedded(Device::Cpu)?;
+    /// let input = segmenter.prepare(&image::RgbImage::new(64, 48))?;
+    /// let resident = segmenter.resident(&input)?;
+    /// let mut mask = Mask::new(64, 48, segmenter.config().num_classes);
+    /// for _ in 0..2 {
+    ///     resident.mask(&mut mask)?; // to be timed: no photo, no upload
+    /// }
+    /// # Ok::<(), rtformer::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// As [`segment`](Self::segment).
     pub fn resident(&self, input: &Input) -> Result<Resident<'_>> {
@@ -228,6 +314,14 @@ impl Segmenter {
     }
 
     /// Runs one frame and says where its time went, operation by operation.
+    ///
+    /// ```
+    /// # use rtformer::{Device, Segmenter};
+    /// # let segmenter = Segmenter::embedded(Device::Cpu)?;
+    /// let times = segmenter.profile(&segmenter.prepare(&image::RgbImage::new(64, 48))?)?;
+    /// assert!(times.iter().any(|time| time.name == "conv1.0" && time.flops > 0.0));
+    /// # Ok::<(), rtformer::Error>(())
+    /// ```
     ///
     /// # Errors
     /// As [`segment`](Self::segment).
@@ -240,26 +334,61 @@ impl Segmenter {
     }
 
     /// The most floating-point operations a second that the device can do, measured now; `None` where nobody knows.
+    ///
+    /// ```
+    /// # use rtformer::{Device, Segmenter};
+    /// let segmenter = Segmenter::embedded(Device::Cpu)?;
+    /// assert!(segmenter.peak_flops().is_some_and(|peak| peak > 0.0));
+    /// # Ok::<(), rtformer::Error>(())
+    /// ```
     pub fn peak_flops(&self) -> Option<f64> {
         self.engine.peak_flops()
     }
 
     /// The data set: names, colours, normalisation, where the weights are from, and their licence.
+    ///
+    /// ```
+    /// # use rtformer::{Device, Segmenter};
+    /// # let segmenter = Segmenter::embedded(Device::Cpu)?;
+    /// let names: Vec<_> = segmenter.dataset().classes.iter().map(|class| class.name.as_str()).collect();
+    /// assert!(names.contains(&"road"));
+    /// # Ok::<(), rtformer::Error>(())
+    /// ```
     pub fn dataset(&self) -> &Dataset {
         &self.labels.dataset
     }
 
     /// The network's sizes.
+    ///
+    /// ```
+    /// # use rtformer::{Device, Segmenter};
+    /// assert_eq!(Segmenter::embedded(Device::Cpu)?.config().name(), "RTFormer-Slim");
+    /// # Ok::<(), rtformer::Error>(())
+    /// ```
     pub fn config(&self) -> &Config {
         &self.config
     }
 
     /// The data set's colours.
+    ///
+    /// ```
+    /// # use rtformer::{Device, Segmenter};
+    /// # let segmenter = Segmenter::embedded(Device::Cpu)?;
+    /// assert_eq!(segmenter.palette().color(3), segmenter.dataset().classes[3].color);
+    /// # Ok::<(), rtformer::Error>(())
+    /// ```
     pub fn palette(&self) -> &Palette {
         &self.labels.palette
     }
 
     /// The device that the network is on: never [`Device::Auto`].
+    ///
+    /// ```
+    /// # use rtformer::{Device, Segmenter};
+    /// let segmenter = Segmenter::embedded(Device::Cpu)?;
+    /// assert_eq!((segmenter.device(), segmenter.device_reason()), (Device::Cpu, "asked for by name"));
+    /// # Ok::<(), rtformer::Error>(())
+    /// ```
     pub fn device(&self) -> Device {
         self.device
     }
@@ -270,6 +399,13 @@ impl Segmenter {
     }
 
     /// `avx512`, `avx2`, `scalar`, or `candle` for the reference.
+    ///
+    /// ```
+    /// # use rtformer::{Device, Segmenter};
+    /// let segmenter = Segmenter::embedded(Device::Cpu)?;
+    /// assert!(Device::instruction_sets().contains(&segmenter.instruction_set()));
+    /// # Ok::<(), rtformer::Error>(())
+    /// ```
     pub fn instruction_set(&self) -> &str {
         self.instruction_set
     }

@@ -16,6 +16,18 @@ pub(super) struct Labels {
 }
 
 /// A segmented photo.
+///
+/// ```
+/// use rtformer::{Device, Segmenter};
+///
+/// let photo = image::RgbImage::from_pixel(64, 48, image::Rgb([90, 120, 200]));
+/// let scene = Segmenter::embedded(Device::Cpu)?.segment(&photo)?;
+/// let largest = &scene.classes()[0];
+/// let pixels = scene.mask().counts(11)[usize::from(largest.id)];
+/// assert_eq!(largest.share, pixels as f64 / (64.0 * 48.0));
+/// assert_eq!(scene.overlay(&photo, 0.0), photo, "none of the colours");
+/// # Ok::<(), rtformer::Error>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct Scene {
     pub(super) labels: Arc<Labels>,
@@ -26,6 +38,17 @@ pub struct Scene {
 }
 
 /// A class's part of a scene.
+///
+/// ```
+/// use rtformer::{Device, Segmenter};
+///
+/// let scene = Segmenter::embedded(Device::Cpu)?.segment(&image::RgbImage::new(64, 48))?;
+/// for class in scene.classes() {
+///     println!("{:5.1} %  {} (id {}, colour {:?})", 100.0 * class.share, class.name, class.id, class.color);
+/// }
+/// assert!((scene.classes().iter().map(|class| class.share).sum::<f64>() - 1.0).abs() < 1e-9);
+/// # Ok::<(), rtformer::Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, serde::Serialize)]
 #[non_exhaustive]
 pub struct ClassShare {
@@ -46,6 +69,13 @@ impl Scene {
     }
 
     /// The mask alone, without a copy.
+    ///
+    /// ```
+    /// # let segmenter = rtformer::Segmenter::embedded(rtformer::Device::Cpu)?;
+    /// let mask = segmenter.segment(&image::RgbImage::new(64, 48))?.into_mask();
+    /// assert_eq!(mask.iter().count(), 64 * 48);
+    /// # Ok::<(), rtformer::Error>(())
+    /// ```
     pub fn into_mask(self) -> Mask {
         self.mask
     }
@@ -72,11 +102,29 @@ impl Scene {
     }
 
     /// The mask as a picture in the data set's colours, whose indices are the train ids.
+    ///
+    /// ```
+    /// # let segmenter = rtformer::Segmenter::embedded(rtformer::Device::Cpu)?;
+    /// # let scene = segmenter.segment(&image::RgbImage::new(64, 48))?;
+    /// let mut file = Vec::new();
+    /// scene.palette().write_to(&mut file).unwrap();
+    /// assert!(file.starts_with(b"\x89PNG"));
+    /// # Ok::<(), rtformer::Error>(())
+    /// ```
     pub fn palette(&self) -> IndexedPicture<'_> {
         IndexedPicture::new(&self.mask, &self.labels.palette)
     }
 
     /// The photo with the mask's colours over it; `alpha` of 0 is the photo alone, 1 the colours alone.
+    ///
+    /// ```
+    /// # let segmenter = rtformer::Segmenter::embedded(rtformer::Device::Cpu)?;
+    /// let photo = image::RgbImage::new(64, 48);
+    /// let scene = segmenter.segment(&photo)?;
+    /// let colours = scene.overlay(&photo, 1.0);
+    /// assert_eq!(colours.get_pixel(5, 5).0, segmenter.palette().color(scene.mask().get(5, 5)));
+    /// # Ok::<(), rtformer::Error>(())
+    /// ```
     pub fn overlay<'a>(&self, photo: impl Into<Pixels<'a>>, alpha: f32) -> RgbImage {
         render::overlay(&photo.into(), &self.mask, &self.labels.palette, alpha)
     }
@@ -88,6 +136,15 @@ impl Scene {
     }
 
     /// The mean of [`confidence`](Self::confidence).
+    ///
+    /// ```
+    /// # use rtformer::Segmenter;
+    /// let photo = image::RgbImage::new(64, 48);
+    /// let scene = Segmenter::builder().confidence(true).build()?.segment(&photo)?;
+    /// assert!(scene.mean_confidence().is_some_and(|mean| mean > 0.0 && mean <= 1.0));
+    /// assert_eq!(Segmenter::builder().build()?.segment(&photo)?.mean_confidence(), None, "it was not asked for");
+    /// # Ok::<(), rtformer::Error>(())
+    /// ```
     pub fn mean_confidence(&self) -> Option<f64> {
         let confidence = self.confidence.as_ref()?;
         Some(confidence.iter().map(|&p| f64::from(p)).sum::<f64>() / confidence.len() as f64)
@@ -99,6 +156,13 @@ impl Scene {
     }
 
     /// Where the time went.
+    ///
+    /// ```
+    /// # let segmenter = rtformer::Segmenter::embedded(rtformer::Device::Cpu)?;
+    /// let timings = segmenter.segment(&image::RgbImage::new(64, 48))?.timings();
+    /// assert!(timings.model > 0.0 && timings.decode == 0.0, "the photo came decoded");
+    /// # Ok::<(), rtformer::Error>(())
+    /// ```
     pub fn timings(&self) -> Timings {
         self.timings
     }

@@ -9,6 +9,13 @@ use super::{paddle, torch};
 use crate::error::{Error, Result};
 
 /// A tensor in C order.
+///
+/// ```
+/// use rtformer::weights::Tensor;
+///
+/// let kernel = Tensor { shape: vec![2, 1, 1, 1], data: vec![0.5, -0.5] };
+/// assert_eq!(kernel.shape.iter().product::<usize>(), kernel.data.len());
+/// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct Tensor {
     /// Its sizes; empty for a single number.
@@ -40,6 +47,13 @@ impl Checkpoint {
     /// PyTorch's `running_mean` and `running_var` become PaddleSeg's `_mean` and `_variance`, and `num_batches_tracked` is
     /// left out. f16, bf16 and f64 become f32. Nothing in the file is executed.
     ///
+    /// ```
+    /// # use rtformer::weights::Checkpoint;
+    /// let paddles = Checkpoint::open("tests/data/golden/thirds.pdparams")?;
+    /// assert_eq!(paddles, Checkpoint::open("tests/data/golden/thirds.safetensors")?);
+    /// # Ok::<(), rtformer::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// [`Error::Read`]; [`Error::Weights`] for what is none of these, is truncated or damaged, holds no tensors, holds
     /// what a checkpoint does not, or a number that is not finite.
@@ -60,6 +74,13 @@ impl Checkpoint {
     }
 
     /// Every tensor of an open weights file.
+    ///
+    /// ```
+    /// # use rtformer::weights::{Checkpoint, Weights};
+    /// let weights = Weights::open("tests/data/golden/tiny.safetensors")?;
+    /// assert_eq!(Checkpoint::of(&weights)?.tensors["conv1.0.weight"].shape, [4, 3, 3, 3]);
+    /// # Ok::<(), rtformer::Error>(())
+    /// ```
     ///
     /// # Errors
     /// [`Error::Weights`], as for [`Checkpoint::open`].

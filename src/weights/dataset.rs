@@ -20,6 +20,13 @@ const KNOWN: [(&str, &str); 3] = [
 const LONGEST: u64 = 32 << 20;
 
 /// One class. Its place in [`Dataset::classes`] is its train id: the number in a mask.
+///
+/// ```
+/// use rtformer::weights::{Class, Dataset};
+///
+/// let car = Class { name: "car".into(), color: [0, 0, 142], label_id: Some(26) };
+/// assert_eq!(Dataset::named("cityscapes").unwrap().classes[13], car);
+/// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Class {
@@ -60,11 +67,22 @@ pub struct Dataset {
 
 impl Dataset {
     /// The names that [`Dataset::named`] knows.
+    ///
+    /// ```
+    /// # use rtformer::weights::Dataset;
+    /// assert!(Dataset::names().all(|name| Dataset::named(name).is_some()));
+    /// ```
     pub fn names() -> impl Iterator<Item = &'static str> {
         KNOWN.iter().map(|(name, _)| *name)
     }
 
     /// One of the data sets we know: `cityscapes` (19 classes), `ade20k` (150) or `camvid` (11).
+    ///
+    /// ```
+    /// # use rtformer::weights::Dataset;
+    /// assert_eq!(Dataset::named("ade20k").unwrap().classes.len(), 150);
+    /// assert!(Dataset::named("mine").is_none());
+    /// ```
     ///
     /// # Panics
     /// Never: a test reads all three.
@@ -74,6 +92,16 @@ impl Dataset {
     }
 
     /// A user's own description: JSON of the same form as the files in `src/weights/datasets/`.
+    ///
+    /// ```
+    /// # use rtformer::weights::Dataset;
+    /// # let folder = tempfile::tempdir().unwrap();
+    /// let path = folder.path().join("mine.json");
+    /// let json = r#"{"name": "mine", "classes": [{"name": "road", "color": [128, 64, 128]}], "mean": [0.5, 0.5, 0.5], "std": [0.25, 0.25, 0.25]}"#;
+    /// std::fs::write(&path, json).unwrap();
+    /// assert_eq!(Dataset::load(&path)?.classes[0].name, "road");
+    /// # Ok::<(), rtformer::Error>(())
+    /// ```
     ///
     /// # Errors
     /// [`Error::Read`]; [`Error::Weights`] where it is no such JSON or fails [`Dataset::check`].
@@ -99,6 +127,13 @@ impl Dataset {
 
     /// Whether it can be used: 1 to 65,535 classes with distinct names, finite means, deviations above zero,
     /// and no label id given twice.
+    ///
+    /// ```
+    /// let mut camvid = rtformer::weights::Dataset::named("camvid").unwrap();
+    /// assert_eq!(camvid.check(), Ok(()));
+    /// camvid.std[1] = 0.0;
+    /// assert_eq!(camvid.check().unwrap_err(), "std[1] is 0, it must be above zero");
+    /// ```
     ///
     /// # Errors
     /// What is wrong, in words.

@@ -12,6 +12,14 @@ use ureq::{Agent, Body, Proxy};
 use crate::error::{Error, Result};
 
 /// How to download.
+///
+/// ```
+/// use rtformer::weights::{Fetch, fetch};
+///
+/// let offline = Fetch { offline: true, ..Fetch::default() };
+/// let refused = fetch("https://example.org/model.pdparams", "model.pdparams".as_ref(), &offline, &mut |_, _| ());
+/// assert!(refused.unwrap_err().to_string().contains("we are offline"));
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fetch {
     /// Nothing is to be downloaded: [`fetch`] fails at once and says so.
@@ -63,6 +71,12 @@ pub fn fetch(url: &str, to: &Path, options: &Fetch, progress: &mut dyn FnMut(u64
 }
 
 /// The folder for downloaded models: `RTFORMER_CACHE`, or `rtformer/models` in the platform's cache folder.
+///
+/// ```
+/// let file = rtformer::weights::cache_dir()?.join("slim-cityscapes.safetensors");
+/// assert!(file.ends_with("slim-cityscapes.safetensors"));
+/// # Ok::<(), rtformer::Error>(())
+/// ```
 ///
 /// # Errors
 /// [`Error::Input`] where neither is to be had.

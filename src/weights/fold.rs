@@ -3,6 +3,14 @@
 use crate::error::{Error, Result};
 
 /// Batch normalization at inference: `(x - mean) / sqrt(variance + epsilon) * weight + bias`, a channel each.
+///
+/// ```
+/// use rtformer::weights::fold::BatchNorm;
+///
+/// let (weight, bias, mean, variance) = (vec![2.0], vec![1.0], vec![3.0], vec![4.0]);
+/// let affine = BatchNorm { weight, bias, mean, variance, epsilon: 0.0 }.affine();
+/// assert_eq!((affine.scale, affine.shift), (vec![1.0], vec![-2.0])); // 2 / sqrt(4), 1 - 3 * 1
+/// ```
 #[derive(Clone, Debug)]
 pub struct BatchNorm {
     /// Scale, any sign.
@@ -18,6 +26,14 @@ pub struct BatchNorm {
 }
 
 /// `x * scale + shift`, a channel each.
+///
+/// ```
+/// use rtformer::weights::fold::Affine;
+///
+/// let affine = Affine { scale: vec![2.0, -1.0], shift: vec![0.5, 0.0] };
+/// let norm = |c: usize, x: f32| x * affine.scale[c] + affine.shift[c];
+/// assert_eq!((norm(0, 3.0), norm(1, 3.0)), (6.5, -3.0));
+/// ```
 #[derive(Clone, Debug)]
 pub struct Affine {
     /// Factor of each channel.
@@ -42,6 +58,14 @@ impl BatchNorm {
 }
 
 /// What a convolution does to its input before it multiplies.
+///
+/// ```
+/// use rtformer::weights::fold::{BatchNorm, Before};
+///
+/// let (weight, bias, mean, variance) = (vec![2.0], vec![1.0], vec![3.0], vec![4.0]);
+/// let before = Before { norm: BatchNorm { weight, bias, mean, variance, epsilon: 0.0 }, relu: true };
+/// assert!(before.relu, "so it cannot fold into the convolution behind it");
+/// ```
 #[derive(Clone, Debug)]
 pub struct Before {
     /// The norm.
@@ -51,6 +75,27 @@ pub struct Before {
 }
 
 /// One convolution as the checkpoint has it: `norm (ReLU) → conv → norm`, the norms optional.
+///
+/// ```
+/// use rtformer::weights::fold::{BatchNorm, ConvLayer};
+///
+/// let (weight, bias, mean, variance) = (vec![2.0], vec![1.0], vec![3.0], vec![4.0]);
+/// let layer = ConvLayer {
+///     name: "conv1.0".into(),
+///     in_channels: 1,
+///     out_channels: 1,
+///     kernel: 1,
+///     stride: 1,
+///     reads_photo: false,
+///     weight: vec![5.0],
+///     bias: None,
+///     before: None,
+///     after: Some(BatchNorm { weight, bias, mean, variance, epsilon: 0.0 }), // x - 2
+/// };
+/// let folded = layer.fold()?;
+/// assert_eq!((layer.padding(), folded.weight, folded.bias), (0, vec![5.0], vec![-2.0]));
+/// # Ok::<(), rtformer::Error>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct ConvLayer {
     /// Its name in the checkpoint, for profiles and errors.
@@ -76,6 +121,26 @@ pub struct ConvLayer {
 }
 
 /// The same convolution with every norm gone that can go.
+///
+/// ```
+/// # use rtformer::weights::fold::ConvLayer;
+/// # let layer = ConvLayer {
+/// #     name: "double".into(),
+/// #     in_channels: 1,
+/// #     out_channels: 1,
+/// #     kernel: 1,
+/// #     stride: 1,
+/// #     reads_photo: false,
+/// #     weight: vec![2.0],
+/// #     bias: None,
+/// #     before: None,
+/// #     after: None,
+/// # };
+/// let folded = layer.fold()?; // one tap of 2, no norm
+/// assert!(folded.prologue.is_none(), "there is nothing to do ahead of it");
+/// assert_eq!((folded.weight, folded.bias), (vec![2.0], vec![0.0]));
+/// # Ok::<(), rtformer::Error>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct FoldedConv {
     /// What is left ahead: the affine map, and whether a ReLU follows it.
@@ -96,6 +161,26 @@ impl ConvLayer {
     ///
     /// A norm ahead stays as a prologue when a ReLU follows it, and when the convolution pads: the padding is zeros *after* the
     /// norm, so a shift folded into the bias would be wrong along the border.
+    ///
+    /// ```
+    /// # use rtformer::weights::fold::ConvLayer;
+    /// # let layer = ConvLayer {
+    /// #     name: "double".into(),
+    /// #     in_channels: 1,
+    /// #     out_channels: 1,
+    /// #     kernel: 1,
+    /// #     stride: 1,
+    /// #     reads_photo: false,
+    /// #     weight: vec![2.0],
+    /// #     bias: None,
+    /// #     before: None,
+    /// #     after: None,
+    /// # };
+    /// assert_eq!(layer.fold()?.weight, [2.0]);
+    /// let damaged = ConvLayer { in_channels: 2, ..layer };
+    /// assert!(damaged.fold().is_err(), "one weight is not enough for two channels");
+    /// # Ok::<(), rtformer::Error>(())
+    /// ```
     ///
     /// # Errors
     /// [`Error::Config`] when a part's length does not fit the layer's channels, and when a folded number is not finite.

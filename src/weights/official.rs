@@ -1,6 +1,16 @@
 //! PaddleSeg's own checkpoints.
 
 /// One of the four checkpoints that PaddleSeg publishes.
+///
+/// ```
+/// use rtformer::weights::{Dataset, Official};
+///
+/// assert_eq!(Official::all().len(), 4);
+/// for official in Official::all() {
+///     println!("{}: {}", official.name, official.url);
+///     assert!(Dataset::named(official.dataset).is_some());
+/// }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Official {

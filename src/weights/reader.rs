@@ -9,6 +9,18 @@ use crate::error::{Error, Result};
 const AUXILIARY: &str = "seghead_extra.";
 
 /// Takes a file's tensors one by one. Made by [`Weights::reader`].
+///
+/// ```
+/// use rtformer::weights::Weights;
+///
+/// let weights = Weights::open("tests/data/golden/tiny.safetensors")?;
+/// let mut reader = weights.reader("RTFormer (base channels 4)");
+/// assert_eq!(reader.take("conv1.0.bias", &[4])?.len(), 4);
+/// assert!(reader.take("conv1.0.weight", &[8, 3, 3, 3]).is_err(), "it is [4, 3, 3, 3]");
+/// assert_eq!(reader.weights().path(), weights.path());
+/// assert!(reader.finish().is_err(), "most tensors are left");
+/// # Ok::<(), rtformer::Error>(())
+/// ```
 #[derive(Debug)]
 pub struct Reader<'a> {
     weights: &'a Weights,

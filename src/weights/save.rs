@@ -20,6 +20,14 @@ use crate::files;
 ///
 /// What has fewer than two dimensions stays f32 whatever is chosen: norm statistics and biases are under one per cent of
 /// the file, and a variance may lie below f16's smallest normal number (6e-5) or above its largest (65504).
+///
+/// ```
+/// use rtformer::weights::Store;
+///
+/// assert_eq!("bf16".parse::<Store>()?, Store::Bf16);
+/// assert_eq!(Store::default().to_string(), "f32");
+/// # Ok::<(), rtformer::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Store {
     /// Exactly the checkpoint's numbers.
@@ -67,6 +75,18 @@ impl Store {
 /// Writes `checkpoint` as a `.safetensors` file that [`Weights::open`](super::Weights::open) reads, whole or not at all.
 ///
 /// `config_json` is the model's configuration. The same input always gives the same bytes.
+///
+/// ```
+/// use rtformer::Config;
+/// use rtformer::weights::{Checkpoint, Store, Weights, save};
+///
+/// # let folder = tempfile::tempdir().unwrap();
+/// let (weights, path) = (Weights::open("tests/data/golden/tiny.safetensors")?, folder.path().join("tiny.f16.safetensors"));
+/// let (checkpoint, config) = (Checkpoint::of(&weights)?, Config::of(&weights)?);
+/// save(&path, &checkpoint, &weights.dataset()?, &config.to_json(), Store::F16)?;
+/// assert!(Weights::open(&path)?.bytes() < weights.bytes());
+/// # Ok::<(), rtformer::Error>(())
+/// ```
 ///
 /// # Errors
 /// [`Error::Write`]; [`Error::Weights`] for a data set that fails [`Dataset::check`], a tensor whose data do not fit its

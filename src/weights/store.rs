@@ -52,6 +52,14 @@ struct Entry {
 impl Weights {
     /// Opens and checks a `.safetensors` file, memory-mapped: its header is read, its tensors are not yet.
     ///
+    /// ```
+    /// # use rtformer::weights::Weights;
+    /// let weights = Weights::open("tests/data/golden/tiny.safetensors")?;
+    /// assert_eq!(weights.shape("conv1.0.weight"), Some(vec![4, 3, 3, 3]));
+    /// assert_eq!(weights.names().next(), Some("compression3.0._mean"));
+    /// # Ok::<(), rtformer::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// [`Error::Read`]; [`Error::Weights`] for what is no safetensors file, or a truncated or lying one.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
@@ -60,6 +68,12 @@ impl Weights {
     }
 
     /// The same from bytes inside the program; `name` stands for the path in every error.
+    ///
+    /// ```
+    /// # use rtformer::weights::Weights;
+    /// let refused = Weights::from_static(b"", "embedded").unwrap_err();
+    /// assert!(refused.to_string().starts_with("embedded: is empty"));
+    /// ```
     ///
     /// # Errors
     /// [`Error::Weights`], as for [`Weights::open`].
@@ -92,11 +106,23 @@ impl Weights {
     }
 
     /// The metadata's string for `key`.
+    ///
+    /// ```
+    /// let weights = rtformer::Segmenter::embedded_weights()?;
+    /// assert_eq!((weights.metadata("dataset"), weights.metadata("no such key")), (Some("camvid"), None));
+    /// # Ok::<(), rtformer::Error>(())
+    /// ```
     pub fn metadata(&self, key: &str) -> Option<&str> {
         self.metadata.get(key).map(String::as_str)
     }
 
     /// The data set that the metadata describes.
+    ///
+    /// ```
+    /// let dataset = rtformer::Segmenter::embedded_weights()?.dataset()?;
+    /// assert_eq!((dataset.name.as_str(), dataset.classes.len()), ("camvid", 11));
+    /// # Ok::<(), rtformer::Error>(())
+    /// ```
     ///
     /// # Errors
     /// [`Error::Weights`] where a key is missing, malformed, or from a newer format.
@@ -165,11 +191,23 @@ impl Weights {
     }
 
     /// How many numbers its tensors hold, norm statistics and auxiliary head included.
+    ///
+    /// ```
+    /// let weights = rtformer::Segmenter::embedded_weights()?;
+    /// assert!(weights.parameters() > 4_000_000 && weights.bytes() > 2 * weights.parameters());
+    /// # Ok::<(), rtformer::Error>(())
+    /// ```
     pub fn parameters(&self) -> usize {
         self.tensors.values().map(|entry| entry.shape.iter().product::<usize>()).sum()
     }
 
     /// How its numbers are stored, the most frequent first: `F16 (5.4 M), F32 (21 k)` as names and counts of numbers.
+    ///
+    /// ```
+    /// let weights = rtformer::weights::Weights::open("tests/data/golden/tiny.safetensors")?;
+    /// assert_eq!(weights.dtypes(), [("F32".to_owned(), weights.parameters())]);
+    /// # Ok::<(), rtformer::Error>(())
+    /// ```
     pub fn dtypes(&self) -> Vec<(String, usize)> {
         let mut counts = BTreeMap::new();
         for entry in self.tensors.values() {
@@ -181,6 +219,14 @@ impl Weights {
     }
 
     /// A reader that takes tensors for `model`, a description such as `RTFormer-Slim with 19 classes`.
+    ///
+    /// ```
+    /// # use rtformer::weights::Weights;
+    /// let weights = Weights::open("tests/data/golden/tiny.safetensors")?;
+    /// let refused = weights.reader("RTFormer-Slim").take("conv1.0.bias", &[32]).unwrap_err();
+    /// assert!(refused.to_string().contains("is [4], RTFormer-Slim needs [32]"));
+    /// # Ok::<(), rtformer::Error>(())
+    /// ```
     pub fn reader(&self, model: impl Into<String>) -> Reader<'_> {
         Reader::new(self, model.into())
     }

@@ -142,6 +142,15 @@ impl Blank {
 }
 
 /// A batch of maps of one shape, to read. Cloning shares it.
+///
+/// ```
+/// # use rtformer::backend::{Backend, Cpu};
+/// # let cpu = Cpu::new(rtformer::backend::Isa::best(), 1)?;
+/// let maps = cpu.upload_features(&[1.0; 8], [2, 1, 2, 2])?;
+/// let shared = maps.clone(); // no float is copied
+/// assert_eq!(cpu.shape(&shared), [2, 1, 2, 2]);
+/// # Ok::<(), rtformer::Error>(())
+/// ```
 #[derive(Clone)]
 pub struct Maps(Arc<Owned>);
 

@@ -26,6 +26,16 @@ use crate::weights::fold::{Affine, BatchNorm, ConvLayer};
 ///
 /// Masks and logits are the same bits for any number of threads and any batch: a kernel computes every output by the same sequence
 /// of operations however its map is split, and photos of a batch never meet.
+///
+/// ```
+/// use rtformer::backend::{Backend, Cpu, Isa};
+///
+/// let cpu = Cpu::new(Isa::best(), 2)?;
+/// assert_eq!((cpu.isa(), cpu.threads()), (Isa::best(), 2));
+/// let photo = cpu.upload(&[0.5; 3 * 4 * 4], [1, 3, 4, 4])?;
+/// assert_eq!(cpu.shape(&photo), [1, 3, 4, 4]);
+/// # Ok::<(), rtformer::Error>(())
+/// ```
 pub struct Cpu {
     isa: Isa,
     pool: ThreadPool,
@@ -34,6 +44,15 @@ pub struct Cpu {
 }
 
 /// `scale * x + shift`, a channel each.
+///
+/// ```
+/// # use rtformer::backend::{Backend, Cpu};
+/// # use rtformer::weights::fold::BatchNorm;
+/// # let cpu = Cpu::new(rtformer::backend::Isa::best(), 1)?;
+/// let (weight, bias, mean, variance) = (vec![2.0], vec![1.0], vec![3.0], vec![4.0]);
+/// let norm: <Cpu as Backend>::Norm = cpu.pack_norm(BatchNorm { weight, bias, mean, variance, epsilon: 0.0 })?;
+/// # Ok::<(), rtformer::Error>(())
+/// ```
 pub struct Norm {
     /// As plain channels, for the attention's keys.
     affine: Affine,
@@ -42,6 +61,26 @@ pub struct Norm {
 }
 
 /// A packed convolution and what is to be done ahead of it.
+///
+/// ```
+/// # use rtformer::backend::{Backend, Cpu};
+/// # use rtformer::weights::fold::ConvLayer;
+/// # let cpu = Cpu::new(rtformer::backend::Isa::best(), 1)?;
+/// # let layer = ConvLayer {
+/// #     name: "double".into(),
+/// #     in_channels: 1,
+/// #     out_channels: 1,
+/// #     kernel: 1,
+/// #     stride: 1,
+/// #     reads_photo: false,
+/// #     weight: vec![2.0],
+/// #     bias: None,
+/// #     before: None,
+/// #     after: None,
+/// # };
+/// let conv: <Cpu as Backend>::Conv = cpu.pack_conv(layer)?;
+/// # Ok::<(), rtformer::Error>(())
+/// ```
 pub struct Conv {
     name: String,
     shape: ConvShape,
@@ -95,6 +134,14 @@ impl Cpu {
     }
 
     /// Plain features `[n, c, h, w]` in the layout of the network's own maps; [`upload`](Backend::upload) is for photos.
+    ///
+    /// ```
+    /// # use rtformer::backend::{Backend, Cpu};
+    /// # let cpu = Cpu::new(rtformer::backend::Isa::best(), 1)?;
+    /// let x = cpu.upload_features(&[1.0, -2.0], [1, 1, 1, 2])?;
+    /// assert_eq!(cpu.download(&cpu.relu(&x)?)?, [1.0, 0.0]);
+    /// # Ok::<(), rtformer::Error>(())
+    /// ```
     ///
     /// # Errors
     /// [`Error::Input`] when `data` has another length.

@@ -15,6 +15,16 @@ impl Input {
     /// At the photo's own size the result equals PaddleSeg's bit for bit. Resized, it equals PaddleSeg over OpenCV's plain
     /// code bit for bit; where OpenCV was built with Intel's IPP, small pictures differ by up to 1e-5 of the range.
     ///
+    /// ```
+    /// use rtformer::pixels::{Input, Normalization, Size};
+    ///
+    /// let photo = image::RgbImage::new(96, 48);
+    /// let normalization = Normalization { mean: [0.5; 3], std: [0.5; 3] };
+    /// let input = Input::prepare(&(&photo).into(), &normalization, "within:64x64".parse::<Size>()?)?;
+    /// assert_eq!((input.width, input.height, input.data.len()), (64, 32, 3 * 64 * 32));
+    /// # Ok::<(), rtformer::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// [`Error::Pixels`] for a picture without pixels, [`Error::Input`] for a normalization by 0 or a size past 64 megapixels.
     pub fn prepare(pixels: &Pixels, normalization: &Normalization, size: Size) -> Result<Self> {
@@ -24,6 +34,17 @@ impl Input {
     }
 
     /// [`prepare`](Self::prepare) into this one's memory.
+    ///
+    /// ```
+    /// # use rtformer::pixels::{Input, Normalization, Size};
+    /// let normalization = Normalization { mean: [0.5; 3], std: [0.5; 3] };
+    /// let mut input = Input::default();
+    /// for photo in [image::RgbImage::new(64, 32), image::RgbImage::new(32, 32)] {
+    ///     input.refill(&(&photo).into(), &normalization, Size::Native)?;
+    ///     assert_eq!((input.width, input.height), (photo.width() as usize, 32));
+    /// }
+    /// # Ok::<(), rtformer::Error>(())
+    /// ```
     ///
     /// # Errors
     /// As [`prepare`](Self::prepare); this input then is what it was.
