@@ -118,10 +118,12 @@ fn transform_filter(window: &[f32; 9]) -> [f32; POINTS] {
         [1.0 / 24.0, -1.0 / 12.0, 1.0 / 6.0],
         [0.0, 0.0, 1.0],
     ];
+    let [a, b, c] = [0, 3, 6].map(|row| [0, 1, 2].map(|column| f64::from(window[row + column])));
+    // `G g`, then its product with `G'`: half the work of all nine terms for each of the 36.
+    let half = G.map(|g| [0, 1, 2].map(|column| g[0] * a[column] + g[1] * b[column] + g[2] * c[column]));
     std::array::from_fn(|point| {
-        let (row, column) = (G[point / PATCH], G[point % PATCH]);
-        let terms = (0..9).map(|tap| row[tap / 3] * f64::from(window[tap]) * column[tap % 3]);
-        terms.sum::<f64>() as f32
+        let (row, g) = (half[point / PATCH], G[point % PATCH]);
+        (row[0] * g[0] + row[1] * g[1] + row[2] * g[2]) as f32
     })
 }
 
