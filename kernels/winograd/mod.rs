@@ -14,7 +14,7 @@ mod vector;
 
 use crate::conv::{Activation, ConvShape, Epilogue};
 use crate::simd::Kernel;
-use crate::{Isa, Lanes, Layout, Map, MapMut, ShapeError, floats_mut};
+use crate::{Isa, Lanes, Layout, Map, MapMut, ShapeError};
 
 /// Rows and columns of outputs in a tile.
 pub const TILE: usize = 4;
@@ -59,11 +59,16 @@ impl PackedWinograd {
         }
         let blocks = out_channels.div_ceil(16);
         let mut weights = vec![Lanes::ZERO; POINTS * blocks * in_channels];
-        let packed = floats_mut(&mut weights);
-        for (filter, window) in weight.as_chunks::<9>().0.iter().enumerate() {
-            let (out, input) = (filter / in_channels, filter % in_channels);
-            for (point, value) in transform_filter(window).into_iter().enumerate() {
-                packed[((point * blocks + out / 16) * in_channels + input) * 16 + out % 16] = value;
+        for block in 0..blocks {
+            for input in 0..in_channels {
+                let mut filters = [[0.0; 16]; 9];
+                for lane in 0..(out_channels - 16 * block).min(16) {
+                    let filter = &weight[((16 * block + lane) * in_channels + input) * 9..][..9];
+                    filters.iter_mut().zip(filter).for_each(|(taps, &tap)| taps[lane] = f64::from(tap));
+                }
+                for (point, values) in transform_filters(&filters).into_iter().enumerate() {
+                    weights[(point * blocks + block) * in_channels + input] = values;
+                }
             }
         }
         let bias = bias.map_or_else(|| vec![Lanes::ZERO; blocks], Lanes::from_channels);
@@ -107,8 +112,9 @@ impl PackedWinograd {
     }
 }
 
-/// `G g G'` of a 3x3 window.
-fn transform_filter(window: &[f32; 9]) -> [f32; POINTS] {
+/// `G g G'` of sixteen 3x3 filters side by side, `[9][16]`: lanes that the compiler can take together, as loading a model transforms
+/// 600,000 filters.
+fn transform_filters(filters: &[[f64; 16]; 9]) -> [Lanes; POINTS] {
     // Rows of G, for the points 0, 1, -1, 2, -2 and infinity.
     const G: [[f64; 3]; PATCH] = [
         [1.0 / 4.0, 0.0, 0.0],
@@ -118,13 +124,23 @@ fn transform_filter(window: &[f32; 9]) -> [f32; POINTS] {
         [1.0 / 24.0, -1.0 / 12.0, 1.0 / 6.0],
         [0.0, 0.0, 1.0],
     ];
-    let [a, b, c] = [0, 3, 6].map(|row| [0, 1, 2].map(|column| f64::from(window[row + column])));
-    // `G g`, then its product with `G'`: half the work of all nine terms for each of the 36.
-    let half = G.map(|g| [0, 1, 2].map(|column| g[0] * a[column] + g[1] * b[column] + g[2] * c[column]));
-    std::array::from_fn(|point| {
-        let (row, g) = (half[point / PATCH], G[point % PATCH]);
-        (row[0] * g[0] + row[1] * g[1] + row[2] * g[2]) as f32
-    })
+    let mut half = [[[0.0; 16]; 3]; PATCH];
+    for (half, g) in half.iter_mut().zip(G) {
+        for column in 0..3 {
+            let (a, b, c) = (&filters[column], &filters[3 + column], &filters[6 + column]);
+            for lane in 0..16 {
+                half[column][lane] = g[0] * a[lane] + g[1] * b[lane] + g[2] * c[lane];
+            }
+        }
+    }
+    let mut points = [Lanes::ZERO; POINTS];
+    for (point, values) in points.iter_mut().enumerate() {
+        let ([a, b, c], g) = (&half[point / PATCH], G[point % PATCH]);
+        for lane in 0..16 {
+            values.0[lane] = (a[lane] * g[0] + b[lane] * g[1] + c[lane] * g[2]) as f32;
+        }
+    }
+    points
 }
 
 /// Convolves the blocks and rows of the view `out`, as [`crate::conv()`] does.
