@@ -6,7 +6,7 @@ use std::thread;
 
 use crossbeam_channel::bounded;
 use rtformer::eval::{Confusion, LabelImage, Pair, find_pairs};
-use rtformer::pixels::{Image, Pixels, render};
+use rtformer::pixels::{Image, render};
 use rtformer::weights::Dataset;
 use rtformer::{Error, Segmenter, Size};
 use serde::{Serialize, Serializer};
@@ -142,22 +142,12 @@ fn count<'a>(
     batch: Vec<Opened<'a>>,
     confusion: &mut Confusion,
 ) -> Vec<(&'a Pair, rtformer::Result<()>)> {
-    let photos: Vec<Pixels<'_>> =
-        batch.iter().filter_map(|(_, opened)| opened.as_ref().ok()).map(|(photo, _)| Pixels::from(photo)).collect();
-    let scenes: Vec<_> = match segmenter.segment_batch(&photos) {
-        Ok(scenes) => scenes.into_iter().map(Ok).collect(),
-        // One photo that cannot be done costs itself and not its batch.
-        Err(_) => photos.iter().map(|photo| segmenter.segment(photo)).collect(),
-    };
-    let mut scenes = scenes.into_iter();
+    let photos = batch.iter().filter_map(|(_, opened)| opened.as_ref().ok()).map(|(photo, _)| photo);
+    let mut scenes = super::batch::segment(segmenter, photos).into_iter();
     let counted = batch.into_iter().map(|(pair, opened)| {
         let counted = opened.and_then(|(_, labels)| {
             let missing = || Error::Backend { operation: "segment_batch", reason: "a photo has no scene".into() };
-            // What the library says of a photo's pixels does not name the photo.
-            let scene = scenes.next().unwrap_or_else(|| Err(missing())).map_err(|error| match error {
-                Error::Input(reason) | Error::Pixels(reason) => Error::image(&pair.photo, reason),
-                other => other,
-            })?;
+            let scene = scenes.next().unwrap_or_else(|| Err(missing()))?;
             confusion.count(&labels, scene.mask())
         });
         (pair, counted)

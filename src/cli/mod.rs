@@ -1,6 +1,7 @@
 //! What a person types. Uses only the library's public API, like any other user.
 #![allow(clippy::doc_markdown, reason = "doc comments on arguments are the text of --help, which is not Markdown")]
 
+mod batch;
 mod bench;
 mod console;
 mod convert;

@@ -16,12 +16,12 @@ use std::time::Instant;
 
 use anyhow::Context;
 use clap::ValueEnum;
-use rtformer::pixels::{Image, Limits, Pixels};
+use rtformer::pixels::{Image, Limits};
 use rtformer::{Error, Scene, Segmenter, Size};
 
 use super::console::Console;
 use super::model::ModelArgs;
-use super::{Outcome, misuse};
+use super::{Outcome, batch, misuse};
 use inputs::Found;
 use outputs::Emit;
 
@@ -297,19 +297,12 @@ impl Run<'_> {
         &self,
         batch: Vec<(Job, rtformer::Result<Image>)>,
     ) -> impl Iterator<Item = (Job, rtformer::Result<(Image, Scene)>)> {
-        let photos: Vec<Pixels<'_>> =
-            batch.iter().filter_map(|(_, image)| image.as_ref().ok()).map(Pixels::from).collect();
-        let scenes: Vec<_> = match self.segmenter.segment_batch(&photos) {
-            Ok(scenes) => scenes.into_iter().map(Ok).collect(),
-            // One photo that cannot be done costs itself and not its batch.
-            Err(_) => photos.iter().map(|photo| self.segmenter.segment(photo)).collect(),
-        };
+        let scenes = batch::segment(&self.segmenter, batch.iter().filter_map(|(_, image)| image.as_ref().ok()));
         let mut scenes = scenes.into_iter();
         batch.into_iter().map(move |(job, image)| {
             let seen = image.and_then(|image| {
-                let scene = scenes.next().unwrap_or_else(|| {
-                    Err(Error::Backend { operation: "segment_batch", reason: "a photo has no scene".into() })
-                });
+                let missing = || Error::Backend { operation: "segment_batch", reason: "a photo has no scene".into() };
+                let scene = scenes.next().unwrap_or_else(|| Err(missing()));
                 Ok((image, scene?))
             });
             (job, seen)
@@ -319,12 +312,7 @@ impl Run<'_> {
     /// Writes what was asked for; the photo's JSON line.
     fn encode(&self, job: Job, seen: rtformer::Result<(Image, Scene)>) -> (PathBuf, rtformer::Result<String>) {
         let written = seen.and_then(|(image, scene)| self.write(&job, &image, &scene));
-        // What the library says of a photo's pixels does not name the photo.
-        let named = written.map_err(|error| match error {
-            Error::Input(reason) | Error::Pixels(reason) => Error::image(&job.path, reason),
-            other => other,
-        });
-        (job.path, named)
+        (job.path, written)
     }
 
     fn write(&self, job: &Job, image: &Image, scene: &Scene) -> rtformer::Result<String> {
