@@ -5,10 +5,11 @@
 
 use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, Criterion, Throughput, criterion_group, criterion_main};
+use rtformer_kernels::conv::scratch_len;
 use rtformer_kernels::testing::{Owned, fma_peak, noise};
 use rtformer_kernels::{
-    Activation, Confidence, ConvShape, CrossKeys, Epilogue, Isa, Lanes, Layout, PackedConv, PackedWinograd, add,
-    affine, argmax, avg_pool, conv, cross_attend, ea_group_l1, ea_softmax, max_pool_to, resize_add, upsample, winograd,
+    Activation, Confidence, ConvShape, CrossKeys, Element, Epilogue, Isa, Lanes, Layout, PackedConv, PackedWinograd,
+    add, argmax, avg_pool, conv, cross_attend, ea_group_l1, ea_softmax, max_pool_to, resize_add, upsample, winograd,
 };
 
 /// The definitions take seconds for what a frame does in milliseconds: they run only where there is nothing else.
@@ -61,26 +62,37 @@ fn convolutions(c: &mut Criterion) {
         let ConvShape { in_channels, out_channels, kernel, .. } = shape;
         let lanes = if in_channels == 3 { 1 } else { 16 };
         let weight = noise(out_channels * in_channels * kernel * kernel, 1);
-        let packed = PackedConv::pack(shape, &weight, None, lanes).expect("the shapes fit");
         let x = Owned::noise(Layout { channels: in_channels, height, width, lanes }, 2);
         let (out_height, out_width) = shape.out_size(height, width);
         let mut out = Owned::zeros(Layout::blocked(out_channels, out_height, out_width));
         let epilogue = Epilogue { residual: None, activation: Activation::Relu };
-        let flops = Throughput::Elements(2 * shape.macs(height, width) as u64);
-        let mut group = group(c, &format!("conv/slim.{name}"), flops);
-        for isa in instruction_sets() {
-            group.bench_function(isa.name(), |b| b.iter(|| conv(isa, &packed, x.map(), out.view(), epilogue)));
-        }
-        if !PackedWinograd::can(&shape) {
-            continue;
-        }
-        // Counted as the multiplications of the direct one, of which it does a quarter.
-        let packed = PackedWinograd::pack(shape, &weight, None).expect("the shapes fit");
-        let mut scratch = vec![Lanes::ZERO; packed.scratch_len()];
-        for isa in instruction_sets() {
-            group.bench_function(format!("{}/winograd", isa.name()), |b| {
-                b.iter(|| winograd(isa, &packed, x.map(), out.view(), epilogue, &mut scratch));
-            });
+        // Winograd's counts as the multiplications of the direct one, of which it does a quarter.
+        let flops = || Throughput::Elements(2 * shape.macs(height, width) as u64);
+        for (element, suffix) in [(Element::F32, ""), (Element::Bf16, "/bf16")] {
+            let isas = || instruction_sets().into_iter().filter(|isa| isa.multiplies(element));
+            if element == Element::Bf16 && lanes == 1 || isas().next().is_none() {
+                continue;
+            }
+            let packed = PackedConv::pack(shape, &weight, None, lanes, element).expect("the shapes fit");
+            let mut scratch = vec![Lanes::ZERO; scratch_len(&packed, &x.map().into())];
+            let mut direct = group(c, &format!("conv/slim.{name}{suffix}"), flops());
+            for isa in isas() {
+                direct.bench_function(isa.name(), |b| {
+                    b.iter(|| conv(isa, &packed, x.map(), out.view(), epilogue, &mut scratch));
+                });
+            }
+            drop(direct);
+            if !PackedWinograd::can(&shape) {
+                continue;
+            }
+            let packed = PackedWinograd::pack(shape, &weight, None, element).expect("the shapes fit");
+            let mut scratch = vec![Lanes::ZERO; packed.scratch_len()];
+            let mut winograds = group(c, &format!("winograd/slim.{name}{suffix}"), flops());
+            for isa in isas() {
+                winograds.bench_function(isa.name(), |b| {
+                    b.iter(|| winograd(isa, &packed, x.map(), out.view(), epilogue, &mut scratch));
+                });
+            }
         }
     }
 }
@@ -121,13 +133,7 @@ fn attention(c: &mut Criterion) {
 fn pointwise(c: &mut Criterion) {
     let layout = Layout::blocked(64, 128, 256);
     let (x, y, mut out) = (Owned::noise(layout, 1), Owned::noise(layout, 2), Owned::zeros(layout));
-    let ones = vec![Lanes([1.0; 16]); layout.blocks()];
     let small = Owned::noise(Layout::blocked(64, 32, 64), 3);
-    let mut scaled = group(c, "affine/slim.layer2/2048x1024", traffic(layout, 2));
-    for isa in instruction_sets() {
-        scaled.bench_function(isa.name(), |b| b.iter(|| affine(isa, x.map(), &ones, &ones, true, out.view())));
-    }
-    scaled.finish();
     let mut added = group(c, "add/slim.layer2/2048x1024", traffic(layout, 3));
     for isa in instruction_sets() {
         added.bench_function(isa.name(), |b| b.iter(|| add(isa, x.map(), y.map(), out.view())));

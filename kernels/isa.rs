@@ -20,7 +20,10 @@ impl Avx2 {
 /// Proof that this CPU has AVX-512 F, BW, DQ and VL, and all that [`Avx2`] proves.
 #[cfg(target_arch = "x86_64")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Avx512(());
+pub struct Avx512 {
+    /// Whether it has AVX512-BF16 too.
+    bf16: bool,
+}
 
 #[cfg(target_arch = "x86_64")]
 impl Avx512 {
@@ -30,8 +33,42 @@ impl Avx512 {
             && is_x86_feature_detected!("avx512bw")
             && is_x86_feature_detected!("avx512dq")
             && is_x86_feature_detected!("avx512vl");
-        (has && Avx2::detect().is_some()).then_some(Self(()))
+        (has && Avx2::detect().is_some()).then_some(Self { bf16: is_x86_feature_detected!("avx512bf16") })
     }
+}
+
+/// What a convolution multiplies. It always adds in f32.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Element {
+    /// As it is.
+    #[default]
+    F32,
+    /// Weights and inputs rounded to bf16, halves to even; their products are exact.
+    Bf16,
+}
+
+impl Element {
+    /// Channels in one 32-bit word of packed weights: 1 or 2.
+    pub(crate) const fn channels_per_word(self) -> usize {
+        match self {
+            Self::F32 => 1,
+            Self::Bf16 => 2,
+        }
+    }
+
+    /// A number as it is multiplied.
+    pub(crate) fn round(self, value: f32) -> f32 {
+        match self {
+            Self::F32 => value,
+            Self::Bf16 => f32::from_bits(u32::from(bf16(value)) << 16),
+        }
+    }
+}
+
+/// The upper half of `value`, rounded to nearest, halves to even. Not for numbers that are not finite.
+pub(crate) fn bf16(value: f32) -> u16 {
+    let bits = value.to_bits();
+    (bits.wrapping_add(0x7fff + (bits >> 16 & 1)) >> 16) as u16
 }
 
 /// An instruction set that this CPU has.
@@ -75,6 +112,17 @@ impl Isa {
         Self::candidates().into_iter().flatten().find(|isa| isa.name() == name)
     }
 
+    /// Whether it multiplies numbers of this kind: every one does f32; bf16 needs AVX512-BF16, or the definition.
+    pub fn multiplies(self, element: Element) -> bool {
+        match (self, element) {
+            (_, Element::F32) | (Self::Scalar, Element::Bf16) => true,
+            #[cfg(target_arch = "x86_64")]
+            (Self::Avx512(proof), Element::Bf16) => proof.bf16,
+            #[cfg(target_arch = "x86_64")]
+            (Self::Avx2(_), Element::Bf16) => false,
+        }
+    }
+
     #[cfg(target_arch = "x86_64")]
     fn candidates() -> [Option<Self>; 3] {
         [Some(Self::Scalar), Avx2::detect().map(Self::Avx2), Avx512::detect().map(Self::Avx512)]
@@ -83,6 +131,19 @@ impl Isa {
     #[cfg(not(target_arch = "x86_64"))]
     fn candidates() -> [Option<Self>; 1] {
         [Some(Self::Scalar)]
+    }
+
+    /// Runs `kernel` with products of `element`, which the door has checked that this instruction set multiplies.
+    pub(crate) fn run_products(self, element: Element, kernel: impl Kernel) {
+        match (self, element) {
+            // SAFETY: only `Avx512::detect` makes an `Avx512`, and it asked the CPU; `bf16` says that it has AVX512-BF16.
+            #[cfg(target_arch = "x86_64")]
+            (Self::Avx512(Avx512 { bf16: true }), Element::Bf16) => unsafe {
+                crate::simd::x86::with_avx512_bf16(kernel);
+            },
+            (_, Element::Bf16) => kernel.scalar(),
+            (_, Element::F32) => self.run(kernel),
+        }
     }
 
     /// Runs the form of `kernel` that this instruction set names.

@@ -20,30 +20,30 @@ mod map;
 mod mapped;
 mod simd;
 
-pub mod affine;
 pub mod argmax;
 pub mod conv;
 pub mod cross_attend;
 pub mod ea_norm;
 mod peak;
+pub mod pointwise;
 pub mod pool;
 pub mod resize_add;
 #[doc(hidden)]
 pub mod testing;
 pub mod winograd;
 
-pub use affine::{add, affine, relu};
 pub use argmax::{ClassId, Confidence, argmax, upsample};
-pub use conv::{Activation, ConvShape, Epilogue, PackedConv, conv};
+pub use conv::{Activation, ConvShape, Epilogue, Input, PackedConv, Prologue, conv};
 pub use cross_attend::{CrossKeys, cross_attend};
 pub use ea_norm::{ea_group_l1, ea_softmax};
 pub use error::ShapeError;
-pub use isa::Isa;
 #[cfg(target_arch = "x86_64")]
 pub use isa::{Avx2, Avx512};
+pub use isa::{Element, Isa};
 pub use map::{Lanes, Layout, Map, MapMut, floats, floats_mut, pack_nchw, unpack_nchw};
 pub use mapped::Mapped;
 pub use peak::peak_flops;
+pub use pointwise::{add, relu};
 pub use pool::{avg_pool, global_avg_pool, max_pool_to};
 pub use resize_add::resize_add;
 pub use winograd::{PackedWinograd, TILE as WINOGRAD_TILE, winograd};

@@ -1,20 +1,27 @@
-//! Direct convolution, 1x1 and 3x3, with bias, residual and activation in its epilogue.
+//! Direct convolution, 1x1 and 3x3, with norm and ReLU in its prologue, and bias, residual and activation in its epilogue.
 //!
-//! `out[o, y, x] = activation(bias[o] + sum over i, ky, kx of weight[o, i, ky, kx] * in[i, s*y + ky - p, s*x + kx - p] + residual)`
+//! `out[o, y, x] = activation(bias[o] + sum over i, ky, kx of weight[o, i, ky, kx] * in[i, s*y + ky - p, s*x + kx - p] + residual)`,
+//! where `in` is the input behind its prologue, and zero outside the map.
 //!
 //! A register tile holds 2 blocks of 16 output channels by up to 14 pixels (AVX-512; 1 by 6 on AVX2) and sums over all
 //! input channels before it stores once, so no partial sum ever goes to memory. The zero halo of the input is the padding.
 
+mod input;
 mod packed;
 mod scalar;
+mod strip;
 pub(crate) mod tile;
 mod vector;
 
+pub(crate) use input::Norm;
+pub use input::{Input, Prologue};
 pub use packed::{ConvShape, PackedConv};
+pub(crate) use packed::{pack_into, unpacked};
 pub(crate) use scalar::activate;
 
 use crate::simd::Kernel;
-use crate::{Isa, Layout, Map, MapMut, ShapeError};
+use crate::{Element, Isa, Lanes, Layout, Map, MapMut, ShapeError};
+use strip::Strip;
 
 /// What happens to a sum before it is stored.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -37,33 +44,66 @@ pub struct Epilogue<'a> {
     pub activation: Activation,
 }
 
+/// How much scratch [`conv()`] needs for this input.
+pub fn scratch_len(conv: &PackedConv, input: &Input) -> usize {
+    strip(conv, input).map_or(0, |strip| strip.len().div_ceil(16))
+}
+
+/// The strips that the tiles read where they cannot read the map itself.
+fn strip(conv: &PackedConv, input: &Input) -> Option<Strip> {
+    let prepared = input.prologue.is_some() || conv.element() != Element::F32;
+    prepared.then(|| Strip::of(conv, input.map.layout()))
+}
+
 /// Convolves the blocks and rows of the view `out`.
 ///
-/// - `x`: `[in_channels, h, w]`, planar or blocked as the weights were packed for, with a zero halo
+/// - `input`: `[in_channels, h, w]`, planar or blocked as the weights were packed for, with a zero halo; a prologue needs it blocked
 /// - `out`: `[out_channels, out_h, out_w]` of [`ConvShape::out_size`], blocked
 /// - `epilogue.residual`: of the layout of `out`
-/// - accuracy: within `1e-5` of the definition, relative to the greatest output; GELU within `1e-6` absolute on top
-/// - errors: [`ShapeError`] when a shape differs from these
-pub fn conv(isa: Isa, conv: &PackedConv, x: Map, out: MapMut, epilogue: Epilogue) -> Result<(), ShapeError> {
+/// - `scratch`: at least [`scratch_len`] long; its contents do not matter
+/// - accuracy: within `1e-5` of the definition (which rounds to the weights' element), relative to the greatest output; GELU within
+///   `1e-6` absolute on top
+/// - errors: [`ShapeError`] when a shape differs from these, or `isa` does not multiply the weights' element
+pub fn conv<'a>(
+    isa: Isa,
+    conv: &PackedConv,
+    input: impl Into<Input<'a>>,
+    out: MapMut,
+    epilogue: Epilogue,
+    scratch: &mut [Lanes],
+) -> Result<(), ShapeError> {
     const OP: &str = "conv";
-    let shape = conv.shape();
-    ShapeError::check(OP, "channels of the input", x.layout().channels, shape.in_channels)?;
-    ShapeError::check(OP, "lanes of the input", x.layout().lanes, conv.input_lanes())?;
-    let (h, w) = shape.out_size(x.layout().height, x.layout().width);
+    let (input, shape) = (input.into(), conv.shape());
+    let layout = input.map.layout();
+    ShapeError::check(OP, "channels of the input", layout.channels, shape.in_channels)?;
+    ShapeError::check(OP, "lanes of the input", layout.lanes, conv.input_lanes())?;
+    input.check(OP)?;
+    let (h, w) = shape.out_size(layout.height, layout.width);
     ShapeError::check(OP, "layout of the output", out.layout(), Layout::blocked(shape.out_channels, h, w))?;
     if let Some(residual) = epilogue.residual {
         ShapeError::check(OP, "layout of the residual", residual.layout(), out.layout())?;
     }
-    isa.run(Conv { packed: conv, x, out, epilogue });
+    let (strip, wanted) = (strip(conv, &input), scratch_len(conv, &input));
+    ShapeError::ensure(
+        scratch.len() >= wanted,
+        OP,
+        "length of the scratch",
+        scratch.len(),
+        &format!("{wanted} or more"),
+    )?;
+    ShapeError::ensure(isa.multiplies(conv.element()), OP, "element of the weights", conv.element(), "f32 here")?;
+    isa.run_products(conv.element(), Conv { packed: conv, input, out, epilogue, strip, scratch });
     Ok(())
 }
 
 /// A checked call.
 struct Conv<'a> {
     packed: &'a PackedConv,
-    x: Map<'a>,
+    input: Input<'a>,
     out: MapMut<'a>,
     epilogue: Epilogue<'a>,
+    strip: Option<Strip>,
+    scratch: &'a mut [Lanes],
 }
 
 impl Kernel for Conv<'_> {

@@ -1,6 +1,7 @@
 //! A convolution's shape, and its weights in the order in which the register tile reads them.
 
-use crate::{Lanes, ShapeError, floats, floats_mut};
+use crate::isa::bf16;
+use crate::{Element, Lanes, ShapeError, floats};
 
 /// What a convolution is, apart from its weights.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,29 +50,41 @@ impl ConvShape {
 
 /// Weights and bias, packed for [`crate::conv()`].
 ///
-/// Order: `[out / 16][in / lanes][ky][kx][in in its block][16 out]`: a tile reads them from front to back, whatever its
-/// instruction set. Missing output channels are zero; missing input channels are not there.
+/// Order: `[out / 16][in / lanes][ky][kx][words of in in its block][16 out]`: a tile reads them from front to back, whatever its
+/// instruction set. A word is one input channel in f32, or two in bf16 (the even one in the lower half). Missing output channels are
+/// zero, and so is the second of a last odd pair; other missing input channels are not there.
 #[derive(Clone, Debug)]
 pub struct PackedConv {
     shape: ConvShape,
     input_lanes: usize,
+    element: Element,
     weights: Vec<Lanes>,
     bias: Vec<Lanes>,
 }
 
 impl PackedConv {
-    /// Packs `weight` (`[out, in, ky, kx]`) and `bias` (`[out]`, zero if absent) for an input of `input_lanes` (1 or 16).
+    /// Packs `weight` (`[out, in, ky, kx]`) and `bias` (`[out]`, zero if absent) for an input of `input_lanes` (1 or 16), to be
+    /// multiplied as `element`.
     ///
-    /// - errors: [`ShapeError`] when a length differs, or for a kernel, stride or padding that we do not have
+    /// - errors: [`ShapeError`] when a length differs, for a kernel, stride or padding that we do not have, and for planar bf16
     pub fn pack(
         shape: ConvShape,
         weight: &[f32],
         bias: Option<&[f32]>,
         input_lanes: usize,
+        element: Element,
     ) -> Result<Self, ShapeError> {
         const OP: &str = "conv";
         shape.check()?;
         ShapeError::ensure(matches!(input_lanes, 1 | 16), OP, "lanes of the input", input_lanes, "1 or 16")?;
+        let pairs = (element, input_lanes);
+        ShapeError::ensure(
+            pairs != (Element::Bf16, 1),
+            OP,
+            "(element, lanes of the input)",
+            pairs,
+            "16 lanes for bf16",
+        )?;
         let ConvShape { in_channels, out_channels, kernel, .. } = shape;
         let taps = kernel * kernel;
         let reduced = in_channels.saturating_mul(taps);
@@ -80,18 +93,16 @@ impl PackedConv {
             ShapeError::check(OP, "length of the bias", bias.len(), out_channels)?;
         }
 
-        let mut packed = Self {
-            shape,
-            input_lanes,
-            weights: vec![Lanes::ZERO; out_channels.div_ceil(16) * reduced],
-            bias: bias.map_or_else(|| vec![Lanes::ZERO; out_channels.div_ceil(16)], Lanes::from_channels),
-        };
+        let blocks = out_channels.div_ceil(16);
+        let bias = bias.map_or_else(|| vec![Lanes::ZERO; blocks], Lanes::from_channels);
+        let mut packed = Self { shape, input_lanes, element, weights: Vec::new(), bias };
+        packed.weights = vec![Lanes::ZERO; blocks * packed.block_len() / 16];
         for out in 0..out_channels {
             for input in 0..in_channels {
                 for tap in 0..taps {
-                    let row = packed.weight_row(out / 16, input, tap);
-                    floats_mut(&mut packed.weights)[row * 16 + out % 16] =
-                        weight[(out * in_channels + input) * taps + tap];
+                    let (row, upper) = packed.weight_row(out / 16, input, tap);
+                    let word = &mut packed.weights[row].0[out % 16];
+                    pack_into(word, weight[(out * in_channels + input) * taps + tap], element, upper);
                 }
             }
         }
@@ -108,17 +119,31 @@ impl PackedConv {
         self.input_lanes
     }
 
-    /// Which of the packed rows has the weights from `input` through `tap` to the output channels of `block`.
-    fn weight_row(&self, block: usize, input: usize, tap: usize) -> usize {
-        let taps = self.shape.kernel * self.shape.kernel;
-        let first = input / self.input_lanes * self.input_lanes;
-        let in_block = (self.shape.in_channels - first).min(self.input_lanes);
-        (block * self.shape.in_channels + first) * taps + tap * in_block + (input - first)
+    /// What it multiplies.
+    pub fn element(&self) -> Element {
+        self.element
+    }
+
+    /// Words of all input channels at one pixel.
+    pub(super) fn words(&self) -> usize {
+        self.shape.in_channels.div_ceil(self.element.channels_per_word())
+    }
+
+    /// Which of the packed rows has the weights from `input` through `tap` to the output channels of `block`, and whether they are
+    /// its upper halves.
+    fn weight_row(&self, block: usize, input: usize, tap: usize) -> (usize, bool) {
+        let (taps, per_word) = (self.shape.kernel * self.shape.kernel, self.element.channels_per_word());
+        let in_block = self.input_lanes.div_ceil(per_word);
+        let (word, all) = (input / per_word, self.words());
+        let first = word / in_block * in_block;
+        let row = (block * all + first) * taps + tap * (all - first).min(in_block) + (word - first);
+        (row, per_word == 2 && input % 2 == 1)
     }
 
     /// The sixteen weights from `input` through `tap` to the output channels of `block`.
-    pub(super) fn weight(&self, block: usize, input: usize, tap: usize) -> &[f32; 16] {
-        &self.weights[self.weight_row(block, input, tap)].0
+    pub(super) fn weight(&self, block: usize, input: usize, tap: usize) -> [f32; 16] {
+        let (row, upper) = self.weight_row(block, input, tap);
+        self.weights[row].0.map(|word| unpacked(word, self.element, upper))
     }
 
     /// The sixteen biases of a block of output channels.
@@ -136,8 +161,25 @@ impl PackedConv {
         floats(&self.bias[block..])
     }
 
-    /// Floats from one block of output channels to the next.
+    /// Words from one block of output channels to the next.
     pub(super) fn block_len(&self) -> usize {
-        self.shape.in_channels * self.shape.kernel * self.shape.kernel * 16
+        self.words() * self.shape.kernel * self.shape.kernel * 16
+    }
+}
+
+/// Puts a number into its word: all of it in f32, one half in bf16.
+pub(crate) fn pack_into(word: &mut f32, value: f32, element: Element, upper: bool) {
+    *word = match element {
+        Element::F32 => value,
+        Element::Bf16 => f32::from_bits(word.to_bits() | u32::from(bf16(value)) << if upper { 16 } else { 0 }),
+    };
+}
+
+/// The number that [`pack_into`] put there.
+pub(crate) fn unpacked(word: f32, element: Element, upper: bool) -> f32 {
+    match element {
+        Element::F32 => word,
+        Element::Bf16 if upper => f32::from_bits(word.to_bits() & 0xffff_0000),
+        Element::Bf16 => f32::from_bits(word.to_bits() << 16),
     }
 }

@@ -2,23 +2,18 @@
 
 use super::{Activation, Conv};
 
-pub(super) fn conv(Conv { packed, x, mut out, epilogue }: Conv) {
-    let shape = packed.shape();
-    let (input, strides) = (x.layout(), (x.layout().row_stride(), x.layout().lanes));
+pub(super) fn conv(Conv { packed, input, mut out, epilogue, .. }: Conv) {
+    let (shape, element) = (packed.shape(), packed.element());
     for block in out.blocks() {
         for row in out.rows() {
             for column in 0..out.layout().width {
                 let mut sum = *packed.bias(block);
                 for channel in 0..shape.in_channels {
                     for tap in 0..shape.kernel * shape.kernel {
-                        let (ky, kx) = (tap / shape.kernel, tap % shape.kernel);
-                        // Rows and columns of the memory start with the halo: one less padding is one more offset.
-                        let (y, x_) = (
-                            row * shape.stride + ky + 1 - shape.padding,
-                            column * shape.stride + kx + 1 - shape.padding,
-                        );
-                        let pixel = channel / input.lanes * input.block_stride() + y * strides.0 + x_ * strides.1;
-                        let value = x.data()[pixel + channel % input.lanes];
+                        // Counted from the halo: one less padding is one more offset.
+                        let y = row * shape.stride + tap / shape.kernel + 1 - shape.padding;
+                        let x = column * shape.stride + tap % shape.kernel + 1 - shape.padding;
+                        let value = element.round(input.padded(channel, y, x));
                         for (sum, weight) in sum.iter_mut().zip(packed.weight(block, channel, tap)) {
                             *sum += weight * value;
                         }

@@ -58,14 +58,32 @@ impl Case {
         (noise(self.out_channels * self.input.0 * self.kernel * self.kernel, 2), noise(self.out_channels, 3))
     }
 
-    fn pack(&self) -> PackedConv {
+    fn pack(&self, element: Element) -> PackedConv {
         let (weight, bias) = self.weights();
-        PackedConv::pack(self.shape(), &weight, Some(&bias), self.lanes).expect("the shapes fit")
+        PackedConv::pack(self.shape(), &weight, Some(&bias), self.lanes, element).expect("the shapes fit")
+    }
+
+    /// The prologues that its input can have; scales of either sign.
+    fn prologues(&self) -> Vec<Option<(Vec<f32>, Vec<f32>, bool)>> {
+        let channels = self.input.0;
+        let norm = |relu| Some((noise(channels, 5), noise(channels, 6), relu));
+        if self.lanes == 16 { vec![None, norm(false), norm(true)] } else { vec![None] }
+    }
+
+    /// What can be multiplied.
+    fn elements(&self) -> &'static [Element] {
+        if self.lanes == 16 { &[Element::F32, Element::Bf16] } else { &[Element::F32] }
     }
 }
 
+/// [`conv()`] with as much scratch as it asks for, full of rubbish.
+fn run(isa: Isa, packed: &PackedConv, input: Input, out: MapMut, epilogue: Epilogue) -> Result<(), ShapeError> {
+    let mut scratch = vec![Lanes([f32::NAN; 16]); scratch_len(packed, &input)];
+    conv(isa, packed, input, out, epilogue, &mut scratch)
+}
+
 /// The formula of the module's documentation on plain images, in f64, without activation.
-fn formula(case: &Case, x: &[f32], residual: Option<&[f32]>) -> Vec<f32> {
+fn formula(case: &Case, element: Element, x: &[f32], residual: Option<&[f32]>) -> Vec<f32> {
     let (weight, bias) = case.weights();
     let (channels, height, width) = case.input;
     let Layout { height: out_height, width: out_width, .. } = case.output();
@@ -80,7 +98,8 @@ fn formula(case: &Case, x: &[f32], residual: Option<&[f32]>) -> Vec<f32> {
                         let x_ = (ox * case.stride + tap % case.kernel).wrapping_sub(case.kernel / 2);
                         if y < height && x_ < width {
                             let w = weight[(o * channels + c) * case.kernel * case.kernel + tap];
-                            sum += f64::from(w) * f64::from(x[(c * height + y) * width + x_]);
+                            let value = x[(c * height + y) * width + x_];
+                            sum += f64::from(element.round(w)) * f64::from(element.round(value));
                         }
                     }
                 }
@@ -94,30 +113,52 @@ fn formula(case: &Case, x: &[f32], residual: Option<&[f32]>) -> Vec<f32> {
 #[test]
 fn convolutions_agree_with_the_formula() {
     for_each(CASES, |isa, case| {
-        let (packed, x) = (case.pack(), Owned::noise(case.input(), 1));
-        let residual = Owned::noise(case.output(), 4);
-        for residual in [None, Some(&residual)] {
-            let plain = residual.map(Owned::to_nchw);
-            let want = formula(case, &x.to_nchw(), plain.as_deref());
-            for activation in [Activation::None, Activation::Relu, Activation::Gelu] {
-                let epilogue = Epilogue { residual: residual.map(Owned::map), activation };
-                let got = whole_and_split(case.output(), |out| {
-                    conv(isa, &packed, x.map(), out, epilogue).expect("the shapes fit");
-                });
-                let want: Vec<_> = want
-                    .iter()
-                    .map(|&v| match activation {
-                        Activation::None => v,
-                        Activation::Relu => v.max(0.0),
-                        Activation::Gelu => {
-                            let v = f64::from(v);
-                            (0.5 * v * (1.0 + libm::erf(v / std::f64::consts::SQRT_2))) as f32
-                        }
-                    })
-                    .collect();
-                // A single small output may have lost its leading digits: compare with the size of a sum's terms.
-                let error = got.to_nchw().iter().zip(&want).fold(0.0f32, |e, (a, b)| e.max((a - b).abs()));
-                assert!(error < 1e-5 * want.iter().fold(1.0, |m: f32, v| m.max(v.abs())), "{activation:?}: {error}");
+        let (x, residual) = (Owned::noise(case.input(), 1), Owned::noise(case.output(), 4));
+        for (norm, &element) in case.prologues().iter().flat_map(|norm| case.elements().iter().map(move |e| (norm, e)))
+        {
+            let packed = case.pack(element);
+            let plane = case.input.1 * case.input.2;
+            let mut image = x.to_nchw();
+            if let Some((scale, shift, relu)) = norm {
+                for (i, value) in image.iter_mut().enumerate() {
+                    *value = value.mul_add(scale[i / plane], shift[i / plane]);
+                    *value = if *relu { value.max(0.0) } else { *value };
+                }
+            }
+            let norm = norm
+                .as_ref()
+                .map(|(scale, shift, relu)| (Lanes::from_channels(scale), Lanes::from_channels(shift), *relu));
+            let prologue = norm.as_ref().map(|(scale, shift, relu)| Prologue { scale, shift, relu: *relu });
+            let input = Input { map: x.map(), prologue };
+            for residual in [None, Some(&residual)] {
+                let plain = residual.map(Owned::to_nchw);
+                let want = formula(case, element, &image, plain.as_deref());
+                for activation in [Activation::None, Activation::Relu, Activation::Gelu] {
+                    let epilogue = Epilogue { residual: residual.map(Owned::map), activation };
+                    if !isa.multiplies(element) {
+                        let error = run(isa, &packed, input, Owned::zeros(case.output()).view(), epilogue);
+                        assert!(error.is_err(), "{element:?} must be refused");
+                        continue;
+                    }
+                    let got = whole_and_split(case.output(), |out| {
+                        run(isa, &packed, input, out, epilogue).expect("the shapes fit");
+                    });
+                    let want: Vec<_> = want
+                        .iter()
+                        .map(|&v| match activation {
+                            Activation::None => v,
+                            Activation::Relu => v.max(0.0),
+                            Activation::Gelu => {
+                                let v = f64::from(v);
+                                (0.5 * v * (1.0 + libm::erf(v / std::f64::consts::SQRT_2))) as f32
+                            }
+                        })
+                        .collect();
+                    // A single small output may have lost its leading digits: compare with the size of a sum's terms.
+                    let error = got.to_nchw().iter().zip(&want).fold(0.0f32, |e, (a, b)| e.max((a - b).abs()));
+                    let greatest = want.iter().fold(1.0, |m: f32, v| m.max(v.abs()));
+                    assert!(error < 1e-5 * greatest, "{element:?}, {prologue:?}, {activation:?}: {error}");
+                }
             }
         }
     });
@@ -127,13 +168,33 @@ fn convolutions_agree_with_the_formula() {
 fn many_weights_change_the_order_of_the_loops_and_nothing_else() {
     // 256 channels have 2.4 MB of weights; a view of one pair of blocks has few enough for the other order.
     let case = case((256, 3, 9), 256, 3, 1);
-    let (packed, x) = (case.pack(), Owned::noise(case.input(), 1));
-    let want = formula(&case, &x.to_nchw(), None);
+    let (packed, x) = (case.pack(Element::F32), Owned::noise(case.input(), 1));
+    let want = formula(&case, Element::F32, &x.to_nchw(), None);
     for isa in Isa::available() {
         let got = whole_and_split(case.output(), |out| {
-            conv(isa, &packed, x.map(), out, Epilogue::default()).expect("the shapes fit");
+            run(isa, &packed, x.map().into(), out, Epilogue::default()).expect("the shapes fit");
         });
         assert_close(&got.to_nchw(), &want, 1e-5);
+    }
+}
+
+#[test]
+fn strips_follow_one_another_down_the_map() {
+    // Rows of 520 pixels and 64 channels: a few of them fill a strip.
+    for (kernel, stride) in [(1, 1), (1, 2), (3, 1), (3, 2)] {
+        let case = case((64, 23, 520), 16, kernel, stride);
+        let (packed, x) = (case.pack(Element::F32), Owned::noise(case.input(), 1));
+        let (one, none) = (Lanes::from_channels(&[1.0; 64]), Lanes::from_channels(&[0.0; 64]));
+        let prologue = Some(Prologue { scale: &one, shift: &none, relu: false });
+        for isa in Isa::available().into_iter().filter(|isa| *isa != Isa::Scalar) {
+            let through = |input| {
+                whole_and_split(case.output(), |out| {
+                    run(isa, &packed, input, out, Epilogue::default()).expect("the shapes fit");
+                })
+            };
+            let same = through(Input { map: x.map(), prologue }).all() == through(x.map().into()).all();
+            assert!(same, "{case:?} on {}: a prologue that does nothing gives other bits", isa.name());
+        }
     }
 }
 
@@ -152,26 +213,33 @@ fn other_shapes_are_errors() {
         ConvShape { stride: 0, ..shape },
         ConvShape { stride: 3, ..shape },
     ] {
-        assert!(PackedConv::pack(wrong, &weight, None, 16).is_err(), "{wrong:?}");
+        assert!(PackedConv::pack(wrong, &weight, None, 16, Element::F32).is_err(), "{wrong:?}");
     }
-    assert!(PackedConv::pack(shape, &weight, Some(&[0.0; 4]), 16).is_err());
-    assert!(PackedConv::pack(shape, &weight, None, 8).is_err());
+    assert!(PackedConv::pack(shape, &weight, Some(&[0.0; 4]), 16, Element::F32).is_err());
+    assert!(PackedConv::pack(shape, &weight, None, 8, Element::F32).is_err());
+    assert!(PackedConv::pack(shape, &weight, None, 1, Element::Bf16).is_err());
 
-    let packed = PackedConv::pack(shape, &weight, None, 16).expect("the shapes fit");
+    let packed = PackedConv::pack(shape, &weight, None, 16, Element::F32).expect("the shapes fit");
     let (x, narrow) = (Owned::zeros(Layout::blocked(17, 4, 6)), Owned::zeros(Layout::blocked(16, 4, 6)));
     let planar = Owned::zeros(Layout::planar(17, 4, 6));
     let (mut fits, mut small) = (Owned::zeros(Layout::blocked(5, 4, 6)), Owned::zeros(Layout::blocked(5, 4, 5)));
     let mut flat = Owned::zeros(Layout::planar(5, 4, 6));
     let other = small.clone();
     let (none, residual) = (Epilogue::default(), Epilogue { residual: Some(other.map()), ..Epilogue::default() });
+    let (two, one) = ([Lanes::ZERO; 2], [Lanes::ZERO; 1]);
+    let normed = |scale, shift| Input { map: x.map(), prologue: Some(Prologue { scale, shift, relu: true }) };
     for isa in Isa::available() {
-        assert!(conv(isa, &packed, narrow.map(), fits.view(), none).is_err());
-        assert!(conv(isa, &packed, planar.map(), fits.view(), none).is_err());
-        assert!(conv(isa, &packed, x.map(), small.view(), none).is_err());
-        assert!(conv(isa, &packed, x.map(), flat.view(), none).is_err());
-        assert!(conv(isa, &packed, x.map(), fits.view(), residual).is_err());
-        assert!(conv(isa, &packed, x.map(), fits.view(), none).is_ok());
+        assert!(run(isa, &packed, narrow.map().into(), fits.view(), none).is_err());
+        assert!(run(isa, &packed, planar.map().into(), fits.view(), none).is_err());
+        assert!(run(isa, &packed, x.map().into(), small.view(), none).is_err());
+        assert!(run(isa, &packed, x.map().into(), flat.view(), none).is_err());
+        assert!(run(isa, &packed, x.map().into(), fits.view(), residual).is_err());
+        assert!(run(isa, &packed, normed(&one, &two), fits.view(), none).is_err());
+        assert!(run(isa, &packed, normed(&two, &one), fits.view(), none).is_err());
+        assert!(conv(isa, &packed, normed(&two, &two), fits.view(), none, &mut []).is_err());
+        assert!(run(isa, &packed, normed(&two, &two), fits.view(), none).is_ok());
+        assert!(run(isa, &packed, x.map().into(), fits.view(), none).is_ok());
     }
-    let error = conv(Isa::Scalar, &packed, narrow.map(), fits.view(), none).expect_err("16 channels are not 17");
+    let error = run(Isa::Scalar, &packed, narrow.map().into(), fits.view(), none).expect_err("16 channels are not 17");
     assert_eq!(error.to_string(), "conv: channels of the input is 16, it must be 17");
 }

@@ -10,26 +10,27 @@ use crate::simd::{Simd, Vector};
 /// The most pixels that a tile of any instruction set has.
 pub(crate) const MAX_PIXELS: usize = 14;
 
-/// What every output sums over.
+/// What every output sums over. A word is one channel in f32 or two in bf16: [`Simd::CHANNELS_PER_WORD`].
 #[derive(Clone, Copy)]
 pub(crate) struct Reduction {
-    /// Input channels.
-    pub(crate) channels: usize,
-    /// Floats from one block of input channels to the next.
+    /// Words of all input channels at one pixel.
+    pub(crate) words: usize,
+    /// Words from one block of input channels to the next.
     pub(crate) block_stride: usize,
-    /// Floats from one input row to the next.
+    /// Words from one input row to the next.
     pub(crate) row_stride: usize,
     /// Height and width of the window.
     pub(crate) kernel: usize,
 }
 
-/// One tile's memory. Input pixels are `STEP` floats apart: the stride (1 or 2) times the lanes (1 or 16); output pixels 16.
+/// One tile's memory. Neighbouring outputs read pixels that are `STRIDE` apart; a pixel is the words of sixteen channels where the input
+/// is `BLOCKED`, else one channel's.
 #[derive(Clone, Copy)]
 pub(crate) struct Tile<'a> {
     pub(crate) reduction: &'a Reduction,
     /// The first tap of the first pixel.
     pub(crate) x: *const f32,
-    /// `[blocks][weight_block]` floats, of which each block uses 16 per input channel and tap.
+    /// `[blocks][weight_block]` words, of which each block uses 16 per input word and tap.
     pub(crate) weights: *const f32,
     pub(crate) weight_block: usize,
     /// `[blocks][16]`
@@ -50,16 +51,18 @@ impl Tile<'_> {
     /// The CPU has the instructions of `S`. All that the tile's strides reach is inside its memory, which nobody else writes;
     /// `out` overlaps nothing else. `blocks` is 1 or 2, at most `S::TILE_BLOCKS`, and `pixels` in `1 ..= S::TILE_PIXELS`.
     #[inline(always)]
-    pub(crate) unsafe fn run<S: Simd, const STEP: usize>(self, blocks: usize, pixels: usize) {
+    pub(crate) unsafe fn run<S: Simd, const BLOCKED: bool, const STRIDE: usize>(self, blocks: usize, pixels: usize) {
         debug_assert!((1..=S::TILE_BLOCKS).contains(&blocks) && (1..=S::TILE_PIXELS).contains(&pixels));
         macro_rules! table {
             ($($pixels:literal)*) => {
                 // SAFETY: the caller promises the CPU and the memory; the numbers of the tile are those of the call.
                 unsafe {
                     match (blocks, pixels) {
-                        $((1, $pixels) if $pixels <= S::TILE_PIXELS => S::enter(Fixed::<1, $pixels, STEP>(self)),)*
+                        $((1, $pixels) if $pixels <= S::TILE_PIXELS => {
+                            S::enter(Fixed::<1, $pixels, BLOCKED, STRIDE>(self));
+                        })*
                         $((2, $pixels) if $pixels <= S::TILE_PIXELS && 2 <= S::TILE_BLOCKS => {
-                            S::enter(Fixed::<2, $pixels, STEP>(self));
+                            S::enter(Fixed::<2, $pixels, BLOCKED, STRIDE>(self));
                         })*
                         _ => {}
                     }
@@ -71,14 +74,17 @@ impl Tile<'_> {
 }
 
 /// A tile whose size the compiler knows.
-struct Fixed<'a, const BLOCKS: usize, const PIXELS: usize, const STEP: usize>(Tile<'a>);
+struct Fixed<'a, const BLOCKS: usize, const PIXELS: usize, const BLOCKED: bool, const STRIDE: usize>(Tile<'a>);
 
-impl<const BLOCKS: usize, const PIXELS: usize, const STEP: usize> Vector for Fixed<'_, BLOCKS, PIXELS, STEP> {
+impl<const BLOCKS: usize, const PIXELS: usize, const BLOCKED: bool, const STRIDE: usize> Vector
+    for Fixed<'_, BLOCKS, PIXELS, BLOCKED, STRIDE>
+{
     #[inline(always)]
     unsafe fn vector<S: Simd>(self) {
         let t = self.0;
         let r = *t.reduction;
-        let lanes = if STEP < 16 { 1 } else { 16 };
+        let pixel = if BLOCKED { 16 / S::CHANNELS_PER_WORD } else { 1 };
+        let step = pixel * STRIDE;
         // SAFETY: the caller of `Tile::run` promises that all that the strides reach is inside the memory.
         unsafe {
             let mut sums = [[S::splat(0.0); PIXELS]; BLOCKS];
@@ -87,28 +93,29 @@ impl<const BLOCKS: usize, const PIXELS: usize, const STEP: usize> Vector for Fix
             }
             let mut weights = t.weights;
             let mut block = t.x;
-            let mut left = r.channels;
+            let mut left = r.words;
             while left > 0 {
-                let channels = left.min(lanes);
+                let words = left.min(pixel);
                 for ky in 0..r.kernel {
                     for kx in 0..r.kernel {
-                        let tap = block.add(ky * r.row_stride + kx * lanes);
+                        let tap = block.add(ky * r.row_stride + kx * pixel);
                         // The same tap of the next tile: at a stride of 2 the hardware's prefetcher falls behind (from 66 to
                         // 83 % of peak, 32 channels, 512x1024, AVX-512), elsewhere it does well.
-                        if STEP == 32 {
+                        if step == 32 {
                             for p in 0..PIXELS {
-                                S::prefetch(tap.wrapping_add((PIXELS + p) * STEP));
+                                S::prefetch(tap.wrapping_add((PIXELS + p) * step));
                             }
                         }
-                        for channel in 0..channels {
+                        for word in 0..words {
                             let mut w = [S::splat(0.0); BLOCKS];
                             for b in 0..BLOCKS {
                                 w[b] = S::load(weights.add(b * t.weight_block));
+                                S::prefetch(weights.wrapping_add(b * t.weight_block + 16 * 16));
                             }
                             for p in 0..PIXELS {
-                                let x = S::splat(*tap.add(p * STEP + channel));
+                                let x = S::splat(*tap.add(p * step + word));
                                 for b in 0..BLOCKS {
-                                    sums[b][p] = w[b].fma(x, sums[b][p]);
+                                    sums[b][p] = sums[b][p].accumulate(w[b], x);
                                 }
                             }
                             weights = weights.add(16);
@@ -116,7 +123,7 @@ impl<const BLOCKS: usize, const PIXELS: usize, const STEP: usize> Vector for Fix
                     }
                 }
                 block = block.wrapping_add(r.block_stride);
-                left -= channels;
+                left -= words;
             }
 
             let floor = S::splat(t.floor);

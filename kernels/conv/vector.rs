@@ -1,7 +1,9 @@
 //! Convolution by register tiles.
 
+use super::strip::Strip;
 use super::tile::{Reduction, Tile, tiles};
 use super::{Activation, Conv};
+use crate::floats_mut;
 use crate::simd::{Simd, Vector, gelu};
 
 /// Weights of up to so many bytes stay in the second-level cache from one row to the next.
@@ -10,68 +12,149 @@ const CACHED_WEIGHTS: usize = 512 * 1024;
 impl Vector for Conv<'_> {
     #[inline(always)]
     unsafe fn vector<S: Simd>(self) {
-        // SAFETY: the caller promises the CPU. The step is that of the input: lanes of a pixel times the stride.
+        // SAFETY: the caller promises the CPU, and the door has checked the call. Blocks and stride are those of what the tiles read.
         unsafe {
-            match (self.x.layout().lanes, self.packed.shape().stride) {
-                (16, 1) => rows::<S, 16>(self),
-                (16, _) => rows::<S, 32>(self),
-                (_, 1) => rows::<S, 1>(self),
-                (_, _) => rows::<S, 2>(self),
+            match (self.strip, self.input.map.layout().lanes, self.packed.shape().stride) {
+                (Some(strip), ..) if strip.tile_stride() == 1 => strips::<S, 1>(self, strip),
+                (Some(strip), ..) => strips::<S, 2>(self, strip),
+                (None, 16, 1) => maps::<S, true, 1>(self),
+                (None, 16, _) => maps::<S, true, 2>(self),
+                (None, _, 1) => maps::<S, false, 1>(self),
+                (None, _, _) => maps::<S, false, 2>(self),
             }
         }
     }
 }
 
-/// # Safety
-/// The CPU has the instructions of `S`, the door has checked the call, and `STEP` is `lanes * stride`.
-#[inline(always)]
-unsafe fn rows<S: Simd, const STEP: usize>(Conv { packed, x, mut out, epilogue }: Conv) {
-    let (shape, input, output) = (packed.shape(), x.layout(), out.layout());
-    let reduction = Reduction {
-        channels: shape.in_channels,
-        block_stride: input.block_stride(),
-        row_stride: input.row_stride(),
-        kernel: shape.kernel,
-    };
-    let floor = if epilogue.activation == Activation::Relu { 0.0 } else { f32::NEG_INFINITY };
+/// What the tiles of some output rows read.
+struct Source {
+    /// The first tap of the first pixel of the first row.
+    x: *const f32,
+    /// Words from one output row's first tap to the next's.
+    advance: usize,
+    reduction: Reduction,
+}
 
-    // Few weights: all blocks of one row, then the next row, so that the input is read once. Many weights: all rows with
-    // the weights of one tile, which stay in the cache.
-    let (rows, blocks) = (out.rows(), out.blocks());
-    let many = 4 * packed.block_len() * blocks.len() > CACHED_WEIGHTS;
+/// Tiles that read the map itself.
+///
+/// # Safety
+/// The CPU has the instructions of `S`, the door has checked the call, and `BLOCKED` and `STRIDE` are those of the input.
+#[inline(always)]
+unsafe fn maps<S: Simd, const BLOCKED: bool, const STRIDE: usize>(mut call: Conv) {
+    let (shape, input) = (call.packed.shape(), call.input.map.layout());
+    // Few weights: all blocks of one row, then the next row, so that the input is read once. Many weights: all rows with the weights of
+    // one tile, which stay in the cache.
+    let rows = call.out.rows();
+    let many = 4 * call.packed.block_len() * call.out.blocks().len() > CACHED_WEIGHTS;
     let group = if many { rows.len().max(1) } else { 1 };
     for first in rows.clone().step_by(group) {
-        for block in blocks.clone().step_by(S::TILE_BLOCKS) {
-            let count = S::TILE_BLOCKS.min(blocks.end - block);
-            for row in first..(first + group).min(rows.end) {
-                for (column, pixels) in tiles(output.width, S::TILE_PIXELS) {
-                    // Rows and columns of the memory start with the halo: one less padding is one more offset.
-                    let corner = (row * shape.stride + 1 - shape.padding) * reduction.row_stride
-                        + (column * shape.stride + 1 - shape.padding) * input.lanes;
-                    // SAFETY: the door proved the channels, lanes and sizes. The last window ends at
-                    // `stride * (out - 1) + kernel - padding <= len + padding`, which with `padding <= 1` is inside the halo.
-                    // `pixel` proved that the output's first pixel is of this view; the tile ends inside its row, and its
-                    // other block is of the view too. `Tile::run` gets at most the tile of `S`.
-                    unsafe {
-                        let tile = Tile {
-                            reduction: &reduction,
-                            x: x.data().as_ptr().add(corner),
-                            weights: packed.weights_from(block).as_ptr(),
-                            weight_block: packed.block_len(),
-                            bias: packed.biases_from(block).as_ptr(),
-                            residual: epilogue.residual.map(|map| map.pixel(block, row, column)),
-                            floor,
-                            out: out.pixel(block, row, column),
-                            out_block: output.block_stride(),
-                        };
-                        tile.run::<S, STEP>(count, pixels);
-                    }
+        // Rows and columns of the memory start with the halo: one less padding is one more offset.
+        let start = 1 - shape.padding;
+        let corner = (first * shape.stride + start) * input.row_stride() + start * input.lanes;
+        // SAFETY: the door proved the channels, lanes and sizes. The last window ends at `stride * (out - 1) + kernel - padding <=
+        // len + padding`, which with `padding <= 1` is inside the halo.
+        unsafe {
+            let source = Source {
+                x: call.input.map.data().as_ptr().add(corner),
+                advance: shape.stride * input.row_stride(),
+                reduction: Reduction {
+                    words: shape.in_channels,
+                    block_stride: input.block_stride(),
+                    row_stride: input.row_stride(),
+                    kernel: shape.kernel,
+                },
+            };
+            rows_of::<S, BLOCKED, STRIDE>(&mut call, &source, first, (first + group).min(rows.end));
+        }
+    }
+}
+
+/// Tiles that read strips of the input, which are prepared a few rows at a time.
+///
+/// # Safety
+/// The CPU has the instructions of `S`, the door has checked the call, and `STRIDE` is the one that tiles walk over `strip` with.
+#[inline(always)]
+unsafe fn strips<S: Simd, const STRIDE: usize>(mut call: Conv, strip: Strip) {
+    let rows = call.out.rows();
+    for first in rows.clone().step_by(strip.out_rows) {
+        let end = (first + strip.out_rows).min(rows.end);
+        // SAFETY: the door proved that the scratch has room for the strip, which was made for this input.
+        unsafe {
+            let x = floats_mut(call.scratch).as_mut_ptr();
+            S::enter(Fill { strip, input: call.input, first, count: end - first, to: x });
+            let source = Source {
+                x,
+                advance: strip.tile_stride() * strip.row_stride(),
+                reduction: Reduction {
+                    words: call.packed.words(),
+                    block_stride: strip.block_stride(),
+                    row_stride: strip.row_stride(),
+                    kernel: call.packed.shape().kernel,
+                },
+            };
+            rows_of::<S, true, STRIDE>(&mut call, &source, first, end);
+        }
+    }
+}
+
+/// [`Strip::fill`] as a function of its own.
+struct Fill<'a> {
+    strip: Strip,
+    input: super::Input<'a>,
+    first: usize,
+    count: usize,
+    to: *mut f32,
+}
+
+impl Vector for Fill<'_> {
+    #[inline(always)]
+    unsafe fn vector<S: Simd>(self) {
+        // SAFETY: whoever made the value keeps the promises of `fill`.
+        unsafe { self.strip.fill::<S>(self.input, self.first, self.count, self.to) }
+    }
+}
+
+/// Computes output rows `first .. end` of the view's blocks, the weights of a tile for all rows before those of the next.
+///
+/// # Safety
+/// The CPU has the instructions of `S`; `source` has what the windows of these rows cover, which are of the view; `BLOCKED` and `STRIDE`
+/// are its pixels' form and distance.
+#[inline(always)]
+unsafe fn rows_of<S: Simd, const BLOCKED: bool, const STRIDE: usize>(
+    Conv { packed, out, epilogue, .. }: &mut Conv,
+    source: &Source,
+    first: usize,
+    end: usize,
+) {
+    let (blocks, output) = (out.blocks(), out.layout());
+    let pixel = if BLOCKED { 16 / S::CHANNELS_PER_WORD } else { 1 };
+    let floor = if epilogue.activation == Activation::Relu { 0.0 } else { f32::NEG_INFINITY };
+    for block in blocks.clone().step_by(S::TILE_BLOCKS) {
+        let count = S::TILE_BLOCKS.min(blocks.end - block);
+        for row in first..end {
+            for (column, pixels) in tiles(output.width, S::TILE_PIXELS) {
+                // SAFETY: the caller promises that the windows are inside the source. `pixel` proved that the output's first pixel is of
+                // this view; the tile ends inside its row, and its other block is of the view too. `Tile::run` gets at most the
+                // tile of `S`.
+                unsafe {
+                    let tile = Tile {
+                        reduction: &source.reduction,
+                        x: source.x.add((row - first) * source.advance + column * STRIDE * pixel),
+                        weights: packed.weights_from(block).as_ptr(),
+                        weight_block: packed.block_len(),
+                        bias: packed.biases_from(block).as_ptr(),
+                        residual: epilogue.residual.map(|map| map.pixel(block, row, column)),
+                        floor,
+                        out: out.pixel(block, row, column),
+                        out_block: output.block_stride(),
+                    };
+                    tile.run::<S, BLOCKED, STRIDE>(count, pixels);
                 }
-                if epilogue.activation == Activation::Gelu {
-                    for block in block..block + count {
-                        // SAFETY: the caller promises the CPU; a row of this view is `width` pixels of 16 floats.
-                        unsafe { S::enter(Gelu { pixels: out.pixel(block, row, 0), count: output.width }) }
-                    }
+            }
+            if epilogue.activation == Activation::Gelu {
+                for block in block..block + count {
+                    // SAFETY: the caller promises the CPU; a row of this view is `width` pixels of 16 floats.
+                    unsafe { S::enter(Gelu { pixels: out.pixel(block, row, 0), count: output.width }) }
                 }
             }
         }

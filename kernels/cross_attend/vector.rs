@@ -17,7 +17,7 @@ impl Vector for CrossAttend<'_> {
         for row in out.rows() {
             for (column, pixels) in tiles(output.width, S::TILE_PIXELS) {
                 let of_queries = Reduction {
-                    channels: keys.channels(),
+                    words: keys.channels(),
                     block_stride: input.block_stride(),
                     row_stride: input.row_stride(),
                     kernel: 1,
@@ -38,12 +38,12 @@ impl Vector for CrossAttend<'_> {
                             out: scores.add(block * pixels * 16),
                             out_block: pixels * 16,
                         };
-                        tile.run::<S, 16>(count, pixels);
+                        tile.run::<S, true, 1>(count, pixels);
                     }
                 }
                 // SAFETY: the tiles have just written `key_blocks` blocks of `pixels` times 16 scores.
                 unsafe { S::enter(Softmax { scores, blocks: key_blocks, pixels }) }
-                let of_keys = Reduction { channels: keys.keys(), block_stride: pixels * 16, row_stride: 0, kernel: 1 };
+                let of_keys = Reduction { words: keys.keys(), block_stride: pixels * 16, row_stride: 0, kernel: 1 };
                 for block in out.blocks().step_by(S::TILE_BLOCKS) {
                     let count = S::TILE_BLOCKS.min(out.blocks().end - block);
                     // SAFETY: the scratch holds the weights of all keys; the values have the blocks of `out`, and so has the
@@ -60,7 +60,7 @@ impl Vector for CrossAttend<'_> {
                             out: out.pixel(block, row, column),
                             out_block: output.block_stride(),
                         };
-                        tile.run::<S, 16>(count, pixels);
+                        tile.run::<S, true, 1>(count, pixels);
                     }
                 }
             }

@@ -34,6 +34,8 @@ pub(crate) trait Simd: Copy {
     const TILE_BLOCKS: usize;
     /// ... by so many pixels.
     const TILE_PIXELS: usize;
+    /// Channels in one 32-bit word of what [`Simd::accumulate`] multiplies: 1 of f32, or 2 of bf16.
+    const CHANNELS_PER_WORD: usize = 1;
 
     /// Asks for the cache line at `at`, which need not exist.
     #[inline(always)]
@@ -53,6 +55,18 @@ pub(crate) trait Simd: Copy {
     unsafe fn min(self, other: Self) -> Self;
     /// `self * factor + addend` with one rounding.
     unsafe fn fma(self, factor: Self, addend: Self) -> Self;
+    /// `self + weights * x`, both in words of [`Simd::CHANNELS_PER_WORD`] channels: the sum of a convolution.
+    #[inline(always)]
+    unsafe fn accumulate(self, weights: Self, x: Self) -> Self {
+        // SAFETY: the caller promises the CPU.
+        unsafe { weights.fma(x, self) }
+    }
+    /// Stores sixteen channels as `accumulate` takes them: `16 / CHANNELS_PER_WORD` words.
+    #[inline(always)]
+    unsafe fn store_words(self, to: *mut f32) {
+        // SAFETY: the caller promises the CPU and the memory.
+        unsafe { self.store(to) }
+    }
     /// To the nearest integer, halves to even.
     unsafe fn round(self) -> Self;
     /// `self * 2^n` for finite `self` and integral `n` up to 127; 0 where that is far below the normal numbers.

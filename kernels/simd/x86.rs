@@ -1,4 +1,4 @@
-//! Sixteen lanes on x86-64: one 512-bit register, or two of 256 bits.
+//! Sixteen lanes on x86-64: one 512-bit register, with products in f32 or in bf16, or two registers of 256 bits.
 
 #[allow(clippy::wildcard_imports, reason = "fifty intrinsics, each with its own prefix")]
 use std::arch::x86_64::*;
@@ -14,6 +14,17 @@ use super::{Simd, Vector};
 pub(crate) unsafe fn with_avx512<V: Vector>(body: V) {
     // SAFETY: the caller promises the CPU; the body's own promise was made where it was built.
     unsafe { body.vector::<Avx512Lanes>() }
+}
+
+/// Runs `body` with AVX-512, products in bf16.
+///
+/// # Safety
+/// The CPU has what [`crate::Avx512`] proves, and AVX512-BF16.
+#[inline(never)]
+#[target_feature(enable = "avx512bf16,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
+pub(crate) unsafe fn with_avx512_bf16<V: Vector>(body: V) {
+    // SAFETY: the caller promises the CPU; the body's own promise was made where it was built.
+    unsafe { body.vector::<Avx512Bf16Lanes>() }
 }
 
 /// Runs `body` with AVX2.
@@ -38,57 +49,95 @@ macro_rules! methods {
     )*};
 }
 
-/// Sixteen lanes in one register.
-#[derive(Clone, Copy)]
-#[repr(transparent)]
-pub(crate) struct Avx512Lanes(__m512);
+/// Sixteen lanes in one register, as `$lanes`; `$own` is what tells one arithmetic of products from the other.
+macro_rules! avx512 {
+    ($(#[$doc:meta])* $lanes:ident by $with:ident { $($own:tt)* }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy)]
+        #[repr(transparent)]
+        pub(crate) struct $lanes(__m512);
 
-impl Simd for Avx512Lanes {
-    // 28 of the 32 registers are sums, two hold weights: tiles of 8 to 14 pixels were the fastest measured.
-    const TILE_BLOCKS: usize = 2;
-    const TILE_PIXELS: usize = 14;
+        impl Simd for $lanes {
+            // 28 of the 32 registers are sums, two hold weights: tiles of 8 to 14 pixels were the fastest measured.
+            const TILE_BLOCKS: usize = 2;
+            const TILE_PIXELS: usize = 14;
 
-    #[inline(always)]
-    unsafe fn enter<V: Vector>(body: V) {
-        // SAFETY: the caller promises the CPU.
-        unsafe { with_avx512(body) }
-    }
+            #[inline(always)]
+            unsafe fn enter<V: Vector>(body: V) {
+                // SAFETY: the caller promises the CPU.
+                unsafe { $with(body) }
+            }
 
-    methods! {
-        fn prefetch(at: *const f32) { _mm_prefetch::<_MM_HINT_T0>(at.cast()) }
-        fn splat(value: f32) -> Self { Self(_mm512_set1_ps(value)) }
-        fn load(from: *const f32) -> Self { Self(_mm512_loadu_ps(from)) }
-        fn store(self: Self, to: *mut f32) { _mm512_storeu_ps(to, self.0) }
-        fn add(self: Self, other: Self) -> Self { Self(_mm512_add_ps(self.0, other.0)) }
-        fn sub(self: Self, other: Self) -> Self { Self(_mm512_sub_ps(self.0, other.0)) }
-        fn mul(self: Self, other: Self) -> Self { Self(_mm512_mul_ps(self.0, other.0)) }
-        fn div(self: Self, other: Self) -> Self { Self(_mm512_div_ps(self.0, other.0)) }
-        fn max(self: Self, other: Self) -> Self { Self(_mm512_max_ps(self.0, other.0)) }
-        fn min(self: Self, other: Self) -> Self { Self(_mm512_min_ps(self.0, other.0)) }
-        fn fma(self: Self, factor: Self, addend: Self) -> Self { Self(_mm512_fmadd_ps(self.0, factor.0, addend.0)) }
-        fn round(self: Self) -> Self {
-            Self(_mm512_roundscale_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(self.0))
+            methods! {
+                fn prefetch(at: *const f32) { _mm_prefetch::<_MM_HINT_T0>(at.cast()) }
+                fn splat(value: f32) -> Self { Self(_mm512_set1_ps(value)) }
+                fn load(from: *const f32) -> Self { Self(_mm512_loadu_ps(from)) }
+                fn store(self: Self, to: *mut f32) { _mm512_storeu_ps(to, self.0) }
+                fn add(self: Self, other: Self) -> Self { Self(_mm512_add_ps(self.0, other.0)) }
+                fn sub(self: Self, other: Self) -> Self { Self(_mm512_sub_ps(self.0, other.0)) }
+                fn mul(self: Self, other: Self) -> Self { Self(_mm512_mul_ps(self.0, other.0)) }
+                fn div(self: Self, other: Self) -> Self { Self(_mm512_div_ps(self.0, other.0)) }
+                fn max(self: Self, other: Self) -> Self { Self(_mm512_max_ps(self.0, other.0)) }
+                fn min(self: Self, other: Self) -> Self { Self(_mm512_min_ps(self.0, other.0)) }
+                fn fma(self: Self, factor: Self, addend: Self) -> Self {
+                    Self(_mm512_fmadd_ps(self.0, factor.0, addend.0))
+                }
+                fn round(self: Self) -> Self {
+                    Self(_mm512_roundscale_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(self.0))
+                }
+                fn scale(self: Self, n: Self) -> Self { Self(_mm512_scalef_ps(self.0, n.0)) }
+                fn if_above(self: Self, other: Self, yes: Self, no: Self) -> Self {
+                    Self(_mm512_mask_blend_ps(_mm512_cmp_ps_mask::<_CMP_GT_OQ>(self.0, other.0), no.0, yes.0))
+                }
+                fn sum(self: Self) -> f32 { _mm512_reduce_add_ps(self.0) }
+                fn greatest(self: Self) -> f32 { _mm512_reduce_max_ps(self.0) }
+                fn pick(from: *const f32, index: &[i32; 16]) -> Self {
+                    Self(_mm512_permutexvar_ps(_mm512_loadu_si512(index.as_ptr().cast()), _mm512_loadu_ps(from)))
+                }
+                fn transpose(rows: [Self; 16]) -> [Self; 16] {
+                    // The wrapper is transparent.
+                    std::mem::transmute::<[__m512; 16], [Self; 16]>(transpose512(
+                        std::mem::transmute::<[Self; 16], [__m512; 16]>(rows),
+                    ))
+                }
+            }
+            $($own)*
         }
-        fn scale(self: Self, n: Self) -> Self { Self(_mm512_scalef_ps(self.0, n.0)) }
-        fn if_above(self: Self, other: Self, yes: Self, no: Self) -> Self {
-            Self(_mm512_mask_blend_ps(_mm512_cmp_ps_mask::<_CMP_GT_OQ>(self.0, other.0), no.0, yes.0))
+    };
+}
+
+avx512! {
+    /// Sixteen lanes in one register; products in f32.
+    Avx512Lanes by with_avx512 {}
+}
+
+avx512! {
+    /// Sixteen lanes in one register; products of pairs in bf16, summed in f32.
+    Avx512Bf16Lanes by with_avx512_bf16 {
+        const CHANNELS_PER_WORD: usize = 2;
+
+        methods! {
+            fn accumulate(self: Self, weights: Self, x: Self) -> Self {
+                // Same width, any bits: a register of pairs of bf16 travels as one of f32.
+                Self(_mm512_dpbf16_ps(
+                    self.0,
+                    std::mem::transmute::<__m512, __m512bh>(weights.0),
+                    std::mem::transmute::<__m512, __m512bh>(x.0),
+                ))
+            }
+            fn store_words(self: Self, to: *mut f32) {
+                _mm256_storeu_si256(to.cast(), std::mem::transmute::<__m256bh, __m256i>(_mm512_cvtneps_pbh(self.0)))
+            }
         }
-        fn sum(self: Self) -> f32 { _mm512_reduce_add_ps(self.0) }
-        fn greatest(self: Self) -> f32 { _mm512_reduce_max_ps(self.0) }
-        fn pick(from: *const f32, index: &[i32; 16]) -> Self {
-            Self(_mm512_permutexvar_ps(_mm512_loadu_si512(index.as_ptr().cast()), _mm512_loadu_ps(from)))
-        }
-        fn transpose(rows: [Self; 16]) -> [Self; 16] { transpose512(rows) }
     }
 }
 
 /// # Safety
 /// The CPU has AVX-512 F.
 #[inline(always)]
-unsafe fn transpose512(rows: [Avx512Lanes; 16]) -> [Avx512Lanes; 16] {
-    // SAFETY: the wrapper is transparent, and the CPU is the caller's promise; only registers are touched.
+unsafe fn transpose512(mut r: [__m512; 16]) -> [__m512; 16] {
+    // SAFETY: the caller promises the CPU; only registers are touched.
     unsafe {
-        let mut r: [__m512; 16] = std::mem::transmute(rows);
         // Inside the four quarters of each register, a 4x4 transposition of every four rows.
         for i in (0..16).step_by(4) {
             let low = (_mm512_unpacklo_ps(r[i], r[i + 1]), _mm512_unpacklo_ps(r[i + 2], r[i + 3]));
@@ -108,8 +157,8 @@ unsafe fn transpose512(rows: [Avx512Lanes; 16]) -> [Avx512Lanes; 16] {
             r[i + 8] = _mm512_shuffle_f32x4::<0xdd>(even.0, even.1);
             r[i + 12] = _mm512_shuffle_f32x4::<0xdd>(odd.0, odd.1);
         }
-        std::mem::transmute(r)
     }
+    r
 }
 
 /// Sixteen lanes in two registers.

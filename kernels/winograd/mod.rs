@@ -12,9 +12,9 @@
 mod scalar;
 mod vector;
 
-use crate::conv::{Activation, ConvShape, Epilogue};
+use crate::conv::{Activation, ConvShape, Epilogue, Input, pack_into};
 use crate::simd::Kernel;
-use crate::{Isa, Lanes, Layout, Map, MapMut, ShapeError};
+use crate::{Element, Isa, Lanes, Layout, MapMut, ShapeError};
 
 /// Rows and columns of outputs in a tile.
 pub const TILE: usize = 4;
@@ -25,12 +25,17 @@ const POINTS: usize = PATCH * PATCH;
 /// Bytes of scratch to aim at: transformed inputs and sums of one group of tiles. Most of it should stay in the second-level cache.
 const SCRATCH: usize = 640 * 1024;
 
+/// Bytes of transformed weights that no second-level cache holds: those of 256 by 256 channels have twice as many.
+const LARGE_WEIGHTS: usize = 4 << 20;
+
 /// Weights and bias of a 3x3 convolution, transformed and packed for [`winograd`].
 ///
-/// Order: `[36][out / 16][in][16 out]`; missing output channels are zero.
+/// Order: `[36][out / 16][words of in][16 out]`, a word being one channel in f32 or two in bf16, as in [`crate::PackedConv`]; missing
+/// channels are zero.
 #[derive(Clone, Debug)]
 pub struct PackedWinograd {
     shape: ConvShape,
+    element: Element,
     weights: Vec<Lanes>,
     bias: Vec<Lanes>,
 }
@@ -41,10 +46,10 @@ impl PackedWinograd {
         (shape.kernel, shape.stride, shape.padding) == (3, 1, 1)
     }
 
-    /// Packs `weight` (`[out, in, 3, 3]`) and `bias` (`[out]`, zero if absent).
+    /// Packs `weight` (`[out, in, 3, 3]`) and `bias` (`[out]`, zero if absent), to be multiplied as `element`.
     ///
     /// - errors: [`ShapeError`] when a length differs, or for a shape that [`PackedWinograd::can`] not
-    pub fn pack(shape: ConvShape, weight: &[f32], bias: Option<&[f32]>) -> Result<Self, ShapeError> {
+    pub fn pack(shape: ConvShape, weight: &[f32], bias: Option<&[f32]>, element: Element) -> Result<Self, ShapeError> {
         const OP: &str = "winograd";
         let ConvShape { in_channels, out_channels, kernel, stride, padding } = shape;
         let window = (kernel, stride, padding);
@@ -57,8 +62,9 @@ impl PackedWinograd {
         if let Some(bias) = bias {
             ShapeError::check(OP, "length of the bias", bias.len(), out_channels)?;
         }
-        let blocks = out_channels.div_ceil(16);
-        let mut weights = vec![Lanes::ZERO; POINTS * blocks * in_channels];
+        let (blocks, per_word) = (out_channels.div_ceil(16), element.channels_per_word());
+        let words = in_channels.div_ceil(per_word);
+        let mut weights = vec![Lanes::ZERO; POINTS * blocks * words];
         for block in 0..blocks {
             for input in 0..in_channels {
                 let mut filters = [[0.0; 16]; 9];
@@ -67,17 +73,24 @@ impl PackedWinograd {
                     filters.iter_mut().zip(filter).for_each(|(taps, &tap)| taps[lane] = f64::from(tap));
                 }
                 for (point, values) in transform_filters(&filters).into_iter().enumerate() {
-                    weights[(point * blocks + block) * in_channels + input] = values;
+                    let row = &mut weights[(point * blocks + block) * words + input / per_word];
+                    let upper = per_word == 2 && input % 2 == 1;
+                    row.0.iter_mut().zip(values.0).for_each(|(word, value)| pack_into(word, value, element, upper));
                 }
             }
         }
         let bias = bias.map_or_else(|| vec![Lanes::ZERO; blocks], Lanes::from_channels);
-        Ok(Self { shape, weights, bias })
+        Ok(Self { shape, element, weights, bias })
     }
 
     /// What the convolution is.
     pub fn shape(&self) -> ConvShape {
         self.shape
+    }
+
+    /// What it multiplies.
+    pub fn element(&self) -> Element {
+        self.element
     }
 
     /// Bytes of the transformed weights: where they do not fit in a cache, many tiles should go through them at once.
@@ -94,16 +107,27 @@ impl PackedWinograd {
         self.shape.in_channels.div_ceil(16)
     }
 
+    /// Words of all input channels at one point of one tile.
+    fn words(&self) -> usize {
+        self.shape.in_channels.div_ceil(self.element.channels_per_word())
+    }
+
+    /// Words of the sixteen channels of a block.
+    fn block_words(&self) -> usize {
+        16 / self.element.channels_per_word()
+    }
+
     /// Tiles that are computed together.
     fn group(&self) -> usize {
-        let tile = POINTS * 64 * (self.in_blocks() + self.bias.len());
-        (SCRATCH / tile).clamp(14, 84)
+        let tile = POINTS * 4 * (self.in_blocks() * self.block_words() + 16 * self.bias.len());
+        // Weights past the cache are read once a group: a wide group, though its sums leave the second-level cache.
+        if self.bytes() > LARGE_WEIGHTS { 56 } else { (SCRATCH / tile).clamp(14, 84) }
     }
 
     /// Lanes from one point's inputs to the next. One more than they are: at a multiple of 4096 bytes, the 36 stores of a tile would
     /// all fall into one set of the cache.
     fn input_plane(&self) -> usize {
-        self.in_blocks() * self.group() + 1
+        (self.in_blocks() * self.group() * self.block_words()).div_ceil(16) + 1
     }
 
     /// The same for the sums.
@@ -145,37 +169,48 @@ fn transform_filters(filters: &[[f64; 16]; 9]) -> [Lanes; POINTS] {
 
 /// Convolves the blocks and rows of the view `out`, as [`crate::conv()`] does.
 ///
-/// - `x`: `[in_channels, h, w]`, blocked, with a zero halo; `out`: `[out_channels, h, w]`, blocked
+/// - `input`: `[in_channels, h, w]`, blocked, with a zero halo; `out`: `[out_channels, h, w]`, blocked
 /// - `epilogue.residual`: of the layout of `out`
-/// - `scratch`: [`PackedWinograd::scratch_len`] long; its contents do not matter
-/// - accuracy: within `2e-5` of the definition of the convolution, relative to the greatest output
-/// - errors: [`ShapeError`] when a shape differs from these
-pub fn winograd(
+/// - `scratch`: at least [`PackedWinograd::scratch_len`] long; its contents do not matter
+/// - accuracy: within `2e-5` of the definition, which rounds the transformed weights and inputs to their element; in f32 that is the
+///   convolution's, relative to the greatest output
+/// - errors: [`ShapeError`] when a shape differs from these, or `isa` does not multiply the weights' element
+pub fn winograd<'a>(
     isa: Isa,
     conv: &PackedWinograd,
-    x: Map,
+    input: impl Into<Input<'a>>,
     out: MapMut,
     epilogue: Epilogue,
     scratch: &mut [Lanes],
 ) -> Result<(), ShapeError> {
     const OP: &str = "winograd";
-    let Layout { channels, height, width, lanes } = x.layout();
+    let input = input.into();
+    let Layout { channels, height, width, lanes } = input.map.layout();
     ShapeError::check(OP, "channels of the input", channels, conv.shape.in_channels)?;
     ShapeError::check(OP, "lanes of the input", lanes, 16)?;
+    input.check(OP)?;
     let layout = Layout::blocked(conv.shape.out_channels, height, width);
     ShapeError::check(OP, "layout of the output", out.layout(), layout)?;
     if let Some(residual) = epilogue.residual {
         ShapeError::check(OP, "layout of the residual", residual.layout(), layout)?;
     }
-    ShapeError::check(OP, "length of the scratch", scratch.len(), conv.scratch_len())?;
-    isa.run(Winograd { packed: conv, x, out, epilogue, scratch });
+    let wanted = conv.scratch_len();
+    ShapeError::ensure(
+        scratch.len() >= wanted,
+        OP,
+        "length of the scratch",
+        scratch.len(),
+        &format!("{wanted} or more"),
+    )?;
+    ShapeError::ensure(isa.multiplies(conv.element), OP, "element of the weights", conv.element, "f32 here")?;
+    isa.run_products(conv.element, Winograd { packed: conv, input, out, epilogue, scratch });
     Ok(())
 }
 
 /// A checked call.
 struct Winograd<'a> {
     packed: &'a PackedWinograd,
-    x: Map<'a>,
+    input: Input<'a>,
     out: MapMut<'a>,
     epilogue: Epilogue<'a>,
     scratch: &'a mut [Lanes],
@@ -223,7 +258,7 @@ impl Kernel for Winograd<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::conv::{PackedConv, conv};
+    use crate::conv::{PackedConv, Prologue, conv, scratch_len};
     use crate::testing::{Owned, assert_close, for_each, noise, whole_and_split};
 
     #[derive(Debug)]
@@ -258,28 +293,66 @@ mod tests {
         }
     }
 
+    /// `winograd` with as much scratch as it asks for, full of rubbish, on the whole map and on parts.
+    fn run(isa: Isa, packed: &PackedWinograd, input: Input, epilogue: Epilogue, output: Layout) -> Owned {
+        whole_and_split(output, |out| {
+            let mut scratch = vec![Lanes([f32::NAN; 16]); packed.scratch_len()];
+            winograd(isa, packed, input, out, epilogue, &mut scratch).expect("the shapes fit");
+        })
+    }
+
+    /// Runs `test` on every row of the table with every prologue.
+    fn with_inputs(mut test: impl FnMut(Isa, &Case, Input, Layout)) {
+        for_each(CASES, |isa, case| {
+            let (channels, height, width) = case.input;
+            let x = Owned::noise(Layout::blocked(channels, height, width), 1);
+            let norm = [5, 6].map(|seed| Lanes::from_channels(&noise(channels, seed)));
+            let prologue = |relu| Some(Prologue { scale: &norm[0], shift: &norm[1], relu });
+            for prologue in [None, prologue(false), prologue(true)] {
+                let input = Input { map: x.map(), prologue };
+                test(isa, case, input, Layout::blocked(case.out_channels, height, width));
+            }
+        });
+    }
+
     #[test]
     fn it_is_the_convolution() {
-        for_each(CASES, |isa, case| {
+        with_inputs(|isa, case, input, output| {
             let (weight, bias) = case.weights();
-            let (channels, height, width) = case.input;
-            let output = Layout::blocked(case.out_channels, height, width);
-            let x = Owned::noise(Layout::blocked(channels, height, width), 1);
             let residual = Owned::noise(output, 4);
-            let direct = PackedConv::pack(case.shape(), &weight, Some(&bias), 16).expect("the shapes fit");
-            let packed = PackedWinograd::pack(case.shape(), &weight, Some(&bias)).expect("the shapes fit");
+            let direct =
+                PackedConv::pack(case.shape(), &weight, Some(&bias), 16, Element::F32).expect("the shapes fit");
+            let packed =
+                PackedWinograd::pack(case.shape(), &weight, Some(&bias), Element::F32).expect("the shapes fit");
             for residual in [None, Some(&residual)] {
                 for activation in [Activation::None, Activation::Relu, Activation::Gelu] {
                     let epilogue = Epilogue { residual: residual.map(Owned::map), activation };
                     let mut want = Owned::zeros(output);
-                    conv(Isa::best(), &direct, x.map(), want.view(), epilogue).expect("the shapes fit");
-                    let got = whole_and_split(output, |out| {
-                        let mut scratch = vec![Lanes([f32::NAN; 16]); packed.scratch_len()];
-                        winograd(isa, &packed, x.map(), out, epilogue, &mut scratch).expect("the shapes fit");
-                    });
+                    let mut strip = vec![Lanes::ZERO; scratch_len(&direct, &input)];
+                    conv(Isa::best(), &direct, input, want.view(), epilogue, &mut strip).expect("the shapes fit");
+                    let got = run(isa, &packed, input, epilogue, output);
                     assert_close(&got.to_nchw(), &want.to_nchw(), 2e-5);
                 }
             }
+        });
+    }
+
+    #[test]
+    fn bf16_rounds_as_its_definition_does_and_nothing_else() {
+        with_inputs(|isa, case, input, output| {
+            let (weight, bias) = case.weights();
+            let pack = |element| PackedWinograd::pack(case.shape(), &weight, Some(&bias), element).expect("they fit");
+            let (packed, exact) = (pack(Element::Bf16), pack(Element::F32));
+            let none = Epilogue::default();
+            if !isa.multiplies(Element::Bf16) {
+                let mut scratch = vec![Lanes::ZERO; packed.scratch_len()];
+                let refused = winograd(isa, &packed, input, Owned::zeros(output).view(), none, &mut scratch);
+                assert!(refused.is_err(), "bf16 must be refused");
+                return;
+            }
+            let got = run(isa, &packed, input, none, output).to_nchw();
+            assert_close(&got, &run(Isa::Scalar, &packed, input, none, output).to_nchw(), 2e-5);
+            assert_close(&got, &run(isa, &exact, input, none, output).to_nchw(), 0.1);
         });
     }
 
@@ -296,10 +369,10 @@ mod tests {
             ConvShape { padding: 0, ..shape },
             ConvShape { stride: 2, ..shape },
         ] {
-            assert!(PackedWinograd::pack(wrong, &weight, None).is_err(), "{wrong:?}");
+            assert!(PackedWinograd::pack(wrong, &weight, None, Element::F32).is_err(), "{wrong:?}");
         }
-        assert!(PackedWinograd::pack(shape, &weight, Some(&[0.0; 4])).is_err());
-        let packed = PackedWinograd::pack(shape, &weight, None).expect("the shapes fit");
+        assert!(PackedWinograd::pack(shape, &weight, Some(&[0.0; 4]), Element::F32).is_err());
+        let packed = PackedWinograd::pack(shape, &weight, None, Element::F32).expect("the shapes fit");
         let mut scratch = vec![Lanes::ZERO; packed.scratch_len()];
         let (x, narrow) = (Owned::zeros(Layout::blocked(17, 4, 6)), Owned::zeros(Layout::blocked(16, 4, 6)));
         let planar = Owned::zeros(Layout::planar(17, 4, 6));
@@ -312,6 +385,9 @@ mod tests {
             assert!(winograd(isa, &packed, x.map(), small.view(), none, &mut scratch).is_err());
             assert!(winograd(isa, &packed, x.map(), fits.view(), residual, &mut scratch).is_err());
             assert!(winograd(isa, &packed, x.map(), fits.view(), none, &mut scratch[1..]).is_err());
+            let prologue = Some(Prologue { scale: &[Lanes::ZERO], shift: &[Lanes::ZERO; 2], relu: true });
+            let input = Input { map: x.map(), prologue };
+            assert!(winograd(isa, &packed, input, fits.view(), none, &mut scratch).is_err());
             assert!(winograd(isa, &packed, x.map(), fits.view(), none, &mut scratch).is_ok());
         }
     }

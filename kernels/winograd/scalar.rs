@@ -1,17 +1,20 @@
 //! The definition, tile by tile, channel by channel.
 
 use super::{PATCH, POINTS, TILE, Winograd};
-use crate::conv::activate;
+use crate::conv::{activate, unpacked};
 
-/// `B' d`: what six neighbouring inputs are at the six points.
+/// `B' d`: what six neighbouring inputs are at the six points. The roundings are those of the vector form, so that in bf16 too both
+/// multiply the same numbers.
 fn forward([d0, d1, d2, d3, d4, d5]: [f32; PATCH]) -> [f32; PATCH] {
+    let (even, odd) = (d2.mul_add(-4.0, d4), d1.mul_add(-4.0, d3));
+    let (near, far) = (d4 - d2, (d3 - d1) * 2.0);
     [
-        4.0 * d0 - 5.0 * d2 + d4,
-        (d4 - 4.0 * d2) + (d3 - 4.0 * d1),
-        (d4 - 4.0 * d2) - (d3 - 4.0 * d1),
-        (d4 - d2) + 2.0 * (d3 - d1),
-        (d4 - d2) - 2.0 * (d3 - d1),
-        4.0 * d1 - 5.0 * d3 + d5,
+        d0.mul_add(4.0, d2.mul_add(-5.0, d4)),
+        even + odd,
+        even - odd,
+        near + far,
+        near - far,
+        d1.mul_add(4.0, d3.mul_add(-5.0, d5)),
     ]
 }
 
@@ -27,28 +30,29 @@ fn backward([m0, m1, m2, m3, m4, m5]: [f32; PATCH]) -> [f32; TILE] {
 
 pub(super) fn winograd(mut call: Winograd) {
     let (grid, rows) = (call.grid(), call.out.rows());
-    let (input, output) = (call.x.layout(), call.out.layout());
-    let channels = input.channels;
+    let (output, element) = (call.out.layout(), call.packed.element);
+    let (channels, words, per_word) = (call.packed.shape.in_channels, call.packed.words(), element.channels_per_word());
     for (row, column) in (0..grid.len()).map(|tile| grid.corner(tile)) {
         // `[channels][36]`
         let patches: Vec<[f32; POINTS]> = (0..channels)
             .map(|channel| {
-                let at = |y: usize, x: usize| {
-                    // One up and one left of the outputs; what is outside the map is zero.
-                    let (y, x) = ((row + y).wrapping_sub(1), (column + x).wrapping_sub(1));
-                    if y < input.height && x < input.width { call.x.at(channel, y, x) } else { 0.0 }
-                };
+                // One up and one left of the outputs, which is where the halo has its zero.
+                let at = |y: usize, x: usize| call.input.padded(channel, row + y, column + x);
                 let columns: [_; PATCH] = std::array::from_fn(|x| forward(std::array::from_fn(|y| at(y, x))));
                 let both: [_; PATCH] = std::array::from_fn(|y| forward(std::array::from_fn(|x| columns[x][y])));
-                std::array::from_fn(|point| both[point / PATCH][point % PATCH])
+                std::array::from_fn(|point| element.round(both[point / PATCH][point % PATCH]))
             })
             .collect();
         for block in call.out.blocks() {
             for lane in 0..16 {
                 let mut sums = [0.0; POINTS];
                 for (point, sum) in sums.iter_mut().enumerate() {
-                    let weights = &call.packed.weights[(point * output.blocks() + block) * channels..][..channels];
-                    *sum = patches.iter().zip(weights).map(|(patch, weights)| patch[point] * weights.0[lane]).sum();
+                    let weights = &call.packed.weights[(point * output.blocks() + block) * words..][..words];
+                    let weight = |channel: usize| {
+                        let word = weights[channel / per_word].0[lane];
+                        unpacked(word, element, channel % per_word == 1)
+                    };
+                    *sum = patches.iter().enumerate().map(|(channel, patch)| patch[point] * weight(channel)).sum();
                 }
                 let columns: [_; PATCH] =
                     std::array::from_fn(|x| backward(std::array::from_fn(|y| sums[y * PATCH + x])));

@@ -3,8 +3,8 @@
 use std::ops::Range;
 
 use super::{Grid, PATCH, POINTS, TILE, Winograd};
-use crate::conv::Activation;
 use crate::conv::tile::{Reduction, Tile, tiles};
+use crate::conv::{Activation, Norm};
 use crate::simd::{Simd, Vector, gelu};
 use crate::{Lanes, floats};
 
@@ -58,7 +58,10 @@ impl Vector for Winograd<'_> {
             let some = first..(first + group).min(grid.len());
             // SAFETY: the caller promises the CPU, and the door has checked the call; a group of tiles fits into the scratch.
             unsafe {
-                self.inputs::<S>(grid, some.clone());
+                match self.input.prologue {
+                    Some(_) => self.inputs::<S, true>(grid, some.clone()),
+                    None => self.inputs::<S, false>(grid, some.clone()),
+                }
                 self.products::<S>(some.len());
                 self.outputs::<S>(grid, some);
             }
@@ -67,31 +70,46 @@ impl Vector for Winograd<'_> {
 }
 
 impl Winograd<'_> {
-    /// Transforms the inputs of some tiles: `[36][in / 16][tile][16]`.
+    /// Transforms the inputs of some tiles: `[36][in / 16][tile][words of 16 channels]`.
     ///
     /// # Safety
-    /// The CPU has the instructions of `S`; there are at most a group of tiles.
+    /// The CPU has the instructions of `S`; there are at most a group of tiles; `NORM` says whether there is a prologue.
     #[inline(always)]
-    unsafe fn inputs<S: Simd>(&mut self, grid: Grid, some: Range<usize>) {
-        let (layout, group) = (self.x.layout(), self.packed.group());
-        let plane = self.packed.input_plane();
+    unsafe fn inputs<S: Simd, const NORM: bool>(&mut self, grid: Grid, some: Range<usize>) {
+        let (layout, group) = (self.input.map.layout(), self.packed.group());
+        let (plane, words) = (16 * self.packed.input_plane(), self.packed.block_words());
         for block in 0..layout.blocks() {
+            // SAFETY: the caller promises the CPU; the door has checked the prologue.
+            let norm = unsafe { Norm::<S>::of(&self.input, block) };
             for (i, tile) in some.clone().enumerate() {
                 let (row, column) = grid.corner(tile);
                 // Rows and columns of the memory begin with the halo: the patch begins at the output's own numbers. What is beyond
                 // the other halo counts for nothing that is stored, and is zero lest it be no number.
                 let (rows, columns) = ((layout.height + 2 - row).min(PATCH), (layout.width + 2 - column).min(PATCH));
                 let corner = block * layout.block_stride() + row * layout.row_stride() + column * 16;
-                // SAFETY: rows and columns inside the map and its halo are loaded; a tile has a place in every plane, `block * group +
-                // i < in_blocks * group < plane`, and there are 36 planes.
+                let inside =
+                    row > 0 && column > 0 && row + PATCH < layout.height + 2 && column + PATCH < layout.width + 2;
+                // SAFETY: rows and columns inside the map and its halo are loaded; a tile has a place in every plane, `(block * group +
+                // i) * words < in_blocks * group * words < plane`, and there are 36 planes.
                 unsafe {
-                    let x = self.x.data().as_ptr().add(corner);
-                    let to = self.scratch.as_mut_ptr().add(block * group + i).cast::<f32>();
+                    let x = self.input.map.data().as_ptr().add(corner);
+                    let load = |r, c| {
+                        let value = S::load(x.add(r * layout.row_stride() + c * 16));
+                        if NORM { norm.apply(value) } else { value }
+                    };
+                    let to = self.scratch.as_mut_ptr().cast::<f32>().add((block * group + i) * words);
                     let mut half = [[S::splat(0.0); PATCH]; PATCH];
                     for c in 0..columns {
                         let mut line = [S::splat(0.0); PATCH];
-                        for r in 0..rows {
-                            line[r] = S::load(x.add(r * layout.row_stride() + c * 16));
+                        if inside {
+                            for r in 0..PATCH {
+                                line[r] = load(r, c);
+                            }
+                        } else if (1..=layout.width).contains(&(column + c)) {
+                            // The halo stays zero: it comes after the norm.
+                            for r in (0..rows).filter(|r| (1..=layout.height).contains(&(row + r))) {
+                                line[r] = load(r, c);
+                            }
                         }
                         let line = forward(line);
                         for r in 0..PATCH {
@@ -101,7 +119,7 @@ impl Winograd<'_> {
                     for r in 0..PATCH {
                         let line = forward(half[r]);
                         for c in 0..PATCH {
-                            line[c].store(to.add((r * PATCH + c) * plane * 16));
+                            line[c].store_words(to.add((r * PATCH + c) * plane));
                         }
                     }
                 }
@@ -116,23 +134,24 @@ impl Winograd<'_> {
     #[inline(always)]
     unsafe fn products<S: Simd>(&mut self, count: usize) {
         let Self { packed, out, .. } = self;
-        let (group, blocks, channels) = (packed.group(), out.blocks(), packed.shape.in_channels);
+        let (group, blocks, words) = (packed.group(), out.blocks(), packed.words());
         let (input_plane, output_plane) = (packed.input_plane(), packed.output_plane());
-        let reduction = Reduction { channels, block_stride: group * 16, row_stride: 0, kernel: 1 };
+        let pixel = packed.block_words();
+        let reduction = Reduction { words, block_stride: group * pixel, row_stride: 0, kernel: 1 };
         let (inputs, sums) = self.scratch.split_at_mut(POINTS * input_plane);
         for point in 0..POINTS {
             for block in blocks.clone().step_by(S::TILE_BLOCKS) {
                 let together = S::TILE_BLOCKS.min(blocks.end - block);
-                let weights = &packed.weights[(point * packed.bias.len() + block) * channels..];
+                let weights = &packed.weights[(point * packed.bias.len() + block) * words..];
                 for (first, pixels) in tiles(count, S::TILE_PIXELS) {
-                    // SAFETY: the caller promises the CPU. Tiles are 16 floats apart, blocks of channels a group of tiles; both
+                    // SAFETY: the caller promises the CPU. Tiles are `pixel` words apart, blocks of channels a group of tiles; both
                     // planes have room for a group of every block. The weights of `together` blocks follow each other.
                     unsafe {
                         let tile = Tile {
                             reduction: &reduction,
-                            x: inputs.as_ptr().add(point * input_plane + first).cast(),
+                            x: inputs.as_ptr().add(point * input_plane).cast::<f32>().add(first * pixel),
                             weights: floats(weights).as_ptr(),
-                            weight_block: channels * 16,
+                            weight_block: words * 16,
                             bias: floats(&ZEROS).as_ptr(),
                             residual: None,
                             floor: f32::NEG_INFINITY,
@@ -142,7 +161,7 @@ impl Winograd<'_> {
                                 .cast(),
                             out_block: group * 16,
                         };
-                        tile.run::<S, 16>(together, pixels);
+                        tile.run::<S, true, 1>(together, pixels);
                     }
                 }
             }

@@ -6,7 +6,7 @@
 mod cpu;
 mod reference;
 
-pub use cpu::{Cpu, Maps};
+pub use cpu::{Algorithm, Cpu, Maps};
 pub use reference::Reference;
 
 use crate::error::Result;
@@ -49,8 +49,8 @@ impl<'a, T> Epilogue<'a, T> {
     }
 }
 
-pub use rtformer_kernels::Isa;
 pub use rtformer_kernels::conv::Activation;
+pub use rtformer_kernels::{Element, Isa};
 
 /// An average pool's window; the zero border counts, so it always divides by `kernel * kernel`.
 ///

@@ -59,7 +59,7 @@ impl Builder {
         self
     }
 
-    /// In which arithmetic.
+    /// In which arithmetic. One that the device does not have is an error, never replaced.
     ///
     /// ```
     /// # use rtformer::{Precision, Segmenter};
@@ -179,10 +179,15 @@ impl Builder {
         }
         let (device, reason) = self.device.resolve()?;
         let (engine, instruction_set, threads): (Box<dyn Engine>, _, _) = if device == Device::Reference {
+            if self.precision != Precision::F32 {
+                let (device, reason) = (device.to_string(), format!("it runs in f32, not in {}", self.precision));
+                return Err(Error::Device { device, reason });
+            }
             let all = std::thread::available_parallelism().map_or(1, usize::from);
             (Box::new(Loaded::new(Reference::folded(), &config, parameters)?), "candle", all)
         } else {
             let cpu = Cpu::new(device::instruction_set()?, self.threads)?;
+            let cpu = if self.precision == Precision::Bf16 { cpu.bf16()? } else { cpu };
             let (isa, threads) = (cpu.isa().name(), cpu.threads());
             (Box::new(Loaded::new(cpu, &config, parameters)?), isa, threads)
         };

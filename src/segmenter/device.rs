@@ -116,6 +116,7 @@ impl fmt::Display for Device {
 /// use rtformer::Precision;
 ///
 /// assert_eq!("f32".parse::<Precision>()?, Precision::default());
+/// assert_eq!("bf16".parse::<Precision>()?, Precision::Bf16);
 /// assert!("f64".parse::<Precision>().is_err());
 /// # Ok::<(), rtformer::Error>(())
 /// ```
@@ -125,6 +126,9 @@ pub enum Precision {
     /// Single precision, exact to the oracle within 1e-4.
     #[default]
     F32,
+    /// Convolutions multiply in bf16 and add in f32: on CPUs with AVX512-BF16. Twice as fast there, and a few pixels in a thousand change
+    /// class.
+    Bf16,
 }
 
 impl FromStr for Precision {
@@ -133,7 +137,8 @@ impl FromStr for Precision {
     fn from_str(name: &str) -> Result<Self> {
         match name {
             "f32" => Ok(Self::F32),
-            _ => Err(Error::Input(format!("precision `{name}` is not to be had; this version has f32"))),
+            "bf16" => Ok(Self::Bf16),
+            _ => Err(Error::Input(format!("precision `{name}` is not to be had; this version has f32 and bf16"))),
         }
     }
 }
@@ -142,6 +147,7 @@ impl fmt::Display for Precision {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::F32 => "f32",
+            Self::Bf16 => "bf16",
         })
     }
 }

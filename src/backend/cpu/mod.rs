@@ -9,7 +9,9 @@ use std::time::Instant;
 
 use rayon::{ThreadPool, ThreadPoolBuilder};
 use rtformer_kernels as kernels;
-use rtformer_kernels::{ConvShape, CrossKeys, Isa, Lanes, Layout, MapMut, PackedConv, PackedWinograd, ShapeError};
+use rtformer_kernels::{
+    ConvShape, CrossKeys, Element, Input, Isa, Lanes, Layout, MapMut, PackedConv, PackedWinograd, Prologue, ShapeError,
+};
 
 pub use buffers::Maps;
 
@@ -38,9 +40,30 @@ use crate::weights::fold::{Affine, BatchNorm, ConvLayer};
 /// ```
 pub struct Cpu {
     isa: Isa,
+    /// What convolutions multiply; maps are f32 all the same.
+    element: Element,
+    algorithm: Algorithm,
     pool: ThreadPool,
     buffers: Arc<Buffers>,
     times: Mutex<Option<Vec<OpTime>>>,
+}
+
+/// How 3x3 convolutions of stride 1 are computed.
+///
+/// ```
+/// # use rtformer::backend::{Algorithm, Cpu, Isa};
+/// let plain = Cpu::new(Isa::best(), 1)?.algorithm(Algorithm::Direct);
+/// # Ok::<(), rtformer::Error>(())
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Algorithm {
+    /// By whichever is the faster for the layer's shape.
+    #[default]
+    Fastest,
+    /// As they are defined.
+    Direct,
+    /// By Winograd's F(4x4, 3x3), with a quarter of the multiplications.
+    Winograd,
 }
 
 /// `scale * x + shift`, a channel each.
@@ -100,15 +123,17 @@ struct Split {
     /// Rows stay together in groups of so many; all of them where it is 0.
     rows: usize,
     blocks: bool,
+    /// Whether pieces have some blocks of all rows before they have some rows: where the weights are more to read than the input.
+    blocks_first: bool,
     /// Several a thread, so that one which the system holds up delays the others little.
     pieces: usize,
 }
 
 impl Split {
-    const ROWS: Self = Self { rows: 1, blocks: false, pieces: 4 };
-    const BLOCKS: Self = Self { rows: 0, blocks: true, pieces: 4 };
-    const BOTH: Self = Self { rows: 1, blocks: true, pieces: 4 };
-    const TILES: Self = Self { rows: kernels::WINOGRAD_TILE, blocks: true, pieces: 4 };
+    const ROWS: Self = Self { rows: 1, blocks: false, blocks_first: false, pieces: 4 };
+    const BLOCKS: Self = Self { rows: 0, blocks: true, ..Self::ROWS };
+    const BOTH: Self = Self { rows: 1, blocks: true, ..Self::ROWS };
+    const TILES: Self = Self { rows: kernels::WINOGRAD_TILE, ..Self::BOTH };
 }
 
 impl Cpu {
@@ -120,7 +145,42 @@ impl Cpu {
         let pool = ThreadPoolBuilder::new().num_threads(threads).thread_name(|i| format!("rtformer-{i}")).build();
         let pool =
             pool.map_err(|e| Error::Device { device: "cpu".into(), reason: format!("no {threads} threads: {e}") })?;
-        Ok(Self { isa, pool, buffers: Arc::default(), times: Mutex::default() })
+        Ok(Self {
+            isa,
+            element: Element::F32,
+            algorithm: Algorithm::Fastest,
+            pool,
+            buffers: Arc::default(),
+            times: Mutex::default(),
+        })
+    }
+
+    /// The same with convolutions that multiply in bf16 and add in f32; the attention, the resizing and what is kept between layers stay
+    /// f32.
+    ///
+    /// ```
+    /// # use rtformer::backend::{Cpu, Isa};
+    /// let refused = Cpu::new(Isa::best(), 1)?.bf16().is_err();
+    /// assert_eq!(refused, !Isa::best().multiplies(rtformer::backend::Element::Bf16));
+    /// # Ok::<(), rtformer::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Device`] where the instruction set has no products of bf16.
+    pub fn bf16(self) -> Result<Self> {
+        if self.isa.multiplies(Element::Bf16) {
+            return Ok(Self { element: Element::Bf16, ..self });
+        }
+        let reason = format!(
+            "precision bf16 needs AVX512-BF16 (Intel since Cooper Lake, AMD since Zen 4), which {} here has not; use f32",
+            self.isa.name()
+        );
+        Err(Error::Device { device: "cpu".into(), reason })
+    }
+
+    /// The same with another choice of algorithm, for layers that are packed from now on.
+    pub fn algorithm(self, algorithm: Algorithm) -> Self {
+        Self { algorithm, ..self }
     }
 
     /// The instruction set in use.
@@ -167,10 +227,14 @@ impl Cpu {
         if self.threads() == 1 { 1 } else { split.pieces * self.threads() }
     }
 
-    /// The scalar definition stays the plain one; a few channels are not worth the transforms.
-    fn prefers_winograd(&self, shape: &ConvShape, lanes: usize) -> bool {
-        let channels = shape.in_channels.min(shape.out_channels);
-        self.isa != Isa::Scalar && lanes == 16 && channels >= 16 && PackedWinograd::can(shape)
+    fn takes_winograd(&self, shape: &ConvShape, lanes: usize) -> bool {
+        let wanted = match self.algorithm {
+            // The scalar definition stays the plain one; a few channels are not worth the transforms.
+            Algorithm::Fastest => self.isa != Isa::Scalar && shape.in_channels.min(shape.out_channels) >= 16,
+            Algorithm::Direct => false,
+            Algorithm::Winograd => true,
+        };
+        wanted && lanes == 16 && PackedWinograd::can(shape)
     }
 
     fn norm(affine: Affine) -> Norm {
@@ -219,12 +283,6 @@ impl Cpu {
         }
         Ok(done)
     }
-
-    fn affine(&self, x: &Maps, norm: &Norm, relu: bool) -> Result<Maps> {
-        self.fill("affine", x.count(), x.layout(), Split::BOTH, |i, out| {
-            kernels::affine(self.isa, x.image(i)?, &norm.scale, &norm.shift, relu, out)
-        })
-    }
 }
 
 impl Backend for Cpu {
@@ -260,12 +318,13 @@ impl Backend for Cpu {
             padding: layer.padding(),
         };
         // The photo is planar: with its three channels in a block of sixteen, it would take five times the memory.
-        let lanes = if layer.reads_photo { 1 } else { 16 };
+        // Its three channels make no pairs for bf16 either.
+        let (lanes, element) = if layer.reads_photo { (1, Element::F32) } else { (16, self.element) };
         let bias = Some(&folded.bias[..]);
-        let packed = if self.prefers_winograd(&shape, lanes) {
-            PackedWinograd::pack(shape, &folded.weight, bias).map(Packed::Winograd)
+        let packed = if self.takes_winograd(&shape, lanes) {
+            PackedWinograd::pack(shape, &folded.weight, bias, element).map(Packed::Winograd)
         } else {
-            PackedConv::pack(shape, &folded.weight, bias, lanes).map(Packed::Direct)
+            PackedConv::pack(shape, &folded.weight, bias, lanes, element).map(Packed::Direct)
         };
         let packed =
             packed.map_err(|e| Error::Backend { operation: "pack", reason: format!("`{}`: {e}", layer.name) })?;
@@ -309,22 +368,33 @@ impl Backend for Cpu {
         let macs = [x.count(), shape.in_channels, shape.out_channels, shape.kernel * shape.kernel, h, w];
         let flops = 2.0 * macs.map(|d| d as f64).iter().product::<f64>();
         self.timed(&conv.name, flops, || {
-            let normed = conv.prologue.as_ref().map(|(norm, relu)| self.affine(x, norm, *relu)).transpose()?;
-            let x = normed.as_ref().unwrap_or(x);
+            let prologue = conv.prologue.as_ref().map(|(norm, relu)| Prologue {
+                scale: &norm.scale,
+                shift: &norm.shift,
+                relu: *relu,
+            });
             let split = match &conv.packed {
                 Packed::Direct(_) => Split::BOTH,
-                // Weights that do not fit into a cache are read once a piece.
-                Packed::Winograd(packed) if packed.bytes() > LARGE_WEIGHTS => Split { pieces: 1, ..Split::TILES },
-                Packed::Winograd(_) => Split::TILES,
+                // A piece reads the weights of its blocks and the tiles of its rows: more weights than tiles are better shared out.
+                Packed::Winograd(packed) => {
+                    let tiles = h.div_ceil(kernels::WINOGRAD_TILE) * w.div_ceil(kernels::WINOGRAD_TILE);
+                    // Weights that do not fit into a cache are read once a piece.
+                    let pieces = if packed.bytes() > LARGE_WEIGHTS { 1 } else { Split::TILES.pieces };
+                    Split { pieces, blocks_first: tiles < shape.out_channels, ..Split::TILES }
+                }
             };
             self.fill("conv", x.count(), Layout::blocked(shape.out_channels, h, w), split, |i, out| {
                 let residual = epilogue.residual.map(|maps| maps.image(i)).transpose()?;
                 let epilogue = kernels::Epilogue { residual, activation: epilogue.activation };
+                let input = Input { map: x.image(i)?, prologue };
                 match &conv.packed {
-                    Packed::Direct(packed) => kernels::conv(self.isa, packed, x.image(i)?, out, epilogue),
+                    Packed::Direct(packed) => {
+                        let mut scratch = self.buffers.scratch(kernels::conv::scratch_len(packed, &input));
+                        kernels::conv(self.isa, packed, input, out, epilogue, &mut scratch)
+                    }
                     Packed::Winograd(packed) => {
                         let mut scratch = self.buffers.scratch(packed.scratch_len());
-                        kernels::winograd(self.isa, packed, x.image(i)?, out, epilogue, &mut scratch)
+                        kernels::winograd(self.isa, packed, input, out, epilogue, &mut scratch)
                     }
                 }
             })
@@ -473,10 +543,11 @@ fn in_pieces(
     work: &(impl Fn(MapMut<'_>) -> Result<(), ShapeError> + Sync),
 ) -> Result<(), ShapeError> {
     let (rows, blocks) = (view.rows(), view.blocks());
-    // Rows first: a piece that has all blocks reads its input once.
-    let (first, last) = if pieces > 1 && split.rows > 0 && rows.len() > split.rows {
+    let by_rows = pieces > 1 && split.rows > 0 && rows.len() > split.rows;
+    let by_blocks = pieces > 1 && split.blocks && blocks.len() > 1;
+    let (first, last) = if by_rows && !(by_blocks && split.blocks_first) {
         view.split_rows((rows.start + rows.len() / 2).next_multiple_of(split.rows))
-    } else if pieces > 1 && split.blocks && blocks.len() > 1 {
+    } else if by_blocks {
         view.split_blocks(blocks.start + blocks.len() / 2)
     } else {
         return work(view);

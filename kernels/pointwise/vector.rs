@@ -1,28 +1,7 @@
 //! The pointwise operations, one pixel's sixteen channels at a time.
 
-use super::{Add, Affine, Relu};
+use super::{Add, Relu};
 use crate::simd::{Simd, Vector};
-
-impl Vector for Affine<'_> {
-    #[inline(always)]
-    unsafe fn vector<S: Simd>(self) {
-        let Self { x, scale, shift, relu, mut out } = self;
-        // SAFETY: the door proved that `x` has the layout of `out` and that there is a scale and a shift for every block;
-        // a row has `width` pixels of 16 floats.
-        unsafe {
-            let floor = S::splat(if relu { 0.0 } else { f32::NEG_INFINITY });
-            for block in out.blocks() {
-                let (scale, shift) = (S::load(scale[block].0.as_ptr()), S::load(shift[block].0.as_ptr()));
-                for row in out.rows() {
-                    let (from, to) = (x.pixel(block, row, 0), out.pixel(block, row, 0));
-                    for i in 0..out.layout().width {
-                        S::load(from.add(16 * i)).fma(scale, shift).max(floor).store(to.add(16 * i));
-                    }
-                }
-            }
-        }
-    }
-}
 
 impl Vector for Relu<'_> {
     #[inline(always)]

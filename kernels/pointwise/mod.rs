@@ -1,25 +1,10 @@
-//! Pointwise operations: scale and shift per channel, rectification, addition.
+//! Pointwise operations: rectification, addition. Norms ride in a convolution's prologue.
 
 mod scalar;
 mod vector;
 
 use crate::simd::Kernel;
-use crate::{Isa, Lanes, Map, MapMut, ShapeError};
-
-/// `out = x * scale + shift` per channel, then `max(_, 0)` if asked: a batch norm that cannot be folded into a convolution.
-///
-/// - `scale`, `shift`: one [`Lanes`] per block, zero in the padding lanes
-/// - `out`: of the layout of `x`
-/// - accuracy: one rounding (vector) or two (scalar)
-/// - errors: [`ShapeError`] when a shape differs from these
-pub fn affine(isa: Isa, x: Map, scale: &[Lanes], shift: &[Lanes], relu: bool, out: MapMut) -> Result<(), ShapeError> {
-    const OP: &str = "affine";
-    check_blocked(OP, x, &out)?;
-    ShapeError::check(OP, "blocks of the scale", scale.len(), x.layout().blocks())?;
-    ShapeError::check(OP, "blocks of the shift", shift.len(), x.layout().blocks())?;
-    isa.run(Affine { x, scale, shift, relu, out });
-    Ok(())
-}
+use crate::{Isa, Map, MapMut, ShapeError};
 
 /// `out = max(x, 0)`
 ///
@@ -49,14 +34,6 @@ fn check_blocked(op: &'static str, x: Map, out: &MapMut) -> Result<(), ShapeErro
     ShapeError::check(op, "layout of the output", out.layout(), x.layout())
 }
 
-struct Affine<'a> {
-    x: Map<'a>,
-    scale: &'a [Lanes],
-    shift: &'a [Lanes],
-    relu: bool,
-    out: MapMut<'a>,
-}
-
 struct Relu<'a> {
     x: Map<'a>,
     out: MapMut<'a>,
@@ -66,12 +43,6 @@ struct Add<'a> {
     a: Map<'a>,
     b: Map<'a>,
     out: MapMut<'a>,
-}
-
-impl Kernel for Affine<'_> {
-    fn scalar(self) {
-        scalar::affine(self);
-    }
 }
 
 impl Kernel for Relu<'_> {
@@ -89,8 +60,8 @@ impl Kernel for Add<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{Owned, assert_close, for_each, noise, whole_and_split};
-    use crate::{Layout, floats};
+    use crate::Layout;
+    use crate::testing::{Owned, for_each, whole_and_split};
 
     #[derive(Debug)]
     struct Case {
@@ -108,28 +79,6 @@ mod tests {
         Case { channels: 33, height: 5, width: 4 },
         Case { channels: 64, height: 8, width: 16 },
     ];
-
-    #[test]
-    fn affine_is_scale_and_shift_and_keeps_the_zeros() {
-        for_each(CASES, |isa, case| {
-            let layout = Layout::blocked(case.channels, case.height, case.width);
-            let x = Owned::noise(layout, 1);
-            let (scale, shift) = (noise(case.channels, 2), noise(case.channels, 3));
-            let (packed_scale, packed_shift) = (Lanes::from_channels(&scale), Lanes::from_channels(&shift));
-            for activate in [false, true] {
-                let got = whole_and_split(layout, |out| {
-                    affine(isa, x.map(), &packed_scale, &packed_shift, activate, out).expect("the shapes fit");
-                });
-                let mut want = x.to_nchw();
-                for (i, value) in want.iter_mut().enumerate() {
-                    let channel = i / (case.height * case.width);
-                    *value = *value * scale[channel] + shift[channel];
-                    *value = if activate { value.max(0.0) } else { *value };
-                }
-                assert_close(&got.to_nchw(), &want, 1e-6);
-            }
-        });
-    }
 
     #[test]
     fn relu_and_add_are_exact() {
@@ -150,16 +99,11 @@ mod tests {
         let (x, mut out) = (Owned::zeros(Layout::blocked(17, 4, 4)), Owned::zeros(Layout::blocked(17, 4, 5)));
         let (other, planar) = (Owned::zeros(Layout::blocked(16, 4, 4)), Owned::zeros(Layout::planar(17, 4, 4)));
         let mut fits = Owned::zeros(Layout::blocked(17, 4, 4));
-        let two = [Lanes::ZERO; 2];
         for isa in Isa::available() {
-            assert!(affine(isa, x.map(), &two, &two, true, out.view()).is_err());
-            assert!(affine(isa, x.map(), &two[..1], &two, true, fits.view()).is_err());
-            assert!(affine(isa, x.map(), &two, &[], true, fits.view()).is_err());
             assert!(relu(isa, planar.map(), fits.view()).is_err());
             assert!(add(isa, x.map(), other.map(), fits.view()).is_err());
             let error = relu(isa, other.map(), fits.view()).expect_err("16 channels are not 17");
             assert!(error.to_string().starts_with("relu: layout of the output is Layout { channels: 17"), "{error}");
         }
-        assert_eq!(floats(&two), [0.0; 32]);
     }
 }

@@ -1,18 +1,6 @@
 //! The definitions of the pointwise operations.
 
-use super::{Add, Affine, Relu};
-
-pub(super) fn affine(Affine { x, scale, shift, relu, mut out }: Affine) {
-    for block in out.blocks() {
-        let (scale, shift) = (&scale[block].0, &shift[block].0);
-        for row in out.rows() {
-            for (i, (out, x)) in out.row_mut(block, row).iter_mut().zip(x.row(block, row)).enumerate() {
-                let y = x * scale[i % 16] + shift[i % 16];
-                *out = if relu { y.max(0.0) } else { y };
-            }
-        }
-    }
-}
+use super::{Add, Relu};
 
 pub(super) fn relu(Relu { x, mut out }: Relu) {
     for block in out.blocks() {

@@ -1,0 +1,90 @@
+//! What a convolution reads: a map, and the norm and ReLU ahead of it.
+
+use crate::simd::Simd;
+use crate::{Lanes, Map, ShapeError};
+
+/// A norm, and perhaps a ReLU, ahead of a convolution: `x * scale + shift`, then `max(x, 0)`. The zero padding comes after it.
+#[derive(Clone, Copy, Debug)]
+pub struct Prologue<'a> {
+    /// A factor for each channel, in blocks of sixteen.
+    pub scale: &'a [Lanes],
+    /// A summand for each channel, in blocks of sixteen.
+    pub shift: &'a [Lanes],
+    /// Whether a ReLU follows.
+    pub relu: bool,
+}
+
+/// What a convolution reads.
+#[derive(Clone, Copy, Debug)]
+pub struct Input<'a> {
+    /// `[in_channels, h, w]`, with a zero halo.
+    pub map: Map<'a>,
+    /// Applied to every value of the map, before the zero padding.
+    pub prologue: Option<Prologue<'a>>,
+}
+
+impl<'a> From<Map<'a>> for Input<'a> {
+    fn from(map: Map<'a>) -> Self {
+        Self { map, prologue: None }
+    }
+}
+
+impl Input<'_> {
+    pub(crate) fn check(&self, op: &'static str) -> Result<(), ShapeError> {
+        let Some(Prologue { scale, shift, .. }) = self.prologue else { return Ok(()) };
+        let layout = self.map.layout();
+        ShapeError::check(op, "lanes of an input with a prologue", layout.lanes, 16)?;
+        ShapeError::check(op, "blocks of the scale", scale.len(), layout.blocks())?;
+        ShapeError::check(op, "blocks of the shift", shift.len(), layout.blocks())
+    }
+
+    /// One value as the definitions multiply it; 0 outside the map. `row` and `column` are one more than the map's own.
+    pub(crate) fn padded(&self, channel: usize, row: usize, column: usize) -> f32 {
+        let layout = self.map.layout();
+        let (row, column) = (row.wrapping_sub(1), column.wrapping_sub(1));
+        if row >= layout.height || column >= layout.width {
+            return 0.0;
+        }
+        let value = self.map.at(channel, row, column);
+        self.prologue.map_or(value, |Prologue { scale, shift, relu }| {
+            let (block, lane) = (channel / 16, channel % 16);
+            let value = value.mul_add(scale[block].0[lane], shift[block].0[lane]);
+            if relu { value.max(0.0) } else { value }
+        })
+    }
+}
+
+/// The prologue of one block of channels in registers; the identity where there is none.
+#[derive(Clone, Copy)]
+pub(crate) struct Norm<S> {
+    scale: S,
+    shift: S,
+    floor: S,
+}
+
+impl<S: Simd> Norm<S> {
+    /// # Safety
+    /// The CPU has the instructions of `S`; `input` was [checked](Input::check), and the map has the block.
+    #[inline(always)]
+    pub(crate) unsafe fn of(input: &Input, block: usize) -> Self {
+        // SAFETY: the caller promises the CPU; a block of the scale is sixteen floats.
+        unsafe {
+            match input.prologue {
+                Some(Prologue { scale, shift, relu }) => Self {
+                    scale: S::load(scale[block].0.as_ptr()),
+                    shift: S::load(shift[block].0.as_ptr()),
+                    floor: S::splat(if relu { 0.0 } else { f32::NEG_INFINITY }),
+                },
+                None => Self { scale: S::splat(1.0), shift: S::splat(0.0), floor: S::splat(f32::NEG_INFINITY) },
+            }
+        }
+    }
+
+    /// # Safety
+    /// The CPU has the instructions of `S`.
+    #[inline(always)]
+    pub(crate) unsafe fn apply(self, x: S) -> S {
+        // SAFETY: the caller promises the CPU.
+        unsafe { x.fma(self.scale, self.shift).max(self.floor) }
+    }
+}
