@@ -1,58 +1,73 @@
 //! Keys and values of one frame, packed for the register tile.
 
 use crate::conv::tile::MAX_PIXELS;
-use crate::{Lanes, Map, ShapeError, floats_mut};
+use crate::conv::{pack_into, unpacked};
+use crate::{Element, Lanes, Layout, Map, ShapeError, floats_mut};
 
 /// The bias of a key that does not exist: its weight after the softmax is exactly zero.
 const NO_KEY: f32 = -1e30;
 
-/// Keys and values, with the query's batch norm and the factor `1 / s` folded into the keys.
+/// Keys and values, packed for products of one element; the factor `1 / s` is folded into the keys.
+///
+/// In f32 the query's batch norm is folded into the keys too. In bf16 it is not: a query is rounded behind its norm, where it is centred.
 ///
 /// Packed once per frame; the memory is kept, so that after the first frame packing allocates nothing.
 #[derive(Clone, Debug, Default)]
 pub struct CrossKeys {
+    element: Element,
     channels: usize,
     keys: usize,
-    /// `[keys / 16][channel][16 keys]`
+    /// `[keys / 16][words of channels][16 keys]`
     weights: Vec<Lanes>,
     /// `[keys / 16][16 keys]`
     bias: Vec<Lanes>,
-    /// `[channels / 16][key][16 channels]`
+    /// `[channels / 16][words of keys][16 channels]`
     values: Vec<Lanes>,
+    /// The query's norm in bf16: `[channels / 16][16]` each.
+    scale: Vec<Lanes>,
+    shift: Vec<Lanes>,
 }
 
 impl CrossKeys {
-    /// Packs a frame's keys and values.
+    /// Packs a frame's keys and values, to be multiplied as `element`.
     ///
     /// - `kv`: `[2c, s, s]`: channel `ch` of key `j` is `kv[ch, j]`, of its value `kv[c + ch, j]`
     /// - `scale`, `shift`: `[c]`: the query is `scale * x + shift`
     /// - errors: [`ShapeError`] when a shape differs from these
-    pub fn pack(&mut self, kv: Map, scale: &[f32], shift: &[f32]) -> Result<(), ShapeError> {
+    pub fn pack(&mut self, kv: Map, scale: &[f32], shift: &[f32], element: Element) -> Result<(), ShapeError> {
         const OP: &str = "cross_attend";
         let (channels, (height, width)) = (scale.len(), kv.layout().size());
         ShapeError::check(OP, "length of the shift", shift.len(), channels)?;
         ShapeError::check(OP, "channels of keys and values", kv.layout().channels, 2 * channels)?;
         ShapeError::ensure(height == width, OP, "size of keys and values", (height, width), "a square")?;
         let keys = height * width;
-        (self.channels, self.keys) = (channels, keys);
+        (self.channels, self.keys, self.element) = (channels, keys, element);
 
         // Paddle multiplies by `(s * s) ** -0.5`.
         let factor = 1.0 / height as f32;
-        fill(&mut self.weights, keys.div_ceil(16) * channels, 0.0);
+        let folds = element == Element::F32;
+        let per_word = element.channels_per_word();
+        let (query_words, key_words) = (channels.div_ceil(per_word), keys.div_ceil(per_word));
+        fill(&mut self.weights, keys.div_ceil(16) * query_words, 0.0);
         fill(&mut self.bias, keys.div_ceil(16), NO_KEY);
-        fill(&mut self.values, channels.div_ceil(16) * keys, 0.0);
-        let (weights, bias) = (floats_mut(&mut self.weights), floats_mut(&mut self.bias));
-        let values = floats_mut(&mut self.values);
+        fill(&mut self.values, channels.div_ceil(16) * key_words, 0.0);
+        fill(&mut self.scale, channels.div_ceil(16), 0.0);
+        fill(&mut self.shift, channels.div_ceil(16), 0.0);
+        floats_mut(&mut self.scale)[..channels].copy_from_slice(scale);
+        floats_mut(&mut self.shift)[..channels].copy_from_slice(shift);
         for j in 0..keys {
-            let (row, column, block, lane) = (j / width, j % width, j / 16, j % 16);
+            let (row, column) = (j / width, j % width);
             let mut constant = 0.0;
             for ch in 0..channels {
                 let key = factor * kv.at(ch, row, column);
-                weights[(block * channels + ch) * 16 + lane] = key * scale[ch];
-                constant += key * shift[ch];
-                values[(ch / 16 * keys + j) * 16 + ch % 16] = kv.at(channels + ch, row, column);
+                let (weight, upper) = (if folds { key * scale[ch] } else { key }, ch % per_word == 1);
+                constant += if folds { key * shift[ch] } else { 0.0 };
+                let word = &mut self.weights[j / 16 * query_words + ch / per_word].0[j % 16];
+                pack_into(word, weight, element, upper);
+                let word = &mut self.values[ch / 16 * key_words + j / per_word].0[ch % 16];
+                pack_into(word, kv.at(channels + ch, row, column), element, j % per_word == 1);
             }
-            bias[block * 16 + lane] = constant;
+            self.bias[j / 16].0[j % 16] = constant;
         }
         Ok(())
     }
@@ -67,9 +82,52 @@ impl CrossKeys {
         self.keys
     }
 
-    /// How many [`Lanes`] of scratch a call of [`crate::cross_attend()`] needs.
-    pub fn scratch_len(&self) -> usize {
-        self.keys.div_ceil(16) * MAX_PIXELS
+    /// What is multiplied.
+    pub fn element(&self) -> Element {
+        self.element
+    }
+
+    /// How many [`Lanes`] of scratch a call of [`crate::cross_attend()`] on maps of this layout needs.
+    pub fn scratch_len(&self, x: Layout) -> usize {
+        let scores = self.keys.div_ceil(16) * MAX_PIXELS;
+        match self.element {
+            Element::F32 => scores,
+            // A row of queries and a tile's weights, in words.
+            Element::Bf16 => scores + scores.div_ceil(2) + (x.blocks() * x.width).div_ceil(2),
+        }
+    }
+
+    /// Words of all channels of a query.
+    pub(super) fn query_words(&self) -> usize {
+        self.channels.div_ceil(self.element.channels_per_word())
+    }
+
+    /// Words of the weights of all keys.
+    pub(super) fn key_words(&self) -> usize {
+        self.keys.div_ceil(self.element.channels_per_word())
+    }
+
+    /// A query's channel as it is multiplied.
+    pub(super) fn query(&self, x: f32, channel: usize) -> f32 {
+        let (block, lane) = (channel / 16, channel % 16);
+        match self.element {
+            Element::F32 => x,
+            Element::Bf16 => self.element.round(x.mul_add(self.scale[block].0[lane], self.shift[block].0[lane])),
+        }
+    }
+
+    /// Channel `channel` of key `key` as it is multiplied.
+    pub(super) fn key(&self, key: usize, channel: usize) -> f32 {
+        let per_word = self.element.channels_per_word();
+        let word = self.weights[key / 16 * self.query_words() + channel / per_word].0[key % 16];
+        unpacked(word, self.element, channel % per_word == 1)
+    }
+
+    /// The sixteen channels of a block of the value of key `key`.
+    pub(super) fn value(&self, key: usize, block: usize) -> [f32; 16] {
+        let per_word = self.element.channels_per_word();
+        let words = self.values[block * self.key_words() + key / per_word].0;
+        words.map(|word| unpacked(word, self.element, key % per_word == 1))
     }
 
     pub(super) fn weights(&self) -> &[Lanes] {
@@ -82,6 +140,10 @@ impl CrossKeys {
 
     pub(super) fn values(&self) -> &[Lanes] {
         &self.values
+    }
+
+    pub(super) fn norm(&self) -> (&[Lanes], &[Lanes]) {
+        (&self.scale, &self.shift)
     }
 }
 

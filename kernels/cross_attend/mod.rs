@@ -21,8 +21,10 @@ use crate::{Isa, Lanes, Layout, Map, MapMut, ShapeError};
 ///
 /// - `x`, `residual`, `out`: `[c, h, w]`, blocked, where `c` is the channels that the keys were packed with
 /// - `scratch`: at least [`CrossKeys::scratch_len`] lanes; rubbish in, rubbish out
-/// - accuracy: within `1e-5` of the definition, relative to the greatest output
-/// - errors: [`ShapeError`] when a shape differs from these, or when the keys were never packed
+/// - accuracy: in f32 within `1e-5` of the definition, relative to the greatest output; in bf16 a weight on the border between two
+///   numbers may be rounded to either, so within `1e-2`
+/// - errors: [`ShapeError`] when a shape differs from these, when the keys were never packed, or when `isa` does not multiply their
+///   element
 pub fn cross_attend(
     isa: Isa,
     x: Map,
@@ -39,15 +41,11 @@ pub fn cross_attend(
     if let Some(residual) = residual {
         ShapeError::check(OP, "layout of the residual", residual.layout(), out.layout())?;
     }
-    let enough = scratch.len() >= keys.scratch_len();
-    ShapeError::ensure(
-        enough,
-        OP,
-        "length of the scratch",
-        scratch.len(),
-        &format!("at least {}", keys.scratch_len()),
-    )?;
-    isa.run(CrossAttend { x, keys, residual, out, scratch });
+    let wanted = keys.scratch_len(x.layout());
+    let enough = scratch.len() >= wanted;
+    ShapeError::ensure(enough, OP, "length of the scratch", scratch.len(), &format!("at least {wanted}"))?;
+    ShapeError::ensure(isa.multiplies(keys.element()), OP, "element of the keys", keys.element(), "f32 here")?;
+    isa.run_products(keys.element(), CrossAttend { x, keys, residual, out, scratch });
     Ok(())
 }
 
@@ -68,6 +66,7 @@ impl Kernel for CrossAttend<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Element;
     use crate::testing::{Owned, assert_close, for_each, noise, whole_and_split};
 
     #[derive(Debug)]
@@ -128,8 +127,8 @@ mod tests {
             let kv = Owned::from_nchw(&image, Layout::blocked(2 * case.channels, case.side, case.side));
             let (scale, shift) = (noise(case.channels, 3), noise(case.channels, 4));
             let residual = Owned::noise(layout, 5);
-            keys.pack(kv.map(), &scale, &shift).expect("the shapes fit");
-            let mut scratch = vec![Lanes([f32::NAN; 16]); keys.scratch_len()];
+            keys.pack(kv.map(), &scale, &shift, Element::F32).expect("the shapes fit");
+            let mut scratch = vec![Lanes([f32::NAN; 16]); keys.scratch_len(layout)];
             for residual in [Some(residual.map()), None] {
                 let got = whole_and_split(layout, |out| {
                     cross_attend(isa, x.map(), &keys, residual, out, &mut scratch).expect("the shapes fit");
@@ -144,16 +143,43 @@ mod tests {
     }
 
     #[test]
+    fn bf16_is_near_its_definition() {
+        let mut keys = CrossKeys::default();
+        for_each(CASES, |isa, case| {
+            let layout = Layout::blocked(case.channels, case.height, case.width);
+            let (x, residual) = (Owned::noise(layout, 1), Owned::noise(layout, 5));
+            let kv = Owned::noise(Layout::blocked(2 * case.channels, case.side, case.side), 2);
+            let (scale, shift) = (noise(case.channels, 3), noise(case.channels, 4));
+            keys.pack(kv.map(), &scale, &shift, Element::Bf16).expect("the shapes fit");
+            let mut scratch = vec![Lanes([f32::NAN; 16]); keys.scratch_len(layout)];
+            if !isa.multiplies(Element::Bf16) {
+                let mut out = Owned::zeros(layout);
+                assert!(cross_attend(isa, x.map(), &keys, None, out.view(), &mut scratch).is_err());
+                return;
+            }
+            let mut run = |isa| {
+                whole_and_split(layout, |out| {
+                    cross_attend(isa, x.map(), &keys, Some(residual.map()), out, &mut scratch).expect("they fit");
+                })
+            };
+            let (got, defined) = (run(isa).to_nchw(), run(Isa::Scalar).to_nchw());
+            assert_close(&got, &defined, 1e-2);
+            let image = kv.to_nchw();
+            assert_close(&got, &formula(case, &x.to_nchw(), &image, &scale, &shift, &residual.to_nchw()), 2e-2);
+        });
+    }
+
+    #[test]
     fn other_shapes_are_errors() {
         let layout = Layout::blocked(3, 4, 4);
         let (x, wide, mut out) = (Owned::zeros(layout), Owned::zeros(Layout::blocked(3, 4, 5)), Owned::zeros(layout));
         let (kv, oblong) = (Owned::zeros(Layout::blocked(6, 2, 2)), Owned::zeros(Layout::blocked(6, 2, 3)));
         let (mut keys, never) = (CrossKeys::default(), CrossKeys::default());
-        assert!(keys.pack(oblong.map(), &[1.0; 3], &[0.0; 3]).is_err());
-        assert!(keys.pack(kv.map(), &[1.0; 4], &[0.0; 4]).is_err());
-        assert!(keys.pack(kv.map(), &[1.0; 3], &[0.0; 2]).is_err());
-        keys.pack(kv.map(), &[1.0; 3], &[0.0; 3]).expect("the shapes fit");
-        let mut scratch = vec![Lanes::ZERO; keys.scratch_len()];
+        assert!(keys.pack(oblong.map(), &[1.0; 3], &[0.0; 3], Element::F32).is_err());
+        assert!(keys.pack(kv.map(), &[1.0; 4], &[0.0; 4], Element::F32).is_err());
+        assert!(keys.pack(kv.map(), &[1.0; 3], &[0.0; 2], Element::F32).is_err());
+        keys.pack(kv.map(), &[1.0; 3], &[0.0; 3], Element::F32).expect("the shapes fit");
+        let mut scratch = vec![Lanes::ZERO; keys.scratch_len(layout)];
         for isa in Isa::available() {
             assert!(cross_attend(isa, x.map(), &never, None, out.view(), &mut scratch).is_err());
             assert!(cross_attend(isa, wide.map(), &keys, None, out.view(), &mut scratch).is_err());

@@ -11,7 +11,7 @@ pub(super) fn cross_attend(CrossAttend { x, keys, residual, mut out, scratch }: 
             for (j, score) in scores.iter_mut().enumerate() {
                 *score = keys.bias()[j / 16].0[j % 16];
                 for ch in 0..channels {
-                    *score += keys.weights()[j / 16 * channels + ch].0[j % 16] * x.at(ch, row, column);
+                    *score += keys.key(j, ch) * keys.query(x.at(ch, row, column), ch);
                 }
             }
             let greatest = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
@@ -22,8 +22,8 @@ pub(super) fn cross_attend(CrossAttend { x, keys, residual, mut out, scratch }: 
             for block in out.blocks() {
                 let mut mean = [0.0; 16];
                 for (j, weight) in scores.iter().enumerate() {
-                    for (mean, value) in mean.iter_mut().zip(keys.values()[block * count + j].0) {
-                        *mean += weight / sum * value;
+                    for (mean, value) in mean.iter_mut().zip(keys.value(j, block)) {
+                        *mean += keys.element().round(weight / sum) * value;
                     }
                 }
                 let pixel = column * 16..column * 16 + 16;

@@ -1,37 +1,48 @@
 //! The attention by register tiles: scores, softmax and weighted values of a few pixels at a time.
 
-use super::CrossAttend;
+use super::{CrossAttend, CrossKeys};
 use crate::conv::tile::{MAX_PIXELS, Reduction, Tile, tiles};
+use crate::conv::{Input, Norm, Prologue};
 use crate::simd::{Simd, Vector, exp};
-use crate::{floats, floats_mut};
+use crate::{Layout, Map, floats, floats_mut};
 
 impl Vector for CrossAttend<'_> {
     #[inline(always)]
     unsafe fn vector<S: Simd>(self) {
         let Self { x, keys, residual, mut out, scratch } = self;
         let (input, output) = (x.layout(), out.layout());
-        let key_blocks = keys.bias().len();
-        // The scores of a tile: `[key block][pixel][16 keys]`.
+        let (key_blocks, words) = (keys.bias().len(), 16 / S::CHANNELS_PER_WORD);
+        // The scores of a tile, `[key block][pixel][16 keys]`; in bf16 also its weights and a row of queries, `[..][words of 16]`.
         let scores = floats_mut(scratch).as_mut_ptr();
+        let (mut weights, mut queries) = (scores, scores.cast_const());
+        let converts = words < 16;
+        if converts {
+            weights = scores.wrapping_add(16 * key_blocks * MAX_PIXELS);
+            queries = weights.wrapping_add(words * key_blocks * MAX_PIXELS);
+        }
         let no_bias = [0.0; 32];
         for row in out.rows() {
+            if converts {
+                // SAFETY: the door proved that the scratch has room for a row behind a tile's scores and weights.
+                unsafe { S::enter(Queries { x, keys, row, to: queries.cast_mut() }) }
+            }
             for (column, pixels) in tiles(output.width, S::TILE_PIXELS) {
                 let of_queries = Reduction {
-                    words: keys.channels(),
-                    block_stride: input.block_stride(),
-                    row_stride: input.row_stride(),
+                    words: keys.query_words(),
+                    block_stride: if converts { input.width * words } else { input.block_stride() },
+                    row_stride: 0,
                     kernel: 1,
                 };
                 for block in (0..key_blocks).step_by(S::TILE_BLOCKS) {
                     let count = S::TILE_BLOCKS.min(key_blocks - block);
-                    // SAFETY: `pixel` proved the input, whose channels are the keys'; the door proved that the scratch holds
-                    // `key_blocks` times the largest tile; weights and bias have `key_blocks` blocks.
+                    // SAFETY: `pixel` proved the input, whose channels are the keys'; a row of queries has its width; the door proved
+                    // that the scratch holds `key_blocks` times the largest tile; weights and bias have `key_blocks` blocks.
                     unsafe {
                         let tile = Tile {
                             reduction: &of_queries,
-                            x: x.pixel(0, row, column),
-                            weights: floats(&keys.weights()[block * keys.channels()..]).as_ptr(),
-                            weight_block: keys.channels() * 16,
+                            x: if converts { queries.add(column * words) } else { x.pixel(0, row, column) },
+                            weights: floats(&keys.weights()[block * keys.query_words()..]).as_ptr(),
+                            weight_block: keys.query_words() * 16,
                             bias: floats(&keys.bias()[block..]).as_ptr(),
                             residual: None,
                             floor: f32::NEG_INFINITY,
@@ -41,9 +52,10 @@ impl Vector for CrossAttend<'_> {
                         tile.run::<S, true, 1>(count, pixels);
                     }
                 }
-                // SAFETY: the tiles have just written `key_blocks` blocks of `pixels` times 16 scores.
-                unsafe { S::enter(Softmax { scores, blocks: key_blocks, pixels }) }
-                let of_keys = Reduction { words: keys.keys(), block_stride: pixels * 16, row_stride: 0, kernel: 1 };
+                // SAFETY: the tiles have just written `key_blocks` blocks of `pixels` times 16 scores; as many words fit behind them.
+                unsafe { S::enter(Softmax { scores, blocks: key_blocks, pixels, weights }) }
+                let of_keys =
+                    Reduction { words: keys.key_words(), block_stride: pixels * words, row_stride: 0, kernel: 1 };
                 for block in out.blocks().step_by(S::TILE_BLOCKS) {
                     let count = S::TILE_BLOCKS.min(out.blocks().end - block);
                     // SAFETY: the scratch holds the weights of all keys; the values have the blocks of `out`, and so has the
@@ -51,9 +63,9 @@ impl Vector for CrossAttend<'_> {
                     unsafe {
                         let tile = Tile {
                             reduction: &of_keys,
-                            x: scores,
-                            weights: floats(&keys.values()[block * keys.keys()..]).as_ptr(),
-                            weight_block: keys.keys() * 16,
+                            x: weights,
+                            weights: floats(&keys.values()[block * keys.key_words()..]).as_ptr(),
+                            weight_block: keys.key_words() * 16,
                             bias: no_bias.as_ptr(),
                             residual: residual.map(|map| map.pixel(block, row, column)),
                             floor: f32::NEG_INFINITY,
@@ -68,18 +80,47 @@ impl Vector for CrossAttend<'_> {
     }
 }
 
-/// Softmax over the keys of each pixel of a tile, in place.
+/// A row of queries behind their norm, as words: `[channels / 16][pixel][words of 16 channels]`.
+struct Queries<'a> {
+    x: Map<'a>,
+    keys: &'a CrossKeys,
+    row: usize,
+    to: *mut f32,
+}
+
+impl Vector for Queries<'_> {
+    #[inline(always)]
+    unsafe fn vector<S: Simd>(self) {
+        let Layout { width, .. } = self.x.layout();
+        let (words, (scale, shift)) = (16 / S::CHANNELS_PER_WORD, self.keys.norm());
+        let prologue = Some(Prologue { scale, shift, relu: false });
+        for block in 0..self.x.layout().blocks() {
+            let from = self.x.pixel(block, self.row, 0);
+            // SAFETY: whoever made the value promises the CPU and room for the words of a row; the norm has the map's blocks.
+            unsafe {
+                let norm = Norm::<S>::of(&Input { map: self.x, prologue }, block);
+                for p in 0..width {
+                    norm.apply(S::load(from.add(16 * p))).store_words(self.to.add((block * width + p) * words));
+                }
+            }
+        }
+    }
+}
+
+/// Softmax over the keys of each pixel of a tile: weights as words, which in f32 take the place of the scores.
 struct Softmax {
     scores: *mut f32,
     blocks: usize,
     pixels: usize,
+    weights: *mut f32,
 }
 
 impl Vector for Softmax {
     #[inline(always)]
     unsafe fn vector<S: Simd>(self) {
-        let Self { scores, blocks, pixels } = self;
-        // SAFETY: whoever made the value promises `[blocks][pixels][16]` floats and the CPU; a tile has `MAX_PIXELS` at most.
+        let Self { scores, blocks, pixels, weights } = self;
+        let words = 16 / S::CHANNELS_PER_WORD;
+        // SAFETY: whoever made the value promises `[blocks][pixels][16]` floats, room for as many words, and the CPU; a tile has `MAX_PIXELS` at most.
         unsafe {
             // One step for all pixels, then the next: the pixels do not wait for one another's reductions.
             let mut greatest = [0.0; MAX_PIXELS];
@@ -104,8 +145,8 @@ impl Vector for Softmax {
             for p in 0..pixels {
                 let share = S::splat(1.0 / sums[p]);
                 for b in 0..blocks {
-                    let score = scores.add(16 * (b * pixels + p));
-                    S::load(score).mul(share).store(score);
+                    let at = b * pixels + p;
+                    S::load(scores.add(16 * at)).mul(share).store_words(weights.add(words * at));
                 }
             }
         }

@@ -101,6 +101,7 @@ mod tests {
         let mut fits = Owned::zeros(Layout::blocked(17, 4, 4));
         for isa in Isa::available() {
             assert!(relu(isa, planar.map(), fits.view()).is_err());
+            assert!(relu(isa, x.map(), out.view()).is_err());
             assert!(add(isa, x.map(), other.map(), fits.view()).is_err());
             let error = relu(isa, other.map(), fits.view()).expect_err("16 channels are not 17");
             assert!(error.to_string().starts_with("relu: layout of the output is Layout { channels: 17"), "{error}");

@@ -155,8 +155,8 @@ impl Cpu {
         })
     }
 
-    /// The same with convolutions that multiply in bf16 and add in f32; the attention, the resizing and what is kept between layers stay
-    /// f32.
+    /// The same with products in bf16, summed in f32: convolutions and attention. Softmax, resizing and what is kept between layers
+    /// stay f32.
     ///
     /// ```
     /// # use rtformer::backend::{Cpu, Isa};
@@ -478,13 +478,13 @@ impl Backend for Cpu {
             let failed = |e: ShapeError| Error::Backend { operation: "cross_attend", reason: e.to_string() };
             let packed = (0..x.count()).map(|i| {
                 let mut keys = CrossKeys::default();
-                keys.pack(kv.image(i)?, &norm.affine.scale, &norm.affine.shift)?;
+                keys.pack(kv.image(i)?, &norm.affine.scale, &norm.affine.shift, self.element)?;
                 Ok(keys)
             });
             let packed = packed.collect::<Result<Vec<_>, _>>().map_err(failed)?;
             self.fill("cross_attend", x.count(), x.layout(), Split::ROWS, |i, out| {
                 let x = x.image(i)?;
-                let mut scratch = self.buffers.scratch(packed[i].scratch_len());
+                let mut scratch = self.buffers.scratch(packed[i].scratch_len(x.layout()));
                 kernels::cross_attend(self.isa, x, &packed[i], Some(x), out, &mut scratch)
             })
         })
