@@ -117,15 +117,17 @@ fn attention(c: &mut Criterion) {
         let (layout, mut keys) = (Layout::blocked(channels, height, width), CrossKeys::default());
         let kv = Owned::noise(Layout::blocked(2 * channels, side, side), 1);
         let (x, residual, mut out) = (Owned::noise(layout, 2), Owned::noise(layout, 3), Owned::zeros(layout));
-        keys.pack(kv.map(), &noise(channels, 4), &noise(channels, 5)).expect("the shapes fit");
-        let mut scratch = vec![Lanes::ZERO; keys.scratch_len()];
         // Both products; the softmax between them is overhead.
-        let flops = Throughput::Elements((2 * 2 * height * width * channels * side * side) as u64);
-        let mut group = group(c, &format!("cross_attend/slim.layer4.high/{name}"), flops);
-        for isa in instruction_sets() {
-            group.bench_function(isa.name(), |b| {
-                b.iter(|| cross_attend(isa, x.map(), &keys, Some(residual.map()), out.view(), &mut scratch));
-            });
+        let flops = || Throughput::Elements((2 * 2 * height * width * channels * side * side) as u64);
+        for (element, suffix) in [(Element::F32, ""), (Element::Bf16, "/bf16")] {
+            keys.pack(kv.map(), &noise(channels, 4), &noise(channels, 5), element).expect("the shapes fit");
+            let mut scratch = vec![Lanes::ZERO; keys.scratch_len(layout)];
+            let mut group = group(c, &format!("cross_attend/slim.layer4.high/{name}{suffix}"), flops());
+            for isa in instruction_sets().into_iter().filter(|isa| isa.multiplies(element)) {
+                group.bench_function(isa.name(), |b| {
+                    b.iter(|| cross_attend(isa, x.map(), &keys, Some(residual.map()), out.view(), &mut scratch));
+                });
+            }
         }
     }
 }

@@ -1,30 +1,31 @@
 //! The definition, tile by tile, channel by channel.
 
-use super::{PATCH, POINTS, TILE, Winograd};
+use super::{FAR, FAR_SQUARED, NEAR, NEAR_SQUARED, PATCH, POINTS, SQUARES, TILE, Winograd};
 use crate::conv::{activate, unpacked};
 
 /// `B' d`: what six neighbouring inputs are at the six points. The roundings are those of the vector form, so that in bf16 too both
 /// multiply the same numbers.
 fn forward([d0, d1, d2, d3, d4, d5]: [f32; PATCH]) -> [f32; PATCH] {
-    let (even, odd) = (d2.mul_add(-4.0, d4), d1.mul_add(-4.0, d3));
-    let (near, far) = (d4 - d2, (d3 - d1) * 2.0);
+    let (even1, odd1) = (d2.mul_add(-FAR_SQUARED, d4), d1.mul_add(-FAR_SQUARED, d3));
+    let (even2, odd2) = (d2.mul_add(-NEAR_SQUARED, d4), d1.mul_add(-NEAR_SQUARED, d3));
     [
-        d0.mul_add(4.0, d2.mul_add(-5.0, d4)),
-        even + odd,
-        even - odd,
-        near + far,
-        near - far,
-        d1.mul_add(4.0, d3.mul_add(-5.0, d5)),
+        d2.mul_add(-SQUARES, d0 + d4),
+        odd1.mul_add(NEAR, even1),
+        odd1.mul_add(-NEAR, even1),
+        odd2.mul_add(FAR, even2),
+        odd2.mul_add(-FAR, even2),
+        d3.mul_add(-SQUARES, d1 + d5),
     ]
 }
 
 /// `A' m`: the four outputs of sums at the six points.
 fn backward([m0, m1, m2, m3, m4, m5]: [f32; PATCH]) -> [f32; TILE] {
+    let (sum1, difference1, sum2, difference2) = (m1 + m2, m1 - m2, m3 + m4, m3 - m4);
     [
-        m0 + (m1 + m2) + (m3 + m4),
-        (m1 - m2) + 2.0 * (m3 - m4),
-        (m1 + m2) + 4.0 * (m3 + m4),
-        (m1 - m2) + 8.0 * (m3 - m4) + m5,
+        m0 + FAR * sum1 + NEAR * sum2,
+        difference1 + difference2,
+        NEAR * sum1 + FAR * sum2,
+        NEAR_SQUARED * difference1 + FAR_SQUARED * difference2 + m5,
     ]
 }
 

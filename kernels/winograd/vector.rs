@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::{Grid, PATCH, POINTS, TILE, Winograd};
+use super::{FAR, FAR_SQUARED, Grid, NEAR, NEAR_SQUARED, PATCH, POINTS, SQUARES, TILE, Winograd};
 use crate::conv::tile::{Reduction, Tile, tiles};
 use crate::conv::{Activation, Norm};
 use crate::simd::{Simd, Vector, gelu};
@@ -16,17 +16,18 @@ use crate::{Lanes, floats};
 unsafe fn forward<S: Simd>([d0, d1, d2, d3, d4, d5]: [S; PATCH]) -> [S; PATCH] {
     // SAFETY: the caller promises the CPU.
     unsafe {
-        let (four, five, two) = (S::splat(4.0), S::splat(-5.0), S::splat(2.0));
-        let minus_four = S::splat(-4.0);
-        let (even, odd) = (d2.fma(minus_four, d4), d1.fma(minus_four, d3));
-        let (near, far) = (d4.sub(d2), d3.sub(d1).mul(two));
+        let (near, far, squares) = (S::splat(NEAR), S::splat(FAR), S::splat(-SQUARES));
+        let (near_squared, far_squared) = (S::splat(-NEAR_SQUARED), S::splat(-FAR_SQUARED));
+        let (minus_near, minus_far) = (S::splat(-NEAR), S::splat(-FAR));
+        let (even1, odd1) = (d2.fma(far_squared, d4), d1.fma(far_squared, d3));
+        let (even2, odd2) = (d2.fma(near_squared, d4), d1.fma(near_squared, d3));
         [
-            d0.fma(four, d2.fma(five, d4)),
-            even.add(odd),
-            even.sub(odd),
-            near.add(far),
-            near.sub(far),
-            d1.fma(four, d3.fma(five, d5)),
+            d2.fma(squares, d0.add(d4)),
+            odd1.fma(near, even1),
+            odd1.fma(minus_near, even1),
+            odd2.fma(far, even2),
+            odd2.fma(minus_far, even2),
+            d3.fma(squares, d1.add(d5)),
         ]
     }
 }
@@ -39,13 +40,14 @@ unsafe fn forward<S: Simd>([d0, d1, d2, d3, d4, d5]: [S; PATCH]) -> [S; PATCH] {
 unsafe fn backward<S: Simd>([m0, m1, m2, m3, m4, m5]: [S; PATCH]) -> [S; TILE] {
     // SAFETY: the caller promises the CPU.
     unsafe {
+        let (near, far) = (S::splat(NEAR), S::splat(FAR));
         let (sum1, difference1) = (m1.add(m2), m1.sub(m2));
         let (sum2, difference2) = (m3.add(m4), m3.sub(m4));
         [
-            m0.add(sum1).add(sum2),
-            difference2.fma(S::splat(2.0), difference1),
-            sum2.fma(S::splat(4.0), sum1),
-            difference2.fma(S::splat(8.0), difference1).add(m5),
+            sum1.fma(far, sum2.fma(near, m0)),
+            difference1.add(difference2),
+            sum1.fma(near, sum2.mul(far)),
+            difference1.fma(S::splat(NEAR_SQUARED), difference2.fma(S::splat(FAR_SQUARED), m5)),
         ]
     }
 }
