@@ -4,8 +4,9 @@
 test:            ## everything, as the README says
 	cargo test --release --workspace
 
+ISAS ?= $(if $(filter aarch64 arm64,$(shell uname -m)),scalar neon,scalar avx2 avx512)
 test-isa:        ## the whole suite once per instruction set
-	for isa in scalar avx2 avx512; do RTFORMER_ISA=$$isa cargo test --release --workspace || exit 1; done
+	for isa in $(ISAS); do RTFORMER_ISA=$$isa cargo test --release --workspace || exit 1; done
 
 lint:
 	cargo fmt --all --check
