@@ -200,6 +200,12 @@ mod tests {
         assert_eq!(Isa::from_name("mmx"), None);
     }
 
+    #[cfg(target_arch = "aarch64")]
+    #[test]
+    fn every_64_bit_arm_has_neon() {
+        assert_eq!(Isa::best().name(), "neon");
+    }
+
     #[test]
     fn the_best_is_the_last_and_scalar_is_always_there() {
         let available = Isa::available();
