@@ -1,11 +1,15 @@
 # What a maintainer runs; `.ci/run` runs the same.
-.PHONY: test test-isa lint doc deny bench goldens parity-full
+.PHONY: test test-isa neon lint doc deny bench goldens parity-full
 
 test:            ## everything, as the README says
 	cargo test --release --workspace
 
+ISAS ?= $(if $(filter aarch64 arm64,$(shell uname -m)),scalar neon,scalar avx2 avx512)
 test-isa:        ## the whole suite once per instruction set
-	for isa in scalar avx2 avx512; do RTFORMER_ISA=$$isa cargo test --release --workspace || exit 1; done
+	for isa in $(ISAS); do RTFORMER_ISA=$$isa cargo test --release --workspace || exit 1; done
+
+neon:            ## the kernels and the tiny networks on 64-bit Arm, under emulation where this machine is none
+	tests/neon.sh
 
 lint:
 	cargo fmt --all --check

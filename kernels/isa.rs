@@ -37,6 +37,19 @@ impl Avx512 {
     }
 }
 
+/// Proof that this CPU has NEON ("Advanced SIMD"), as every 64-bit Arm CPU that runs an operating system does.
+#[cfg(target_arch = "aarch64")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Neon(());
+
+#[cfg(target_arch = "aarch64")]
+impl Neon {
+    /// Asks the CPU.
+    pub fn detect() -> Option<Self> {
+        std::arch::is_aarch64_feature_detected!("neon").then_some(Self(()))
+    }
+}
+
 /// What a convolution multiplies. It always adds in f32.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Element {
@@ -83,6 +96,9 @@ pub enum Isa {
     /// 512-bit vectors.
     #[cfg(target_arch = "x86_64")]
     Avx512(Avx512),
+    /// 128-bit vectors with fused multiply-add.
+    #[cfg(target_arch = "aarch64")]
+    Neon(Neon),
 }
 
 impl Isa {
@@ -96,7 +112,7 @@ impl Isa {
         Self::candidates().into_iter().flatten().collect()
     }
 
-    /// `"scalar"`, `"avx2"` or `"avx512"`.
+    /// `"scalar"`, `"avx2"`, `"avx512"` or `"neon"`.
     pub fn name(self) -> &'static str {
         match self {
             Self::Scalar => "scalar",
@@ -104,6 +120,8 @@ impl Isa {
             Self::Avx2(_) => "avx2",
             #[cfg(target_arch = "x86_64")]
             Self::Avx512(_) => "avx512",
+            #[cfg(target_arch = "aarch64")]
+            Self::Neon(_) => "neon",
         }
     }
 
@@ -120,6 +138,8 @@ impl Isa {
             (Self::Avx512(proof), Element::Bf16) => proof.bf16,
             #[cfg(target_arch = "x86_64")]
             (Self::Avx2(_), Element::Bf16) => false,
+            #[cfg(target_arch = "aarch64")]
+            (Self::Neon(_), Element::Bf16) => false,
         }
     }
 
@@ -128,7 +148,12 @@ impl Isa {
         [Some(Self::Scalar), Avx2::detect().map(Self::Avx2), Avx512::detect().map(Self::Avx512)]
     }
 
-    #[cfg(not(target_arch = "x86_64"))]
+    #[cfg(target_arch = "aarch64")]
+    fn candidates() -> [Option<Self>; 2] {
+        [Some(Self::Scalar), Neon::detect().map(Self::Neon)]
+    }
+
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
     fn candidates() -> [Option<Self>; 1] {
         [Some(Self::Scalar)]
     }
@@ -156,6 +181,9 @@ impl Isa {
             // SAFETY: only `Avx512::detect` makes an `Avx512`, and it asked the CPU.
             #[cfg(target_arch = "x86_64")]
             Self::Avx512(_) => unsafe { crate::simd::x86::with_avx512(kernel) },
+            // SAFETY: only `Neon::detect` makes a `Neon`, and it asked the CPU.
+            #[cfg(target_arch = "aarch64")]
+            Self::Neon(_) => unsafe { crate::simd::neon::with_neon(kernel) },
         }
     }
 }
@@ -170,6 +198,12 @@ mod tests {
             assert_eq!(Isa::from_name(isa.name()), Some(isa));
         }
         assert_eq!(Isa::from_name("mmx"), None);
+    }
+
+    #[cfg(target_arch = "aarch64")]
+    #[test]
+    fn every_64_bit_arm_has_neon() {
+        assert_eq!(Isa::best().name(), "neon");
     }
 
     #[test]

@@ -37,6 +37,8 @@ pub use conv::{Activation, ConvShape, Epilogue, Input, PackedConv, Prologue, con
 pub use cross_attend::{CrossKeys, cross_attend};
 pub use ea_norm::{ea_group_l1, ea_softmax};
 pub use error::ShapeError;
+#[cfg(target_arch = "aarch64")]
+pub use isa::Neon;
 #[cfg(target_arch = "x86_64")]
 pub use isa::{Avx2, Avx512};
 pub use isa::{Element, Isa};

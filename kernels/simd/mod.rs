@@ -1,11 +1,15 @@
 //! Sixteen float lanes, the same on every instruction set: an algorithm is written once over [`Simd`].
 //!
 //! A body is `#[inline(always)]` and takes its instructions from the `#[target_feature]` function that it is inlined into
-//! (`with_avx2`, `with_avx512`); a new instruction set is one more implementation of [`Simd`] and one more such function.
+//! (`with_avx2`, `with_avx512`, `with_neon`); a new instruction set is one more implementation of [`Simd`] and one more such function.
 //! Every body uses fused multiply-add where it multiplies and adds, in tails too, so that an element's value does not
 //! depend on where the tiles fall.
 
 mod math;
+#[cfg(target_arch = "aarch64")]
+pub(crate) mod neon;
+#[cfg(test)]
+mod tests;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod x86;
 
@@ -82,3 +86,15 @@ pub(crate) trait Simd: Copy {
     /// Rows become columns.
     unsafe fn transpose(rows: [Self; 16]) -> [Self; 16];
 }
+
+/// The methods of [`Simd`]; each is one expression of intrinsics.
+macro_rules! methods {
+    ($(fn $name:ident($($arg:ident: $type:ty),*) $(-> $result:ty)? { $body:expr })*) => {$(
+        #[inline(always)]
+        unsafe fn $name($($arg: $type),*) $(-> $result)? {
+            // SAFETY: the caller promises the CPU, and sixteen good floats behind a pointer.
+            unsafe { $body }
+        }
+    )*};
+}
+use methods;

@@ -3,7 +3,7 @@
 #[allow(clippy::wildcard_imports, reason = "fifty intrinsics, each with its own prefix")]
 use std::arch::x86_64::*;
 
-use super::{Simd, Vector};
+use super::{Simd, Vector, methods};
 
 /// Runs `body` with AVX-512.
 ///
@@ -36,17 +36,6 @@ pub(crate) unsafe fn with_avx512_bf16<V: Vector>(body: V) {
 pub(crate) unsafe fn with_avx2<V: Vector>(body: V) {
     // SAFETY: the caller promises the CPU; the body's own promise was made where it was built.
     unsafe { body.vector::<Avx2Lanes>() }
-}
-
-/// The methods of [`Simd`]; each is one expression of intrinsics.
-macro_rules! methods {
-    ($(fn $name:ident($($arg:ident: $type:ty),*) $(-> $result:ty)? { $body:expr })*) => {$(
-        #[inline(always)]
-        unsafe fn $name($($arg: $type),*) $(-> $result)? {
-            // SAFETY: the caller promises the CPU, and sixteen good floats behind a pointer.
-            unsafe { $body }
-        }
-    )*};
 }
 
 /// Sixteen lanes in one register, as `$lanes`; `$own` is what tells one arithmetic of products from the other.

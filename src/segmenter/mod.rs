@@ -398,7 +398,7 @@ impl Segmenter {
         self.reason
     }
 
-    /// `avx512`, `avx2`, `scalar`, or `candle` for the reference.
+    /// `avx512`, `avx2`, `neon`, `scalar`, or `candle` for the reference.
     ///
     /// ```
     /// # use rtformer::{Device, Segmenter};
