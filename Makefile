@@ -1,5 +1,5 @@
 # What a maintainer runs; `.ci/run` runs the same.
-.PHONY: test test-isa neon lint doc deny bench goldens parity-full
+.PHONY: test test-isa neon lint doc deny bench peers peers-table goldens parity-full
 
 test:            ## everything, as the README says
 	cargo test --release --workspace
@@ -24,6 +24,14 @@ deny:            ## licences, sources, duplicates; advisories where their databa
 
 bench:
 	cargo bench
+
+PEERS ?=
+peers:           ## ONNX Runtime and OpenVINO against us; see benches/peers/README.md; PEERS=--quick takes a minute
+	cargo build --release
+	python3 benches/peers/peers.py measure $(PEERS)
+
+peers-table:     ## the table of what `make peers` measured, into the README
+	python3 benches/peers/peers.py table --readme README.md
 
 GOLDENS ?= target/goldens
 PYTHON ?= python3

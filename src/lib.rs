@@ -40,5 +40,5 @@ pub use convert::{Hints, infer_config};
 pub use error::{Error, Result};
 pub use model::Config;
 pub use pixels::{Image, Size};
-pub use segmenter::{Builder, ClassShare, Device, Precision, Resident, Scene, Segmenter};
+pub use segmenter::{Builder, ClassShare, Device, FrameProfile, Precision, Resident, Scene, Segmenter};
 pub use timing::Timings;

@@ -3,6 +3,7 @@
 mod builder;
 mod device;
 mod engine;
+mod profile;
 mod resident;
 mod scene;
 
@@ -12,6 +13,7 @@ use std::sync::Arc;
 
 pub use builder::Builder;
 pub use device::{Device, Precision};
+pub use profile::FrameProfile;
 pub use resident::Resident;
 pub use scene::{ClassShare, Scene};
 
@@ -19,7 +21,6 @@ use builder::Readout;
 use engine::{Engine, Spent, Wanted};
 use scene::Labels;
 
-use crate::backend::OpTime;
 use crate::error::{Error, Result};
 use crate::model::{Config, Noise};
 use crate::pixels::{IdsMut, Input, Mask, Normalization, Palette, Pixels};
@@ -311,26 +312,6 @@ impl Segmenter {
     pub fn resident(&self, input: &Input) -> Result<Resident<'_>> {
         let size = (input.height, input.width);
         Ok(Resident { uploaded: self.engine.upload(&[input])?, size, classes: self.config.num_classes })
-    }
-
-    /// Runs one frame and says where its time went, operation by operation.
-    ///
-    /// ```
-    /// # use rtformer::{Device, Segmenter};
-    /// # let segmenter = Segmenter::embedded(Device::Cpu)?;
-    /// let times = segmenter.profile(&segmenter.prepare(&image::RgbImage::new(64, 48))?)?;
-    /// assert!(times.iter().any(|time| time.name == "conv1.0" && time.flops > 0.0));
-    /// # Ok::<(), rtformer::Error>(())
-    /// ```
-    ///
-    /// # Errors
-    /// As [`segment`](Self::segment).
-    pub fn profile(&self, input: &Input) -> Result<Vec<OpTime>> {
-        self.engine.profile(true);
-        let mut mask = Mask::new(input.width as u32, input.height as u32, self.config.num_classes);
-        let ran = self.resident(input).and_then(|resident| resident.mask(&mut mask));
-        let times = self.engine.profile(false);
-        ran.map(|()| times)
     }
 
     /// The most floating-point operations a second that the device can do, measured now; `None` where nobody knows.

@@ -4,18 +4,18 @@ use std::fs;
 use std::process::Command;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// The machine, as far as it tells.
-#[derive(Debug, Serialize)]
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Machine {
     cpu: String,
     /// Those that this process may use.
     cores: usize,
     #[serde(skip_serializing_if = "Option::is_none")]
     memory_bytes: Option<u64>,
-    os: &'static str,
-    arch: &'static str,
+    os: String,
+    arch: String,
 }
 
 impl Machine {
@@ -24,8 +24,8 @@ impl Machine {
             cpu: cpu().unwrap_or_else(|| "unknown".into()),
             cores: std::thread::available_parallelism().map_or(1, usize::from),
             memory_bytes: memory(),
-            os: std::env::consts::OS,
-            arch: std::env::consts::ARCH,
+            os: std::env::consts::OS.into(),
+            arch: std::env::consts::ARCH.into(),
         }
     }
 }

@@ -2,80 +2,165 @@
 
 use std::fmt::Write as _;
 
-use rtformer::Segmenter;
-use rtformer::pixels::Input;
-use serde::Serialize;
+use image::RgbImage;
+use rtformer::pixels::Mask;
+use rtformer::{FrameProfile, Segmenter};
+use serde::{Deserialize, Serialize};
 
-use super::stats::{median, rounded};
-
-/// Each operation's time is the median of so many frames.
-const FRAMES: usize = 7;
+use super::stats::rounded;
 
 /// The operations of one frame, in the network's order.
-#[derive(Debug)]
+///
+/// Medians of operations do not add up to the median of frames. So a line is the operation's mean over one and the same set of
+/// frames, those whose time lies in the middle half: robust as a median is, and `lines` and `between_ms` come to `frame_ms`.
+#[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Profile {
-    pub(super) lines: Vec<Line>,
+    /// Frames that are averaged, of those measured.
+    frames: usize,
+    /// The whole frame, by the clock on the wall.
+    pub(super) frame_ms: f64,
+    /// What of the frame is in no operation: handing work to the threads, and the backend's bookkeeping.
+    pub(super) between_ms: f64,
+    /// The whole frame's.
+    gflops: f64,
+    peak_share: Option<f64>,
     /// The most that the device can do, in GFLOP/s; measured, and none where nobody knows.
-    pub(super) peak_gflops: Option<f64>,
-    /// The whole frame.
-    total: Line,
+    peak_gflops: Option<f64>,
+    pub(super) lines: Vec<Line>,
 }
 
 /// One operation.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Line {
-    name: String,
-    ms: f64,
+    pub(super) name: String,
+    pub(super) ms: f64,
+    /// Of the frame's time, 0 to 1.
+    share: f64,
     /// 0 where it only moves memory.
     gflops: f64,
-    /// Of the peak, 0 to 1.
+    /// Of the peak; over 1 where an algorithm saves arithmetic.
     peak_share: Option<f64>,
 }
 
 impl Profile {
-    /// Profiles some frames.
-    pub(super) fn measure(segmenter: &Segmenter, input: &Input) -> anyhow::Result<Self> {
-        let frames = (0..FRAMES).map(|_| segmenter.profile(input)).collect::<rtformer::Result<Vec<_>>>()?;
-        let peak = segmenter.peak_flops().filter(|peak| *peak > 0.0);
-        let line = |name: &str, ms: f64, flops: f64| {
-            let speed = if ms > 0.0 { flops / (ms / 1e3) } else { 0.0 };
-            let peak_share = peak.map(|peak| rounded(speed / peak));
-            Line { name: name.into(), ms: rounded(ms), gflops: rounded(speed / 1e9), peak_share }
-        };
-        let mut lines = Vec::new();
-        let (mut total_ms, mut total_flops) = (0.0, 0.0);
-        // A frame is the same operations in the same order each time.
-        for (index, op) in frames.first().into_iter().flatten().enumerate() {
-            let times: Vec<f64> = frames.iter().filter_map(|ops| ops.get(index)).map(|op| op.milliseconds).collect();
-            let ms = median(&times);
-            lines.push(line(&op.name, ms, op.flops));
-            total_ms += ms;
-            total_flops += op.flops;
+    /// Profiles so many frames after some to warm up.
+    pub(super) fn measure(segmenter: &Segmenter, frame: &RgbImage, runs: u32, warmup: u32) -> anyhow::Result<Self> {
+        let mut mask = Mask::new(frame.width(), frame.height(), segmenter.config().num_classes);
+        for _ in 0..warmup {
+            segmenter.profile(frame, &mut mask)?;
         }
-        let total = line("total", total_ms, total_flops);
-        Ok(Self { lines, peak_gflops: peak.map(|peak| rounded(peak / 1e9)), total })
+        let frames = (0..runs).map(|_| segmenter.profile(frame, &mut mask)).collect::<rtformer::Result<Vec<_>>>()?;
+        Ok(Self::of(frames, segmenter.peak_flops().filter(|peak| *peak > 0.0)))
+    }
+
+    /// Averages the middle half of `frames`; `peak` is in floating-point operations a second.
+    fn of(mut frames: Vec<FrameProfile>, peak: Option<f64>) -> Self {
+        frames.sort_by(|a, b| a.milliseconds.total_cmp(&b.milliseconds));
+        let outer = frames.len() / 4;
+        let frames = &frames[outer..frames.len() - outer];
+        let mean = |time: &dyn Fn(&FrameProfile) -> f64| {
+            let sum: f64 = frames.iter().map(time).sum();
+            sum / frames.len().max(1) as f64
+        };
+        let gflops = |ms: f64, flops: f64| if ms > 0.0 { flops / (ms * 1e6) } else { 0.0 };
+        let peak_share = |gflops: f64| peak.map(|peak| rounded(gflops * 1e9 / peak));
+
+        let frame_ms = mean(&|frame| frame.milliseconds);
+        // A frame is the same operations in the same order each time.
+        let operations = frames.first().map_or(&[][..], |frame| &frame.operations);
+        let line = |(index, op): (usize, &rtformer::OpTime)| {
+            let ms = mean(&|frame| frame.operations.get(index).map_or(0.0, |op| op.milliseconds));
+            let gflops = gflops(ms, op.flops);
+            let share = rounded(if frame_ms > 0.0 { ms / frame_ms } else { 0.0 });
+            Line {
+                name: op.name.clone(),
+                ms: rounded(ms),
+                share,
+                gflops: rounded(gflops),
+                peak_share: peak_share(gflops),
+            }
+        };
+        let lines: Vec<_> = operations.iter().enumerate().map(line).collect();
+        let frame_ms = rounded(frame_ms);
+        let gflops = gflops(frame_ms, operations.iter().map(|op| op.flops).sum());
+        Self {
+            frames: frames.len(),
+            frame_ms,
+            between_ms: rounded(frame_ms - lines.iter().map(|line| line.ms).sum::<f64>()),
+            gflops: rounded(gflops),
+            peak_share: peak_share(gflops),
+            peak_gflops: peak.map(|peak| rounded(peak / 1e9)),
+            lines,
+        }
     }
 
     /// For a person to read.
     pub(super) fn table(&self) -> String {
-        if self.lines.is_empty() {
-            return "this device does not tell how long each operation takes\n".into();
-        }
-        let width = self.lines.iter().map(|line| line.name.chars().count()).max().unwrap_or(0).max(9);
-        let mut text = String::new();
+        let width = self.lines.iter().map(|line| line.name.chars().count()).max().unwrap_or(0).max(10);
+        let Self { frames, frame_ms, between_ms, gflops, peak_share, .. } = *self;
         let peak = self.peak_gflops.map_or("not known".into(), |peak| format!("{peak:.1} GFLOP/s, measured"));
-        let _ = writeln!(text, "one frame by operation, median of {FRAMES}; peak of this device: {peak}");
+        let mut text = format!(
+            "one frame by operation, mean of the {frames} frames in the middle half by time; peak of this device: {peak}\n"
+        );
         let _ = writeln!(text, "{:width$} {:>9} {:>7} {:>9} {:>8}", "operation", "ms", "share", "GFLOP/s", "of peak");
-        for line in self.lines.iter().chain([&self.total]) {
-            let share = if self.total.ms > 0.0 { 100.0 * line.ms / self.total.ms } else { 0.0 };
-            let (speed, of_peak) = if line.gflops > 0.0 {
-                let of_peak = line.peak_share.map_or("-".into(), |share| format!("{:.1} %", 100.0 * share));
-                (format!("{:.1}", line.gflops), of_peak)
-            } else {
-                ("-".into(), "-".into())
-            };
-            let _ = writeln!(text, "{:width$} {:9.3} {share:5.1} % {speed:>9} {of_peak:>8}", line.name, line.ms);
+        let mut line = |name: &str, ms: f64, gflops: f64, peak_share: Option<f64>| {
+            let share = if frame_ms > 0.0 { 100.0 * ms / frame_ms } else { 0.0 };
+            let speed = if gflops > 0.0 { format!("{gflops:.1}") } else { "-".into() };
+            let of_peak =
+                peak_share.filter(|_| gflops > 0.0).map_or("-".into(), |share| format!("{:.1} %", 100.0 * share));
+            let _ = writeln!(text, "{name:width$} {ms:9.3} {share:5.1} % {speed:>9} {of_peak:>8}");
+        };
+        for op in &self.lines {
+            line(&op.name, op.ms, op.gflops, op.peak_share);
         }
+        line("operations", frame_ms - between_ms, 0.0, None);
+        line("between", between_ms, 0.0, None);
+        line("frame", frame_ms, gflops, peak_share);
+        text += "GFLOP/s count each convolution's direct multiplications and additions. Winograd's algorithm does with fewer, so its \
+                 layers can pass the peak.\n";
         text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rtformer::{Device, Segmenter};
+
+    use super::*;
+
+    /// Real profiles of a tiny frame; their times are made up.
+    fn frames(milliseconds: &[f64]) -> Vec<FrameProfile> {
+        let segmenter = Segmenter::open("tests/data/golden/tiny.safetensors", Device::Cpu).unwrap();
+        let mut mask = Mask::new(0, 0, 5);
+        let frame = |ms: &f64| {
+            let mut frame = segmenter.profile(&RgbImage::new(32, 32), &mut mask).unwrap();
+            frame.operations.truncate(2);
+            frame.milliseconds = *ms;
+            for (op, share) in frame.operations.iter_mut().zip([0.25, 0.5]) {
+                (op.milliseconds, op.flops) = (share * ms, 1e6);
+            }
+            frame
+        };
+        milliseconds.iter().map(frame).collect()
+    }
+
+    #[test]
+    fn the_middle_half_is_averaged_and_nothing_is_lost() {
+        // Of eight, the two fastest and the two slowest are left out.
+        let profile = Profile::of(frames(&[1.0, 100.0, 9.0, 11.0, 2.0, 8.0, 12.0, 900.0]), Some(1e9));
+        assert_eq!((profile.frames, profile.frame_ms, profile.between_ms), (4, 10.0, 2.5));
+        let ms: Vec<_> = profile.lines.iter().map(|line| (line.ms, line.share)).collect();
+        assert_eq!(ms, [(2.5, 0.25), (5.0, 0.5)]);
+        // A million operations in 2.5 ms are 0.4 GFLOP/s; two million in the frame's 10 ms are 0.2.
+        assert_eq!((profile.lines[0].gflops, profile.lines[0].peak_share), (0.4, Some(0.4)));
+        assert_eq!((profile.gflops, profile.peak_share, profile.peak_gflops), (0.2, Some(0.2), Some(1.0)));
+    }
+
+    #[test]
+    fn few_frames_are_all_averaged() {
+        for (times, want) in [(&[3.0][..], 3.0), (&[1.0, 3.0], 2.0), (&[5.0, 1.0, 3.0], 3.0)] {
+            let profile = Profile::of(frames(times), None);
+            assert_eq!((profile.frames, profile.frame_ms, profile.peak_share), (times.len(), want, None));
+        }
     }
 }

@@ -1,17 +1,20 @@
 //! Figures of a series of times.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// A stage is noisy when its slowest tenth takes more than this times its median: something else runs on the machine.
 const STEADY: f64 = 1.25;
 
 /// What a series of times comes to. Percentiles interpolate linearly between ranks, as numpy's default does.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Figures {
     pub(super) median_ms: f64,
     pub(super) p90_ms: f64,
     pub(super) p99_ms: f64,
     pub(super) min_ms: f64,
+    /// The quartiles: half the runs lie between them.
+    pub(super) p25_ms: f64,
+    pub(super) p75_ms: f64,
     /// One second over the median.
     pub(super) fps: f64,
     pub(super) runs: usize,
@@ -29,22 +32,22 @@ impl Figures {
             p90_ms: rounded(at(90.0)),
             p99_ms: rounded(at(99.0)),
             min_ms: rounded(at(0.0)),
+            p25_ms: rounded(at(25.0)),
+            p75_ms: rounded(at(75.0)),
             fps: rounded(fps),
             runs: sorted.len(),
         }
+    }
+
+    /// Whether the middle halves of both series overlap: then the machine's mood explains the difference of their medians.
+    pub(super) fn overlaps(&self, other: &Self) -> bool {
+        self.p25_ms <= other.p75_ms && other.p25_ms <= self.p75_ms
     }
 
     /// Whether the spread is that of a machine that does nothing else.
     pub(super) fn is_steady(&self) -> bool {
         self.p90_ms <= STEADY * self.median_ms
     }
-}
-
-/// The median of numbers in any order; 0 of none.
-pub(super) fn median(numbers: &[f64]) -> f64 {
-    let mut sorted = numbers.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    percentile(&sorted, 50.0)
 }
 
 /// The value under which `percent` of the sorted numbers lie, between two of them in proportion; 0 of none.
@@ -87,7 +90,21 @@ mod tests {
         let figures = Figures::of(&[30.0, 10.0, 20.0]);
         assert_eq!(figures, Figures::of(&[10.0, 20.0, 30.0]));
         assert_eq!((figures.median_ms, figures.min_ms, figures.fps, figures.runs), (20.0, 10.0, 50.0, 3));
-        assert!((median(&[3.0, 1.0, 2.0, 10.0]) - 2.5).abs() < 1e-9);
+        assert_eq!((figures.p25_ms, figures.p75_ms), (15.0, 25.0));
+    }
+
+    #[test]
+    fn a_difference_counts_where_the_middle_halves_are_apart() {
+        let slow = Figures::of(&[10.0, 11.0, 12.0, 13.0, 30.0]); // 11 to 13
+        for (other, want) in [
+            ([12.0, 12.0, 13.5, 14.0, 15.0], true), // 12 to 14
+            ([1.0, 13.0, 14.0, 15.0, 16.0], true),  // touches at 13
+            ([1.0, 13.1, 14.0, 15.0, 16.0], false), // 13.1 to 15, though its fastest run is within
+            ([7.0, 8.0, 9.0, 10.0, 40.0], false),   // 8 to 10, though its slowest run is beyond
+        ] {
+            let other = Figures::of(&other);
+            assert_eq!((slow.overlaps(&other), other.overlaps(&slow)), (want, want), "{other:?}");
+        }
     }
 
     #[test]

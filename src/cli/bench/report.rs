@@ -1,0 +1,124 @@
+//! Figures with all that says where they are from: as a table, and as the JSON that `--json` writes and `--compare` reads.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use rtformer::Segmenter;
+use serde::{Deserialize, Serialize};
+
+use super::machine::{self, Machine};
+use super::profile::Profile;
+use super::stages::Stage;
+use super::stats::Figures;
+use super::{Args, Console};
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Report {
+    pub(super) stages: BTreeMap<Stage, Figures>,
+    pub(super) model: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) variant: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) weights: Option<String>,
+    /// None for noise.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) photo: Option<String>,
+    /// Width and height.
+    pub(super) size: [u32; 2],
+    pub(super) classes: usize,
+    pub(super) machine: Machine,
+    pub(super) threads: usize,
+    pub(super) instruction_set: String,
+    pub(super) precision: String,
+    pub(super) device: String,
+    pub(super) commit: String,
+    pub(super) version: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) date: Option<String>,
+    pub(super) runs: u32,
+    pub(super) warmup: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) profile: Option<Profile>,
+}
+
+impl Report {
+    pub(super) fn new(
+        args: &Args,
+        size: [u32; 2],
+        segmenter: &Segmenter,
+        stages: BTreeMap<Stage, Figures>,
+        profile: Option<Profile>,
+    ) -> Self {
+        Self {
+            stages,
+            model: segmenter.config().name(),
+            variant: args.weights.is_none().then(|| args.variant.clone()),
+            weights: args.weights.is_some().then(|| segmenter.weights_name().display().to_string()),
+            photo: args.photo.as_ref().map(|photo| photo.display().to_string()),
+            size,
+            classes: segmenter.config().num_classes,
+            machine: Machine::this(),
+            threads: segmenter.threads(),
+            instruction_set: segmenter.instruction_set().to_owned(),
+            precision: segmenter.precision().to_string(),
+            device: segmenter.device().to_string(),
+            commit: env!("RTFORMER_COMMIT").into(),
+            version: env!("CARGO_PKG_VERSION").into(),
+            date: machine::now(),
+            runs: args.runs,
+            warmup: args.warmup,
+            profile,
+        }
+    }
+
+    /// The network, its parameters and the frame.
+    pub(super) fn what(&self) -> String {
+        let Self { model, classes, size: [width, height], .. } = self;
+        let weights = self.weights.as_deref().unwrap_or("random parameters");
+        let frame = self.photo.as_ref().map_or("noise".into(), |photo| format!("`{photo}`"));
+        format!("{model} ({weights}), {classes} classes, {width}x{height} of {frame}")
+    }
+
+    /// The device and the arithmetic.
+    pub(super) fn how(&self) -> String {
+        let Self { device, instruction_set, threads, precision, .. } = self;
+        format!("{device} ({instruction_set}, {threads} threads), {precision}")
+    }
+
+    /// The program and the moment.
+    pub(super) fn whence(&self) -> String {
+        let date = self.date.as_deref().map_or(String::new(), |date| format!("; {date}"));
+        format!("rtformer {}, commit {}{date}", self.version, self.commit)
+    }
+
+    /// For a person to read: first where the figures are from, then they.
+    pub(super) fn table(&self) -> String {
+        let Self { machine, runs, warmup, .. } = self;
+        let (what, how, whence) = (self.what(), self.how(), self.whence());
+        let mut text = format!("{what}\n{machine}\n{how}\n{whence}\n");
+        let _ = writeln!(text, "{runs} runs after {warmup} to warm up, stages in turns; milliseconds\n");
+        let _ = writeln!(text, "stage    median       p90       p99       min       FPS");
+        for (stage, figures) in &self.stages {
+            let Figures { median_ms, p90_ms, p99_ms, min_ms, fps, .. } = figures;
+            let (name, what) = (stage.name(), stage.what());
+            let _ = writeln!(text, "{name:5} {median_ms:9.2} {p90_ms:9.2} {p99_ms:9.2} {min_ms:9.2} {fps:9.2}  {what}");
+        }
+        if let Some(profile) = &self.profile {
+            text += "\n";
+            text += &profile.table();
+        }
+        text
+    }
+
+    pub(super) fn warn(&self, console: &Console) {
+        let noisy = self.stages.iter().filter(|(_, figures)| !figures.is_steady());
+        let names: Vec<_> = noisy.map(|(stage, _)| stage.name()).collect();
+        if !names.is_empty() {
+            console.note(&format!(
+                "note: {} varied widely (p90 over 1.25 times the median): the machine is busy; close other programs, and take the \
+                 min or more --runs",
+                names.join(", ")
+            ));
+        }
+    }
+}

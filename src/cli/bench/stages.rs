@@ -1,0 +1,99 @@
+//! The figures: what each stage does, and how long it takes.
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use anyhow::Context;
+use image::RgbImage;
+use image::codecs::jpeg::JpegEncoder;
+use rtformer::Segmenter;
+use rtformer::files::write_whole;
+use rtformer::pixels::{Image, IndexedPicture, Mask};
+use serde::{Deserialize, Serialize};
+
+use super::stats::Figures;
+use super::{Args, Console, misuse};
+
+/// What is measured; their order is that of every report.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Stage {
+    /// Network and full-size bilinear logits
+    Paper,
+    /// Network and mask
+    Mask,
+    /// 8-bit frame to 8-bit mask
+    Frame,
+    /// JPEG file to mask PNG file
+    File,
+}
+
+impl Stage {
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Paper => "paper",
+            Self::Mask => "mask",
+            Self::Frame => "frame",
+            Self::File => "file",
+        }
+    }
+
+    pub(super) fn what(self) -> &'static str {
+        match self {
+            Self::Paper => "network and full-size logits, input on the device (the papers' protocol)",
+            Self::Mask => "network and mask, input on the device",
+            Self::Frame => "8-bit frame in memory to 8-bit mask in memory",
+            Self::File => "JPEG file to mask PNG, the disk's cache warm",
+        }
+    }
+}
+
+/// Times the stages asked for, one run of each after the other.
+pub(super) fn measure(
+    args: &Args,
+    segmenter: &Segmenter,
+    frame: &RgbImage,
+    console: &Console,
+) -> anyhow::Result<BTreeMap<Stage, Figures>> {
+    let folder = tempfile::tempdir().context("no temporary folder for the photo and its mask")?;
+    let (photo, picture) = (folder.path().join("frame.jpg"), folder.path().join("frame.mask.png"));
+    if args.stages.contains(&Stage::File) {
+        write_whole(&photo, |file| {
+            JpegEncoder::new_with_quality(file, 90).encode_image(frame).map_err(std::io::Error::other)
+        })?;
+    }
+    let (width, height) = frame.dimensions();
+    let classes = segmenter.config().num_classes;
+    let resident = segmenter.resident(&segmenter.prepare(frame)?)?;
+    let mut logits = Vec::new();
+    let floats = width as usize * height as usize * classes;
+    if args.stages.contains(&Stage::Paper) && logits.try_reserve_exact(floats).is_err() {
+        return Err(misuse(format!("{classes} floats for each of {width}x{height} pixels do not fit into memory")));
+    }
+    let mut mask = Mask::new(width, height, classes);
+    let mut once = |stage| match stage {
+        Stage::Paper => resident.logits(&mut logits),
+        Stage::Mask => resident.mask(&mut mask),
+        Stage::Frame => segmenter.segment_into(frame, &mut mask).map(drop),
+        Stage::File => {
+            segmenter.segment_into(&Image::open(&photo)?, &mut mask)?;
+            IndexedPicture::new(&mask, segmenter.palette()).save(&picture)
+        }
+    };
+    let mut times: BTreeMap<Stage, Vec<f64>> = args.stages.iter().map(|stage| (*stage, Vec::new())).collect();
+    let all = args.warmup + args.runs;
+    let bar = console.progress(u64::from(all), "runs");
+    for run in 0..all {
+        for (stage, times) in &mut times {
+            let start = Instant::now();
+            once(*stage)?;
+            let took = start.elapsed();
+            if run >= args.warmup {
+                times.push(1e3 * took.as_secs_f64());
+            }
+        }
+        bar.inc(1);
+    }
+    console.finish();
+    Ok(times.into_iter().map(|(stage, times)| (stage, Figures::of(&times))).collect())
+}
