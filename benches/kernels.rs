@@ -169,25 +169,32 @@ fn pools(c: &mut Criterion) {
 
 fn masks(c: &mut Criterion) {
     let (classes, height, width) = (19, 1024, 2048);
-    let logits = Owned::noise(Layout::blocked(classes, height / 8, width / 8), 1);
+    let layout = Layout::blocked(classes, height / 8, width / 8);
+    let noisy = Owned::noise(layout, 1);
+    // Areas of about the size that they have on a street: nine of ten pixels of the logits have neighbours of their own class.
+    let coarse = Owned::noise(Layout::blocked(classes, layout.height / 32, layout.width / 32), 1);
+    let mut smooth = Owned::zeros(layout);
+    resize_add(Isa::best(), coarse.map(), None, smooth.view()).expect("the channels are the same");
     let (mut ids, mut sure) = (vec![0u8; height * width], vec![0.0; height * width]);
     let mut group = group(c, "argmax/cityscapes.x8/2048x1024", Throughput::Elements((height * width) as u64));
-    for isa in instruction_sets() {
-        group.bench_function(format!("{}/ids", isa.name()), |b| {
-            b.iter(|| argmax(isa, logits.map(), (height, width), 0..height, &mut ids, None));
-        });
-        group.bench_function(format!("{}/confidence", isa.name()), |b| {
-            b.iter(|| {
-                let confidence = Confidence { values: &mut sure, temperature: 1.0 };
-                argmax(isa, logits.map(), (height, width), 0..height, &mut ids, Some(confidence))
+    for (name, logits) in [("noise", &noisy), ("areas", &smooth)] {
+        for isa in instruction_sets() {
+            group.bench_function(format!("{}/ids of {name}", isa.name()), |b| {
+                b.iter(|| argmax(isa, logits.map(), (height, width), 0..height, &mut ids, None));
             });
-        });
+            group.bench_function(format!("{}/confidence of {name}", isa.name()), |b| {
+                b.iter(|| {
+                    let confidence = Confidence { values: &mut sure, temperature: 1.0 };
+                    argmax(isa, logits.map(), (height, width), 0..height, &mut ids, Some(confidence))
+                });
+            });
+        }
     }
     let mut full = vec![0.0; classes * height * width];
     for isa in instruction_sets() {
         let mut planes: Vec<_> = full.chunks_mut(height * width).collect();
         group.bench_function(format!("{}/logits", isa.name()), |b| {
-            b.iter(|| upsample(isa, logits.map(), (height, width), 0..height, &mut planes));
+            b.iter(|| upsample(isa, noisy.map(), (height, width), 0..height, &mut planes));
         });
     }
 }

@@ -11,7 +11,7 @@ fn logit(u: &Upsampled, class: usize, row: usize, column: usize) -> f32 {
     mix(left, right, x.weight)
 }
 
-pub(super) fn argmax<T: ClassId>(Argmax { upsampled: u, ids, mut confidence }: Argmax<T>) {
+pub(super) fn argmax<T: ClassId>(Argmax { upsampled: u, ids, mut confidence, .. }: Argmax<T>) {
     let classes = u.logits.layout().channels;
     for (i, id) in ids.iter_mut().enumerate() {
         let (row, column) = (u.rows.start + i / u.width, i % u.width);

@@ -97,6 +97,140 @@ fn parts_are_the_whole() {
     });
 }
 
+/// Logits that are hard on a margin, by name.
+fn adversaries(case: &Case) -> Vec<(&'static str, Owned)> {
+    let layout = Layout::blocked(case.classes, case.from.0, case.from.1);
+    let pixels = case.from.0 * case.from.1;
+    let (some, other) = (noise(case.classes * pixels, 5), noise(case.classes * pixels, 6));
+    let of = |name, value: &dyn Fn(usize, f32, f32) -> f32| {
+        let image: Vec<_> = some.iter().zip(&other).enumerate().map(|(i, (a, b))| value(i, *a, *b)).collect();
+        (name, Owned::from_nchw(&image, layout))
+    };
+    let ulps = |value: f32, steps: f32| f32::from_bits(value.to_bits() + (steps.abs() * 4.0) as u32);
+    let leader = |i: usize| i / pixels == 1 % case.classes;
+    vec![
+        of("equal everywhere", &|_, _, _| 7.3),
+        of("ties of a few values", &|_, a, _| (a * 2.0).round()),
+        of("a few units in the last place apart", &|_, a, _| ulps(7.3, a)),
+        of("those, negative", &|_, a, _| -ulps(7.3, a)),
+        of("one leads by a unit in the last place", &|i, _, _| if leader(i) { ulps(7.3, 0.25) } else { 7.3 }),
+        // The margin is 2^-19 of the norm.
+        of("one leads by about the margin", &|i, a, _| {
+            if leader(i) { 5.0 + (2.0 + a) * 1e-5 } else { 5.0 - a.abs() * 1e-6 }
+        }),
+        of("one leads by far", &|i, a, _| if leader(i) { 9.0 + a } else { a }),
+        of("the last leads by far", &|i, a, _| if i / pixels + 1 == case.classes { 9.0 + a } else { a }),
+        // Interpolating between 1e8 and 1 loses all of the 1.
+        of("pixels of very different magnitudes", &|i, a, _| {
+            let huge = if (i % pixels).is_multiple_of(2) { 1e8 } else { 0.0 };
+            huge + if leader(i) { 1.0 + a.abs() } else { a.abs() }
+        }),
+        of("every magnitude", &|_, a, b| a * (b * 300.0).exp2()), // infinities, zeros and subnormal numbers among them
+        of("magnitudes whose squares overflow", &|i, a, _| a * if leader(i) { 2e38 } else { 1e38 }),
+        of("magnitudes whose squares vanish", &|i, a, _| if leader(i) { 1e-22 } else { a * 1e-23 }),
+        of("subnormal numbers", &|_, a, _| f32::from_bits((a.abs() * 20.0) as u32)),
+        of("some are no numbers", &|i, a, b| {
+            if b > 0.9 {
+                f32::NAN
+            } else if leader(i) {
+                9.0
+            } else {
+                a
+            }
+        }),
+        of("some are infinite", &|i, a, b| {
+            if b.abs() > 0.9 {
+                f32::INFINITY * b
+            } else if leader(i) {
+                9.0
+            } else {
+                a
+            }
+        }),
+        of("wide areas", &|i, a, _| if i / pixels == i % pixels * 5 / pixels { 3.0 + a } else { a }),
+    ]
+}
+
+/// Ids and confidence, with and without the skip.
+fn read<T: ClassId + Default>(isa: Isa, case: &Case, map: &Owned, skip: bool, sure: bool) -> (Vec<T>, Vec<u32>) {
+    let pixels = case.to.0 * case.to.1;
+    let (mut ids, mut values) = (vec![T::default(); pixels], vec![0.0f32; pixels]);
+    let upsampled = Upsampled::new("test", map.map(), case.to, 0..case.to.0).expect("the shapes fit");
+    let confidence = sure.then_some(Confidence { values: &mut values, temperature: 0.7 });
+    isa.run(Argmax { upsampled, ids: &mut ids, confidence, skip });
+    (ids, values.into_iter().map(f32::to_bits).collect())
+}
+
+#[test]
+fn what_is_skipped_changes_no_bit() {
+    let more = [
+        Case { classes: 11, from: (5, 4), to: (5, 4) },
+        Case { classes: 19, from: (9, 33), to: (72, 264) }, // more than one chunk at the usual factor
+        Case { classes: 2, from: (1, 40), to: (7, 320) },   // one row
+        Case { classes: 7, from: (40, 1), to: (320, 7) },   // one column
+        Case { classes: 3, from: (3, 3), to: (100, 90) },   // groups inside a cell
+        Case { classes: 40, from: (6, 7), to: (13, 29) },
+    ];
+    for_each(CASES.into_iter().chain(more), |isa, case| {
+        for (name, map) in adversaries(case) {
+            for sure in [false, true] {
+                let (with, without) =
+                    (read::<u16>(isa, case, &map, true, sure), read::<u16>(isa, case, &map, false, sure));
+                assert!(with == without, "{name}, confidence: {sure}");
+            }
+            if case.classes <= u8::CLASSES {
+                assert!(read::<u8>(isa, case, &map, true, false) == read(isa, case, &map, false, false), "{name}");
+            }
+        }
+    });
+}
+
+/// For each group of each row, the class that is known.
+struct Known<'a> {
+    upsampled: Upsampled<'a>,
+    classes: &'a mut Vec<Option<u32>>,
+}
+
+impl crate::simd::Vector for Known<'_> {
+    #[inline(always)]
+    unsafe fn vector<S: crate::simd::Simd>(self) {
+        let Self { upsampled: u, classes } = self;
+        let (mut chunk, mut settled) = (vector::Chunk::new(), settled::Settled::new());
+        while chunk.place(&u) {
+            settled.forget();
+            for row in u.rows.clone() {
+                // SAFETY: `Isa::run` asked the CPU.
+                unsafe { settled.find::<S>(&chunk, u.logits, u.vertical.tap(row)) };
+                classes.extend((0..chunk.len.div_ceil(16)).map(|group| settled.class(group)));
+            }
+        }
+    }
+}
+
+impl Kernel for Known<'_> {
+    fn scalar(self) {}
+}
+
+#[test]
+fn leaders_by_far_are_known_and_ties_are_not() {
+    let case = Case { classes: 19, from: (9, 33), to: (72, 264) };
+    for isa in Isa::available().into_iter().filter(|isa| *isa != Isa::Scalar) {
+        for (name, map) in adversaries(&case) {
+            let upsampled = Upsampled::new("test", map.map(), case.to, 0..case.to.0).expect("the shapes fit");
+            let mut known = Vec::new();
+            isa.run(Known { upsampled, classes: &mut known });
+            let count = known.iter().flatten().count();
+            match name {
+                "one leads by far" => assert!(known.iter().all(|class| *class == Some(1)), "{name}"),
+                "the last leads by far" => assert!(known.iter().all(|class| *class == Some(18)), "{name}"),
+                "wide areas" => assert!((known.len() / 4..known.len()).contains(&count), "{name}: {count}"),
+                "one leads by about the margin" | "some are no numbers" | "some are infinite" => {}
+                _ => assert_eq!(count, 0, "{name}"),
+            }
+        }
+    }
+}
+
 #[test]
 fn not_a_number_is_no_panic() {
     let map = Owned::from_nchw(&[f32::NAN; 3 * 4], Layout::blocked(3, 2, 2));

@@ -4,49 +4,51 @@
 //! columns are interpolated vertically and transposed into planes of one class each, on the stack. Sixteen output pixels
 //! then look at neighbours in a plane: two register permutations and one interpolation per class.
 
+use super::settled::Settled;
 use super::{Argmax, ClassId, Upsample, Upsampled};
 use crate::Map;
 use crate::resize_add::Tap;
 use crate::simd::{Simd, Vector, exp};
 
 /// Groups of sixteen output pixels in a chunk: at a factor of eight, 240 pixels look at 32 input columns.
-const GROUPS: usize = 15;
+pub(super) const GROUPS: usize = 15;
 /// Input columns that a chunk may look at.
-const COLUMNS: usize = 256;
+pub(super) const COLUMNS: usize = 256;
 /// Floats of a plane: a permutation loads sixteen floats from any column and from the next.
-const PLANE: usize = COLUMNS + 32;
+pub(super) const PLANE: usize = COLUMNS + 32;
 
 /// Where sixteen neighbouring output pixels look, in a plane.
 #[derive(Clone, Copy)]
-struct Group {
-    base: usize,
-    /// From `base`; the right neighbour is one further.
-    index: [i32; 16],
+pub(super) struct Group {
+    pub(super) base: usize,
+    /// From `base`, not falling; the right neighbour is one further.
+    pub(super) index: [i32; 16],
     weight: [f32; 16],
     /// The pixels are too far apart for a permutation.
     wide: bool,
 }
 
 /// A chunk of output columns and the sixteen planes that it looks at.
-struct Chunk {
+pub(super) struct Chunk {
     start: usize,
-    len: usize,
-    /// The first input column, and how many.
-    first: usize,
-    columns: usize,
-    groups: [Group; GROUPS],
+    pub(super) len: usize,
+    /// The first input column, and how many; the last one may be past the edge.
+    pub(super) first: usize,
+    pub(super) columns: usize,
+    pub(super) groups: [Group; GROUPS],
     planes: [f32; 16 * PLANE],
 }
 
 impl Chunk {
     #[allow(clippy::large_stack_arrays, reason = "18 KB, the planes that must stay in the first-level cache")]
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let group = Group { base: 0, index: [0; 16], weight: [0.0; 16], wide: false };
         Self { start: 0, len: 0, first: 0, columns: 0, groups: [group; GROUPS], planes: [0.0; 16 * PLANE] }
     }
 
-    /// Moves on to the columns from `start`; false at the end of the row.
-    fn place(&mut self, u: &Upsampled, start: usize) -> bool {
+    /// Moves on to the next columns; false at the end of the row.
+    pub(super) fn place(&mut self, u: &Upsampled) -> bool {
+        let start = self.start + self.len;
         if start >= u.width {
             return false;
         }
@@ -71,15 +73,18 @@ impl Chunk {
         true
     }
 
-    /// Fills the planes with the classes of `block`, at output row `row`.
+    /// Fills the planes with the classes of `block`, at output row `row`, in the sixteens of columns that are `needed`.
     ///
     /// # Safety
     /// The CPU has the instructions of `S`.
     #[inline(always)]
-    unsafe fn fill<S: Simd>(&mut self, logits: Map, y: Tap, block: usize) {
+    unsafe fn fill<S: Simd>(&mut self, logits: Map, y: Tap, block: usize, needed: &[bool; COLUMNS / 16]) {
         let (above, below) = (logits.pixel(block, y.first, 0), logits.pixel(block, y.second, 0));
         let last = logits.layout().width - 1;
         for start in (0..self.columns).step_by(16) {
+            if !needed[start / 16] {
+                continue;
+            }
             // SAFETY: the columns are clamped to the map, whose pixels are 16 floats. `columns <= COLUMNS`, a multiple of 16, so
             // sixteen more floats from `start` are inside a plane.
             unsafe {
@@ -132,20 +137,34 @@ unsafe fn gather<S: Simd>(from: *const f32, index: &[i32; 16]) -> S {
 impl<T: ClassId> Vector for Argmax<'_, T> {
     #[inline(always)]
     unsafe fn vector<S: Simd>(self) {
-        let Self { upsampled: u, ids, mut confidence } = self;
-        let (layout, mut chunk) = (u.logits.layout(), Chunk::new());
+        let Self { upsampled: u, ids, mut confidence, skip } = self;
+        let (layout, mut chunk, mut settled) = (u.logits.layout(), Chunk::new(), Settled::new());
         let (mut best, mut winner, mut sum) = ([[0.0; 16]; GROUPS], [[0.0; 16]; GROUPS], [[0.0; 16]; GROUPS]);
-        while chunk.place(&u, chunk.start + chunk.len) {
+        while chunk.place(&u) {
+            settled.forget();
             let groups = chunk.len.div_ceil(16);
             for (line, row) in u.rows.clone().enumerate() {
                 let y = u.vertical.tap(row);
                 let out = line * u.width + chunk.start..line * u.width + chunk.start + chunk.len;
+                if skip {
+                    // SAFETY: the caller promises the CPU.
+                    unsafe { settled.find::<S>(&chunk, u.logits, y) };
+                }
+                // The confidence looks at every class of every pixel.
+                let needed = if confidence.is_some() { &[true; COLUMNS / 16] } else { settled.needed() };
                 for block in 0..layout.blocks() {
                     // SAFETY: the caller promises the CPU; lanes are below 16, and the arrays hold 16 floats per group.
                     unsafe {
-                        chunk.fill::<S>(u.logits, y, block);
+                        chunk.fill::<S>(u.logits, y, block, needed);
                         for g in 0..groups {
                             let group = &chunk.groups[g];
+                            if let Some(class) = settled.class(g) {
+                                // What is computed without the skip: the winner's logit is the greatest.
+                                if confidence.is_some() && class as usize / 16 == block {
+                                    chunk.logits::<S>(class as usize % 16, group).store(best[g].as_mut_ptr());
+                                }
+                                continue;
+                            }
                             // The first class wins unless another is greater, whatever it is.
                             let first_lane = usize::from(block == 0);
                             let (mut top, mut class) = if block == 0 {
@@ -163,9 +182,13 @@ impl<T: ClassId> Vector for Argmax<'_, T> {
                         }
                     }
                 }
-                for (ids, winner) in ids[out.clone()].chunks_mut(16).zip(&winner) {
-                    for (id, class) in ids.iter_mut().zip(winner) {
-                        *id = T::from_class(*class as u32);
+                for (g, ids) in ids[out.clone()].chunks_mut(16).enumerate() {
+                    let settled = settled.class(g).map(T::from_class);
+                    let classes: [T; 16] =
+                        settled.map_or_else(|| winner[g].map(|c| T::from_class(c as u32)), |c| [c; 16]);
+                    match ids.as_chunks_mut::<16>() {
+                        ([all], []) => *all = classes, // at a length that the compiler knows
+                        (_, some) => some.copy_from_slice(&classes[..some.len()]),
                     }
                 }
 
@@ -174,7 +197,7 @@ impl<T: ClassId> Vector for Argmax<'_, T> {
                     // SAFETY: as above. One block is still in the planes.
                     unsafe {
                         if layout.blocks() > 1 {
-                            chunk.fill::<S>(u.logits, y, block);
+                            chunk.fill::<S>(u.logits, y, block, needed);
                         }
                         let sharpness = S::splat(1.0 / confidence.temperature);
                         for g in 0..groups {
@@ -203,12 +226,12 @@ impl Vector for Upsample<'_, '_> {
     unsafe fn vector<S: Simd>(self) {
         let Self { upsampled: u, planes } = self;
         let (layout, mut chunk) = (u.logits.layout(), Chunk::new());
-        while chunk.place(&u, chunk.start + chunk.len) {
+        while chunk.place(&u) {
             for (line, row) in u.rows.clone().enumerate() {
                 let y = u.vertical.tap(row);
                 for block in 0..layout.blocks() {
                     // SAFETY: the caller promises the CPU.
-                    unsafe { chunk.fill::<S>(u.logits, y, block) };
+                    unsafe { chunk.fill::<S>(u.logits, y, block, &[true; COLUMNS / 16]) };
                     for lane in 0..layout.real_lanes(block) {
                         let start = line * u.width + chunk.start;
                         let out = planes[16 * block + lane][start..start + chunk.len].chunks_mut(16);

@@ -65,6 +65,11 @@ impl Axis {
         Self { ratio: len as f32 / out_len as f32, last: len.saturating_sub(1) }
     }
 
+    /// Input pixels per output pixel.
+    pub(crate) fn ratio(self) -> f32 {
+        self.ratio
+    }
+
     /// Where output pixel `i` looks.
     #[inline(always)]
     pub(crate) fn tap(self, i: usize) -> Tap {
