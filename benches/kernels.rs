@@ -148,18 +148,21 @@ fn pointwise(c: &mut Criterion) {
 }
 
 fn pools(c: &mut Criterion) {
-    let (height, width) = (32, 64);
-    let layout = Layout::blocked(256, height, width);
-    let (x, ones) = (Owned::noise(layout, 1), vec![Lanes([1.0; 16]); layout.blocks()]);
-    for (kernel, stride) in [(5, 2), (9, 4), (17, 8)] {
-        let mut out = Owned::zeros(Layout::blocked(256, height.div_ceil(stride), width.div_ceil(stride)));
-        let mut group = group(c, &format!("avg_pool/slim.spp.{kernel}/2048x1024"), traffic(layout, 1));
-        for isa in instruction_sets() {
-            group.bench_function(isa.name(), |b| {
-                b.iter(|| avg_pool(isa, x.map(), kernel, stride, stride, out.view()).expect("the shapes fit"));
-            });
+    for (size, height, width) in [("1024x512", 16, 32), ("2048x1024", 32, 64)] {
+        let layout = Layout::blocked(256, height, width);
+        let x = Owned::noise(layout, 1);
+        for (kernel, stride) in [(5, 2), (9, 4), (17, 8)] {
+            let mut out = Owned::zeros(Layout::blocked(256, height.div_ceil(stride), width.div_ceil(stride)));
+            let mut group = group(c, &format!("avg_pool/slim.spp.{kernel}/{size}"), traffic(layout, 1));
+            for isa in instruction_sets() {
+                group.bench_function(isa.name(), |b| {
+                    b.iter(|| avg_pool(isa, x.map(), kernel, stride, stride, out.view()).expect("the shapes fit"));
+                });
+            }
         }
     }
+    let layout = Layout::blocked(256, 32, 64);
+    let (x, ones) = (Owned::noise(layout, 1), vec![Lanes([1.0; 16]); layout.blocks()]);
     let mut out = Owned::zeros(Layout::blocked(256, 12, 12));
     let mut group = group(c, "max_pool_to/slim.layer4.cross_kv/2048x1024", traffic(layout, 1));
     for isa in instruction_sets() {

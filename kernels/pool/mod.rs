@@ -81,6 +81,12 @@ impl AvgPool<'_> {
         start.saturating_sub(self.padding)..(start + self.kernel).saturating_sub(self.padding).min(len)
     }
 
+    /// The windows of `view` that pixel `i` of the map lies in.
+    fn over(&self, i: usize, view: &Range<usize>) -> Range<usize> {
+        let (first, last) = ((i + self.padding + 1).saturating_sub(self.kernel), i + self.padding);
+        first.div_ceil(self.stride).max(view.start)..(last / self.stride + 1).min(view.end)
+    }
+
     /// What every window's sum is multiplied by.
     fn share(&self) -> f32 {
         1.0 / (self.kernel * self.kernel) as f32
@@ -143,6 +149,10 @@ mod tests {
             Case { channels: 33, size: (12, 15), window: (17, 8, 8) }, // a window larger than the map
             Case { channels: 64, size: (32, 64), window: (17, 8, 8) },
             Case { channels: 5, size: (6, 6), window: (2, 2, 0) }, // no border
+            Case { channels: 2, size: (7, 9), window: (3, 1, 1) }, // a pixel in many windows
+            Case { channels: 4, size: (9, 7), window: (1, 3, 0) }, // pixels in none
+            Case { channels: 4, size: (9, 8), window: (3, 5, 2) },
+            Case { channels: 1, size: (3, 40), window: (7, 1, 3) }, // larger than the map in one direction
         ];
         for_each(cases, |isa, case| {
             let (kernel, stride, padding) = case.window;

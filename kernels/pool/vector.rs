@@ -3,24 +3,48 @@
 use super::{AvgPool, GlobalAvgPool, MaxPoolTo, adaptive_window};
 use crate::simd::{Simd, Vector};
 
+/// Output columns whose sums across are held on the stack.
+const COLUMNS: usize = 32;
+
 impl Vector for AvgPool<'_> {
+    /// Sums across first, then sums of those: `2 * kernel` additions a window, not `kernel * kernel`.
+    ///
+    /// Each input row is read once, summed across for every column of the output, and added to the output rows whose windows it lies
+    /// in; those few rows stay in the first-level cache. An output is the sum over its rows from the top down, each summed from left to
+    /// right, whatever the view.
     #[inline(always)]
     unsafe fn vector<S: Simd>(mut self) {
-        let (height, width) = self.x.layout().size();
+        let ((height, width), output) = (self.x.layout().size(), self.out.layout());
+        let view = self.out.rows();
+        let Some(last) = view.clone().last() else { return };
         for block in self.out.blocks() {
-            for row in self.out.rows() {
-                for column in 0..self.out.layout().width {
-                    let across = self.window(column, width);
-                    // SAFETY: windows are clipped to the map, whose pixels are 16 floats; `pixel` proved the output.
+            for y in self.window(view.start, height).start..self.window(last, height).end {
+                let (line, rows) = (self.x.pixel(block, y, 0), self.over(y, &view));
+                if rows.is_empty() {
+                    continue;
+                }
+                for start in (0..output.width).step_by(COLUMNS) {
+                    let columns = COLUMNS.min(output.width - start);
+                    // SAFETY: the caller promises the CPU. Windows are clipped to the map, whose pixels are 16 floats; `pixel` proves
+                    // that a row is of the view, and `columns` end inside it.
                     unsafe {
-                        let mut sum = S::splat(0.0);
-                        for y in self.window(row, height) {
-                            let line = self.x.data().as_ptr().add(self.x.layout().offset(block, y, 0));
-                            for x in across.clone() {
-                                sum = sum.add(S::load(line.add(16 * x)));
+                        let mut sums = [S::splat(0.0); COLUMNS];
+                        for (i, sum) in sums[..columns].iter_mut().enumerate() {
+                            let mut across = S::splat(0.0);
+                            for x in self.window(start + i, width) {
+                                across = across.add(S::load(line.add(16 * x)));
+                            }
+                            *sum = across;
+                        }
+                        for row in rows.clone() {
+                            let (to, window) = (self.out.pixel(block, row, start), self.window(row, height));
+                            let share = S::splat(if y + 1 == window.end { self.share() } else { 1.0 });
+                            for (i, sum) in sums[..columns].iter().enumerate() {
+                                let to = to.add(16 * i);
+                                let total = if y == window.start { *sum } else { S::load(to).add(*sum) };
+                                total.mul(share).store(to);
                             }
                         }
-                        sum.mul(S::splat(self.share())).store(self.out.pixel(block, row, column));
                     }
                 }
             }
