@@ -1,5 +1,5 @@
 # What a maintainer runs; `.ci/run` runs the same.
-.PHONY: test test-isa neon lint doc deny bench peers peers-table goldens parity-full
+.PHONY: test test-isa neon lint doc deny bench peers peers-table goldens parity-full smoke
 
 test:            ## everything, as the README says
 	cargo test --release --workspace
@@ -40,3 +40,7 @@ goldens:         ## full-width goldens from PaddleSeg; see tests/data/README.md 
 
 parity-full:     ## against the goldens of `make goldens`
 	RTFORMER_GOLDENS=$(abspath $(GOLDENS)) cargo test --release --test parity --test pdparams
+
+smoke:           ## five minutes: the training recipe against the program; CAMVID=folder, PYTHON=one with weights/train/requirements.txt
+	cargo build --release
+	$(PYTHON) weights/train/check.py --rtformer target/release/rtformer --data $(CAMVID)

@@ -4,7 +4,7 @@
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use image::RgbImage;
-use rtformer::backend::{Backend, Cpu};
+use rtformer::backend::{Backend, Confidence, Cpu};
 use rtformer::pixels::{Input, Mask, Normalization, Pixels, Size, render};
 use rtformer_kernels::Isa;
 use rtformer_kernels::testing::noise;
@@ -40,7 +40,10 @@ fn stages(c: &mut Criterion) {
             b.iter(|| cpu.argmax(&logits, 0, size, mask.ids_mut(), None));
         });
         group.bench_function(format!("{}/confidence", isa.name()), |b| {
-            b.iter(|| cpu.argmax(&logits, 0, size, mask.ids_mut(), Some(&mut confidence)));
+            b.iter(|| {
+                let confidence = Confidence { values: &mut confidence, temperature: 1.0 };
+                cpu.argmax(&logits, 0, size, mask.ids_mut(), Some(confidence))
+            });
         });
     }
     group.finish();

@@ -19,9 +19,11 @@
 //! # }
 //! ```
 
+mod calibration;
 mod labels;
 mod pairs;
 
+pub use calibration::Calibration;
 pub use labels::LabelImage;
 pub use pairs::{Pair, Pairs, find_pairs};
 

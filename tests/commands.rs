@@ -261,7 +261,7 @@ fn info_says_what_a_file_is() {
     let thirds = golden("thirds.safetensors");
     let (code, out, _) = run(rtformer(&["info"]).arg(&thirds));
     assert_eq!(code, 0);
-    for word in ["base channels 3", "7 classes", "golden", "CC0-1.0", "#255b97  class 1", "F32"] {
+    for word in ["base channels 3", "7 classes", "temperature   1\n", "golden", "CC0-1.0", "#255b97  class 1", "F32"] {
         assert!(out.contains(word), "no `{word}` in {out}");
     }
     let (code, json, _) = run(rtformer(&["info", "--json"]).arg(&thirds));
@@ -314,6 +314,22 @@ fn a_converted_checkpoint_is_the_same_network() {
 }
 
 #[test]
+fn a_temperature_that_was_given_stays_with_the_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let (given, again) = (folder.path().join("given.safetensors"), folder.path().join("again.safetensors"));
+    let (code, _, error) =
+        run(rtformer(&["convert", "--temperature", "1.25", "-o"]).arg(&given).arg(golden("tiny.safetensors")));
+    assert_eq!(code, 0, "{error}");
+    let (code, _, error) = run(rtformer(&["convert", "--store", "int8", "-o"]).arg(&again).arg(&given));
+    assert_eq!(code, 0, "{error}");
+    for (path, want) in [(&golden("tiny.safetensors"), 1.0), (&given, 1.25), (&again, 1.25)] {
+        let (_, json, _) = run(rtformer(&["info", "--json"]).arg(path));
+        let info: Value = serde_json::from_str(&json).unwrap();
+        assert_eq!(info["temperature"], want, "{}", path.display());
+    }
+}
+
+#[test]
 fn what_cannot_be_done_is_said_and_leaves_nothing_behind() {
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| text(&folder.path().join(name)).to_owned();
@@ -352,7 +368,9 @@ fn what_cannot_be_done_is_said_and_leaves_nothing_behind() {
             "thirds.pdparams: does not say what its classes are; name its data set with --dataset",
         ),
         (convert(thirds, &["--dataset", "coco"]), 2, "--dataset coco is neither cityscapes, ade20k, camvid nor a file"),
-        (convert(thirds, &["--dataset", seven, "--store", "int8"]), 2, "int8"),
+        (convert(thirds, &["--dataset", seven, "--store", "int4"]), 2, "there are f32, f16, bf16 and int8"),
+        (convert(thirds, &["--dataset", seven, "--temperature", "0"]), 2, "above zero"),
+        (convert(thirds, &["--dataset", seven, "--temperature", "warm"]), 2, "it is no number"),
         (vec!["info".into(), thirds.into()], 1, "rtformer convert"),
         (vec!["info".into(), none.clone()], 1, "none: cannot be read"),
         (words("info slim-cityscapes"), 2, "rtformer pull slim-cityscapes"),

@@ -139,6 +139,9 @@ fn the_numbers_are_those_of_pencil_and_paper() {
     assert_eq!(json["pixels"], counted);
     assert!((fraction(&json, "pixel_accuracy") - right as f64 / counted as f64).abs() < 1e-12);
 
+    assert!((0.0..=1.0).contains(&fraction(&json, "ece")), "{json}");
+    assert_eq!(json["temperature"], 1.0);
+
     let rows = json["confusion"].as_array().unwrap().iter().map(|row| row.as_array().unwrap());
     let sums: Vec<u64> = rows.map(|row| row.iter().map(|count| count.as_u64().unwrap()).sum()).collect();
     let labelled = |class: usize| truth.iter().filter(|id| usize::from(**id) == class).count() as u64;

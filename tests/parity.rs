@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use rtformer::backend::{Algorithm, Backend, Cpu, Element, Reference};
+use rtformer::backend::{Algorithm, Backend, Confidence, Cpu, Element, Reference};
 use rtformer::model::{Config, RtFormer};
 use rtformer::pixels::{IdsMut, Mask};
 use rtformer::weights::Weights;
@@ -123,7 +123,8 @@ fn check<B: Backend>(label: &str, backend: &B) {
                 let mut mask = Mask::new(w as u32, h as u32, classes);
                 let IdsMut::U8(ids) = mask.ids_mut() else { panic!("goldens have few classes") };
                 let mut confidence = vec![0.0; h * w];
-                backend.argmax(&logits, image, (h, w), IdsMut::U8(ids), Some(&mut confidence)).unwrap();
+                let wanted = Confidence { values: &mut confidence, temperature: 1.0 };
+                backend.argmax(&logits, image, (h, w), IdsMut::U8(ids), Some(wanted)).unwrap();
                 let want = &golden.mask[image * h * w..][..h * w];
                 let same = ids.iter().zip(want).filter(|(a, b)| a == b).count();
                 assert!(same as f64 >= SAME_PIXELS * (h * w) as f64, "{what}: only {same} of {} pixels equal", h * w);

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use image::{DynamicImage, RgbImage};
 use rtformer::pixels::{Image, Mask, PixelFormat, Pixels, Size};
+use rtformer::weights::{Checkpoint, Store, Weights, save};
 use rtformer::{Builder, Device, Error, Segmenter};
 use safetensors::SafeTensors;
 
@@ -117,6 +118,31 @@ fn one_segmenter_serves_many_threads() {
             });
         }
     });
+}
+
+/// Confidence is the softmax of the logits divided by the temperature that the file names; the mask is the same at any.
+#[test]
+fn the_confidence_is_at_the_files_temperature() {
+    let source = Weights::open(data("golden/tiny.safetensors")).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let photo = photo();
+    for temperature in [None, Some(0.5), Some(1.0), Some(2.5)] {
+        let checkpoint = Checkpoint { temperature, ..Checkpoint::of(&source).unwrap() };
+        let path = folder.path().join("tiny.safetensors");
+        save(&path, &checkpoint, &source.dataset().unwrap(), source.metadata("config").unwrap(), Store::F32).unwrap();
+        for device in [Device::Cpu, Device::Reference] {
+            let segmenter =
+                Segmenter::builder().weights(&path).device(device).confidence(true).logits(true).build().unwrap();
+            assert_eq!(segmenter.temperature(), temperature.unwrap_or(1.0));
+            let scene = segmenter.segment(&photo).unwrap();
+            let (logits, pixels) = (scene.logits().unwrap(), scene.mask().iter().count());
+            for (pixel, (&got, class)) in scene.confidence().unwrap().iter().zip(scene.mask().iter()).enumerate() {
+                let logit = |class: usize| f64::from(logits[class * pixels + pixel] / temperature.unwrap_or(1.0));
+                let others: f64 = (0..5).map(|other| (logit(other) - logit(class.into())).exp()).sum();
+                assert!((f64::from(got) - 1.0 / others).abs() < 2e-5, "{device} at {temperature:?}, pixel {pixel}");
+            }
+        }
+    }
 }
 
 #[test]

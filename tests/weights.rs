@@ -42,6 +42,13 @@ impl Draft {
         self.tensor(name).3[..4].copy_from_slice(&number.to_le_bytes());
     }
 
+    /// A tensor's numbers as bytes; its scales are left to the caller.
+    fn eight_bits(&mut self, name: &str) {
+        let tensor = self.tensor(name);
+        tensor.1 = "I8".into();
+        tensor.3 = vec![7; tensor.3.len() / 4];
+    }
+
     fn say(&mut self, key: &str, value: &str) {
         self.metadata.insert(key.into(), value.into());
     }
@@ -101,7 +108,7 @@ fn a_file_that_is_taken_apart_and_put_together_opens() {
 #[test]
 fn what_the_tensors_lack_is_said() {
     type Edit = fn(&mut Draft);
-    let cases: [(&str, Edit, &str); 19] = [
+    let cases: [(&str, Edit, &str); 26] = [
         ("a tensor gone", |d| d.tensors.retain(|t| t.0 != "conv1.0.weight"), "tensor `conv1.0.weight` is missing"),
         ("no tensors", |d| d.tensors.clear(), "is missing, RTFormer (base channels 2) needs it as [2, 3, 3, 3]"),
         (
@@ -127,6 +134,47 @@ fn what_the_tensors_lack_is_said() {
             "needs [2, 3, 3, 3]; is this another model's file?",
         ),
         ("whole numbers", |d| d.tensor("conv1.0.bias").1 = "I32".into(), "`conv1.0.bias` is stored as I32"),
+        (
+            "8 bits without scales",
+            |d| d.eight_bits("conv1.0.weight"),
+            "`conv1.0.weight` is stored as I8, which needs F32 [2] in `conv1.0.weight.scale`, but there is none",
+        ),
+        (
+            "scales for other channels",
+            |d| {
+                d.eight_bits("conv1.0.weight");
+                d.tensors.push(("conv1.0.weight.scale".into(), "F32".into(), json!([3]), vec![0; 12]));
+            },
+            "in `conv1.0.weight.scale`, but that is F32 [3]",
+        ),
+        (
+            "scales of half precision",
+            |d| {
+                d.eight_bits("conv1.0.weight");
+                d.tensors.push(("conv1.0.weight.scale".into(), "F16".into(), json!([2]), vec![0; 4]));
+            },
+            "but that is F16 [2]",
+        ),
+        (
+            "scales that are no numbers",
+            |d| {
+                d.eight_bits("conv1.0.weight");
+                let scales = [f32::NAN; 2].iter().flat_map(|n| n.to_le_bytes()).collect();
+                d.tensors.push(("conv1.0.weight.scale".into(), "F32".into(), json!([2]), scales));
+            },
+            "`conv1.0.weight` holds NaN",
+        ),
+        (
+            "scales of what needs none",
+            |d| d.tensors.push(("conv1.0.weight.scale".into(), "F32".into(), json!([2]), vec![0; 8])),
+            "1 tensors have no place",
+        ),
+        (
+            "a temperature in words",
+            |d| d.say("temperature", "warm"),
+            "`temperature` in its metadata is wrong: `warm` is no number",
+        ),
+        ("a temperature of nothing", |d| d.say("temperature", "0"), "a temperature of 0; it must be above zero"),
         ("NaN", |d| d.first_number("conv1.0.weight", f32::NAN), "`conv1.0.weight` holds NaN at index 0"),
         ("infinity", |d| d.first_number("conv1.0.bias", f32::INFINITY), "`conv1.0.bias` holds inf"),
         ("minus infinity", |d| d.first_number("spp.scale0.2.weight", f32::NEG_INFINITY), "holds -inf"),
@@ -414,37 +462,48 @@ fn wrong_bytes_are_an_error_or_other_numbers_and_never_a_panic() {
 
 #[test]
 fn every_storage_holds_the_model() {
-    type Round = fn(f32) -> f32;
+    /// Bytes of a number, and what a number becomes, given the greatest of its output channel.
+    type Way = (usize, fn(f32, f32) -> f32);
     let folder = tempfile::tempdir().unwrap();
     let source = Weights::open(golden("thirds.safetensors")).unwrap();
     let (dataset, config): (Dataset, _) = (source.dataset().unwrap(), source.metadata("config").unwrap());
     let checkpoint = Checkpoint::of(&source).unwrap();
-    let (mut vectors, mut kernels) = (0, 0);
-    for tensor in checkpoint.tensors.values() {
-        *(if tensor.shape.len() > 1 { &mut kernels } else { &mut vectors }) += tensor.data.len();
-    }
-    let cases: [(Store, usize, Round); 3] = [
-        (Store::F32, 4, |number| number),
-        (Store::F16, 2, |number| half::f16::from_f32(number).to_f32()),
-        (Store::Bf16, 2, |number| half::bf16::from_f32(number).to_f32()),
+    let exact: Way = (4, |number, _| number);
+    let f16: Way = (2, |number, _| half::f16::from_f32(number).to_f32());
+    let bf16: Way = (2, |number, _| half::bf16::from_f32(number).to_f32());
+    let int8: Way = (1, |number, greatest| (number / (greatest / 127.0)).round_ties_even() * (greatest / 127.0));
+    // Of a 3x3 convolution, of another kernel, and what the scales take.
+    let cases = [
+        (Store::F32, exact, exact, 0),
+        (Store::F16, f16, f16, 0),
+        (Store::Bf16, bf16, bf16, 0),
+        (Store::Int8, int8, f16, 4),
     ];
-    for (store, bytes, round) in cases {
+    for (store, three, other, scale) in cases {
         let path = folder.path().join(format!("{store}.safetensors"));
         save(&path, &checkpoint, &dataset, config, store).unwrap();
         let file = std::fs::read(&path).unwrap();
         let header = u64::from_le_bytes(*file.first_chunk().unwrap()) as usize;
-        assert_eq!(file.len(), 8 + header + 4 * vectors + bytes * kernels, "{store}: nothing but numbers");
-
         let read = Checkpoint::open(&path).unwrap();
         assert_eq!(read.tensors.len(), checkpoint.tensors.len());
+        let mut bytes = 0;
         for (name, tensor) in &checkpoint.tensors {
-            let want = tensor.data.iter().map(|&n| if tensor.shape.len() > 1 { round(n) } else { n });
+            let is_three = matches!(tensor.shape[..], [_, _, 3, 3]);
+            let (width, round) = match tensor.shape.len() {
+                0 | 1 => exact,
+                _ if is_three => three,
+                _ => other,
+            };
+            bytes += width * tensor.data.len() + if is_three { scale * tensor.shape[0] } else { 0 };
             assert_eq!(read.tensors[name].shape, tensor.shape, "{store}: {name}");
-            assert!(
-                read.tensors[name].data.iter().zip(want).all(|(a, b)| a.to_bits() == b.to_bits()),
-                "{store}: {name}"
-            );
+            let channel = tensor.data.len() / tensor.shape.first().copied().unwrap_or(1);
+            for (got, numbers) in read.tensors[name].data.chunks(channel).zip(tensor.data.chunks(channel)) {
+                let greatest = numbers.iter().fold(0.0, |greatest: f32, number| greatest.max(number.abs()));
+                let want = numbers.iter().map(|&number| round(number, greatest));
+                assert!(got.iter().zip(want).all(|(a, b)| a.to_bits() == b.to_bits() || a == &b), "{store}: {name}");
+            }
         }
+        assert_eq!(file.len(), 8 + header + bytes, "{store}: nothing but numbers");
         let segmenter = Segmenter::open(&path, Device::Cpu).unwrap();
         assert_eq!(segmenter.config(), &Config::from_json(config).unwrap());
         assert_eq!(segmenter.dataset(), &dataset);

@@ -50,7 +50,7 @@ impl<'a, T> Epilogue<'a, T> {
 }
 
 pub use rtformer_kernels::conv::Activation;
-pub use rtformer_kernels::{Element, Isa};
+pub use rtformer_kernels::{Confidence, Element, Isa};
 
 /// An average pool's window; the zero border counts, so it always divides by `kernel * kernel`.
 ///
@@ -359,7 +359,7 @@ pub trait Backend: Send + Sync {
     fn concat(&self, parts: &[&Self::Tensor]) -> Result<Self::Tensor>;
 
     /// For image `image`: bilinear logits at `size` (height, width), the class of the greatest (the lowest on a tie) into `ids`, and
-    /// its softmax probability into `confidence`.
+    /// the softmax probability of its logits divided by the temperature into `confidence`.
     ///
     /// ```
     /// # use rtformer::backend::{Backend, Reference};
@@ -377,7 +377,7 @@ pub trait Backend: Send + Sync {
         image: usize,
         size: (usize, usize),
         ids: IdsMut<'_>,
-        confidence: Option<&mut [f32]>,
+        confidence: Option<Confidence<'_>>,
     ) -> Result<()>;
 
     /// For image `image`: bilinear logits at `size` (height, width) into `out`, `[classes, height, width]`.

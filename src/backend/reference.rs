@@ -6,7 +6,7 @@ use std::time::Instant;
 use candle_core::{D, Device, Tensor};
 use candle_nn::ops::softmax;
 
-use super::{Activation, Backend, Epilogue, OpTime, Window};
+use super::{Activation, Backend, Confidence, Epilogue, OpTime, Window};
 use crate::error::{Error, Result};
 use crate::pixels::IdsMut;
 use crate::timing::milliseconds;
@@ -295,7 +295,7 @@ impl Backend for Reference {
         image: usize,
         size: (usize, usize),
         ids: IdsMut<'_>,
-        confidence: Option<&mut [f32]>,
+        confidence: Option<Confidence<'_>>,
     ) -> Result<()> {
         self.op("argmax", || {
             let full = bilinear(&logits.narrow(0, image, 1)?, size.0, size.1)?;
@@ -305,8 +305,9 @@ impl Backend for Reference {
                 IdsMut::U16(ids) => ids.iter_mut().zip(&best).for_each(|(id, &best)| *id = best as u16),
             }
             if let Some(confidence) = confidence {
-                let top: Vec<f32> = softmax(&full, 1)?.max(1)?.flatten_all()?.to_vec1()?;
-                confidence.copy_from_slice(&top);
+                let cooled = (full / f64::from(confidence.temperature))?;
+                let top: Vec<f32> = softmax(&cooled, 1)?.max(1)?.flatten_all()?.to_vec1()?;
+                confidence.values.copy_from_slice(&top);
             }
             Ok(())
         })

@@ -40,7 +40,11 @@ pub(super) struct Args {
     #[arg(long, value_name = "N")]
     num_heads: Option<usize>,
 
-    /// How numbers are stored: f32, f16 or bf16
+    /// What divides the logits ahead of the softmax that gives the confidence; one of our own files has its own, others 1
+    #[arg(long, value_name = "NUMBER", value_parser = above_zero)]
+    temperature: Option<f32>,
+
+    /// How numbers are stored: f32, f16, bf16, or int8 (3x3 convolutions with a scale for each output channel, the rest f16)
     #[arg(long, value_name = "TYPE", default_value = "f32")]
     store: Store,
 
@@ -59,8 +63,14 @@ pub(super) fn run(args: &Args, console: &Console) -> anyhow::Result<Outcome> {
     }
     let dataset = args.dataset.as_deref().map(dataset).transpose()?;
     let hints = Hints { variant: args.variant.as_deref(), cross_size: args.cross_size, num_heads: args.num_heads };
-    convert(&args.input, &args.output, dataset, hints, args.store, console)?;
+    convert(&args.input, &args.output, dataset, hints, args.temperature, args.store, console)?;
     Ok(Outcome::Done)
+}
+
+fn above_zero(text: &str) -> Result<f32, String> {
+    let number: f32 = text.parse().map_err(|_| "it is no number")?;
+    let usable = number.is_finite() && number > 0.0;
+    usable.then_some(number).ok_or_else(|| "it must be above zero; usual are 0.5 to 3".into())
 }
 
 /// The data set of that name, or of that file.
@@ -84,11 +94,13 @@ pub(super) fn convert(
     output: &Path,
     dataset: Option<Dataset>,
     hints: Hints<'_>,
+    temperature: Option<f32>,
     store: Store,
     console: &Console,
 ) -> anyhow::Result<()> {
     let name = || input.display().to_string();
-    let Source { checkpoint, config: own, dataset: own_dataset } = Source::open(input)?;
+    let Source { mut checkpoint, config: own, dataset: own_dataset } = Source::open(input)?;
+    checkpoint.temperature = temperature.or(checkpoint.temperature);
     let Some(dataset) = dataset.or(own_dataset) else {
         let names: Vec<_> = Dataset::names().collect();
         return Err(misuse(format!(

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::thread;
 
 use crossbeam_channel::bounded;
-use rtformer::eval::{Confusion, LabelImage, Pair, find_pairs};
+use rtformer::eval::{Calibration, Confusion, LabelImage, Pair, find_pairs};
 use rtformer::pixels::{Image, render};
 use rtformer::weights::Dataset;
 use rtformer::{Error, Segmenter, Size};
@@ -60,11 +60,12 @@ type Opened<'a> = (&'a Pair, rtformer::Result<(Image, LabelImage)>);
 pub(super) fn run(args: &Args, console: &Console) -> anyhow::Result<Outcome> {
     let found = find_pairs(&args.images, &args.labels)?;
     found.failed.iter().for_each(|error| console.error(&error.to_string()));
-    let segmenter = args.model.builder()?.size(args.size).build()?;
+    let segmenter = args.model.builder()?.size(args.size).confidence(true).build()?;
     console.note(&segmenter.to_string());
 
     let confusion = Confusion::new(segmenter.dataset().classes.len())?;
-    let mut tally = Tally { confusion, images: 0, failed: found.failed.len() };
+    let calibration = Calibration::default();
+    let mut tally = Tally { confusion, calibration, images: 0, failed: found.failed.len() };
     measure(args, console, &segmenter, &found.pairs, &mut tally);
 
     let report = Report::new(args, &segmenter, &tally);
@@ -87,6 +88,7 @@ pub(super) fn run(args: &Args, console: &Console) -> anyhow::Result<Outcome> {
 /// What came of the pairs.
 struct Tally {
     confusion: Confusion,
+    calibration: Calibration,
     images: usize,
     failed: usize,
 }
@@ -111,7 +113,7 @@ fn measure(args: &Args, console: &Console, segmenter: &Segmenter, pairs: &[Pair]
                 break;
             }
             let done = batch.len() as u64;
-            for (pair, counted) in count(segmenter, batch, &mut tally.confusion) {
+            for (pair, counted) in count(segmenter, batch, tally) {
                 match counted {
                     Ok(()) => {
                         tally.images += 1;
@@ -140,7 +142,7 @@ fn open(pair: &Pair, dataset: &Dataset) -> rtformer::Result<(Image, LabelImage)>
 fn count<'a>(
     segmenter: &Segmenter,
     batch: Vec<Opened<'a>>,
-    confusion: &mut Confusion,
+    tally: &mut Tally,
 ) -> Vec<(&'a Pair, rtformer::Result<()>)> {
     let photos = batch.iter().filter_map(|(_, opened)| opened.as_ref().ok()).map(|(photo, _)| photo);
     let mut scenes = super::batch::segment(segmenter, photos).into_iter();
@@ -148,7 +150,8 @@ fn count<'a>(
         let counted = opened.and_then(|(_, labels)| {
             let missing = || Error::Backend { operation: "segment_batch", reason: "a photo has no scene".into() };
             let scene = scenes.next().unwrap_or_else(|| Err(missing()))?;
-            confusion.count(&labels, scene.mask())
+            tally.confusion.count(&labels, scene.mask())?;
+            tally.calibration.count(&labels, scene.mask(), scene.confidence().unwrap_or_default())
         });
         (pair, counted)
     });
@@ -160,6 +163,8 @@ fn count<'a>(
 struct Report<'a> {
     miou: Option<f64>,
     pixel_accuracy: Option<f64>,
+    /// Expected calibration error.
+    ece: Option<f64>,
     iou: Ious<'a>,
     classes: Vec<&'a str>,
     /// A row for each true class, a column for each predicted one.
@@ -175,6 +180,7 @@ struct Report<'a> {
     instruction_set: &'a str,
     threads: usize,
     precision: String,
+    temperature: f32,
     size: String,
     batch: u16,
 }
@@ -190,11 +196,12 @@ impl Serialize for Ious<'_> {
 
 impl<'a> Report<'a> {
     fn new(args: &Args, segmenter: &'a Segmenter, tally: &'a Tally) -> Self {
-        let Tally { confusion, images, failed } = tally;
+        let Tally { confusion, calibration, images, failed } = tally;
         let names = segmenter.dataset().classes.iter().map(|class| class.name.as_str());
         Self {
             miou: confusion.miou(),
             pixel_accuracy: confusion.pixel_accuracy(),
+            ece: calibration.error(),
             iou: Ious(names.clone().enumerate().map(|(class, name)| (name, confusion.iou(class))).collect()),
             classes: names.collect(),
             confusion: (0..confusion.classes()).map(|class| confusion.row(class)).collect(),
@@ -208,6 +215,7 @@ impl<'a> Report<'a> {
             instruction_set: segmenter.instruction_set(),
             threads: segmenter.threads(),
             precision: segmenter.precision().to_string(),
+            temperature: segmenter.temperature(),
             size: args.size.to_string(),
             batch: args.batch,
         }
@@ -223,7 +231,9 @@ impl<'a> Report<'a> {
         let (miou, accuracy) = (percent(self.miou), percent(self.pixel_accuracy));
         text += &format!("{:wide$}  {miou:>7}\n", "mean IoU");
         text += &format!("{:wide$}  {:>7}  {accuracy:>10}  {:>15}\n", "pixels", "", self.pixels);
-        text += &format!("\n{}", photos(self.images));
+        let (ece, temperature) = (percent(self.ece), self.temperature);
+        text += &format!("\nexpected calibration error {ece} % at a temperature of {temperature}\n");
+        text += &photos(self.images);
         if self.failed > 0 {
             text += &format!(", {} failed", self.failed);
         }

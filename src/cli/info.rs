@@ -38,6 +38,8 @@ struct Info {
     classes: Vec<Class>,
     mean: [f64; 3],
     std: [f64; 3],
+    /// Divides the logits ahead of the softmax that gives the confidence.
+    temperature: f32,
     source: String,
     license: String,
 }
@@ -110,6 +112,7 @@ impl Info {
                 .collect(),
             mean: dataset.mean,
             std: dataset.std,
+            temperature: weights.temperature()?,
             source: dataset.source,
             license: dataset.license,
         })
@@ -149,6 +152,7 @@ impl Info {
             ("data set", format!("{}, {num_classes} classes", self.dataset)),
             ("mean", format!("{:?}", self.mean)),
             ("deviation", format!("{:?}", self.std)),
+            ("temperature", self.temperature.to_string()),
             ("source", self.source.clone()),
             ("licence", self.license.clone()),
         ];

@@ -148,7 +148,7 @@ fn make(official: &Official, download: &Path, model: &Path, console: &Console) -
     let variant = official.name.split_once('-').map(|(variant, _)| variant);
     let hints = Hints { variant, cross_size: Some(official.cross_size), num_heads: None };
     // As f32, so that masks are PaddleSeg's own.
-    convert(download, model, Dataset::named(official.dataset), hints, Store::F32, console)?;
+    convert(download, model, Dataset::named(official.dataset), hints, None, Store::F32, console)?;
     if let Err(e) = fs::remove_file(download) {
         console.note(&format!("{}: is no longer needed, but cannot be removed: {e}", download.display()));
     }

@@ -158,7 +158,7 @@ impl Builder {
             ));
         }
         let mut reader = weights.reader(config.name());
-        let segmenter = self.load(path, config, dataset, &mut reader).map_err(|e| match e {
+        let segmenter = self.load(path, config, dataset, weights.temperature()?, &mut reader).map_err(|e| match e {
             Error::Config(reason) => Error::weights(weights.path(), reason),
             other => other,
         })?;
@@ -172,6 +172,7 @@ impl Builder {
         weights: PathBuf,
         config: Config,
         dataset: Dataset,
+        temperature: f32,
         parameters: &mut dyn Parameters,
     ) -> Result<Segmenter> {
         if let Some(p) = self.readout.reject_below.filter(|p| !(0.0..=1.0).contains(p)) {
@@ -198,6 +199,7 @@ impl Builder {
             config,
             labels: Arc::new(Labels { dataset, palette }),
             normalization,
+            temperature,
             engine,
             device,
             reason,

@@ -1,6 +1,6 @@
 //! A network on its device, behind a door that does not name the backend.
 
-use crate::backend::{Backend, OpTime};
+use crate::backend::{Backend, Confidence, OpTime};
 use crate::error::Result;
 use crate::model::{Config, Parameters, RtFormer};
 use crate::pixels::{IdsMut, Input};
@@ -10,7 +10,7 @@ use crate::timing::timed;
 pub(super) struct Wanted<'a> {
     pub(super) size: (usize, usize),
     pub(super) ids: Option<IdsMut<'a>>,
-    pub(super) confidence: Option<&'a mut [f32]>,
+    pub(super) confidence: Option<Confidence<'a>>,
     /// `[classes, height, width]`.
     pub(super) logits: Option<&'a mut [f32]>,
 }
@@ -88,7 +88,7 @@ impl<B: Backend> Loaded<B> {
         for (image, wanted) in wanted.iter_mut().enumerate() {
             let logits = resized.as_ref().filter(|_| wanted.size != size).unwrap_or(logits);
             if let Some(ids) = wanted.ids.take() {
-                backend.argmax(logits, image, wanted.size, ids, wanted.confidence.as_deref_mut())?;
+                backend.argmax(logits, image, wanted.size, ids, wanted.confidence.take())?;
             }
             if let Some(full) = &mut wanted.logits {
                 backend.upsample(logits, image, wanted.size, full)?;

@@ -21,6 +21,7 @@ use builder::Readout;
 use engine::{Engine, Spent, Wanted};
 use scene::Labels;
 
+use crate::backend::Confidence;
 use crate::error::{Error, Result};
 use crate::model::{Config, Noise};
 use crate::pixels::{IdsMut, Input, Mask, Normalization, Palette, Pixels};
@@ -56,6 +57,7 @@ pub struct Segmenter {
     config: Config,
     labels: Arc<Labels>,
     normalization: Normalization,
+    temperature: f32,
     engine: Box<dyn Engine>,
     device: Device,
     reason: &'static str,
@@ -149,7 +151,7 @@ impl Segmenter {
             "base" => Config::base(dataset.classes.len()),
             _ => return Err(Error::Input(format!("variant `{variant}` is not known; there are slim and base"))),
         };
-        builder.load("random".into(), config, dataset, &mut Noise::new(7))
+        builder.load("random".into(), config, dataset, 1.0, &mut Noise::new(7))
     }
 
     /// Segments one photo.
@@ -235,7 +237,7 @@ impl Segmenter {
             let wanted = Wanted {
                 size: (photo.height() as usize, photo.width() as usize),
                 ids: Some(mask.ids_mut()),
-                confidence: reject.then_some(&mut spare.confidence),
+                confidence: reject.then(|| Confidence { values: &mut spare.confidence, temperature: self.temperature }),
                 logits: None,
             };
             self.engine.run(&[&spare.input], &mut [wanted])
@@ -269,7 +271,7 @@ impl Segmenter {
             let wanted = scenes.iter_mut().map(|scene| Wanted {
                 size: (scene.mask.height() as usize, scene.mask.width() as usize),
                 ids: Some(scene.mask.ids_mut()),
-                confidence: scene.confidence.as_deref_mut(),
+                confidence: scene.confidence.as_deref_mut().map(|values| self.confidence(values)),
                 logits: scene.logits.as_deref_mut(),
             });
             let inputs: Vec<_> = spares.iter().map(|spare| &spare.input).collect();
@@ -293,6 +295,11 @@ impl Segmenter {
 
     fn keep_spare(&self, spare: Spare) {
         self.spares.lock().unwrap_or_else(PoisonError::into_inner).push(spare);
+    }
+
+    /// Where to write the confidence, at the weights' temperature.
+    fn confidence<'a>(&self, values: &'a mut [f32]) -> Confidence<'a> {
+        Confidence { values, temperature: self.temperature }
     }
 
     /// Gives the ignore id to pixels of too low a confidence.
@@ -440,6 +447,19 @@ impl Segmenter {
     /// The arithmetic that the network runs in.
     pub fn precision(&self) -> Precision {
         self.precision
+    }
+
+    /// What divides the logits ahead of the softmax that gives the [confidence](Scene::confidence): fitted to labelled photos and
+    /// kept in the weights' metadata, else 1. Masks do not depend on it.
+    ///
+    /// ```
+    /// # use rtformer::{Device, Segmenter};
+    /// let segmenter = Segmenter::open("tests/data/golden/tiny.safetensors", Device::Cpu)?;
+    /// assert_eq!(segmenter.temperature(), 1.0, "its metadata name none");
+    /// # Ok::<(), rtformer::Error>(())
+    /// ```
+    pub fn temperature(&self) -> f32 {
+        self.temperature
     }
 
     /// The weights' path, `embedded` or `random`.

@@ -130,7 +130,7 @@ impl Scene {
     }
 
     /// The softmax probability of each pixel's class, `[height, width]`, where [`Builder::confidence`](super::Builder::confidence)
-    /// asked for it.
+    /// asked for it; at the weights' [temperature](super::Segmenter::temperature).
     pub fn confidence(&self) -> Option<&[f32]> {
         self.confidence.as_deref()
     }

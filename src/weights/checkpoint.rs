@@ -39,6 +39,8 @@ pub struct Tensor {
 pub struct Checkpoint {
     /// Sorted by name.
     pub tensors: BTreeMap<String, Tensor>,
+    /// What divides the logits ahead of a softmax, so that it is right as often as it says; only our own files can say it.
+    pub temperature: Option<f32>,
 }
 
 impl Checkpoint {
@@ -70,7 +72,8 @@ impl Checkpoint {
             Looks::Empty => Err("is empty; download it again".into()),
             looks => Err(format!("is {looks}; a checkpoint is a .pdparams, .pth or .safetensors file")),
         };
-        Self { tensors: tensors.map_err(|reason| Error::weights(path, reason))? }.checked(path)
+        let tensors = tensors.map_err(|reason| Error::weights(path, reason))?;
+        Self { tensors, temperature: None }.checked(path)
     }
 
     /// Every tensor of an open weights file.
@@ -91,7 +94,7 @@ impl Checkpoint {
                 tensors.insert(name.to_owned(), Tensor { shape, data });
             }
         }
-        Self { tensors }.checked(weights.path())
+        Self { tensors, temperature: weights.named_temperature()? }.checked(weights.path())
     }
 
     fn checked(self, path: &Path) -> Result<Self> {

@@ -12,7 +12,7 @@ use serde::Serialize;
 
 use super::checkpoint::{Checkpoint, Tensor};
 use super::dataset::Dataset;
-use super::store::{FORMAT, check_numbers};
+use super::store::{FORMAT, SCALES, TEMPERATURE, check_numbers, check_temperature};
 use crate::error::{Error, Result};
 use crate::files;
 
@@ -37,6 +37,8 @@ pub enum Store {
     F16,
     /// Half the size, 8 bits of precision, f32's range.
     Bf16,
+    /// 3x3 convolutions in 8 bits, each output channel with a scale of its own; the rest as [`Store::F16`]. A quarter of the size.
+    Int8,
 }
 
 impl FromStr for Store {
@@ -47,7 +49,8 @@ impl FromStr for Store {
             "f32" => Ok(Self::F32),
             "f16" => Ok(Self::F16),
             "bf16" => Ok(Self::Bf16),
-            _ => Err(Error::Input(format!("`{text}` is no storage type; there are f32, f16 and bf16"))),
+            "int8" => Ok(Self::Int8),
+            _ => Err(Error::Input(format!("`{text}` is no storage type; there are f32, f16, bf16 and int8"))),
         }
     }
 }
@@ -58,16 +61,18 @@ impl fmt::Display for Store {
             Self::F32 => "f32",
             Self::F16 => "f16",
             Self::Bf16 => "bf16",
+            Self::Int8 => "int8",
         })
     }
 }
 
 impl Store {
-    fn dtype(self, tensor: &Tensor) -> (Dtype, usize) {
+    fn dtype(self, shape: &[usize]) -> Dtype {
         match self {
-            Self::F16 if tensor.shape.len() > 1 => (Dtype::F16, 2),
-            Self::Bf16 if tensor.shape.len() > 1 => (Dtype::BF16, 2),
-            _ => (Dtype::F32, 4),
+            Self::Int8 if matches!(shape, [_, _, 3, 3]) => Dtype::I8,
+            Self::F16 | Self::Int8 if shape.len() > 1 => Dtype::F16,
+            Self::Bf16 if shape.len() > 1 => Dtype::BF16,
+            _ => Dtype::F32,
         }
     }
 }
@@ -89,40 +94,76 @@ impl Store {
 /// ```
 ///
 /// # Errors
-/// [`Error::Write`]; [`Error::Weights`] for a data set that fails [`Dataset::check`], a tensor whose data do not fit its
-/// shape, and a number that `store` cannot hold.
+/// [`Error::Write`]; [`Error::Weights`] for a data set that fails [`Dataset::check`], a temperature that is not above zero, a
+/// tensor whose data do not fit its shape, and a number that `store` cannot hold.
 pub fn save(path: &Path, checkpoint: &Checkpoint, dataset: &Dataset, config_json: &str, store: Store) -> Result<()> {
-    dataset.check().map_err(|reason| Error::weights(path, reason))?;
+    let broken = |reason| Error::weights(path, reason);
+    dataset.check().map_err(broken)?;
+    checkpoint.temperature.map_or(Ok(()), check_temperature).map_err(broken)?;
+    let mut stored = Vec::new();
     for (name, tensor) in &checkpoint.tensors {
-        check(name, tensor, store).map_err(|reason| Error::weights(path, reason))?;
+        check(name, tensor, store).map_err(broken)?;
+        stored.extend(encode(name, tensor, store));
     }
     // f32 first, so that every tensor is aligned to its own type.
-    let mut order: Vec<_> =
-        checkpoint.tensors.iter().map(|(name, tensor)| (name, tensor, store.dtype(tensor))).collect();
-    order.sort_by_key(|&(name, _, (_, bytes))| (std::cmp::Reverse(bytes), name));
+    stored.sort_by(|a, b| (b.dtype.bitsize(), &a.name).cmp(&(a.dtype.bitsize(), &b.name)));
     let mut end = 0;
-    let mut header = Header { metadata: metadata(dataset, config_json), tensors: BTreeMap::new() };
-    for &(name, tensor, (dtype, bytes)) in &order {
+    let mut header = Header { metadata: metadata(checkpoint, dataset, config_json), tensors: BTreeMap::new() };
+    for Stored { name, dtype, shape, bytes } in &stored {
         let start = end;
-        end += tensor.data.len() * bytes;
-        header.tensors.insert(name, TensorInfo { dtype, shape: tensor.shape.clone(), data_offsets: (start, end) });
+        end += bytes.len();
+        let info = TensorInfo { dtype: *dtype, shape: shape.clone(), data_offsets: (start, end) };
+        if header.tensors.insert(name, info).is_some() {
+            return Err(broken(format!(
+                "two tensors would be named `{name}`; rename the checkpoint's, or store it as f16"
+            )));
+        }
     }
     let mut header = json(&header).into_bytes();
     header.resize(header.len().next_multiple_of(8), b' ');
     files::write_whole(path, |file| {
         file.write_all(&(header.len() as u64).to_le_bytes())?;
         file.write_all(&header)?;
-        for (_, tensor, (dtype, _)) in &order {
-            for &number in &tensor.data {
-                match dtype {
-                    Dtype::F16 => file.write_all(&f16::from_f32(number).to_le_bytes())?,
-                    Dtype::BF16 => file.write_all(&bf16::from_f32(number).to_le_bytes())?,
-                    _ => file.write_all(&number.to_le_bytes())?,
-                }
-            }
-        }
-        Ok(())
+        stored.iter().try_for_each(|stored| file.write_all(&stored.bytes))
     })
+}
+
+/// A tensor as the file has it.
+struct Stored {
+    name: String,
+    dtype: Dtype,
+    shape: Vec<usize>,
+    bytes: Vec<u8>,
+}
+
+/// A tensor's bytes; of an int8 one also its scales'.
+fn encode(name: &str, Tensor { shape, data }: &Tensor, store: Store) -> Vec<Stored> {
+    let dtype = store.dtype(shape);
+    let stored = |name: String, dtype, shape: &[usize], bytes| Stored { name, dtype, shape: shape.to_vec(), bytes };
+    let f32s = |numbers: &[f32]| numbers.iter().flat_map(|number| number.to_le_bytes()).collect();
+    let bytes = match dtype {
+        Dtype::F16 => data.iter().flat_map(|&number| f16::from_f32(number).to_le_bytes()).collect(),
+        Dtype::BF16 => data.iter().flat_map(|&number| bf16::from_f32(number).to_le_bytes()).collect(),
+        Dtype::I8 => {
+            let channels = shape[0];
+            let channel = (data.len() / channels.max(1)).max(1);
+            let scales: Vec<f32> = data.chunks(channel).map(scale).collect();
+            let rounded = data.chunks(channel).zip(&scales).flat_map(|(numbers, scale)| {
+                numbers.iter().map(move |number| (number / scale).round_ties_even() as i8 as u8)
+            });
+            let whole = stored(name.to_owned(), dtype, shape, rounded.collect());
+            return vec![whole, stored(format!("{name}{SCALES}"), Dtype::F32, &[channels], f32s(&scales))];
+        }
+        _ => f32s(data),
+    };
+    vec![stored(name.to_owned(), dtype, shape, bytes)]
+}
+
+/// What an output channel's numbers are divided by, so that the greatest becomes 127.
+fn scale(numbers: &[f32]) -> f32 {
+    let greatest = numbers.iter().fold(0.0, |greatest: f32, number| greatest.max(number.abs()));
+    // Where all are so small that their scale is none, they become 0.
+    (greatest / 127.0).max(f32::MIN_POSITIVE)
 }
 
 /// The crate's own writer keeps metadata in a hash map, so that no two runs give the same file.
@@ -134,7 +175,7 @@ struct Header<'a> {
     tensors: BTreeMap<&'a str, TensorInfo>,
 }
 
-fn metadata(dataset: &Dataset, config_json: &str) -> BTreeMap<&'static str, String> {
+fn metadata(checkpoint: &Checkpoint, dataset: &Dataset, config_json: &str) -> BTreeMap<&'static str, String> {
     let classes = &dataset.classes;
     let mut metadata = BTreeMap::from([
         ("format", FORMAT.to_owned()),
@@ -149,6 +190,9 @@ fn metadata(dataset: &Dataset, config_json: &str) -> BTreeMap<&'static str, Stri
     ]);
     if classes.iter().any(|class| class.label_id.is_some()) {
         metadata.insert("label_ids", json(&classes.iter().map(|class| class.label_id).collect::<Vec<_>>()));
+    }
+    if let Some(temperature) = checkpoint.temperature {
+        metadata.insert(TEMPERATURE, temperature.to_string());
     }
     metadata
 }
@@ -166,7 +210,7 @@ fn check(name: &str, tensor: &Tensor, store: Store) -> Result<(), String> {
         return Err(format!("tensor `{name}` is {shape:?}, but holds {got} numbers"));
     }
     check_numbers(&tensor.data, name)?;
-    let fits = |number: &f32| match store.dtype(tensor).0 {
+    let fits = |number: &f32| match store.dtype(shape) {
         Dtype::F16 => f16::from_f32(*number).is_finite(),
         Dtype::BF16 => bf16::from_f32(*number).is_finite(),
         _ => true,
@@ -189,7 +233,7 @@ mod tests {
             ("b.variance", tensor(&[3], &[1e-9, 1e9, 0.1])),
             ("c.scalar", tensor(&[], &[7.0])),
         ];
-        Checkpoint { tensors: tensors.map(|(name, tensor)| (name.to_owned(), tensor)).into() }
+        Checkpoint { tensors: tensors.map(|(name, tensor)| (name.to_owned(), tensor)).into(), temperature: None }
     }
 
     #[test]
@@ -200,6 +244,7 @@ mod tests {
             ("cityscapes", Store::F32, 0.1),
             ("ade20k", Store::F16, 0.099_975_586),
             ("camvid", Store::Bf16, 0.100_097_656),
+            ("camvid", Store::Int8, 0.099_975_586),
         ] {
             let dataset = Dataset::named(name).unwrap();
             save(&path, &checkpoint(), &dataset, r#"{"base_channels":32}"#, store).unwrap();
@@ -217,6 +262,60 @@ mod tests {
             assert_eq!(reader.take("b.variance", &[3]).unwrap(), [1e-9, 1e9, 0.1], "statistics stay f32");
             assert_eq!(reader.take("c.scalar", &[]).unwrap(), [7.0]);
             reader.finish().unwrap();
+        }
+    }
+
+    #[test]
+    fn int8_has_a_scale_for_each_channel() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("model.safetensors");
+        // The last channels: no number but zero, and numbers so small that only their sum with zero matters.
+        let channels: [&dyn Fn(usize) -> f32; 4] =
+            [&|i| i as f32 - 8.0, &|i| (i as f32 - 3.0) * 1e-3, &|_| 0.0, &|_| f32::MIN_POSITIVE / 4.0];
+        let data: Vec<f32> = channels.iter().flat_map(|channel| (0..18).map(channel)).collect();
+        let mut checkpoint = checkpoint();
+        checkpoint.tensors.insert("d.weight".into(), Tensor { shape: vec![4, 2, 3, 3], data: data.clone() });
+        let dataset = Dataset::named("camvid").unwrap();
+        save(&path, &checkpoint, &dataset, "{}", Store::Int8).unwrap();
+
+        let weights = Weights::open(&path).unwrap();
+        assert_eq!(weights.names().collect::<Vec<_>>(), ["a.weight", "b.variance", "c.scalar", "d.weight"]);
+        assert_eq!(weights.dtypes()[0], ("I8".to_owned(), 4 * 18), "scales are no numbers of the network's own");
+        let read = weights.floats("d.weight").unwrap().unwrap();
+        for (channel, (got, want)) in read.chunks(18).zip(data.chunks(18)).enumerate() {
+            let step = scale(want);
+            let near = got.iter().zip(want).all(|(got, want)| (got - want).abs() <= 0.501 * step);
+            assert!(near, "channel {channel}: {got:?} for {want:?}");
+        }
+        assert_eq!(read[17], 9.0, "the greatest is exact");
+        // Read and stored once more, it is the same file.
+        let bytes = std::fs::read(&path).unwrap();
+        save(&path, &Checkpoint::of(&weights).unwrap(), &dataset, "{}", Store::Int8).unwrap();
+        assert!(bytes == std::fs::read(&path).unwrap());
+
+        checkpoint.tensors.insert("d.weight.scale".into(), Tensor { shape: vec![1], data: vec![1.0] });
+        let text = save(&path, &checkpoint, &dataset, "{}", Store::Int8).unwrap_err().to_string();
+        assert!(text.contains("two tensors would be named `d.weight.scale`"), "{text}");
+    }
+
+    #[test]
+    fn a_temperature_is_kept_where_there_is_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("model.safetensors");
+        let dataset = Dataset::named("camvid").unwrap();
+        for (temperature, want) in
+            [(None, 1.0), (Some(1.0), 1.0), (Some(1.37), 1.37), (Some(f32::MIN_POSITIVE), f32::MIN_POSITIVE)]
+        {
+            let checkpoint = Checkpoint { temperature, ..checkpoint() };
+            save(&path, &checkpoint, &dataset, "{}", Store::F32).unwrap();
+            let weights = Weights::open(&path).unwrap();
+            assert_eq!(weights.temperature().unwrap(), want);
+            assert_eq!(Checkpoint::of(&weights).unwrap(), checkpoint);
+        }
+        for temperature in [0.0, -1.0, f32::NAN, f32::INFINITY] {
+            let checkpoint = Checkpoint { temperature: Some(temperature), ..checkpoint() };
+            let text = save(&path, &checkpoint, &dataset, "{}", Store::F32).unwrap_err().to_string();
+            assert!(text.contains("a temperature of") && text.contains("above zero"), "{text}");
         }
     }
 
@@ -245,9 +344,9 @@ mod tests {
 
     #[test]
     fn a_storage_type_has_a_name() {
-        for store in [Store::F32, Store::F16, Store::Bf16] {
+        for store in [Store::F32, Store::F16, Store::Bf16, Store::Int8] {
             assert_eq!(store.to_string().parse::<Store>().unwrap(), store);
         }
-        assert!("int8".parse::<Store>().unwrap_err().to_string().contains("f32, f16 and bf16"));
+        assert!("int4".parse::<Store>().unwrap_err().to_string().contains("f32, f16, bf16 and int8"));
     }
 }

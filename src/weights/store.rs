@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use half::{bf16, f16};
 use rtformer_kernels::Mapped;
-use safetensors::tensor::{Dtype, SafeTensorError, SafeTensors};
+use safetensors::tensor::{Dtype, SafeTensorError, SafeTensors, TensorInfo};
 use serde::de::DeserializeOwned;
 
 use super::dataset::{Class, Dataset};
@@ -16,6 +16,12 @@ use crate::error::{Error, Result};
 
 /// What `format` in the metadata says; a newer form would count on.
 pub(super) const FORMAT: &str = "rtformer-1";
+
+/// The metadata's key for what divides the logits ahead of the softmax.
+pub(super) const TEMPERATURE: &str = "temperature";
+
+/// Behind a tensor's name: the scales of the int8 tensor of that name.
+pub(super) const SCALES: &str = ".scale";
 
 /// An open weights file. Nothing is copied until a [`Reader`] takes it.
 ///
@@ -47,6 +53,8 @@ struct Entry {
     shape: Vec<usize>,
     /// Within the file.
     range: Range<usize>,
+    /// Of an int8 tensor: one f32 for each first index, by which its numbers are multiplied.
+    scales: Option<Box<Entry>>,
 }
 
 impl Weights {
@@ -89,14 +97,17 @@ impl Weights {
             Err(reason) => return Err(Error::weights(path, reason)),
         };
         let metadata = header.metadata().iter().flatten().map(|(key, value)| (key.clone(), value.clone())).collect();
-        let tensors = header
-            .tensors()
-            .into_iter()
-            .map(|(name, info)| {
-                let (from, to) = info.data_offsets;
-                (name, Entry { dtype: info.dtype, shape: info.shape.clone(), range: start + from..start + to })
-            })
-            .collect();
+        let entry = |(name, info): (String, &TensorInfo)| {
+            let (from, to) = info.data_offsets;
+            let range = start + from..start + to;
+            (name, Entry { dtype: info.dtype, shape: info.shape.clone(), range, scales: None })
+        };
+        let mut tensors: BTreeMap<_, _> = header.tensors().into_iter().map(entry).collect();
+        let whole = |(name, entry): (&String, &Entry)| (entry.dtype == Dtype::I8).then(|| name.clone());
+        for name in tensors.iter().filter_map(whole).collect::<Vec<_>>() {
+            let scales = tensors.remove(&format!("{name}{SCALES}")).map(Box::new);
+            tensors.entry(name).and_modify(|entry| entry.scales = scales);
+        }
         Ok(Self { path, bytes, metadata, tensors })
     }
 
@@ -175,6 +186,28 @@ impl Weights {
             .map_err(|e| self.broken(format!("`{key}` in its metadata cannot be understood: {e}; convert it again")))
     }
 
+    /// What divides the logits ahead of the softmax that gives the confidence; 1 where the metadata do not say.
+    ///
+    /// ```
+    /// let weights = rtformer::weights::Weights::open("tests/data/golden/tiny.safetensors")?;
+    /// assert_eq!(weights.temperature()?, 1.0);
+    /// # Ok::<(), rtformer::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Weights`] where the metadata hold something else than a number above zero.
+    pub fn temperature(&self) -> Result<f32> {
+        Ok(self.named_temperature()?.unwrap_or(1.0))
+    }
+
+    /// The temperature, where the metadata say one.
+    pub(super) fn named_temperature(&self) -> Result<Option<f32>> {
+        let Some(text) = self.metadata(TEMPERATURE) else { return Ok(None) };
+        let temperature = text.parse().map_err(|_| format!("`{}` is no number", text.escape_debug()));
+        let checked = temperature.and_then(|temperature| check_temperature(temperature).map(|()| temperature));
+        checked.map(Some).map_err(|reason| self.broken(format!("`{TEMPERATURE}` in its metadata is wrong: {reason}")))
+    }
+
     /// The tensors' names, sorted.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.tensors.keys().map(String::as_str)
@@ -234,7 +267,7 @@ impl Weights {
     /// The tensor `name` as f32, whatever it is stored in; `None` where there is none.
     ///
     /// # Errors
-    /// [`Error::Weights`] for a type that is no float of 16, 32 or 64 bits, and for NaN or infinity.
+    /// [`Error::Weights`] for a type that is neither a float of 16, 32 or 64 bits nor an int8 with scales, and for NaN or infinity.
     pub(super) fn floats(&self, name: &str) -> Result<Option<Vec<f32>>> {
         let Some(entry) = self.tensors.get(name) else { return Ok(None) };
         let bytes = &self.bytes[entry.range.clone()];
@@ -243,15 +276,36 @@ impl Weights {
             Dtype::F16 => numbers(bytes, |b| f16::from_le_bytes(b).to_f32()),
             Dtype::BF16 => numbers(bytes, |b| bf16::from_le_bytes(b).to_f32()),
             Dtype::F64 => numbers(bytes, |b| f64::from_le_bytes(b) as f32),
+            Dtype::I8 => self.scaled(name, entry)?,
             other => {
                 return Err(self.broken(format!(
-                    "tensor `{}` is stored as {other}, a weight is F32, F16, BF16 or F64",
+                    "tensor `{}` is stored as {other}, a weight is F32, F16, BF16, F64, or I8 with scales",
                     name.escape_debug()
                 )));
             }
         };
         check_numbers(&numbers, name).map_err(|reason| self.broken(reason))?;
         Ok(Some(numbers))
+    }
+
+    /// The numbers of an int8 tensor, each multiplied by its channel's scale.
+    fn scaled(&self, name: &str, entry: &Entry) -> Result<Vec<f32>> {
+        let channels = entry.shape.first().copied().unwrap_or(1);
+        let fits = |scales: &&Entry| scales.dtype == Dtype::F32 && scales.shape == [channels];
+        let Some(scales) = entry.scales.as_deref().filter(fits) else {
+            let found = entry.scales.as_deref().map_or_else(
+                || "there is none".to_owned(),
+                |scales| format!("that is {} {:?}", scales.dtype, scales.shape),
+            );
+            return Err(self.broken(format!(
+                "tensor `{}` is stored as I8, which needs F32 [{channels}] in `{0}{SCALES}`, but {found}",
+                name.escape_debug()
+            )));
+        };
+        let scales = numbers(&self.bytes[scales.range.clone()], f32::from_le_bytes);
+        let channel = (entry.range.len() / channels.max(1)).max(1);
+        let channels = self.bytes[entry.range.clone()].chunks(channel).zip(scales);
+        Ok(channels.flat_map(|(bytes, scale)| bytes.iter().map(move |&byte| f32::from(byte as i8) * scale)).collect())
     }
 
     pub(super) fn broken(&self, reason: String) -> Error {
@@ -276,6 +330,14 @@ pub(super) fn check_numbers(numbers: &[f32], name: &str) -> Result<(), String> {
             numbers[index]
         )),
     }
+}
+
+/// Refuses a temperature that a softmax cannot be computed at.
+pub(super) fn check_temperature(temperature: f32) -> Result<(), String> {
+    if temperature.is_finite() && temperature > 0.0 {
+        return Ok(());
+    }
+    Err(format!("a temperature of {temperature}; it must be above zero, and is usually 0.5 to 3"))
 }
 
 /// Maps a file into memory.

@@ -18,7 +18,7 @@ pub use buffers::Maps;
 use buffers::{Blank, Buffers};
 use readout::Readout;
 
-use super::{Backend, Epilogue, OpTime, Window};
+use super::{Backend, Confidence, Epilogue, OpTime, Window};
 use crate::error::{Error, Result};
 use crate::pixels::IdsMut;
 use crate::timing::milliseconds;
@@ -512,7 +512,7 @@ impl Backend for Cpu {
         image: usize,
         size: (usize, usize),
         ids: IdsMut<'_>,
-        confidence: Option<&mut [f32]>,
+        confidence: Option<Confidence<'_>>,
     ) -> Result<()> {
         let readout = Readout { isa: self.isa, logits, image, size };
         self.timed("argmax", 0.0, || {

@@ -23,16 +23,19 @@ impl Readout<'_> {
         pieces: usize,
         rows: Range<usize>,
         ids: &mut [T],
-        confidence: Option<&mut [f32]>,
+        confidence: Option<Confidence<'_>>,
     ) -> Result<(), ShapeError> {
         if pieces <= 1 || rows.len() <= 1 {
-            let confidence = confidence.map(|values| Confidence { values, temperature: 1.0 });
             return kernels::argmax(self.isa, self.logits.image(self.image)?, self.size, rows, ids, confidence);
         }
         let middle = rows.start + rows.len() / 2;
         let at = ((middle - rows.start) * self.size.1).min(ids.len());
         let (upper_ids, lower_ids) = ids.split_at_mut(at);
-        let (upper, lower) = confidence.map(|values| values.split_at_mut(at.min(values.len()))).unzip();
+        let halves = confidence.map(|Confidence { values, temperature }| {
+            let (upper, lower) = values.split_at_mut(at.min(values.len()));
+            (Confidence { values: upper, temperature }, Confidence { values: lower, temperature })
+        });
+        let (upper, lower) = halves.unzip();
         let done = rayon::join(
             || self.argmax(pieces / 2, rows.start..middle, upper_ids, upper),
             || self.argmax(pieces / 2, middle..rows.end, lower_ids, lower),

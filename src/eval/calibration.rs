@@ -1,0 +1,117 @@
+//! Whether a confidence of 80 % is right four times out of five.
+
+use super::{LabelImage, ratio};
+use crate::error::{Error, Result};
+use crate::pixels::Mask;
+
+/// Bins of equal width over the confidence, as most papers have them.
+const BINS: usize = 15;
+
+/// How often pixels of which confidence are right, in 15 bins of equal width. Unlabelled pixels are not counted.
+///
+/// Source of the measure: Guo et al., "On Calibration of Modern Neural Networks", arXiv:1706.04599.
+///
+/// ```
+/// use rtformer::eval::{Calibration, LabelImage};
+/// use rtformer::pixels::Mask;
+///
+/// let mut calibration = Calibration::default();
+/// let labels = LabelImage::new("street_labels.png", 4, 1, vec![0, 1, 0, 255])?;
+/// calibration.count(&labels, &Mask::new(4, 1, 3), &[0.75, 0.75, 1.0, 0.4])?; // a mask of zeros
+/// // Of the two pixels at 75 % one is right, the one at 100 % is.
+/// assert_eq!(calibration.error(), Some((0.25 * 2.0 + 0.0) / 3.0));
+/// # Ok::<(), rtformer::Error>(())
+/// ```
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Calibration {
+    bins: [Bin; BINS],
+}
+
+/// The pixels of about one confidence.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+struct Bin {
+    pixels: u64,
+    right: u64,
+    /// Sum over the pixels.
+    confidence: f64,
+}
+
+impl Calibration {
+    /// Counts a photo: `confidence` is `[height, width]`, as [`Scene::confidence`](crate::Scene::confidence) has it.
+    ///
+    /// # Errors
+    /// [`Error::Image`], naming the label image, when the sizes differ.
+    pub fn count(&mut self, labels: &LabelImage, mask: &Mask, confidence: &[f32]) -> Result<()> {
+        labels.check_size(mask.width(), mask.height())?;
+        let pixels = labels.ids().len();
+        if confidence.len() != pixels {
+            let reason = format!("has {pixels} pixels, {} confidences were given for it", confidence.len());
+            return Err(Error::image(labels.name(), reason));
+        }
+        let ignore = mask.ignore_id();
+        for ((&truth, seen), &p) in labels.ids().iter().zip(mask.iter()).zip(confidence) {
+            if truth != ignore {
+                let bin = &mut self.bins[((p * BINS as f32) as usize).min(BINS - 1)];
+                bin.pixels += 1;
+                bin.right += u64::from(seen == truth);
+                bin.confidence += f64::from(p);
+            }
+        }
+        Ok(())
+    }
+
+    /// The expected calibration error, 0 to 1: how far the confidence is from the share that is right, averaged over the pixels by
+    /// bins; none before anything was counted.
+    pub fn error(&self) -> Option<f64> {
+        let pixels: u64 = self.bins.iter().map(|bin| bin.pixels).sum();
+        let off: f64 = self.bins.iter().map(|bin| (bin.confidence - bin.right as f64).abs()).sum();
+        ratio(1, pixels).map(|share| off * share)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn counted(truth: &[u16], confidence: &[f32]) -> Calibration {
+        let mut calibration = Calibration::default();
+        let labels = LabelImage::new("a_L.png", truth.len() as u32, 1, truth.to_vec()).unwrap();
+        calibration.count(&labels, &Mask::new(truth.len() as u32, 1, 3), confidence).unwrap();
+        calibration
+    }
+
+    #[test]
+    fn the_error_is_that_of_pencil_and_paper() {
+        /// Why, true ids, confidences of a mask of zeros, the error.
+        type Case = (&'static str, &'static [u16], &'static [f32], Option<f64>);
+        let cases: [Case; 7] = [
+            ("nothing counted", &[], &[], None),
+            ("all unlabelled", &[255, 255], &[0.5, 1.0], None),
+            ("sure and right", &[0, 0], &[1.0, 1.0], Some(0.0)),
+            ("sure and wrong", &[1, 2], &[1.0, 1.0], Some(1.0)),
+            ("half sure, and half of them right", &[0, 1, 255], &[0.5, 0.5, 0.1], Some(0.0)),
+            ("faults in two bins add up, not cancel", &[0, 1], &[0.5, 0.25], Some(0.375)),
+            ("no number is no panic", &[0], &[f32::NAN], Some(f64::NAN)),
+        ];
+        for (why, truth, confidence, want) in cases {
+            let got = counted(truth, confidence).error();
+            let same = match (got, want) {
+                (Some(got), Some(want)) => (got - want).abs() < 1e-12 || got.is_nan() && want.is_nan(),
+                (got, want) => got == want,
+            };
+            assert!(same, "{why}: {got:?}, not {want:?}");
+        }
+    }
+
+    #[test]
+    fn another_size_is_refused_and_counts_for_nothing() {
+        let mut calibration = counted(&[0], &[1.0]);
+        let before = calibration.clone();
+        let labels = LabelImage::new("a_L.png", 2, 1, vec![0, 0]).unwrap();
+        for (mask, confidence) in [(Mask::new(3, 1, 3), vec![1.0; 3]), (Mask::new(2, 1, 3), vec![1.0])] {
+            let text = calibration.count(&labels, &mask, &confidence).unwrap_err().to_string();
+            assert!(text.contains("a_L.png"), "{text}");
+        }
+        assert_eq!(calibration, before);
+    }
+}
