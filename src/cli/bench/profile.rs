@@ -24,7 +24,7 @@ pub(super) struct Profile {
     /// The whole frame's.
     gflops: f64,
     peak_share: Option<f64>,
-    /// The most that the device can do, in GFLOP/s; measured, and none where nobody knows.
+    /// The most that the device can do in f32, in GFLOP/s; measured, and none where nobody knows.
     peak_gflops: Option<f64>,
     pub(super) lines: Vec<Line>,
 }
@@ -38,7 +38,7 @@ pub(super) struct Line {
     share: f64,
     /// 0 where it only moves memory.
     gflops: f64,
-    /// Of the peak; over 1 where an algorithm saves arithmetic.
+    /// Of the peak; over 1 where an algorithm saves arithmetic, or in bf16.
     peak_share: Option<f64>,
 }
 
@@ -100,7 +100,7 @@ impl Profile {
         let Self { frames, frame_ms, between_ms, gflops, peak_share, .. } = *self;
         let peak = self.peak_gflops.map_or("not known".into(), |peak| format!("{peak:.1} GFLOP/s, measured"));
         let mut text = format!(
-            "one frame by operation, mean of the {frames} frames in the middle half by time; peak of this device: {peak}\n"
+            "one frame by operation, mean of the {frames} frames in the middle half by time; f32 peak of this device: {peak}\n"
         );
         let _ = writeln!(text, "{:width$} {:>9} {:>7} {:>9} {:>8}", "operation", "ms", "share", "GFLOP/s", "of peak");
         let mut line = |name: &str, ms: f64, gflops: f64, peak_share: Option<f64>| {
@@ -116,8 +116,8 @@ impl Profile {
         line("operations", frame_ms - between_ms, 0.0, None);
         line("between", between_ms, 0.0, None);
         line("frame", frame_ms, gflops, peak_share);
-        text += "GFLOP/s count each convolution's direct multiplications and additions. Winograd's algorithm does with fewer, so its \
-                 layers can pass the peak.\n";
+        text += "GFLOP/s count each convolution's direct multiplications and additions, and the peak is that of f32: layers pass it \
+                 where Winograd's algorithm does with fewer, or in bf16.\n";
         text
     }
 }
