@@ -1,6 +1,6 @@
 //! The one error of the kernels: a shape that does not fit.
 
-use std::fmt::Debug;
+use std::fmt::{Debug, Display};
 
 /// An argument's shape does not fit the operation: which operation, which argument, what it is, what it should be.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -18,8 +18,8 @@ pub struct ShapeError {
 
 impl ShapeError {
     #[allow(clippy::needless_pass_by_value, reason = "callers pass numbers and temporaries")]
-    pub(crate) fn new(op: &'static str, what: &'static str, got: impl Debug, want: &str) -> Self {
-        Self { op, what, got: format!("{got:?}"), want: want.to_owned() }
+    fn new(op: &'static str, what: &'static str, got: impl Debug, want: impl Display) -> Self {
+        Self { op, what, got: format!("{got:?}"), want: want.to_string() }
     }
 
     /// `Ok` when `got` equals `want`.
@@ -30,7 +30,7 @@ impl ShapeError {
         got: T,
         want: T,
     ) -> Result<(), Self> {
-        if got == want { Ok(()) } else { Err(Self::new(op, what, got, &format!("{want:?}"))) }
+        if got == want { Ok(()) } else { Err(Self::new(op, what, got, format_args!("{want:?}"))) }
     }
 
     /// `Ok` when `fits`; `want` says in words what would have.
@@ -40,7 +40,7 @@ impl ShapeError {
         op: &'static str,
         what: &'static str,
         got: impl Debug,
-        want: &str,
+        want: impl Display,
     ) -> Result<(), Self> {
         if fits { Ok(()) } else { Err(Self::new(op, what, got, want)) }
     }

@@ -14,6 +14,7 @@
     reason = "tiles and lanes are numbered, and the arrays of a loop share their index"
 )]
 
+mod arena;
 mod error;
 mod isa;
 mod map;
@@ -32,6 +33,7 @@ pub mod resize_add;
 pub mod testing;
 pub mod winograd;
 
+pub use arena::{Arena, Buffer, SharedBuffer};
 pub use argmax::{ClassId, Confidence, argmax, upsample};
 pub use conv::{Activation, ConvShape, Epilogue, Input, PackedConv, Prologue, conv};
 pub use cross_attend::{CrossKeys, cross_attend};

@@ -111,7 +111,7 @@ impl Layout {
         let shape = (self.channels, self.height, self.width);
         ShapeError::ensure(some, OP, "shape (channels, height, width)", shape, "at least 1 each")?;
         let enough = self.len() <= floats && self.len() < isize::MAX as usize;
-        ShapeError::ensure(enough, OP, "length of the data", floats, &format!("at least {}", self.len()))
+        ShapeError::ensure(enough, OP, "length of the data", floats, format_args!("at least {}", self.len()))
     }
 }
 
@@ -278,6 +278,10 @@ pub fn pack_nchw(image: &[f32], mut out: MapMut) -> Result<(), ShapeError> {
     for block in out.blocks() {
         for row in out.rows() {
             let line = out.row_mut(block, row);
+            if lanes == 1 {
+                line.copy_from_slice(&image[(block * height + row) * width..][..width]);
+                continue;
+            }
             for lane in 0..lanes {
                 let channel = block * lanes + lane;
                 for column in 0..width {

@@ -1,6 +1,8 @@
 //! What the tests and benches of every kernel share: noise, comparison, maps that own their memory.
 
+use std::alloc::{GlobalAlloc, Layout as Allocation, System};
 use std::hint::black_box;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::simd::{Kernel, Simd, Vector};
 use crate::{Isa, Lanes, Layout, Map, MapMut, floats, floats_mut, pack_nchw, unpack_nchw};
@@ -89,6 +91,52 @@ unsafe fn fma_chains<S: Simd, const CHAINS: usize>(rounds: usize) {
             sum.store(lanes.as_mut_ptr());
             black_box(lanes);
         }
+    }
+}
+
+/// The system's allocator, which counts how often it is asked for memory by any thread.
+#[derive(Debug, Default)]
+pub struct CountingAllocator(AtomicUsize);
+
+impl CountingAllocator {
+    /// To be a program's `#[global_allocator]`.
+    pub const fn new() -> Self {
+        Self(AtomicUsize::new(0))
+    }
+
+    /// How often memory was asked for so far; what is given back does not count.
+    pub fn count(&self) -> usize {
+        self.0.load(Ordering::SeqCst)
+    }
+
+    fn one_more(&self) {
+        self.0.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+// SAFETY: every method is the system allocator's own, with the same arguments; counting allocates nothing.
+unsafe impl GlobalAlloc for CountingAllocator {
+    unsafe fn alloc(&self, layout: Allocation) -> *mut u8 {
+        self.one_more();
+        // SAFETY: the caller's promise.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn alloc_zeroed(&self, layout: Allocation) -> *mut u8 {
+        self.one_more();
+        // SAFETY: the caller's promise.
+        unsafe { System.alloc_zeroed(layout) }
+    }
+
+    unsafe fn realloc(&self, at: *mut u8, layout: Allocation, len: usize) -> *mut u8 {
+        self.one_more();
+        // SAFETY: the caller's promise; `at` came from the system's allocator.
+        unsafe { System.realloc(at, layout, len) }
+    }
+
+    unsafe fn dealloc(&self, at: *mut u8, layout: Allocation) {
+        // SAFETY: the caller's promise; `at` came from the system's allocator.
+        unsafe { System.dealloc(at, layout) }
     }
 }
 

@@ -114,7 +114,7 @@ fn check<B: Backend>(label: &str, backend: &B) {
                     }
                     Ok(())
                 };
-                network.observe(backend, &x, &mut see).unwrap()
+                network.observe(backend, x, &mut see).unwrap()
             });
             assert!(seen >= 6, "{label} {}: only {seen} stages compared", golden.name);
             let classes = backend.shape(&logits)[1];
@@ -168,7 +168,7 @@ fn bf16_is_near() {
                 let ([n, c, h, w], data) = golden.input();
                 let run = |cpu: &Cpu| {
                     let network = load(cpu, &weights);
-                    let logits = cpu.run(|| network.forward(cpu, &cpu.upload(data, [n, c, h, w]).unwrap()).unwrap());
+                    let logits = cpu.run(|| network.forward(cpu, cpu.upload(data, [n, c, h, w]).unwrap()).unwrap());
                     let mut mask = Mask::new(w as u32, h as u32, cpu.shape(&logits)[1]);
                     cpu.argmax(&logits, 0, (h, w), mask.ids_mut(), None).unwrap();
                     (cpu.download(&logits).unwrap(), mask)
@@ -197,7 +197,7 @@ fn threads_and_batches_change_nothing() {
         let run = |threads: usize, data: &[f32], n: usize| {
             let cpu = Cpu::new(isa, threads).unwrap();
             let network = load(&cpu, &golden("tiny.safetensors"));
-            let forward = || network.forward(&cpu, &cpu.upload(data, [n, c, h, w]).unwrap()).unwrap();
+            let forward = || network.forward(&cpu, cpu.upload(data, [n, c, h, w]).unwrap()).unwrap();
             let logits = cpu.run(forward);
             // Once more through used buffers, which must not show.
             assert_eq!(cpu.download(&cpu.run(forward)).unwrap(), cpu.download(&logits).unwrap(), "{}", isa.name());

@@ -46,7 +46,7 @@ fn logits<B: Backend>(backend: &B, weights: &Path, shape: [usize; 4], input: &[f
     let network = RtFormer::load(backend, &config, &mut reader).unwrap();
     reader.finish().unwrap();
     let [_, _, h, w] = shape;
-    let eighths = backend.run(|| network.forward(backend, &backend.upload(input, shape).unwrap())).unwrap();
+    let eighths = backend.run(|| network.forward(backend, backend.upload(input, shape).unwrap())).unwrap();
     let mut full = vec![0.0; config.num_classes * h * w];
     backend.upsample(&eighths, 0, (h, w), &mut full).unwrap();
     full

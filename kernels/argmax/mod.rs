@@ -65,8 +65,8 @@ pub fn argmax<T: ClassId>(
     const OP: &str = "argmax";
     let classes = logits.layout().channels;
     let upsampled = Upsampled::new(OP, logits, size, rows)?;
-    let want = format!("at most {}", T::CLASSES);
-    ShapeError::ensure(classes <= T::CLASSES, OP, "number of classes", classes, &want)?;
+    let few = classes <= T::CLASSES;
+    ShapeError::ensure(few, OP, "number of classes", classes, format_args!("at most {}", T::CLASSES))?;
     ShapeError::check(OP, "length of the ids", ids.len(), upsampled.pixels())?;
     if let Some(confidence) = &confidence {
         ShapeError::check(OP, "length of the confidence", confidence.values.len(), ids.len())?;
@@ -121,7 +121,7 @@ impl<'a> Upsampled<'a> {
         let some = width > 0 && width.checked_mul(height).is_some_and(|pixels| pixels > 0);
         ShapeError::ensure(some, op, "size of the output", (height, width), "at least 1 by 1, and countable")?;
         let inside = rows.start <= rows.end && rows.end <= height;
-        ShapeError::ensure(inside, op, "rows", &rows, &format!("inside 0..{height}"))?;
+        ShapeError::ensure(inside, op, "rows", &rows, format_args!("inside 0..{height}"))?;
         let (vertical, horizontal) =
             (Axis::new(logits.layout().height, height), Axis::new(logits.layout().width, width));
         Ok(Self { logits, width, rows, vertical, horizontal })

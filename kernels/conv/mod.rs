@@ -89,7 +89,7 @@ pub fn conv<'a>(
         OP,
         "length of the scratch",
         scratch.len(),
-        &format!("{wanted} or more"),
+        format_args!("{wanted} or more"),
     )?;
     ShapeError::ensure(isa.multiplies(conv.element()), OP, "element of the weights", conv.element(), "f32 here")?;
     isa.run_products(conv.element(), Conv { packed: conv, input, out, epilogue, strip, scratch });

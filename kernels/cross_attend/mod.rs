@@ -43,7 +43,7 @@ pub fn cross_attend(
     }
     let wanted = keys.scratch_len(x.layout());
     let enough = scratch.len() >= wanted;
-    ShapeError::ensure(enough, OP, "length of the scratch", scratch.len(), &format!("at least {wanted}"))?;
+    ShapeError::ensure(enough, OP, "length of the scratch", scratch.len(), format_args!("at least {wanted}"))?;
     ShapeError::ensure(isa.multiplies(keys.element()), OP, "element of the keys", keys.element(), "f32 here")?;
     isa.run_products(keys.element(), CrossAttend { x, keys, residual, out, scratch });
     Ok(())

@@ -36,7 +36,7 @@ pub fn ea_group_l1(isa: Isa, x: MapMut, groups: usize) -> Result<(), ShapeError>
     ShapeError::check(OP, "lanes of the map", x.layout().lanes, 16)?;
     ShapeError::ensure(x.has_all_blocks(), OP, "blocks of the view", x.blocks(), "all blocks of the map")?;
     let divides = groups > 0 && channels.is_multiple_of(groups);
-    ShapeError::ensure(divides, OP, "groups", groups, &format!("a divisor of {channels} channels"))?;
+    ShapeError::ensure(divides, OP, "groups", groups, format_args!("a divisor of {channels} channels"))?;
     isa.run(EaGroupL1 { x, group: channels / groups });
     Ok(())
 }

@@ -213,7 +213,7 @@ pub fn winograd<'a>(
         OP,
         "length of the scratch",
         scratch.len(),
-        &format!("{wanted} or more"),
+        format_args!("{wanted} or more"),
     )?;
     ShapeError::ensure(isa.multiplies(conv.element), OP, "element of the weights", conv.element, "f32 here")?;
     isa.run_products(conv.element, Winograd { packed: conv, input, out, epilogue, scratch });

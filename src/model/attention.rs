@@ -134,19 +134,18 @@ impl<B: Backend> RtFormerBlock<B> {
     }
 
     /// High and low, both behind their ReLU → high and low, both raw.
-    pub(super) fn forward(&self, b: &B, high: &B::Tensor, low: &B::Tensor) -> Result<(B::Tensor, B::Tensor)> {
-        let low = self.attention_low.forward(b, low)?;
-        let low = self.mlp_low.forward(b, &low)?;
+    pub(super) fn forward(&self, b: &B, mut high: B::Tensor, mut low: B::Tensor) -> Result<(B::Tensor, B::Tensor)> {
+        low = self.attention_low.forward(b, &low)?;
+        low = self.mlp_low.forward(b, &low)?;
 
         // The sum is the high branch from here on: its attention and its residual both see it.
-        let high = b.resize_add(&b.conv(&self.compression, &low, Epilogue::default())?, high)?;
-        let high = self.attention_high.forward(b, &high, &low)?;
-        let high = self.mlp_high.forward(b, &high)?;
+        high = b.resize_add(&b.conv(&self.compression, &low, Epilogue::default())?, &high)?;
+        high = self.attention_high.forward(b, &high, &low)?;
+        high = self.mlp_high.forward(b, &high)?;
 
-        let low = match &self.injection {
-            Some(injection) => injection.forward(b, &high, &low)?,
-            None => low,
-        };
+        if let Some(injection) = &self.injection {
+            low = injection.forward(b, &high, &low)?;
+        }
         Ok((high, low))
     }
 }

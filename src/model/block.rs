@@ -78,8 +78,7 @@ impl<B: Backend> Stage<B> {
         Ok(Self(blocks.collect::<Result<_>>()?))
     }
 
-    pub(super) fn forward(&self, b: &B, x: &B::Tensor) -> Result<B::Tensor> {
-        let mut x = x.clone();
+    pub(super) fn forward(&self, b: &B, mut x: B::Tensor) -> Result<B::Tensor> {
         for block in &self.0 {
             x = block.forward(b, &x)?;
         }

@@ -2,7 +2,7 @@
 //!
 //! Source: DDRNet, arXiv:2101.06085, section 3.3, in PaddleSeg's arrangement.
 
-use super::parts::Parts;
+use super::parts::{Parts, Plan};
 use crate::backend::{Backend, Epilogue, Window};
 use crate::error::Result;
 
@@ -14,16 +14,44 @@ const POOLS: [Option<Window>; 4] = [
     None,
 ];
 
+/// One of the views.
 struct Branch<B: Backend> {
     pool: Option<Window>,
     scale: B::Conv,
     process: B::Conv,
 }
 
+impl<B: Backend> Branch<B> {
+    fn load(
+        parts: &mut Parts<'_, B>,
+        name: &str,
+        i: usize,
+        pool: Option<Window>,
+        [low, inner]: [usize; 2],
+    ) -> Result<Self> {
+        let of = |part: &str| format!("{name}.{part}{i}");
+        // `scale` is `Sequential(pool, norm, ReLU, conv)`: the pool has number 0, so the others are one further than usual.
+        let scale = of("scale");
+        let (norm, conv) = (format!("{scale}.1"), format!("{scale}.3"));
+        Ok(Self {
+            pool,
+            scale: parts.conv(&Plan::new(&conv, low, inner, 1).norm_relu_before(&norm))?,
+            process: parts.norm_relu_conv(&of("process"), inner, inner, 3)?,
+        })
+    }
+
+    /// `x` in wider windows than `last` saw it in, added to that.
+    fn forward(&self, b: &B, x: &B::Tensor, last: &B::Tensor) -> Result<B::Tensor> {
+        let wide = b.conv(&self.scale, &b.avg_pool(x, self.pool)?, Epilogue::default())?;
+        let seen = b.resize_add(&wide, last)?;
+        b.conv(&self.process, &seen, Epilogue::default())
+    }
+}
+
 /// Five views of one map, merged.
 pub(super) struct Dappm<B: Backend> {
     scale0: B::Conv,
-    branches: Vec<Branch<B>>,
+    branches: [Branch<B>; 4],
     compression: B::Conv,
     shortcut: B::Conv,
 }
@@ -31,18 +59,11 @@ pub(super) struct Dappm<B: Backend> {
 impl<B: Backend> Dappm<B> {
     pub(super) fn load(parts: &mut Parts<'_, B>, name: &str, low: usize, inner: usize, out: usize) -> Result<Self> {
         let of = |part: &str| format!("{name}.{part}");
-        let branches = POOLS.into_iter().enumerate().map(|(i, pool)| {
-            let i = i + 1;
-            Ok(Branch {
-                pool,
-                scale: norm_relu_conv_behind_pool(parts, &of(&format!("scale{i}")), low, inner)?,
-                process: parts.norm_relu_conv(&of(&format!("process{i}")), inner, inner, 3)?,
-            })
-        });
-        let branches = branches.collect::<Result<_>>()?;
+        let [pool1, pool2, pool3, pool4] = POOLS;
+        let mut branch = |i, pool| Branch::load(parts, name, i, pool, [low, inner]);
         Ok(Self {
+            branches: [branch(1, pool1)?, branch(2, pool2)?, branch(3, pool3)?, branch(4, pool4)?],
             scale0: parts.norm_relu_conv(&of("scale0"), low, inner, 1)?,
-            branches,
             compression: parts.norm_relu_conv(&of("compression"), (POOLS.len() + 1) * inner, out, 1)?,
             shortcut: parts.norm_relu_conv(&of("shortcut"), low, out, 1)?,
         })
@@ -50,24 +71,14 @@ impl<B: Backend> Dappm<B> {
 
     /// `[n, 8c, h, w]` → `[n, 2c, h, w]`: five views of one map, each wider and added to the last.
     pub(super) fn forward(&self, b: &B, x: &B::Tensor) -> Result<B::Tensor> {
-        let mut views = vec![b.conv(&self.scale0, x, Epilogue::default())?];
-        for branch in &self.branches {
-            let wide = b.conv(&branch.scale, &b.avg_pool(x, branch.pool)?, Epilogue::default())?;
-            let seen = b.resize_add(&wide, &views[views.len() - 1])?;
-            views.push(b.conv(&branch.process, &seen, Epilogue::default())?);
-        }
+        let [branch1, branch2, branch3, branch4] = &self.branches;
+        let view0 = b.conv(&self.scale0, x, Epilogue::default())?;
+        let view1 = branch1.forward(b, x, &view0)?;
+        let view2 = branch2.forward(b, x, &view1)?;
+        let view3 = branch3.forward(b, x, &view2)?;
+        let view4 = branch4.forward(b, x, &view3)?;
         let shortcut = b.conv(&self.shortcut, x, Epilogue::default())?;
-        b.conv(&self.compression, &b.concat(&views.iter().collect::<Vec<_>>())?, Epilogue::residual(&shortcut))
+        let views = b.concat(&[&view0, &view1, &view2, &view3, &view4])?;
+        b.conv(&self.compression, &views, Epilogue::residual(&shortcut))
     }
-}
-
-/// `Sequential(pool, norm, ReLU, conv)`: the pool has number 0, so the others are one further than usual.
-fn norm_relu_conv_behind_pool<B: Backend>(
-    parts: &mut Parts<'_, B>,
-    name: &str,
-    low: usize,
-    inner: usize,
-) -> Result<B::Conv> {
-    let (norm, conv) = (format!("{name}.1"), format!("{name}.3"));
-    parts.conv(&super::parts::Plan::new(&conv, low, inner, 1).norm_relu_before(&norm))
 }

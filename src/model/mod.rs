@@ -35,7 +35,7 @@ use crate::error::Result;
 /// let small = Config { base_channels: 8, ..Config::slim(19) };
 /// let network = RtFormer::load(&b, &small, &mut Noise::new(7))?;
 /// let photo = b.upload(&[0.0; 3 * 48 * 64], [1, 3, 48, 64])?;
-/// assert_eq!(b.shape(&network.forward(&b, &photo)?), [1, 19, 6, 8]);
+/// assert_eq!(b.shape(&network.forward(&b, photo)?), [1, 19, 6, 8]);
 /// # Ok::<(), rtformer::Error>(())
 /// ```
 pub struct RtFormer<B: Backend> {
@@ -82,7 +82,7 @@ impl<B: Backend> RtFormer<B> {
     ///
     /// # Errors
     /// What the backend says.
-    pub fn forward(&self, b: &B, x: &B::Tensor) -> Result<B::Tensor> {
+    pub fn forward(&self, b: &B, x: B::Tensor) -> Result<B::Tensor> {
         self.observe(b, x, &mut |_, _| Ok(()))
     }
 
@@ -91,29 +91,37 @@ impl<B: Backend> RtFormer<B> {
     /// # Errors
     /// What the backend or `see` says.
     #[rustfmt::skip] // The comments beside the arrows are the map of the network.
-    pub fn observe(&self, b: &B, x: &B::Tensor, see: Observer<'_, B>) -> Result<B::Tensor> {
-        let relu = || Epilogue::activate(Activation::Relu);
+    pub fn observe(&self, b: &B, x: B::Tensor, see: Observer<'_, B>) -> Result<B::Tensor> {
         let mut look = |name, x: B::Tensor| see(name, &x).map(|()| x);
 
-        let x0 = b.conv(&self.stem[0], x, relu())?;                                 // c,  1/2
-        let x0 = look("stem", b.conv(&self.stem[1], &x0, relu())?)?;                // c,  1/4
-        let x1 = look("x1", self.layer1.forward(b, &x0)?)?;                         // c,  1/4
-        let x2 = look("x2", self.layer2.forward(b, &x1)?)?;                         // 2c, 1/8
-        let x3 = look("x3", self.layer3.forward(b, &b.relu(&x2)?)?)?;               // 4c, 1/16
+        let x0 = look("stem", self.stem(b, x)?)?;                                   // c,  1/4
+        let x1 = look("x1", self.layer1.forward(b, x0)?)?;                          // c,  1/4
+        let x2 = look("x2", self.layer2.forward(b, x1)?)?;                          // 2c, 1/8
+        let x3 = look("x3", self.layer3.forward(b, b.relu(&x2)?)?)?;                // 4c, 1/16
 
         let up = b.conv(&self.compression3, &x3, Epilogue::default())?;             // 2c, 1/16
         let x3_ = b.relu(&b.resize_add(&up, &x2)?)?;                                // 2c, 1/8
-        let x3_ = look("x3_", self.layer3_.forward(b, &x3_)?)?;                     // 2c, 1/8
+        drop((up, x2));
+        let x3_ = look("x3_", self.layer3_.forward(b, x3_)?)?;                      // 2c, 1/8
 
-        let (x4_, x4) = self.layer4.forward(b, &x3_, &b.relu(&x3)?)?;               // 2c, 1/8; 8c, 1/32
+        let x3 = b.relu(&x3)?;
+        let (x4_, x4) = self.layer4.forward(b, x3_, x3)?;                           // 2c, 1/8; 8c, 1/32
         let (x4_, x4) = (look("x4_", x4_)?, look("x4", x4)?);
-        let (x5_, x5) = self.layer5.forward(b, &b.relu(&x4_)?, &b.relu(&x4)?)?;     // 2c, 1/8; 8c, 1/32
+        let (x4_, x4) = (b.relu(&x4_)?, b.relu(&x4)?);
+        let (x5_, x5) = self.layer5.forward(b, x4_, x4)?;                           // 2c, 1/8; 8c, 1/32
         let (x5_, x5) = (look("x5_", x5_)?, look("x5", x5)?);
 
         let x6 = look("x6", self.spp.forward(b, &x5)?)?;                            // 2c, 1/32
         let [_, _, h, w] = b.shape(&x5_);
         let x6 = b.resize(&x6, h, w)?;                                              // 2c, 1/8
         look("logits8", self.head.forward(b, &b.concat(&[&x5_, &x6])?)?)            // classes, 1/8
+    }
+
+    /// `[n, 3, h, w]` → `[n, c, h/4, w/4]`. Between the two lies the largest map of all: neither it nor the photo is kept.
+    fn stem(&self, b: &B, photo: B::Tensor) -> Result<B::Tensor> {
+        let half = b.conv(&self.stem[0], &photo, Epilogue::activate(Activation::Relu))?;
+        drop(photo);
+        b.conv(&self.stem[1], &half, Epilogue::activate(Activation::Relu))
     }
 }
 
@@ -133,7 +141,7 @@ impl<B: Backend> RtFormer<B> {
 ///     stages.push((name, b.shape(map)));
 ///     Ok(())
 /// };
-/// network.observe(&b, &photo, see)?;
+/// network.observe(&b, photo, see)?;
 /// assert_eq!(stages[0], ("stem", [1, 8, 12, 16]));
 /// assert_eq!(stages.last(), Some(&("logits8", [1, 19, 6, 8])));
 /// # Ok::<(), rtformer::Error>(())

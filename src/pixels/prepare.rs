@@ -15,6 +15,8 @@ use crate::error::{Error, Result};
 
 mod input;
 
+use input::Tap;
+
 /// The order of the bytes in a pixel.
 ///
 /// ```
@@ -345,7 +347,7 @@ pub struct Normalization {
 /// assert_eq!((input.data[0], input.data[64 * 32]), (1.0, -1.0));
 /// # Ok::<(), rtformer::Error>(())
 /// ```
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default)]
 pub struct Input {
     /// `[3, height, width]`: the red plane, the green plane, the blue plane.
     pub data: Vec<f32>,
@@ -353,4 +355,12 @@ pub struct Input {
     pub height: usize,
     /// Pixels a row.
     pub width: usize,
+    /// Where its columns lie in the photo, of which only the memory is of use to the next one.
+    columns: Vec<Tap>,
+}
+
+impl PartialEq for Input {
+    fn eq(&self, other: &Self) -> bool {
+        (self.width, self.height) == (other.width, other.height) && self.data == other.data
+    }
 }

@@ -1,7 +1,7 @@
 //! The options of a segmenter, and how one is made.
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use super::Segmenter;
 use super::device::{self, Device, Precision};
@@ -205,6 +205,7 @@ impl Builder {
             threads,
             precision: self.precision,
             readout: self.readout,
+            spares: Mutex::default(),
         })
     }
 }

@@ -8,7 +8,7 @@ mod scene;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 pub use builder::Builder;
 pub use device::{Device, Precision};
@@ -29,7 +29,7 @@ use crate::weights::{Dataset, Weights};
 /// RTFormer-Slim trained on CamVid by `weights/train`: what runs when no weights are named.
 static EMBEDDED: &[u8] = include_bytes!("../../weights/rtformer-slim-camvid.safetensors");
 
-/// The most pixels that go through the network together, whatever the batch: three gigabytes of feature maps (Slim).
+/// The most pixels that go through the network together, whatever the batch: a gigabyte of feature maps (Slim).
 const BATCH_PIXELS: usize = 16 << 20;
 
 /// RTFormer, its weights, and the device that they are on.
@@ -62,6 +62,14 @@ pub struct Segmenter {
     threads: usize,
     precision: Precision,
     readout: Readout,
+    spares: Mutex<Vec<Spare>>,
+}
+
+/// What a frame needs besides its maps, kept for the next one.
+#[derive(Default)]
+struct Spare {
+    input: Input,
+    confidence: Vec<f32>,
 }
 
 impl Segmenter {
@@ -206,34 +214,53 @@ impl Segmenter {
     /// As [`segment`](Self::segment).
     pub fn segment_into<'a>(&self, photo: impl Into<Pixels<'a>>, mask: &mut Mask) -> Result<Timings> {
         let photo = photo.into();
-        let (input, prepare) = timed(|| self.prepare_pixels(&photo));
+        let mut spare = self.take_spare();
+        // All of it on the device's threads, which are woken once.
+        let mut timings = Ok(Timings::default());
+        self.engine.enter(&mut || timings = self.segment_with(&mut spare, &photo, mask));
+        self.keep_spare(spare);
+        timings
+    }
+
+    fn segment_with(&self, spare: &mut Spare, photo: &Pixels<'_>, mask: &mut Mask) -> Result<Timings> {
+        let (prepared, prepare) = timed(|| self.refill(&mut spare.input, photo));
+        prepared?;
         mask.resize_for(photo.width(), photo.height(), self.config.num_classes);
-        let mut confidence = self.readout.reject_below.map(|_| blank(&photo, 1)).transpose()?;
+        let reject = self.readout.reject_below.is_some();
+        if reject {
+            blank(&mut spare.confidence, photo, 1)?;
+        }
         let (spent, total) = timed(|| {
             let wanted = Wanted {
                 size: (photo.height() as usize, photo.width() as usize),
                 ids: Some(mask.ids_mut()),
-                confidence: confidence.as_deref_mut(),
+                confidence: reject.then_some(&mut spare.confidence),
                 logits: None,
             };
-            self.engine.upload(&[&input?])?.run(&mut [wanted])
+            self.engine.run(&[&spare.input], &mut [wanted])
         });
-        self.reject(mask, confidence.as_deref());
-        Ok(timings(&photo, prepare, spent?, total, 1))
+        self.reject(mask, reject.then_some(&spare.confidence));
+        Ok(timings(photo, prepare, spent?, total, 1))
     }
 
     fn segment_group(&self, photos: &[Pixels<'_>]) -> Result<Vec<Scene>> {
-        let mut inputs = Vec::with_capacity(photos.len());
+        let mut spares = Vec::with_capacity(photos.len());
         let mut scenes = Vec::with_capacity(photos.len());
         let classes = self.config.num_classes;
         for photo in photos {
-            let (input, prepare) = timed(|| self.prepare_pixels(photo));
-            inputs.push(input?);
+            let mut spare = self.take_spare();
+            let (prepared, prepare) = timed(|| self.refill(&mut spare.input, photo));
+            prepared?;
+            spares.push(spare);
+            let floats = |channels| {
+                let mut floats = Vec::new();
+                blank(&mut floats, photo, channels).map(|()| floats)
+            };
             scenes.push(Scene {
                 labels: Arc::clone(&self.labels),
                 mask: Mask::new(photo.width(), photo.height(), classes),
-                confidence: self.readout.needs_confidence().then(|| blank(photo, 1)).transpose()?,
-                logits: self.readout.logits.then(|| blank(photo, classes)).transpose()?,
+                confidence: self.readout.needs_confidence().then(|| floats(1)).transpose()?,
+                logits: self.readout.logits.then(|| floats(classes)).transpose()?,
                 timings: Timings { prepare, ..Timings::default() },
             });
         }
@@ -244,8 +271,10 @@ impl Segmenter {
                 confidence: scene.confidence.as_deref_mut(),
                 logits: scene.logits.as_deref_mut(),
             });
-            self.engine.upload(&inputs.iter().collect::<Vec<_>>())?.run(&mut wanted.collect::<Vec<_>>())
+            let inputs: Vec<_> = spares.iter().map(|spare| &spare.input).collect();
+            self.engine.run(&inputs, &mut wanted.collect::<Vec<_>>())
         });
+        spares.into_iter().for_each(|spare| self.keep_spare(spare));
         let spent = spent?;
         for (scene, photo) in scenes.iter_mut().zip(photos) {
             self.reject(&mut scene.mask, scene.confidence.as_deref());
@@ -255,6 +284,14 @@ impl Segmenter {
             scene.timings = timings(photo, scene.timings.prepare, spent, total, photos.len());
         }
         Ok(scenes)
+    }
+
+    fn take_spare(&self) -> Spare {
+        self.spares.lock().unwrap_or_else(PoisonError::into_inner).pop().unwrap_or_default()
+    }
+
+    fn keep_spare(&self, spare: Spare) {
+        self.spares.lock().unwrap_or_else(PoisonError::into_inner).push(spare);
     }
 
     /// Gives the ignore id to pixels of too low a confidence.
@@ -284,11 +321,15 @@ impl Segmenter {
     /// # Errors
     /// [`Error::Input`] for a size that cannot be.
     pub fn prepare<'a>(&self, photo: impl Into<Pixels<'a>>) -> Result<Input> {
-        self.prepare_pixels(&photo.into())
+        let mut input = Input::default();
+        self.refill(&mut input, &photo.into())?;
+        Ok(input)
     }
 
-    fn prepare_pixels(&self, photo: &Pixels<'_>) -> Result<Input> {
-        Input::prepare(photo, &self.normalization, self.readout.size)
+    fn refill(&self, input: &mut Input, photo: &Pixels<'_>) -> Result<()> {
+        let mut done = Ok(());
+        self.engine.enter(&mut || done = input.refill(photo, &self.normalization, self.readout.size));
+        done
     }
 
     /// Takes an input to the device once, so that the network can be run on it again and again. For benchmarks.
@@ -310,7 +351,7 @@ impl Segmenter {
     /// As [`segment`](Self::segment).
     pub fn resident(&self, input: &Input) -> Result<Resident<'_>> {
         let size = (input.height, input.width);
-        Ok(Resident { uploaded: self.engine.upload(&[input])?, size, classes: self.config.num_classes })
+        Ok(Resident { uploaded: self.engine.upload(input)?, size, classes: self.config.num_classes })
     }
 
     /// Runs one frame and says where its time went, operation by operation.
@@ -442,16 +483,15 @@ impl fmt::Debug for Segmenter {
     }
 }
 
-/// Zeros, `channels` a pixel; a photo whose logits do not fit into memory is an error, not an abort.
-fn blank(photo: &Pixels<'_>, channels: usize) -> Result<Vec<f32>> {
+/// Makes `floats` as long as a photo of `channels`; one that does not fit into memory is an error, not an abort.
+fn blank(floats: &mut Vec<f32>, photo: &Pixels<'_>, channels: usize) -> Result<()> {
     let (width, height) = (photo.width() as usize, photo.height() as usize);
-    let mut floats = Vec::new();
     let wanted = width.checked_mul(height).and_then(|pixels| pixels.checked_mul(channels)).unwrap_or(usize::MAX);
-    floats.try_reserve_exact(wanted).map_err(|_| {
+    floats.try_reserve_exact(wanted.saturating_sub(floats.len())).map_err(|_| {
         Error::Input(format!("{channels} floats for each of {width}x{height} pixels do not fit into memory"))
     })?;
     floats.resize(wanted, 0.0);
-    Ok(floats)
+    Ok(())
 }
 
 /// A photo's part of what its batch took; what the engine does not account for is the upload.

@@ -35,7 +35,7 @@ impl Resident<'_> {
     /// As [`Segmenter::segment`](crate::Segmenter::segment).
     pub fn logits(&self, out: &mut Vec<f32>) -> Result<()> {
         out.resize(self.classes * self.size.0 * self.size.1, 0.0);
-        self.uploaded.run(&mut [Wanted { size: self.size, ids: None, confidence: None, logits: Some(out) }]).map(drop)
+        self.uploaded.run(Wanted { size: self.size, ids: None, confidence: None, logits: Some(out) }).map(drop)
     }
 
     /// The network and its mask.
@@ -45,7 +45,7 @@ impl Resident<'_> {
     pub fn mask(&self, mask: &mut Mask) -> Result<()> {
         mask.resize_for(self.size.1 as u32, self.size.0 as u32, self.classes);
         self.uploaded
-            .run(&mut [Wanted { size: self.size, ids: Some(mask.ids_mut()), confidence: None, logits: None }])
+            .run(Wanted { size: self.size, ids: Some(mask.ids_mut()), confidence: None, logits: None })
             .map(drop)
     }
 }

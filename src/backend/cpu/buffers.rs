@@ -1,143 +1,167 @@
-//! Where the CPU's maps live: buffers that go back to a pool when the last map in them is dropped, so that after the first frame
-//! of a size nothing is asked of the allocator for them.
+//! Where the CPU's maps live: buffers cut from an arena, which go back to it when the last map in them is dropped, so that after the
+//! first frame of a size nothing is asked of the system or the allocator for them.
 
-use std::collections::BTreeMap;
 use std::ops::{Deref, DerefMut};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use rtformer_kernels::{Lanes, Layout, Map, MapMut, ShapeError, floats, floats_mut};
+use rtformer_kernels::{
+    Arena, Buffer, CrossKeys, Lanes, Layout, Map, MapMut, ShapeError, SharedBuffer, floats, floats_mut,
+};
 
-/// Buffers that nobody uses.
-#[derive(Default)]
+use crate::error::{Error, Result};
+
+/// The memory of a backend.
 pub(super) struct Buffers {
+    maps: Arc<Arena>,
     idle: Mutex<Idle>,
+    threads: usize,
 }
 
 #[derive(Default)]
 struct Idle {
-    /// Feature maps, by length.
-    buffers: BTreeMap<usize, Vec<Vec<Lanes>>>,
-    /// Kernels' scratch, by length: of the layers, not of the frame.
-    scratch: BTreeMap<usize, Vec<Vec<Lanes>>>,
     /// What the maps were made for: the batch and the size of its photos.
     frame: Option<(usize, Layout)>,
+    /// Kernels' scratch: one a thread, each as long as the longest that was asked for.
+    scratch: Vec<Vec<Lanes>>,
+    longest: usize,
+    /// The attention's packed keys of a batch.
+    keys: Vec<Vec<CrossKeys>>,
 }
 
 impl Buffers {
-    /// Lets go of the buffers of another size of frame: a folder of photos that all differ would pile them up.
+    pub(super) fn new(threads: usize) -> Self {
+        Self { maps: Arena::new(), idle: Mutex::default(), threads }
+    }
+
+    fn idle(&self) -> MutexGuard<'_, Idle> {
+        // Lists of buffers are sound whatever panicked meanwhile.
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Lets go of the memory of another size of frame: in regions that suit one, another wastes what does not fit.
     pub(super) fn begin(&self, count: usize, photo: Layout) {
-        if let Ok(mut idle) = self.idle.lock()
-            && idle.frame.replace((count, photo)) != Some((count, photo))
-        {
-            idle.buffers.clear();
+        if self.idle().frame.replace((count, photo)) != Some((count, photo)) {
+            self.maps.release();
         }
     }
 
     /// Room for `count` maps: halos are zero, the rest is whatever was there before.
-    pub(super) fn blank(self: &Arc<Self>, count: usize, layout: Layout) -> Blank {
+    ///
+    /// # Errors
+    /// [`Error::Backend`] when the system has no more memory.
+    pub(super) fn blank(&self, count: usize, layout: Layout) -> Result<Blank> {
         // Each image begins on a cache line of its own.
         let stride = layout.len().div_ceil(16);
-        let reused =
-            self.idle.lock().ok().and_then(|mut idle| idle.buffers.get_mut(&(count * stride)).and_then(Vec::pop));
-        let fresh = reused.is_none();
-        let memory = reused.unwrap_or_else(|| vec![Lanes::ZERO; count * stride]);
-        let mut blank = Blank(Owned { memory, stride, layout, pool: Arc::clone(self) });
-        if !fresh {
-            for image in blank.images_mut() {
-                if let Ok(mut map) = MapMut::new(image, layout) {
-                    map.clear_halo();
-                }
+        let mut blank = Blank { memory: buffer(&self.maps, count.saturating_mul(stride))?, stride, layout };
+        for image in blank.images_mut() {
+            if let Ok(mut map) = MapMut::new(image, layout) {
+                map.clear_halo();
             }
         }
-        blank
+        Ok(blank)
     }
 
     /// Room for a kernel's intermediate results, of unspecified contents.
-    pub(super) fn scratch(self: &Arc<Self>, len: usize) -> Scratch {
-        let reused = self.idle.lock().ok().and_then(|mut idle| idle.scratch.get_mut(&len).and_then(Vec::pop));
-        Scratch { memory: reused.unwrap_or_else(|| vec![Lanes::ZERO; len]), pool: Arc::clone(self) }
+    pub(super) fn scratch(&self, len: usize) -> Scratch<'_> {
+        let mut idle = self.idle();
+        if idle.longest < len {
+            idle.longest = len;
+            // For all threads at once: which of them will need it first in a later frame is anybody's guess.
+            idle.scratch = (0..self.threads).map(|_| vec![Lanes::ZERO; len]).collect();
+        }
+        let memory = idle.scratch.pop().unwrap_or_else(|| vec![Lanes::ZERO; idle.longest]);
+        Scratch { memory, len, pool: self }
+    }
+
+    /// Room for a batch's keys.
+    pub(super) fn keys(&self, count: usize) -> Vec<CrossKeys> {
+        let mut keys = self.idle().keys.pop().unwrap_or_default();
+        keys.resize_with(count, CrossKeys::default);
+        keys
+    }
+
+    /// Takes keys back.
+    pub(super) fn keep_keys(&self, keys: Vec<CrossKeys>) {
+        self.idle().keys.push(keys);
     }
 
     /// The maps to write again: the same memory where nobody else holds it, else a copy.
-    pub(super) fn thaw(self: &Arc<Self>, maps: Maps) -> Blank {
-        match Arc::try_unwrap(maps.0) {
-            Ok(owned) => Blank(owned),
+    ///
+    /// # Errors
+    /// [`Error::Backend`] when the system has no more memory.
+    pub(super) fn thaw(&self, maps: Maps) -> Result<Blank> {
+        let Maps { memory, stride, layout } = maps;
+        match memory.unshare() {
+            Ok(memory) => Ok(Blank { memory, stride, layout }),
             Err(shared) => {
-                let mut copy = self.blank(shared.count(), shared.layout);
-                copy.0.memory.copy_from_slice(&shared.memory);
-                copy
+                let mut copy = buffer(&self.maps, shared.len())?;
+                copy.copy_from_slice(&shared);
+                Ok(Blank { memory: copy, stride, layout })
             }
         }
     }
 }
 
-struct Owned {
-    memory: Vec<Lanes>,
-    /// From an image to the next, in lanes.
-    stride: usize,
-    layout: Layout,
-    pool: Arc<Buffers>,
-}
-
-impl Owned {
-    fn count(&self) -> usize {
-        self.memory.len() / self.stride.max(1)
-    }
-}
-
-impl Drop for Owned {
-    fn drop(&mut self) {
-        let memory = std::mem::take(&mut self.memory);
-        if let Ok(mut idle) = self.pool.idle.lock() {
-            idle.buffers.entry(memory.len()).or_default().push(memory);
-        }
-    }
+fn buffer(arena: &Arc<Arena>, len: usize) -> Result<Buffer> {
+    arena.buffer(len).map_err(|e| {
+        let bytes = len.saturating_mul(size_of::<Lanes>());
+        Error::Backend { operation: "memory", reason: format!("{bytes} bytes are not to be had: {e}") }
+    })
 }
 
 /// Scratch that goes back to the pool.
-pub(super) struct Scratch {
+pub(super) struct Scratch<'a> {
     memory: Vec<Lanes>,
-    pool: Arc<Buffers>,
+    /// What was asked for; the memory may be longer.
+    len: usize,
+    pool: &'a Buffers,
 }
 
-impl Deref for Scratch {
+impl Deref for Scratch<'_> {
     type Target = [Lanes];
 
     fn deref(&self) -> &[Lanes] {
-        &self.memory
+        &self.memory[..self.len]
     }
 }
 
-impl DerefMut for Scratch {
+impl DerefMut for Scratch<'_> {
     fn deref_mut(&mut self) -> &mut [Lanes] {
-        &mut self.memory
+        &mut self.memory[..self.len]
     }
 }
 
-impl Drop for Scratch {
+impl Drop for Scratch<'_> {
     fn drop(&mut self) {
         let memory = std::mem::take(&mut self.memory);
-        if let Ok(mut idle) = self.pool.idle.lock() {
-            idle.scratch.entry(memory.len()).or_default().push(memory);
+        let mut idle = self.pool.idle();
+        if memory.len() == idle.longest {
+            idle.scratch.push(memory);
         }
     }
 }
 
 /// A batch of maps that is being written.
-pub(super) struct Blank(Owned);
+pub(super) struct Blank {
+    memory: Buffer,
+    /// From an image to the next, in lanes.
+    stride: usize,
+    layout: Layout,
+}
 
 impl Blank {
     pub(super) fn layout(&self) -> Layout {
-        self.0.layout
+        self.layout
     }
 
     pub(super) fn images_mut(&mut self) -> impl Iterator<Item = &mut [f32]> {
-        floats_mut(&mut self.0.memory).chunks_exact_mut(16 * self.0.stride)
+        floats_mut(&mut self.memory).chunks_exact_mut(16 * self.stride.max(1))
     }
 
     /// Done with writing.
     pub(super) fn freeze(self) -> Maps {
-        Maps(Arc::new(self.0))
+        let Self { memory, stride, layout } = self;
+        Maps { memory: memory.share(), stride, layout }
     }
 }
 
@@ -152,19 +176,24 @@ impl Blank {
 /// # Ok::<(), rtformer::Error>(())
 /// ```
 #[derive(Clone)]
-pub struct Maps(Arc<Owned>);
+pub struct Maps {
+    memory: SharedBuffer,
+    /// From an image to the next, in lanes.
+    stride: usize,
+    layout: Layout,
+}
 
 impl Maps {
     pub(super) fn count(&self) -> usize {
-        self.0.count()
+        self.memory.len() / self.stride.max(1)
     }
 
     pub(super) fn layout(&self) -> Layout {
-        self.0.layout
+        self.layout
     }
 
     pub(super) fn floats(&self, image: usize) -> &[f32] {
-        floats(&self.0.memory[image * self.0.stride..][..self.0.stride])
+        floats(&self.memory[image * self.stride..][..self.stride])
     }
 
     pub(super) fn image(&self, image: usize) -> Result<Map<'_>, ShapeError> {
@@ -177,18 +206,40 @@ mod tests {
     use super::*;
 
     #[test]
-    fn buffers_are_used_again_and_those_of_another_size_let_go() {
-        let (pool, photo) = (Arc::<Buffers>::default(), Layout::planar(3, 8, 8));
-        let idle = || pool.idle.lock().unwrap().buffers.values().map(Vec::len).sum::<usize>();
+    fn memory_is_used_again_and_that_of_another_size_let_go() {
+        let (pool, photo) = (Buffers::new(1), Layout::planar(3, 8, 8));
         let map = Layout::blocked(16, 4, 4);
         pool.begin(1, photo);
-        let first = pool.blank(1, map).freeze();
+        let first = pool.blank(1, map).unwrap().freeze();
         let address = first.floats(0).as_ptr();
         drop(first);
-        assert_eq!((idle(), pool.blank(1, map).freeze().floats(0).as_ptr()), (1, address));
         pool.begin(1, photo);
-        assert_eq!(idle(), 1, "the same size again");
+        assert_eq!(pool.blank(1, map).unwrap().freeze().floats(0).as_ptr(), address, "the same size again");
         pool.begin(2, photo);
-        assert_eq!(idle(), 0, "another batch");
+        assert_eq!(pool.maps.bytes(), 0, "another batch");
+    }
+
+    #[test]
+    fn shared_maps_are_copied_before_they_are_written() {
+        let (pool, map) = (Buffers::new(1), Layout::blocked(16, 2, 2));
+        let mut blank = pool.blank(1, map).unwrap();
+        let memory = blank.memory.as_ptr();
+        blank.images_mut().for_each(|image| image.fill(7.0));
+        let one = blank.freeze();
+        let shared = one.clone();
+        let mut copy = pool.thaw(one).unwrap();
+        assert!(copy.memory.as_ptr() != memory && copy.images_mut().all(|image| image.iter().all(|v| *v == 7.0)));
+        assert_eq!(pool.thaw(shared).unwrap().memory.as_ptr(), memory, "nobody else holds it any longer");
+    }
+
+    #[test]
+    fn scratch_is_as_long_as_asked_for_and_kept_at_the_longest() {
+        let pool = Buffers::new(2);
+        let (short, long) = (pool.scratch(10), pool.scratch(20));
+        assert_eq!((short.len(), long.len()), (10, 20));
+        drop((short, long));
+        assert_eq!(pool.idle().scratch.iter().map(Vec::len).collect::<Vec<_>>(), [20, 20]);
+        let three = [5, 6, 7].map(|len| pool.scratch(len));
+        assert_eq!(three.each_ref().map(|scratch| scratch.len()), [5, 6, 7], "one more than there are threads");
     }
 }

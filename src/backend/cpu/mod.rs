@@ -4,13 +4,13 @@ mod buffers;
 mod concat;
 mod readout;
 
-use std::sync::{Arc, Mutex};
+use std::sync::Mutex;
 use std::time::Instant;
 
 use rayon::{ThreadPool, ThreadPoolBuilder};
 use rtformer_kernels as kernels;
 use rtformer_kernels::{
-    ConvShape, CrossKeys, Element, Input, Isa, Lanes, Layout, MapMut, PackedConv, PackedWinograd, Prologue, ShapeError,
+    ConvShape, Element, Input, Isa, Lanes, Layout, MapMut, PackedConv, PackedWinograd, Prologue, ShapeError,
 };
 
 pub use buffers::Maps;
@@ -44,7 +44,7 @@ pub struct Cpu {
     element: Element,
     algorithm: Algorithm,
     pool: ThreadPool,
-    buffers: Arc<Buffers>,
+    buffers: Buffers,
     times: Mutex<Option<Vec<OpTime>>>,
 }
 
@@ -149,8 +149,8 @@ impl Cpu {
             isa,
             element: Element::F32,
             algorithm: Algorithm::Fastest,
+            buffers: Buffers::new(pool.current_num_threads()),
             pool,
-            buffers: Arc::default(),
             times: Mutex::default(),
         })
     }
@@ -250,7 +250,7 @@ impl Cpu {
         split: Split,
         work: impl Fn(usize, MapMut<'_>) -> Result<(), ShapeError> + Sync,
     ) -> Result<Maps> {
-        let mut blank = self.buffers.blank(count, layout);
+        let mut blank = self.buffers.blank(count, layout)?;
         self.fill_blank(op, &mut blank, split, work)?;
         Ok(blank.freeze())
     }
@@ -344,7 +344,7 @@ impl Backend for Cpu {
         let [_, c, h, w] = shape;
         let layout = Layout::planar(c, h, w);
         self.buffers.begin(shape[0], layout);
-        self.timed("upload", 0.0, || self.upload_as(data, shape, layout))
+        self.timed("upload", 0.0, || self.run(|| self.upload_as(data, shape, layout)))
     }
 
     fn download(&self, x: &Maps) -> Result<Vec<f32>> {
@@ -461,7 +461,7 @@ impl Backend for Cpu {
 
     fn ea_norm(&self, x: Maps, groups: usize) -> Result<Maps> {
         self.timed("ea_norm", 0.0, || {
-            let mut x = self.buffers.thaw(x);
+            let mut x = self.buffers.thaw(x)?;
             self.fill_blank("ea_softmax", &mut x, Split::BLOCKS, |_, view| kernels::ea_softmax(self.isa, view))?;
             self.fill_blank("ea_group_l1", &mut x, Split::ROWS, |_, view| {
                 kernels::ea_group_l1(self.isa, view, groups)
@@ -476,17 +476,18 @@ impl Backend for Cpu {
         let flops = 4.0 * [x.count(), channels, height, width, keys].map(|d| d as f64).iter().product::<f64>();
         self.timed("cross_attend", flops, || {
             let failed = |e: ShapeError| Error::Backend { operation: "cross_attend", reason: e.to_string() };
-            let packed = (0..x.count()).map(|i| {
-                let mut keys = CrossKeys::default();
-                keys.pack(kv.image(i)?, &norm.affine.scale, &norm.affine.shift, self.element)?;
-                Ok(keys)
-            });
-            let packed = packed.collect::<Result<Vec<_>, _>>().map_err(failed)?;
-            self.fill("cross_attend", x.count(), x.layout(), Split::ROWS, |i, out| {
+            let mut packed = self.buffers.keys(x.count());
+            for (i, keys) in packed.iter_mut().enumerate() {
+                let pack = |kv| keys.pack(kv, &norm.affine.scale, &norm.affine.shift, self.element);
+                kv.image(i).and_then(pack).map_err(failed)?;
+            }
+            let out = self.fill("cross_attend", x.count(), x.layout(), Split::ROWS, |i, out| {
                 let x = x.image(i)?;
                 let mut scratch = self.buffers.scratch(packed[i].scratch_len(x.layout()));
                 kernels::cross_attend(self.isa, x, &packed[i], Some(x), out, &mut scratch)
-            })
+            });
+            self.buffers.keep_keys(packed);
+            out
         })
     }
 
@@ -497,7 +498,7 @@ impl Backend for Cpu {
         let channels = parts.iter().map(|part| part.layout().channels).sum();
         let layout = Layout { channels, ..first.layout() };
         self.timed("concat", 0.0, || {
-            let mut out = self.buffers.blank(first.count(), layout);
+            let mut out = self.buffers.blank(first.count(), layout)?;
             for (i, out) in out.images_mut().enumerate() {
                 concat::concat(parts.iter().map(|part| (part.floats(i), part.layout())), out, layout);
             }

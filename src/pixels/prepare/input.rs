@@ -5,8 +5,8 @@ use rayon::prelude::*;
 use super::{Input, Normalization, Pixels, Size};
 use crate::error::{Error, Result};
 
-/// What a photo may become, in pixels. RTFormer-Slim was measured to hold 172 bytes a pixel of input, Base twice that: this is 11 or
-/// 22 GiB, and a machine without them would kill the program where an error can still be reported.
+/// What a photo may become, in pixels. RTFormer-Slim was measured to hold 68 bytes a pixel of input, Base holds half as much again: this
+/// is 4 or 7 GiB, and a machine without them would kill the program where an error can still be reported.
 const MOST_PIXELS: usize = 64 << 20;
 
 impl Input {
@@ -63,6 +63,10 @@ impl Input {
             ))
         })?;
 
+        // A much larger photo's memory is not kept for good.
+        if self.data.capacity() / 2 > 3 * plane {
+            self.data = Vec::new();
+        }
         self.data.resize(3 * plane, 0.0);
         (self.width, self.height) = (w, h);
         let (red, rest) = self.data.split_at_mut(plane);
@@ -74,8 +78,12 @@ impl Input {
             let tables = normalization.tables();
             rows.for_each(|(y, planes)| look_up(pixels, y, &tables, planes));
         } else {
-            let (columns, lines) = (Taps::columns(from_width, w), Taps::lines(from_height, h));
-            rows.for_each(|(y, planes)| resize_row(pixels, &columns, lines.pairs[y], normalization, planes));
+            self.columns.clear();
+            self.columns.extend((0..w).map(|x| Tap::column(from_width, w, x)));
+            let columns = &self.columns;
+            rows.for_each(|(y, planes)| {
+                resize_row(pixels, columns, Tap::line(from_height, h, y), normalization, planes);
+            });
         }
         Ok(())
     }
@@ -127,50 +135,40 @@ fn look_up_row<const N: usize>(row: &[u8], offsets: [usize; 3], tables: &[[f32; 
     }
 }
 
-/// Which two pixels (or rows) each target pixel lies between, and the weight of the second: OpenCV's `INTER_LINEAR`.
-struct Taps {
-    pairs: Vec<Tap>,
-}
-
-#[derive(Clone, Copy)]
-struct Tap {
+/// Which two pixels (or rows) a target pixel lies between, and the weight of the second: OpenCV's `INTER_LINEAR`.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Tap {
     first: usize,
     second: usize,
     weight: f32,
 }
 
-impl Taps {
+impl Tap {
     /// Past the first or last column there is one pixel, and it counts whole.
-    fn columns(from: u32, to: usize) -> Self {
-        let whole = |tap: Tap| if tap.first == tap.second { Tap { weight: 0.0, ..tap } } else { tap };
-        Self { pairs: taps(from, to).map(whole).collect() }
+    fn column(from: u32, to: usize, x: usize) -> Self {
+        let tap = Self::line(from, to, x);
+        if tap.first == tap.second { Self { weight: 0.0, ..tap } } else { tap }
     }
 
     /// Past the first or last row OpenCV still adds that row's two shares, which may round.
-    fn lines(from: u32, to: usize) -> Self {
-        Self { pairs: taps(from, to).collect() }
+    ///
+    /// The position is computed in f64 and rounded to f32 before it is split, as OpenCV does: on a wide photo that rounding
+    /// moves a weight by 1e-4, which more exact arithmetic would not reproduce.
+    fn line(from: u32, to: usize, y: usize) -> Self {
+        let scale = 1.0 / (to as f64 / f64::from(from));
+        let position = ((y as f64 + 0.5) * scale - 0.5) as f32;
+        let (floor, last) = (position.floor(), i64::from(from) - 1);
+        let inside = |at: i64| at.clamp(0, last) as usize;
+        Self { first: inside(floor as i64), second: inside(floor as i64 + 1), weight: position - floor }
     }
 }
 
-/// The position is computed in f64 and rounded to f32 before it is split, as OpenCV does: on a wide photo that rounding
-/// moves a weight by 1e-4, which more exact arithmetic would not reproduce.
-fn taps(from: u32, to: usize) -> impl Iterator<Item = Tap> {
-    let scale = 1.0 / (to as f64 / f64::from(from));
-    let last = i64::from(from) - 1;
-    (0..to).map(move |i| {
-        let position = ((i as f64 + 0.5) * scale - 0.5) as f32;
-        let floor = position.floor();
-        let inside = |at: i64| at.clamp(0, last) as usize;
-        Tap { first: inside(floor as i64), second: inside(floor as i64 + 1), weight: position - floor }
-    })
-}
-
 /// One row of the target: across first, then down, each product and each sum rounded to f32.
-fn resize_row(pixels: &Pixels, columns: &Taps, line: Tap, normalization: &Normalization, planes: [&mut [f32]; 3]) {
+fn resize_row(pixels: &Pixels, columns: &[Tap], line: Tap, normalization: &Normalization, planes: [&mut [f32]; 3]) {
     let (above, below) = (pixels.row(line.first as u32), pixels.row(line.second as u32));
     let n = pixels.format().channels();
     for (channel, (plane, offset)) in planes.into_iter().zip(pixels.format().offsets()).enumerate() {
-        for (out, tap) in plane.iter_mut().zip(&columns.pairs) {
+        for (out, tap) in plane.iter_mut().zip(columns) {
             let across = |row: &[u8]| {
                 let (first, second) = (f32::from(row[tap.first * n + offset]), f32::from(row[tap.second * n + offset]));
                 first * (1.0 - tap.weight) + second * tap.weight

@@ -1,0 +1,320 @@
+//! Memory that feature maps are cut from and go back to, so that after the first frame of a size the system is asked for none.
+
+use std::io;
+use std::ops::{Deref, DerefMut};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use memmap2::{MmapOptions, MmapRaw};
+
+use crate::Lanes;
+
+/// Regions are multiples of this, the size of a huge page on most processors, and begin at one where the system cares.
+const REGION_BYTES: usize = 2 << 20;
+
+/// A few regions of memory, each cut into buffers.
+///
+/// The oldest region with room is cut first, at its tightest gap. So when the same requests and returns come again, from a moment when
+/// nothing is in use on, every buffer lies where it lay before: a second frame needs no more memory than the first.
+///
+/// ```
+/// let arena = rtformer_kernels::Arena::new();
+/// let mut map = arena.buffer(100)?; // of unspecified contents
+/// map.fill(rtformer_kernels::Lanes::ZERO);
+/// let (map, held) = (map.share(), arena.bytes());
+/// let shared = map.clone(); // no lane is copied
+/// drop((map, shared));
+/// assert_eq!((arena.buffer(50)?.len(), arena.bytes()), (50, held));
+/// # Ok::<(), std::io::Error>(())
+/// ```
+#[derive(Debug, Default)]
+pub struct Arena {
+    regions: Mutex<Vec<Region>>,
+}
+
+#[derive(Debug)]
+struct Region {
+    memory: Arc<Memory>,
+    /// Side by side from the region's beginning to its end; no two neighbours are both free.
+    spans: Vec<Span>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Span {
+    len: usize,
+    /// How many hold it: one [`Buffer`], or some [`SharedBuffer`]s, or nobody.
+    holders: usize,
+}
+
+impl Arena {
+    /// Without any memory yet.
+    pub fn new() -> Arc<Self> {
+        Arc::default()
+    }
+
+    /// A buffer of `len` lanes, at least one, of unspecified contents.
+    ///
+    /// - errors: what the system says when it has no more memory
+    pub fn buffer(self: &Arc<Self>, len: usize) -> io::Result<Buffer> {
+        let len = len.max(1);
+        let mut regions = self.lock();
+        let cut = regions.iter_mut().find_map(|region| Some((Arc::clone(&region.memory), region.cut(len)?)));
+        let (memory, start) = if let Some(cut) = cut {
+            cut
+        } else {
+            let memory = Arc::new(Memory::new(len)?);
+            let mut region =
+                Region { spans: vec![Span { len: memory.len(), holders: 0 }], memory: Arc::clone(&memory) };
+            let start = region.cut(len).unwrap_or(0); // A region of at least that length was asked for.
+            regions.push(region);
+            (memory, start)
+        };
+        Ok(Buffer(Held { arena: Arc::clone(self), memory, start, len }))
+    }
+
+    /// Gives the regions that nobody uses back to the system.
+    pub fn release(&self) {
+        self.lock().retain(|region| region.spans.iter().any(|span| span.holders > 0));
+    }
+
+    /// Bytes of all regions.
+    pub fn bytes(&self) -> usize {
+        self.lock().iter().map(|region| region.memory.len() * size_of::<Lanes>()).sum()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Region>> {
+        // Nothing panics with the lock in hand, save for want of memory, before anything has changed.
+        self.regions.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Does `change` to the holders of a held span, and says how many there are then.
+    fn hold(&self, held: &Held, change: impl FnOnce(usize) -> usize) -> usize {
+        let mut regions = self.lock();
+        let Some(region) = regions.iter_mut().find(|region| Arc::ptr_eq(&region.memory, &held.memory)) else {
+            return 0; // Cannot be: a region that is in use is not released.
+        };
+        let mut start = 0;
+        for i in 0..region.spans.len() {
+            if start == held.start {
+                let holders = change(region.spans[i].holders);
+                region.spans[i].holders = holders;
+                if holders == 0 {
+                    region.join(i);
+                }
+                return holders;
+            }
+            start += region.spans[i].len;
+        }
+        0
+    }
+}
+
+impl Region {
+    /// Takes `len` lanes out of the tightest gap; where they begin.
+    fn cut(&mut self, len: usize) -> Option<usize> {
+        let (mut start, mut tightest) = (0, None::<(usize, usize)>);
+        for (i, span) in self.spans.iter().enumerate() {
+            let fits = span.holders == 0 && span.len >= len;
+            if fits && tightest.is_none_or(|(other, _)| span.len < self.spans[other].len) {
+                tightest = Some((i, start));
+            }
+            start += span.len;
+        }
+        let (i, start) = tightest?;
+        let rest = self.spans[i].len - len;
+        if rest > 0 {
+            self.spans.insert(i + 1, Span { len: rest, holders: 0 });
+        }
+        self.spans[i] = Span { len, holders: 1 };
+        Some(start)
+    }
+
+    /// Joins the free span `i` to free neighbours.
+    fn join(&mut self, i: usize) {
+        let free = |span: Option<&Span>| span.is_some_and(|span| span.holders == 0);
+        if free(self.spans.get(i + 1)) {
+            self.spans[i].len += self.spans.remove(i + 1).len;
+        }
+        if i > 0 && free(self.spans.get(i - 1)) {
+            self.spans[i - 1].len += self.spans.remove(i).len;
+        }
+    }
+}
+
+/// Pages from the system, zero at first.
+#[derive(Debug)]
+struct Memory(MmapRaw);
+
+impl Memory {
+    /// At least `len` lanes.
+    fn new(len: usize) -> io::Result<Self> {
+        let bytes = len.checked_mul(size_of::<Lanes>()).and_then(|bytes| bytes.checked_next_multiple_of(REGION_BYTES));
+        let bytes = bytes.filter(|&bytes| isize::try_from(bytes).is_ok()).ok_or(io::ErrorKind::OutOfMemory)?;
+        Ok(Self(MmapRaw::from(MmapOptions::new().len(bytes).map_anon()?)))
+    }
+
+    fn len(&self) -> usize {
+        self.0.len() / size_of::<Lanes>()
+    }
+}
+
+/// A held span: what was counted when it was made is given back when it is dropped.
+#[derive(Debug)]
+struct Held {
+    arena: Arc<Arena>,
+    memory: Arc<Memory>,
+    start: usize,
+    len: usize,
+}
+
+impl Held {
+    #[allow(
+        clippy::cast_ptr_alignment,
+        reason = "a page, which a region begins at, is aligned to more than a cache line"
+    )]
+    fn data(&self) -> *mut Lanes {
+        debug_assert!(self.start + self.len <= self.memory.len());
+        self.memory.0.as_mut_ptr().cast::<Lanes>().wrapping_add(self.start)
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.arena.hold(self, |holders| holders.saturating_sub(1));
+    }
+}
+
+/// Memory of one owner.
+#[derive(Debug)]
+pub struct Buffer(Held);
+
+impl Buffer {
+    /// To be read by many.
+    pub fn share(self) -> SharedBuffer {
+        SharedBuffer(self.0)
+    }
+}
+
+impl Deref for Buffer {
+    type Target = [Lanes];
+
+    fn deref(&self) -> &[Lanes] {
+        // SAFETY: the span lies inside the region, which lives as long as `memory`; pages are aligned to more than 64 bytes, and any
+        // bits are lanes. The arena gives a span to nobody else as long as it has a holder, which is this buffer alone.
+        unsafe { std::slice::from_raw_parts(self.0.data(), self.0.len) }
+    }
+}
+
+impl DerefMut for Buffer {
+    fn deref_mut(&mut self) -> &mut [Lanes] {
+        // SAFETY: as in `deref`; the exclusive borrow of the only holder passes to the result.
+        unsafe { std::slice::from_raw_parts_mut(self.0.data(), self.0.len) }
+    }
+}
+
+/// Memory of several owners, to read. Cloning shares it.
+#[derive(Debug)]
+pub struct SharedBuffer(Held);
+
+impl SharedBuffer {
+    /// To be written again, where nobody else holds it.
+    pub fn unshare(self) -> Result<Buffer, Self> {
+        // The count cannot rise meanwhile: only a holder can be cloned, and if there is one, it is this.
+        if self.0.arena.hold(&self.0, |holders| holders) == 1 { Ok(Buffer(self.0)) } else { Err(self) }
+    }
+}
+
+impl Clone for SharedBuffer {
+    fn clone(&self) -> Self {
+        let Held { arena, memory, start, len } = &self.0;
+        arena.hold(&self.0, |holders| holders + 1);
+        Self(Held { arena: Arc::clone(arena), memory: Arc::clone(memory), start: *start, len: *len })
+    }
+}
+
+impl Deref for SharedBuffer {
+    type Target = [Lanes];
+
+    fn deref(&self) -> &[Lanes] {
+        // SAFETY: as in `Buffer::deref`, save that the holders are shared buffers all, through which nobody writes.
+        unsafe { std::slice::from_raw_parts(self.0.data(), self.0.len) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A number from 0 up to `below`.
+    fn random(state: &mut u64, below: usize) -> usize {
+        *state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        (*state >> 33) as usize % below
+    }
+
+    #[test]
+    fn nobody_writes_into_another_buffer() {
+        let (arena, mut state) = (Arena::new(), 1);
+        let mut held: Vec<(f32, Buffer)> = Vec::new();
+        for step in 0..3000 {
+            if held.len() < 20 && random(&mut state, 2) == 0 {
+                let mut buffer = arena.buffer(1 + random(&mut state, 5000)).expect("there is memory");
+                buffer.fill(Lanes([step as f32; 16]));
+                held.push((step as f32, buffer));
+            } else if !held.is_empty() {
+                let (value, buffer) = held.swap_remove(random(&mut state, held.len()));
+                assert!(buffer.iter().all(|lanes| lanes.0 == [value; 16]));
+            }
+        }
+        drop(held);
+        assert!(arena.lock().iter().all(|region| region.spans.len() == 1), "what is free is joined");
+        arena.release();
+        assert_eq!(arena.bytes(), 0);
+    }
+
+    #[test]
+    fn the_same_requests_find_the_same_places() {
+        let arena = Arena::new();
+        let frame = || {
+            let (mut state, mut held, mut places) = (7, Vec::new(), Vec::new());
+            for _ in 0..500 {
+                if held.len() < 12 && random(&mut state, 5) > 1 {
+                    let buffer = arena.buffer(1 + random(&mut state, 40_000)).expect("there is memory");
+                    places.push(buffer.as_ptr());
+                    held.push(buffer.share());
+                } else if !held.is_empty() {
+                    held.swap_remove(random(&mut state, held.len()));
+                }
+            }
+            (places, arena.bytes())
+        };
+        let first = frame();
+        assert!(first == frame() && first == frame());
+    }
+
+    #[test]
+    fn memory_is_written_by_one_and_read_by_many() {
+        let arena = Arena::new();
+        let mut buffer = arena.buffer(3).expect("there is memory");
+        buffer[2] = Lanes([7.0; 16]);
+        let one = buffer.share();
+        let two = one.clone();
+        let one = one.unshare().expect_err("another one holds it");
+        assert_eq!((one[2], two[2]), (Lanes([7.0; 16]), Lanes([7.0; 16])));
+        drop(two);
+        let mut alone = one.unshare().expect("nobody else holds it");
+        alone[2] = Lanes::ZERO;
+        arena.release();
+        assert!(arena.bytes() > 0 && alone[2] == Lanes::ZERO, "memory in use is not released");
+    }
+
+    #[test]
+    fn buffers_outlive_the_arena_and_absurd_lengths_are_errors() {
+        let arena = Arena::new();
+        for len in [usize::MAX, usize::MAX / 64, isize::MAX as usize / 64] {
+            assert!(arena.buffer(len).is_err(), "{len}");
+        }
+        let buffer = arena.buffer(0).expect("there is memory");
+        drop(arena);
+        assert_eq!(buffer.len(), 1);
+        std::thread::scope(|scope| scope.spawn(move || assert_eq!(buffer[0], Lanes::ZERO)).join()).expect("it is sent");
+    }
+}

@@ -1,0 +1,34 @@
+//! What a large frame may hold at its peak, weights and all.
+#![cfg(target_os = "linux")]
+
+use image::RgbImage;
+use rtformer::pixels::Mask;
+use rtformer::{Device, Segmenter};
+
+/// Other engines take 540 to 970 MB for this frame.
+const MOST_KB: usize = 350_000;
+
+/// The most that this process has ever had in memory at once.
+fn peak_kb() -> usize {
+    let status = std::fs::read_to_string("/proc/self/status").expect("Linux says how its processes are");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("and this is part of it");
+    line.trim().trim_end_matches(" kB").parse().expect("as a number of kilobytes")
+}
+
+// A binary of its own: other tests' memory would count.
+#[test]
+fn a_frame_of_two_megapixels_stays_below_350_mb() {
+    let segmenter = Segmenter::random("slim", Segmenter::builder().device(Device::Cpu)).expect("random weights load");
+    if segmenter.instruction_set() == "scalar" {
+        println!("skipped: the scalar definitions would take minutes for a frame of this size");
+        return;
+    }
+    let photo = RgbImage::from_fn(2048, 1024, |x, y| image::Rgb([x as u8, y as u8, (x ^ y) as u8]));
+    let mut mask = Mask::new(0, 0, segmenter.config().num_classes);
+    for frame in 1..=2 {
+        segmenter.segment_into(&photo, &mut mask).expect("the frame fits");
+        let peak = peak_kb();
+        println!("frame {frame}: {peak} kB at most so far");
+        assert!(peak <= MOST_KB, "frame {frame}: {peak} kB");
+    }
+}
