@@ -167,6 +167,10 @@ struct Held {
 }
 
 impl Held {
+    #[allow(
+        clippy::cast_ptr_alignment,
+        reason = "a page, which a region begins at, is aligned to more than a cache line"
+    )]
     fn data(&self) -> *mut Lanes {
         debug_assert!(self.start + self.len <= self.memory.len());
         self.memory.0.as_mut_ptr().cast::<Lanes>().wrapping_add(self.start)

@@ -5,7 +5,7 @@ use image::RgbImage;
 use rtformer::pixels::Mask;
 use rtformer::{Device, Segmenter};
 
-/// ONNX Runtime takes 970 MB for this frame, OpenVINO 540 MB.
+/// Other engines take 540 to 970 MB for this frame.
 const MOST_KB: usize = 350_000;
 
 /// The most that this process has ever had in memory at once.

@@ -3,6 +3,9 @@
 use super::*;
 use crate::testing::{Owned, assert_close, for_each, noise, whole_and_split};
 
+/// Scale and shift of each channel, and whether a ReLU follows.
+type Norm = (Vec<f32>, Vec<f32>, bool);
+
 #[derive(Debug)]
 struct Case {
     input: (usize, usize, usize),
@@ -63,8 +66,8 @@ impl Case {
         PackedConv::pack(self.shape(), &weight, Some(&bias), self.lanes, element).expect("the shapes fit")
     }
 
-    /// The prologues that its input can have; scales of either sign.
-    fn prologues(&self) -> Vec<Option<(Vec<f32>, Vec<f32>, bool)>> {
+    /// The prologues that its input can have: scale (of either sign), shift and ReLU.
+    fn prologues(&self) -> Vec<Option<Norm>> {
         let channels = self.input.0;
         let norm = |relu| Some((noise(channels, 5), noise(channels, 6), relu));
         if self.lanes == 16 { vec![None, norm(false), norm(true)] } else { vec![None] }

@@ -82,7 +82,7 @@ impl Input {
             self.columns.extend((0..w).map(|x| Tap::column(from_width, w, x)));
             let columns = &self.columns;
             rows.for_each(|(y, planes)| {
-                resize_row(pixels, columns, Tap::line(from_height, h, y), normalization, planes)
+                resize_row(pixels, columns, Tap::line(from_height, h, y), normalization, planes);
             });
         }
         Ok(())
