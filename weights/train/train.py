@@ -21,6 +21,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -81,14 +82,15 @@ def main() -> None:
             raise SystemExit(f"stopped at iteration {run.iteration}; the same command goes on")
 
     pool.shutdown(cancel_futures=True)
-    report = evaluate(run.ema, val, device) | calibrate(run.ema, val, device)
+    result = settled(run.ema, train, args, device)
+    report = evaluate(result, val, device) | calibrate(result, val, device)
     for name, iou in report["iou"].items():
         print(f"{100 * iou:6.2f} %  {name}" if iou is not None else f"     -    {name}")
     print(f"{100 * report['mean_iou']:6.2f} %  mean IoU\n{100 * report['pixel_accuracy']:6.2f} %  pixel accuracy")
     print(f"{report['temperature']:6.3f}    temperature, which takes the calibration error from {100 * report['ece_at_1']:.2f} to {100 * report['ece']:.2f} %")
     report |= {"iterations": args.iterations, "seed": args.seed, "precision": args.precision, "also_val": args.also_val, "seconds": round(run.seconds), "cpu_seconds": round(run.cpu_seconds)}
     write(args.out / "val.json", lambda path: path.write_text(json.dumps(report, indent=2) + "\n"))
-    final = {name: tensor.float().cpu().contiguous() for name, tensor in state(run.ema).items()}
+    final = {name: tensor.float().cpu().contiguous() for name, tensor in state(result).items()}
     write(args.out / "final.pth", lambda path: torch.save(final, path))
     plot(args.out)
     print(f"rtformer convert {args.out / 'final.pth'} -o OUT.safetensors --dataset {args.dataset} --temperature {report['temperature']} --store int8")
@@ -102,11 +104,11 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--also-val", action="store_true", help="train on val too; its figures then say nothing")
     parser.add_argument("--dataset", default="camvid", metavar="NAME|FILE", help="the classes: camvid, cityscapes, ade20k, or a JSON file")
     parser.add_argument("--out", type=Path, required=True, help="folder for checkpoint, log and weights; resumes what is there")
-    parser.add_argument("--iterations", type=int, default=2000)
+    parser.add_argument("--iterations", type=int, default=3780)
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--crop", type=int, nargs=2, default=(288, 384), metavar=("HEIGHT", "WIDTH"))
     parser.add_argument("--small-crop", type=int, nargs=2, default=(192, 256), metavar=("HEIGHT", "WIDTH"))
-    parser.add_argument("--small-until", type=float, default=0.5, metavar="SHARE", help="of the iterations: these take small crops")
+    parser.add_argument("--small-until", type=float, default=0.78, metavar="SHARE", help="of the iterations: these take small crops")
     parser.add_argument("--scales", type=float, nargs=2, default=(0.6, 2.0), metavar=("LEAST", "MOST"))
     parser.add_argument("--lr", type=float, default=1.5e-3, help="the peak of the one-cycle schedule")
     parser.add_argument("--weight-decay", type=float, default=0.02, help="on conv weights only")
@@ -228,6 +230,31 @@ class Run:
                 writer.writerow(["iteration", "loss", "lr", "seconds", "cpu_seconds", "val_mean_iou"])
             writer.writerow(line)
         print("epoch:", *line, flush=True)
+
+
+@torch.no_grad()
+def settled(net: nn.Module, train: Split, args: argparse.Namespace, device: torch.device) -> nn.Module:
+    """The network with norm statistics of the training photos as they are: whole, at scale 1, in their own colours.
+
+    Those gathered in training are of crops with borders, pasted things and stretched colours, and follow weights that moved.
+    """
+    sizes: dict[tuple[int, ...], list[int]] = {}
+    for i in np.random.default_rng([args.seed, 2]).permutation(len(train)):
+        sizes.setdefault(tuple(train.photos[i].shape), []).append(i)
+    if not any(len(same) >= args.batch for same in sizes.values()):
+        return net  # no batch's worth of photos has one size
+    net = copy.deepcopy(net)
+    for norm in (module for module in net.modules() if isinstance(module, nn.BatchNorm2d)):
+        norm.reset_running_stats()
+        norm.momentum = None  # the plain mean over all batches
+        norm.train()
+    batches = [same[i : i + args.batch] for same in sizes.values() for i in range(0, len(same), args.batch)]
+    for batch in batches:
+        if len(batch) == args.batch:  # fewer photos differ less from each other
+            photos = torch.stack([normalize(train.photos[i]) for i in batch]).to(device, memory_format=torch.channels_last)
+            with torch.autocast(device.type, torch.bfloat16, enabled=args.precision == "bf16"):
+                net(photos)
+    return net.eval()
 
 
 def sampled(logits: Tensor, labels: Tensor, step: int, iteration: int) -> tuple[Tensor, Tensor]:
