@@ -33,6 +33,11 @@ impl ShapeError {
         if got == want { Ok(()) } else { Err(Self::new(op, what, got, format_args!("{want:?}"))) }
     }
 
+    /// `Ok` when `got` is `least` or more.
+    pub(crate) fn at_least(op: &'static str, what: &'static str, got: usize, least: usize) -> Result<(), Self> {
+        Self::ensure(got >= least, op, what, got, format_args!("at least {least}"))
+    }
+
     /// `Ok` when `fits`; `want` says in words what would have.
     #[allow(clippy::needless_pass_by_value, reason = "callers pass numbers and temporaries")]
     pub(crate) fn ensure(

@@ -1,6 +1,7 @@
 //! Which instruction set a kernel uses. A value of a vector variant is the proof that this CPU has it.
 
 use crate::simd::Kernel;
+use crate::{Element, ShapeError};
 
 /// Proof that this CPU has AVX2, FMA and F16C.
 #[cfg(target_arch = "x86_64")]
@@ -48,40 +49,6 @@ impl Neon {
     pub fn detect() -> Option<Self> {
         std::arch::is_aarch64_feature_detected!("neon").then_some(Self(()))
     }
-}
-
-/// What a convolution multiplies. It always adds in f32.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Element {
-    /// As it is.
-    #[default]
-    F32,
-    /// Weights and inputs rounded to bf16, halves to even; their products are exact.
-    Bf16,
-}
-
-impl Element {
-    /// Channels in one 32-bit word of packed weights: 1 or 2.
-    pub(crate) const fn channels_per_word(self) -> usize {
-        match self {
-            Self::F32 => 1,
-            Self::Bf16 => 2,
-        }
-    }
-
-    /// A number as it is multiplied.
-    pub(crate) fn round(self, value: f32) -> f32 {
-        match self {
-            Self::F32 => value,
-            Self::Bf16 => f32::from_bits(u32::from(bf16(value)) << 16),
-        }
-    }
-}
-
-/// The upper half of `value`, rounded to nearest, halves to even. Not for numbers that are not finite.
-pub(crate) fn bf16(value: f32) -> u16 {
-    let bits = value.to_bits();
-    (bits.wrapping_add(0x7fff + (bits >> 16 & 1)) >> 16) as u16
 }
 
 /// An instruction set that this CPU has.
@@ -141,6 +108,11 @@ impl Isa {
             #[cfg(target_arch = "aarch64")]
             (Self::Neon(_), Element::Bf16) => false,
         }
+    }
+
+    /// `Ok` when it [multiplies](Self::multiplies) what `op`'s operand `what` is packed as.
+    pub(crate) fn check(self, op: &'static str, what: &'static str, element: Element) -> Result<(), ShapeError> {
+        ShapeError::ensure(self.multiplies(element), op, what, element, "f32 here")
     }
 
     #[cfg(target_arch = "x86_64")]

@@ -15,6 +15,7 @@
 )]
 
 mod arena;
+mod element;
 mod error;
 mod isa;
 mod map;
@@ -38,12 +39,13 @@ pub use argmax::{ClassId, Confidence, argmax, upsample};
 pub use conv::{Activation, ConvShape, Epilogue, Input, PackedConv, Prologue, conv};
 pub use cross_attend::{CrossKeys, cross_attend};
 pub use ea_norm::{ea_group_l1, ea_softmax};
+pub use element::Element;
 pub use error::ShapeError;
+pub use isa::Isa;
 #[cfg(target_arch = "aarch64")]
 pub use isa::Neon;
 #[cfg(target_arch = "x86_64")]
 pub use isa::{Avx2, Avx512};
-pub use isa::{Element, Isa};
 pub use map::{Lanes, Layout, Map, MapMut, floats, floats_mut, pack_nchw, unpack_nchw};
 pub use mapped::Mapped;
 pub use peak::peak_flops;

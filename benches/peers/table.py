@@ -15,7 +15,7 @@ def of(results: dict) -> str:
         cells.setdefault((timing["graph"], timing["model"], timing["size"]), []).append(timing["blocks_ms"])
     parts = [source(results)]
     for graph in READ_OUTS:
-        columns = {key[1:]: blocks for key, blocks in cells.items() if key[0] == graph}
+        columns = {key[1:]: cells[key] for key in sorted(cells, key=place) if key[0] == graph}
         if columns:
             parts.append(times(READ_OUTS[graph], columns, results["versions"]))
     parts += [peak(results["memory"], results["versions"])] if results.get("memory") else []
@@ -23,6 +23,13 @@ def of(results: dict) -> str:
         ms = median(results["first_mask_ms"])
         parts.append(f"From the start of `rtformer segment` to the mask of one 480x360 photo on the disk: {ms:.0f} ms.")
     return "\n\n".join(parts)
+
+
+def place(cell: tuple[str, str, str]) -> tuple:
+    """Where a column stands, in whatever order its cells were measured: slim before base, small before large."""
+    _, model, size = cell
+    width, height = map(int, size.split("x"))
+    return model != "slim", model, width * height
 
 
 def source(results: dict) -> str:

@@ -1,7 +1,8 @@
 //! What a convolution reads: a map, and the norm and ReLU ahead of it.
 
+use super::{ConvShape, Epilogue};
 use crate::simd::Simd;
-use crate::{Lanes, Map, ShapeError};
+use crate::{Lanes, Layout, Map, ShapeError};
 
 /// A norm, and perhaps a ReLU, ahead of a convolution: `x * scale + shift`, then `max(x, 0)`. The zero padding comes after it.
 #[derive(Clone, Copy, Debug)]
@@ -30,12 +31,26 @@ impl<'a> From<Map<'a>> for Input<'a> {
 }
 
 impl Input<'_> {
-    pub(crate) fn check(&self, op: &'static str) -> Result<(), ShapeError> {
-        let Some(Prologue { scale, shift, .. }) = self.prologue else { return Ok(()) };
+    /// What every way to convolve asks of its input (`lanes` side by side), output and residual.
+    pub(crate) fn check(
+        &self,
+        op: &'static str,
+        shape: &ConvShape,
+        lanes: usize,
+        out: Layout,
+        epilogue: &Epilogue,
+    ) -> Result<(), ShapeError> {
         let layout = self.map.layout();
-        ShapeError::check(op, "lanes of an input with a prologue", layout.lanes, 16)?;
-        ShapeError::check(op, "blocks of the scale", scale.len(), layout.blocks())?;
-        ShapeError::check(op, "blocks of the shift", shift.len(), layout.blocks())
+        ShapeError::check(op, "channels of the input", layout.channels, shape.in_channels)?;
+        ShapeError::check(op, "lanes of the input", layout.lanes, lanes)?;
+        if let Some(Prologue { scale, shift, .. }) = self.prologue {
+            ShapeError::check(op, "lanes of an input with a prologue", layout.lanes, 16)?;
+            ShapeError::check(op, "blocks of the scale", scale.len(), layout.blocks())?;
+            ShapeError::check(op, "blocks of the shift", shift.len(), layout.blocks())?;
+        }
+        let (h, w) = shape.out_size(layout.height, layout.width);
+        ShapeError::check(op, "layout of the output", out, Layout::blocked(shape.out_channels, h, w))?;
+        epilogue.residual.map_or(Ok(()), |map| ShapeError::check(op, "layout of the residual", map.layout(), out))
     }
 
     /// One value as the definitions multiply it; 0 outside the map. `row` and `column` are one more than the map's own.

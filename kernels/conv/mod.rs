@@ -16,11 +16,10 @@ mod vector;
 pub(crate) use input::Norm;
 pub use input::{Input, Prologue};
 pub use packed::{ConvShape, PackedConv};
-pub(crate) use packed::{pack_into, unpacked};
 pub(crate) use scalar::activate;
 
 use crate::simd::Kernel;
-use crate::{Element, Isa, Lanes, Layout, Map, MapMut, ShapeError};
+use crate::{Element, Isa, Lanes, Map, MapMut, ShapeError};
 use strip::Strip;
 
 /// What happens to a sum before it is stored.
@@ -46,7 +45,11 @@ pub struct Epilogue<'a> {
 
 /// How much scratch [`conv()`] needs for this input.
 pub fn scratch_len(conv: &PackedConv, input: &Input) -> usize {
-    strip(conv, input).map_or(0, |strip| strip.len().div_ceil(16))
+    strip_lanes(strip(conv, input))
+}
+
+fn strip_lanes(strip: Option<Strip>) -> usize {
+    strip.map_or(0, |strip| strip.len().div_ceil(16))
 }
 
 /// The strips that the tiles read where they cannot read the map itself.
@@ -73,25 +76,11 @@ pub fn conv<'a>(
     scratch: &mut [Lanes],
 ) -> Result<(), ShapeError> {
     const OP: &str = "conv";
-    let (input, shape) = (input.into(), conv.shape());
-    let layout = input.map.layout();
-    ShapeError::check(OP, "channels of the input", layout.channels, shape.in_channels)?;
-    ShapeError::check(OP, "lanes of the input", layout.lanes, conv.input_lanes())?;
-    input.check(OP)?;
-    let (h, w) = shape.out_size(layout.height, layout.width);
-    ShapeError::check(OP, "layout of the output", out.layout(), Layout::blocked(shape.out_channels, h, w))?;
-    if let Some(residual) = epilogue.residual {
-        ShapeError::check(OP, "layout of the residual", residual.layout(), out.layout())?;
-    }
-    let (strip, wanted) = (strip(conv, &input), scratch_len(conv, &input));
-    ShapeError::ensure(
-        scratch.len() >= wanted,
-        OP,
-        "length of the scratch",
-        scratch.len(),
-        format_args!("{wanted} or more"),
-    )?;
-    ShapeError::ensure(isa.multiplies(conv.element()), OP, "element of the weights", conv.element(), "f32 here")?;
+    let input = input.into();
+    input.check(OP, &conv.shape(), conv.input_lanes(), out.layout(), &epilogue)?;
+    let strip = strip(conv, &input);
+    ShapeError::at_least(OP, "length of the scratch", scratch.len(), strip_lanes(strip))?;
+    isa.check(OP, "element of the weights", conv.element())?;
     isa.run_products(conv.element(), Conv { packed: conv, input, out, epilogue, strip, scratch });
     Ok(())
 }

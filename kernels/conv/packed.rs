@@ -1,6 +1,5 @@
 //! A convolution's shape, and its weights in the order in which the register tile reads them.
 
-use crate::isa::bf16;
 use crate::{Element, Lanes, ShapeError, floats};
 
 /// What a convolution is, apart from its weights.
@@ -100,9 +99,9 @@ impl PackedConv {
         for out in 0..out_channels {
             for input in 0..in_channels {
                 for tap in 0..taps {
-                    let (row, upper) = packed.weight_row(out / 16, input, tap);
+                    let row = packed.weight_row(out / 16, input, tap);
                     let word = &mut packed.weights[row].0[out % 16];
-                    pack_into(word, weight[(out * in_channels + input) * taps + tap], element, upper);
+                    element.put(word, input, weight[(out * in_channels + input) * taps + tap]);
                 }
             }
         }
@@ -126,24 +125,21 @@ impl PackedConv {
 
     /// Words of all input channels at one pixel.
     pub(super) fn words(&self) -> usize {
-        self.shape.in_channels.div_ceil(self.element.channels_per_word())
+        self.element.words(self.shape.in_channels)
     }
 
-    /// Which of the packed rows has the weights from `input` through `tap` to the output channels of `block`, and whether they are
-    /// its upper halves.
-    fn weight_row(&self, block: usize, input: usize, tap: usize) -> (usize, bool) {
-        let (taps, per_word) = (self.shape.kernel * self.shape.kernel, self.element.channels_per_word());
-        let in_block = self.input_lanes.div_ceil(per_word);
-        let (word, all) = (input / per_word, self.words());
+    /// Which of the packed rows has the weights from `input` through `tap` to the output channels of `block`.
+    fn weight_row(&self, block: usize, input: usize, tap: usize) -> usize {
+        let taps = self.shape.kernel * self.shape.kernel;
+        let (word, all) = (input / self.element.channels_per_word(), self.words());
+        let in_block = self.element.words(self.input_lanes);
         let first = word / in_block * in_block;
-        let row = (block * all + first) * taps + tap * (all - first).min(in_block) + (word - first);
-        (row, per_word == 2 && input % 2 == 1)
+        (block * all + first) * taps + tap * (all - first).min(in_block) + (word - first)
     }
 
     /// The sixteen weights from `input` through `tap` to the output channels of `block`.
     pub(super) fn weight(&self, block: usize, input: usize, tap: usize) -> [f32; 16] {
-        let (row, upper) = self.weight_row(block, input, tap);
-        self.weights[row].0.map(|word| unpacked(word, self.element, upper))
+        self.weights[self.weight_row(block, input, tap)].0.map(|word| self.element.get(word, input))
     }
 
     /// The sixteen biases of a block of output channels.
@@ -164,22 +160,5 @@ impl PackedConv {
     /// Words from one block of output channels to the next.
     pub(super) fn block_len(&self) -> usize {
         self.words() * self.shape.kernel * self.shape.kernel * 16
-    }
-}
-
-/// Puts a number into its word: all of it in f32, one half in bf16.
-pub(crate) fn pack_into(word: &mut f32, value: f32, element: Element, upper: bool) {
-    *word = match element {
-        Element::F32 => value,
-        Element::Bf16 => f32::from_bits(word.to_bits() | u32::from(bf16(value)) << if upper { 16 } else { 0 }),
-    };
-}
-
-/// The number that [`pack_into`] put there.
-pub(crate) fn unpacked(word: f32, element: Element, upper: bool) -> f32 {
-    match element {
-        Element::F32 => word,
-        Element::Bf16 if upper => f32::from_bits(word.to_bits() & 0xffff_0000),
-        Element::Bf16 => f32::from_bits(word.to_bits() << 16),
     }
 }

@@ -33,7 +33,7 @@ impl Strip {
         let mut strip = Self {
             out_rows: 1,
             pixels: if shape.kernel == 1 { width } else { input.width + 2 },
-            words: 16 / conv.element().channels_per_word(),
+            words: conv.element().words(16),
             blocks: input.blocks(),
             kernel: shape.kernel,
             stride: shape.stride,

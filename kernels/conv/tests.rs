@@ -1,6 +1,7 @@
 //! Every instruction set against the definition, and the definition against itself in f64.
 
 use super::*;
+use crate::Layout;
 use crate::testing::{Owned, assert_close, for_each, noise, whole_and_split};
 
 /// Scale and shift of each channel, and whether a ReLU follows.

@@ -107,6 +107,8 @@ impl<const BLOCKS: usize, const PIXELS: usize, const BLOCKED: bool, const STRIDE
                             }
                         }
                         for word in 0..words {
+                            // Weights are read ahead by sixteen rows: those that come from beyond the second-level cache would be
+                            // waited for (256 channels and more, 45x60: a tenth to a fifth of the layer's time, AVX-512).
                             let mut w = [S::splat(0.0); BLOCKS];
                             for b in 0..BLOCKS {
                                 w[b] = S::load(weights.add(b * t.weight_block));

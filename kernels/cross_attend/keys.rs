@@ -1,7 +1,6 @@
 //! Keys and values of one frame, packed for the register tile.
 
 use crate::conv::tile::MAX_PIXELS;
-use crate::conv::{pack_into, unpacked};
 use crate::{Element, Lanes, Layout, Map, ShapeError, floats_mut};
 
 /// The bias of a key that does not exist: its weight after the softmax is exactly zero.
@@ -47,7 +46,7 @@ impl CrossKeys {
         let factor = 1.0 / height as f32;
         let folds = element == Element::F32;
         let per_word = element.channels_per_word();
-        let (query_words, key_words) = (channels.div_ceil(per_word), keys.div_ceil(per_word));
+        let (query_words, key_words) = (element.words(channels), element.words(keys));
         fill(&mut self.weights, keys.div_ceil(16) * query_words, 0.0);
         fill(&mut self.bias, keys.div_ceil(16), NO_KEY);
         fill(&mut self.values, channels.div_ceil(16) * key_words, 0.0);
@@ -60,12 +59,11 @@ impl CrossKeys {
             let mut constant = 0.0;
             for ch in 0..channels {
                 let key = factor * kv.at(ch, row, column);
-                let (weight, upper) = (if folds { key * scale[ch] } else { key }, ch % per_word == 1);
                 constant += if folds { key * shift[ch] } else { 0.0 };
                 let word = &mut self.weights[j / 16 * query_words + ch / per_word].0[j % 16];
-                pack_into(word, weight, element, upper);
+                element.put(word, ch, if folds { key * scale[ch] } else { key });
                 let word = &mut self.values[ch / 16 * key_words + j / per_word].0[ch % 16];
-                pack_into(word, kv.at(channels + ch, row, column), element, j % per_word == 1);
+                element.put(word, j, kv.at(channels + ch, row, column));
             }
             self.bias[j / 16].0[j % 16] = constant;
         }
@@ -99,12 +97,12 @@ impl CrossKeys {
 
     /// Words of all channels of a query.
     pub(super) fn query_words(&self) -> usize {
-        self.channels.div_ceil(self.element.channels_per_word())
+        self.element.words(self.channels)
     }
 
     /// Words of the weights of all keys.
     pub(super) fn key_words(&self) -> usize {
-        self.keys.div_ceil(self.element.channels_per_word())
+        self.element.words(self.keys)
     }
 
     /// A query's channel as it is multiplied.
@@ -120,14 +118,14 @@ impl CrossKeys {
     pub(super) fn key(&self, key: usize, channel: usize) -> f32 {
         let per_word = self.element.channels_per_word();
         let word = self.weights[key / 16 * self.query_words() + channel / per_word].0[key % 16];
-        unpacked(word, self.element, channel % per_word == 1)
+        self.element.get(word, channel)
     }
 
     /// The sixteen channels of a block of the value of key `key`.
     pub(super) fn value(&self, key: usize, block: usize) -> [f32; 16] {
         let per_word = self.element.channels_per_word();
         let words = self.values[block * self.key_words() + key / per_word].0;
-        words.map(|word| unpacked(word, self.element, key % per_word == 1))
+        words.map(|word| self.element.get(word, key))
     }
 
     pub(super) fn weights(&self) -> &[Lanes] {

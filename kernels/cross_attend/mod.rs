@@ -41,10 +41,8 @@ pub fn cross_attend(
     if let Some(residual) = residual {
         ShapeError::check(OP, "layout of the residual", residual.layout(), out.layout())?;
     }
-    let wanted = keys.scratch_len(x.layout());
-    let enough = scratch.len() >= wanted;
-    ShapeError::ensure(enough, OP, "length of the scratch", scratch.len(), format_args!("at least {wanted}"))?;
-    ShapeError::ensure(isa.multiplies(keys.element()), OP, "element of the keys", keys.element(), "f32 here")?;
+    ShapeError::at_least(OP, "length of the scratch", scratch.len(), keys.scratch_len(x.layout()))?;
+    isa.check(OP, "element of the keys", keys.element())?;
     isa.run_products(keys.element(), CrossAttend { x, keys, residual, out, scratch });
     Ok(())
 }

@@ -18,9 +18,9 @@
 mod scalar;
 mod vector;
 
-use crate::conv::{Activation, ConvShape, Epilogue, Input, pack_into};
+use crate::conv::{Activation, ConvShape, Epilogue, Input};
 use crate::simd::Kernel;
-use crate::{Element, Isa, Lanes, Layout, MapMut, ShapeError};
+use crate::{Element, Isa, Lanes, MapMut, ShapeError};
 
 /// Rows and columns of outputs in a tile.
 pub const TILE: usize = 4;
@@ -39,7 +39,7 @@ const SQUARES: f32 = 97.0 / 36.0; // 4/9 + 9/4
 const SCRATCH: usize = 640 * 1024;
 
 /// Bytes of transformed weights that no second-level cache holds: those of 256 by 256 channels have twice as many.
-const LARGE_WEIGHTS: usize = 4 << 20;
+const UNCACHED_WEIGHTS: usize = 4 << 20;
 
 /// Weights and bias of a 3x3 convolution, transformed and packed for [`winograd`].
 ///
@@ -75,8 +75,7 @@ impl PackedWinograd {
         if let Some(bias) = bias {
             ShapeError::check(OP, "length of the bias", bias.len(), out_channels)?;
         }
-        let (blocks, per_word) = (out_channels.div_ceil(16), element.channels_per_word());
-        let words = in_channels.div_ceil(per_word);
+        let (blocks, words) = (out_channels.div_ceil(16), element.words(in_channels));
         let mut weights = vec![Lanes::ZERO; POINTS * blocks * words];
         for block in 0..blocks {
             for input in 0..in_channels {
@@ -86,9 +85,8 @@ impl PackedWinograd {
                     filters.iter_mut().zip(filter).for_each(|(taps, &tap)| taps[lane] = f64::from(tap));
                 }
                 for (point, values) in transform_filters(&filters).into_iter().enumerate() {
-                    let row = &mut weights[(point * blocks + block) * words + input / per_word];
-                    let upper = per_word == 2 && input % 2 == 1;
-                    row.0.iter_mut().zip(values.0).for_each(|(word, value)| pack_into(word, value, element, upper));
+                    let row = &mut weights[(point * blocks + block) * words + input / element.channels_per_word()];
+                    row.0.iter_mut().zip(values.0).for_each(|(word, value)| element.put(word, input, value));
                 }
             }
         }
@@ -122,19 +120,19 @@ impl PackedWinograd {
 
     /// Words of all input channels at one point of one tile.
     fn words(&self) -> usize {
-        self.shape.in_channels.div_ceil(self.element.channels_per_word())
+        self.element.words(self.shape.in_channels)
     }
 
     /// Words of the sixteen channels of a block.
     fn block_words(&self) -> usize {
-        16 / self.element.channels_per_word()
+        self.element.words(16)
     }
 
     /// Tiles that are computed together.
     fn group(&self) -> usize {
         let tile = POINTS * 4 * (self.in_blocks() * self.block_words() + 16 * self.bias.len());
         // Weights past the cache are read once a group: a wide group, though its sums leave the second-level cache.
-        if self.bytes() > LARGE_WEIGHTS { 56 } else { (SCRATCH / tile).clamp(14, 84) }
+        if self.bytes() > UNCACHED_WEIGHTS { 56 } else { (SCRATCH / tile).clamp(14, 84) }
     }
 
     /// Lanes from one point's inputs to the next. One more than they are: at a multiple of 4096 bytes, the 36 stores of a tile would
@@ -198,24 +196,9 @@ pub fn winograd<'a>(
 ) -> Result<(), ShapeError> {
     const OP: &str = "winograd";
     let input = input.into();
-    let Layout { channels, height, width, lanes } = input.map.layout();
-    ShapeError::check(OP, "channels of the input", channels, conv.shape.in_channels)?;
-    ShapeError::check(OP, "lanes of the input", lanes, 16)?;
-    input.check(OP)?;
-    let layout = Layout::blocked(conv.shape.out_channels, height, width);
-    ShapeError::check(OP, "layout of the output", out.layout(), layout)?;
-    if let Some(residual) = epilogue.residual {
-        ShapeError::check(OP, "layout of the residual", residual.layout(), layout)?;
-    }
-    let wanted = conv.scratch_len();
-    ShapeError::ensure(
-        scratch.len() >= wanted,
-        OP,
-        "length of the scratch",
-        scratch.len(),
-        format_args!("{wanted} or more"),
-    )?;
-    ShapeError::ensure(isa.multiplies(conv.element), OP, "element of the weights", conv.element, "f32 here")?;
+    input.check(OP, &conv.shape, 16, out.layout(), &epilogue)?;
+    ShapeError::at_least(OP, "length of the scratch", scratch.len(), conv.scratch_len())?;
+    isa.check(OP, "element of the weights", conv.element)?;
     isa.run_products(conv.element, Winograd { packed: conv, input, out, epilogue, scratch });
     Ok(())
 }
@@ -271,6 +254,7 @@ impl Kernel for Winograd<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Layout;
     use crate::conv::{PackedConv, Prologue, conv, scratch_len};
     use crate::testing::{Owned, assert_close, for_each, noise, whole_and_split};
 

@@ -1,7 +1,7 @@
 //! The definition, tile by tile, channel by channel.
 
 use super::{FAR, FAR_SQUARED, NEAR, NEAR_SQUARED, PATCH, POINTS, SQUARES, TILE, Winograd};
-use crate::conv::{activate, unpacked};
+use crate::conv::activate;
 
 /// `B' d`: what six neighbouring inputs are at the six points. The roundings are those of the vector form, so that in bf16 too both
 /// multiply the same numbers.
@@ -32,7 +32,7 @@ fn backward([m0, m1, m2, m3, m4, m5]: [f32; PATCH]) -> [f32; TILE] {
 pub(super) fn winograd(mut call: Winograd) {
     let (grid, rows) = (call.grid(), call.out.rows());
     let (output, element) = (call.out.layout(), call.packed.element);
-    let (channels, words, per_word) = (call.packed.shape.in_channels, call.packed.words(), element.channels_per_word());
+    let (channels, words) = (call.packed.shape.in_channels, call.packed.words());
     for (row, column) in (0..grid.len()).map(|tile| grid.corner(tile)) {
         // `[channels][36]`
         let patches: Vec<[f32; POINTS]> = (0..channels)
@@ -49,10 +49,8 @@ pub(super) fn winograd(mut call: Winograd) {
                 let mut sums = [0.0; POINTS];
                 for (point, sum) in sums.iter_mut().enumerate() {
                     let weights = &call.packed.weights[(point * output.blocks() + block) * words..][..words];
-                    let weight = |channel: usize| {
-                        let word = weights[channel / per_word].0[lane];
-                        unpacked(word, element, channel % per_word == 1)
-                    };
+                    let weight =
+                        |channel: usize| element.get(weights[channel / element.channels_per_word()].0[lane], channel);
                     *sum = patches.iter().enumerate().map(|(channel, patch)| patch[point] * weight(channel)).sum();
                 }
                 let columns: [_; PATCH] =

@@ -118,13 +118,11 @@ impl Winograd<'_> {
             let norm = unsafe { Norm::<S>::of(&self.input, block) };
             for (i, tile) in some.clone().enumerate() {
                 let (row, column) = grid.corner(tile);
-                // Rows and columns of the memory begin with the halo: the patch begins at the output's own numbers. What is beyond
-                // the other halo counts for nothing that is stored, and is zero lest it be no number.
-                let (rows, columns) = ((layout.height + 2 - row).min(PATCH), (layout.width + 2 - column).min(PATCH));
+                // Rows and columns of the memory begin with the halo: the patch begins at the output's own numbers.
                 let corner = block * layout.block_stride() + row * layout.row_stride() + column * 16;
                 let inside =
                     row > 0 && column > 0 && row + PATCH < layout.height + 2 && column + PATCH < layout.width + 2;
-                // SAFETY: rows and columns inside the map and its halo are loaded; a tile has a place in every plane, `(block * group +
+                // SAFETY: rows and columns inside the map are loaded; a tile has a place in every plane, `(block * group +
                 // i) * words < in_blocks * group * words < plane`, and there are 36 planes.
                 unsafe {
                     let x = self.input.map.data().as_ptr().add(corner);
@@ -134,13 +132,9 @@ impl Winograd<'_> {
                         if NORM { norm.apply(value) } else { value }
                     };
                     if !inside {
-                        // The halo stays zero: it comes after the norm.
-                        let inner = |r, c| {
-                            r < rows
-                                && c < columns
-                                && map_rows.contains(&(row + r))
-                                && map_columns.contains(&(column + c))
-                        };
+                        // The halo is zero behind the norm too; what is beyond it counts for nothing that is stored, and is zero lest
+                        // it be no number.
+                        let inner = |r, c| map_rows.contains(&(row + r)) && map_columns.contains(&(column + c));
                         let load = |r, c| if inner(r, c) { load(r, c) } else { S::splat(0.0) };
                         transform::<S, 0, PATCH>(load, to, plane);
                     } else if NORM {

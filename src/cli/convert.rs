@@ -41,7 +41,7 @@ pub(super) struct Args {
     num_heads: Option<usize>,
 
     /// What divides the logits ahead of the softmax that gives the confidence; one of our own files has its own, others 1
-    #[arg(long, value_name = "NUMBER", value_parser = above_zero)]
+    #[arg(long, value_name = "NUMBER", value_parser = temperature)]
     temperature: Option<f32>,
 
     /// How numbers are stored: f32, f16, bf16, or int8 (3x3 convolutions with a scale for each output channel, the rest f16)
@@ -67,10 +67,9 @@ pub(super) fn run(args: &Args, console: &Console) -> anyhow::Result<Outcome> {
     Ok(Outcome::Done)
 }
 
-fn above_zero(text: &str) -> Result<f32, String> {
-    let number: f32 = text.parse().map_err(|_| "it is no number")?;
-    let usable = number.is_finite() && number > 0.0;
-    usable.then_some(number).ok_or_else(|| "it must be above zero; usual are 0.5 to 3".into())
+fn temperature(text: &str) -> Result<f32, String> {
+    let temperature = text.parse().map_err(|_| "it is no number")?;
+    weights::check_temperature(temperature).map(|()| temperature)
 }
 
 /// The data set of that name, or of that file.

@@ -237,7 +237,7 @@ impl Segmenter {
             let wanted = Wanted {
                 size: (photo.height() as usize, photo.width() as usize),
                 ids: Some(mask.ids_mut()),
-                confidence: reject.then(|| Confidence { values: &mut spare.confidence, temperature: self.temperature }),
+                confidence: reject.then(|| self.confidence(&mut spare.confidence)),
                 logits: None,
             };
             self.engine.run(&[&spare.input], &mut [wanted])

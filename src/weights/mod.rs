@@ -28,4 +28,4 @@ pub use download::{Fetch, cache_dir, fetch};
 pub use official::Official;
 pub use reader::Reader;
 pub use save::{Store, save};
-pub use store::Weights;
+pub use store::{Weights, check_temperature};

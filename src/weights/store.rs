@@ -333,7 +333,11 @@ pub(super) fn check_numbers(numbers: &[f32], name: &str) -> Result<(), String> {
 }
 
 /// Refuses a temperature that a softmax cannot be computed at.
-pub(super) fn check_temperature(temperature: f32) -> Result<(), String> {
+///
+/// # Errors
+///
+/// A sentence that says which ones can.
+pub fn check_temperature(temperature: f32) -> Result<(), String> {
     if temperature.is_finite() && temperature > 0.0 {
         return Ok(());
     }
