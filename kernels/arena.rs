@@ -4,12 +4,8 @@ use std::io;
 use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use memmap2::{MmapOptions, MmapRaw};
-
 use crate::Lanes;
-
-/// Regions are multiples of this, the size of a huge page on most processors, and begin at one where the system cares.
-const REGION_BYTES: usize = 2 << 20;
+use crate::pages::Pages;
 
 /// A few regions of memory, each cut into buffers.
 ///
@@ -33,7 +29,7 @@ pub struct Arena {
 
 #[derive(Debug)]
 struct Region {
-    memory: Arc<Memory>,
+    memory: Arc<Pages>,
     /// Side by side from the region's beginning to its end; no two neighbours are both free.
     spans: Vec<Span>,
 }
@@ -61,7 +57,7 @@ impl Arena {
         let (memory, start) = if let Some(cut) = cut {
             cut
         } else {
-            let memory = Arc::new(Memory::new(len)?);
+            let memory = Arc::new(Pages::whole(len)?);
             let mut region =
                 Region { spans: vec![Span { len: memory.len(), holders: 0 }], memory: Arc::clone(&memory) };
             let start = region.cut(len).unwrap_or(0); // A region of at least that length was asked for.
@@ -140,28 +136,11 @@ impl Region {
     }
 }
 
-/// Pages from the system, zero at first.
-#[derive(Debug)]
-struct Memory(MmapRaw);
-
-impl Memory {
-    /// At least `len` lanes.
-    fn new(len: usize) -> io::Result<Self> {
-        let bytes = len.checked_mul(size_of::<Lanes>()).and_then(|bytes| bytes.checked_next_multiple_of(REGION_BYTES));
-        let bytes = bytes.filter(|&bytes| isize::try_from(bytes).is_ok()).ok_or(io::ErrorKind::OutOfMemory)?;
-        Ok(Self(MmapRaw::from(MmapOptions::new().len(bytes).map_anon()?)))
-    }
-
-    fn len(&self) -> usize {
-        self.0.len() / size_of::<Lanes>()
-    }
-}
-
 /// A held span: what was counted when it was made is given back when it is dropped.
 #[derive(Debug)]
 struct Held {
     arena: Arc<Arena>,
-    memory: Arc<Memory>,
+    memory: Arc<Pages>,
     start: usize,
     len: usize,
 }
@@ -173,7 +152,7 @@ impl Held {
     )]
     fn data(&self) -> *mut Lanes {
         debug_assert!(self.start + self.len <= self.memory.len());
-        self.memory.0.as_mut_ptr().cast::<Lanes>().wrapping_add(self.start)
+        self.memory.as_mut_ptr().wrapping_add(self.start)
     }
 }
 
@@ -198,8 +177,8 @@ impl Deref for Buffer {
     type Target = [Lanes];
 
     fn deref(&self) -> &[Lanes] {
-        // SAFETY: the span lies inside the region, which lives as long as `memory`; pages are aligned to more than 64 bytes, and any
-        // bits are lanes. The arena gives a span to nobody else as long as it has a holder, which is this buffer alone.
+        // SAFETY: the span lies inside the region, which lives as long as `memory`, and any bits are lanes. The arena gives a span to
+        // nobody else as long as it has a holder, which is this buffer alone.
         unsafe { std::slice::from_raw_parts(self.0.data(), self.0.len) }
     }
 }
@@ -254,9 +233,10 @@ mod tests {
     fn nobody_writes_into_another_buffer() {
         let (arena, mut state) = (Arena::new(), 1);
         let mut held: Vec<(f32, Buffer)> = Vec::new();
-        for step in 0..3000 {
+        let (steps, most) = if cfg!(miri) { (200, 20) } else { (3000, 5000) };
+        for step in 0..steps {
             if held.len() < 20 && random(&mut state, 2) == 0 {
-                let mut buffer = arena.buffer(1 + random(&mut state, 5000)).expect("there is memory");
+                let mut buffer = arena.buffer(1 + random(&mut state, most)).expect("there is memory");
                 buffer.fill(Lanes([step as f32; 16]));
                 held.push((step as f32, buffer));
             } else if !held.is_empty() {

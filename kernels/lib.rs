@@ -20,6 +20,7 @@ mod error;
 mod isa;
 mod map;
 mod mapped;
+mod pages;
 mod simd;
 
 pub mod argmax;

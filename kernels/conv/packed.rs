@@ -1,5 +1,6 @@
 //! A convolution's shape, and its weights in the order in which the register tile reads them.
 
+use crate::pages::Table;
 use crate::{Element, Lanes, ShapeError, floats};
 
 /// What a convolution is, apart from its weights.
@@ -57,7 +58,7 @@ pub struct PackedConv {
     shape: ConvShape,
     input_lanes: usize,
     element: Element,
-    weights: Vec<Lanes>,
+    weights: Table,
     bias: Vec<Lanes>,
 }
 
@@ -94,8 +95,8 @@ impl PackedConv {
 
         let blocks = out_channels.div_ceil(16);
         let bias = bias.map_or_else(|| vec![Lanes::ZERO; blocks], Lanes::from_channels);
-        let mut packed = Self { shape, input_lanes, element, weights: Vec::new(), bias };
-        packed.weights = vec![Lanes::ZERO; blocks * packed.block_len() / 16];
+        let mut packed = Self { shape, input_lanes, element, weights: Table::zeros(0), bias };
+        packed.weights = Table::zeros(blocks * packed.block_len() / 16);
         for out in 0..out_channels {
             for input in 0..in_channels {
                 for tap in 0..taps {

@@ -19,6 +19,7 @@ mod scalar;
 mod vector;
 
 use crate::conv::{Activation, ConvShape, Epilogue, Input};
+use crate::pages::Table;
 use crate::simd::Kernel;
 use crate::{Element, Isa, Lanes, MapMut, ShapeError};
 
@@ -49,7 +50,7 @@ const UNCACHED_WEIGHTS: usize = 4 << 20;
 pub struct PackedWinograd {
     shape: ConvShape,
     element: Element,
-    weights: Vec<Lanes>,
+    weights: Table,
     bias: Vec<Lanes>,
 }
 
@@ -76,7 +77,7 @@ impl PackedWinograd {
             ShapeError::check(OP, "length of the bias", bias.len(), out_channels)?;
         }
         let (blocks, words) = (out_channels.div_ceil(16), element.words(in_channels));
-        let mut weights = vec![Lanes::ZERO; POINTS * blocks * words];
+        let mut weights = Table::zeros(POINTS * blocks * words);
         for block in 0..blocks {
             for input in 0..in_channels {
                 let mut filters = [[0.0; 16]; 9];
