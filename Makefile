@@ -1,5 +1,5 @@
 # What a maintainer runs; `.ci/run` runs the same.
-.PHONY: test test-isa neon lint doc deny bench peers peers-table goldens parity-full smoke
+.PHONY: test test-isa neon memcheck miri lint doc deny bench peers peers-table goldens parity-full smoke pictures
 
 test:            ## everything, as the README says
 	cargo test --release --workspace
@@ -10,6 +10,12 @@ test-isa:        ## the whole suite once per instruction set
 
 neon:            ## the kernels and the tiny networks on 64-bit Arm, under emulation where this machine is none
 	tests/neon.sh
+
+memcheck:        ## the kernels' suite under valgrind, seven minutes
+	tests/memcheck.sh
+
+miri:            ## the kernels' suite under Miri
+	tests/miri.sh
 
 lint:
 	cargo fmt --all --check
@@ -44,3 +50,7 @@ parity-full:     ## against the goldens of `make goldens`
 smoke:           ## five minutes: the training recipe against the program; CAMVID=folder, PYTHON=one with weights/train/requirements.txt
 	cargo build --release
 	$(PYTHON) weights/train/check.py --rtformer target/release/rtformer --data $(CAMVID)
+
+pictures:        ## the README's and the model card's, from the embedded weights; CAMVID and PYTHON as for smoke
+	cargo build --release
+	$(PYTHON) weights/train/pictures.py --rtformer target/release/rtformer --data $(CAMVID)

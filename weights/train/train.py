@@ -104,7 +104,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--also-val", action="store_true", help="train on val too; its figures then say nothing")
     parser.add_argument("--dataset", default="camvid", metavar="NAME|FILE", help="the classes: camvid, cityscapes, ade20k, or a JSON file")
     parser.add_argument("--out", type=Path, required=True, help="folder for checkpoint, log and weights; resumes what is there")
-    parser.add_argument("--iterations", type=int, default=3780)
+    parser.add_argument("--iterations", type=int, default=8000)
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--crop", type=int, nargs=2, default=(288, 384), metavar=("HEIGHT", "WIDTH"))
     parser.add_argument("--small-crop", type=int, nargs=2, default=(192, 256), metavar=("HEIGHT", "WIDTH"))
