@@ -37,6 +37,7 @@ mod tests {
     use super::*;
 
     #[test]
+    #[cfg_attr(miri, ignore = "Miri maps no files")]
     fn a_mapped_file_is_its_bytes() {
         let folder = std::env::temp_dir();
         for (name, bytes) in [("empty", &b""[..]), ("short", b"x"), ("longer", &[7; 10_000])] {

@@ -82,9 +82,10 @@ mod tests {
         }
     }
 
-    /// `f` at 2^20 points between `low` and `high`, with the points.
+    const COUNT: usize = if cfg!(miri) { 1 << 8 } else { 1 << 20 };
+
+    /// `f` at [`COUNT`] points between `low` and `high`, with the points.
     fn sweep(isa: Isa, low: f32, high: f32, gelu: bool) -> Vec<(f64, f64)> {
-        const COUNT: usize = 1 << 20;
         let points: Vec<_> = (0..COUNT).map(|i| low + (high - low) * (i as f32 / (COUNT - 1) as f32)).collect();
         let mut values = points.clone();
         let (chunks, _) = values.as_chunks_mut();
@@ -103,7 +104,7 @@ mod tests {
             }
             assert_eq!(sweep(isa, 0.0, 1.0, false)[0].1.to_bits(), 1f64.to_bits(), "e^0");
             let far: Vec<_> = sweep(isa, -1e30, -1e3, false);
-            assert!(far.iter().take(1 << 19).all(|(_, y)| *y == 0.0), "{}: not zero far below", isa.name());
+            assert!(far.iter().take(COUNT / 2).all(|(_, y)| *y == 0.0), "{}: not zero far below", isa.name());
         }
     }
 
