@@ -17,6 +17,8 @@
 mod arena;
 mod element;
 mod error;
+#[macro_use]
+pub mod gpu;
 mod isa;
 mod map;
 mod mapped;
@@ -24,9 +26,11 @@ mod pages;
 mod simd;
 
 pub mod argmax;
+pub mod concat;
 pub mod conv;
 pub mod cross_attend;
 pub mod ea_norm;
+pub mod pack;
 mod peak;
 pub mod pointwise;
 pub mod pool;

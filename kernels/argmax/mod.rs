@@ -1,6 +1,7 @@
 //! Logits to classes at the photo's size: bilinear upsampling and argmax in one, so that full-size logits are never stored,
 //! and where the pixels around agree on a class (`settled.rs`) never computed.
 
+pub mod gpu;
 mod scalar;
 mod settled;
 mod vector;

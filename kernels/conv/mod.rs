@@ -6,6 +6,7 @@
 //! A register tile holds 2 blocks of 16 output channels by up to 14 pixels (AVX-512; 1 by 6 on AVX2) and sums over all
 //! input channels before it stores once, so no partial sum ever goes to memory. The zero halo of the input is the padding.
 
+pub mod gpu;
 mod input;
 mod packed;
 mod scalar;

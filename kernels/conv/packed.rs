@@ -32,7 +32,7 @@ impl ConvShape {
         h * w * self.out_channels * self.in_channels * self.kernel * self.kernel
     }
 
-    fn check(&self) -> Result<(), ShapeError> {
+    pub(super) fn check(&self) -> Result<(), ShapeError> {
         const OP: &str = "conv";
         let window = (self.kernel, self.padding);
         ShapeError::ensure(matches!(window, (1, 0) | (3, 1)), OP, "(kernel, padding)", window, "(1, 0) or (3, 1)")?;

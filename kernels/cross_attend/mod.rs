@@ -8,6 +8,7 @@
 //!
 //! Source: `RTFormer`, arXiv:2210.07124, section 3.2 ("cross-resolution attention").
 
+pub mod gpu;
 mod keys;
 mod scalar;
 mod vector;

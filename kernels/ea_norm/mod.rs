@@ -6,6 +6,7 @@
 //!
 //! Source: `RTFormer`, arXiv:2210.07124, section 3.1 ("grouped double normalization").
 
+pub mod gpu;
 mod scalar;
 mod vector;
 

@@ -1,5 +1,6 @@
 //! Pointwise operations: rectification, addition. Norms ride in a convolution's prologue.
 
+pub mod gpu;
 mod scalar;
 mod vector;
 

@@ -1,5 +1,6 @@
 //! Pooling: DAPPM's averages, the global average, and the adaptive maximum of the cross-resolution keys.
 
+pub mod gpu;
 mod scalar;
 mod vector;
 

@@ -1,5 +1,6 @@
 //! Bilinear resize, added to another map: how the branches of the network meet.
 
+pub mod gpu;
 mod scalar;
 mod vector;
 

@@ -1,0 +1,147 @@
+//! The launches of the readout: bilinear logits, their argmax and its confidence, at the photo's size.
+
+use super::Confidence;
+use crate::ShapeError;
+use crate::gpu::{Device, GpuError, GpuMaps, GpuShape, Launch, bytes_of_mut};
+use crate::resize_add::Axis;
+
+/// Threads of a block: so many output columns by so many rows, a thread a pixel.
+const BLOCK: [u32; 3] = [32, 8, 1];
+
+params! {
+    /// Parameters of `upsample`.
+    pub struct UpsampleParams {
+        image: u32, classes: u32, cs: u32, h: u32, w: u32, out_h: u32, out_w: u32, ratio_y: f32, ratio_x: f32,
+    }
+}
+
+params! {
+    /// Parameters of `argmax`.
+    pub struct ArgmaxParams {
+        image: u32, classes: u32, cs: u32, h: u32, w: u32, out_h: u32, out_w: u32, ratio_y: f32, ratio_x: f32, flags: u32,
+        temperature: f32,
+    }
+}
+
+/// Ids are of 16 bits.
+pub const WIDE: u32 = 1;
+/// The confidence is wanted.
+pub const CONFIDENCE: u32 = 1 << 1;
+
+/// Where the classes go.
+#[derive(Debug)]
+pub enum GpuIds<'a> {
+    /// Up to 256 classes.
+    U8(&'a mut [u8]),
+    /// Up to 65,536 classes.
+    U16(&'a mut [u16]),
+}
+
+/// The class with the greatest upsampled logit of image `image`; the lowest of equals wins.
+///
+/// - `size`: height and width of the output; `ids`: `[height, width]`
+/// - `confidence`: as [`crate::argmax()`] has it
+/// - accuracy: in f32 logits within `1e-6` of the definition, relative to the greatest; confidence within `1e-5`
+/// - errors: [`ShapeError`] when a length differs, the ids cannot name all classes, there is no such image, or the temperature is not
+///   positive, else what the device says
+pub fn argmax<D: Device>(
+    device: &D,
+    logits: &GpuMaps<D::Buffer>,
+    image: usize,
+    size: (usize, usize),
+    ids: GpuIds<'_>,
+    confidence: Option<Confidence<'_>>,
+) -> Result<(), GpuError> {
+    const OP: &str = "argmax";
+    let (plain, pixels) = output(OP, logits.shape(), image, size)?;
+    let (len, nameable, wide) = match &ids {
+        GpuIds::U8(ids) => (ids.len(), 1 << 8, 0),
+        GpuIds::U16(ids) => (ids.len(), 1 << 16, WIDE),
+    };
+    let classes = logits.shape().channels;
+    ShapeError::ensure(classes <= nameable, OP, "number of classes", classes, format_args!("at most {nameable}"))?;
+    ShapeError::check(OP, "length of the ids", len, pixels)?;
+    if let Some(confidence) = &confidence {
+        ShapeError::check(OP, "length of the confidence", confidence.values.len(), pixels)?;
+        let positive = confidence.temperature > 0.0;
+        ShapeError::ensure(positive, OP, "temperature", confidence.temperature, "positive")?;
+    }
+    let found = device.buffer(pixels * if wide == 0 { 1 } else { 2 })?;
+    let sure = confidence.as_ref().map(|_| device.buffer(pixels * size_of::<f32>())).transpose()?;
+    let UpsampleParams { image, classes, cs, h, w, out_h, out_w, ratio_y, ratio_x } = plain;
+    let (flags, temperature) = confidence.as_ref().map_or((wide, 1.0), |c| (wide | CONFIDENCE, c.temperature));
+    let params = ArgmaxParams { image, classes, cs, h, w, out_h, out_w, ratio_y, ratio_x, flags, temperature };
+    let launch = Launch {
+        kernel: OP,
+        element: logits.element(),
+        grid: grid(&plain),
+        block: BLOCK,
+        buffers: &[logits.buffer(), &found, sure.as_ref().unwrap_or(&found)],
+        params: &params.bytes(),
+    };
+    // SAFETY: taps are clamped to the pixels of an image that there is, and a thread writes the pixel of the output that it is for,
+    // into buffers that are as long; without the flag, nothing is written to the last.
+    unsafe { device.launch(&launch)? };
+    match ids {
+        GpuIds::U8(ids) => device.read(&found, ids)?,
+        GpuIds::U16(ids) => device.read(&found, bytes_of_mut(ids))?,
+    }
+    match (confidence, sure) {
+        (Some(confidence), Some(sure)) => device.read(&sure, bytes_of_mut(confidence.values)),
+        _ => Ok(()),
+    }
+}
+
+/// The upsampled logits of image `image`: the very values that [`argmax`] compares.
+///
+/// - `size`: height and width of the output; `out`: `[classes, height, width]`
+/// - accuracy: in f32 within `1e-6` of the definition, relative to the greatest
+/// - errors: [`ShapeError`] when a length differs, or there is no such image, else what the device says
+pub fn upsample<D: Device>(
+    device: &D,
+    logits: &GpuMaps<D::Buffer>,
+    image: usize,
+    size: (usize, usize),
+    out: &mut [f32],
+) -> Result<(), GpuError> {
+    const OP: &str = "upsample";
+    let (params, pixels) = output(OP, logits.shape(), image, size)?;
+    ShapeError::check(OP, "length of the logits", out.len(), pixels.saturating_mul(logits.shape().channels))?;
+    let planes = device.buffer(size_of_val(out))?;
+    let launch = Launch {
+        kernel: OP,
+        element: logits.element(),
+        grid: grid(&params),
+        block: BLOCK,
+        buffers: &[logits.buffer(), &planes],
+        params: &params.bytes(),
+    };
+    // SAFETY: taps are clamped to the pixels of an image that there is, and a thread writes one pixel of each plane.
+    unsafe { device.launch(&launch)? };
+    device.read(&planes, bytes_of_mut(out))
+}
+
+/// Parameters and pixels of an output of `(height, width)`.
+fn output(
+    op: &'static str,
+    shape: GpuShape,
+    image: usize,
+    (height, width): (usize, usize),
+) -> Result<(UpsampleParams, usize), ShapeError> {
+    ShapeError::ensure(image < shape.n, op, "image", image, format_args!("below {}", shape.n))?;
+    // Every logit of the output can be counted in 32 bits, and the grid's rows in 16.
+    let full = GpuShape { n: 1, height, width, ..shape };
+    full.check(op)?;
+    let [rows, fits] = [height.div_ceil(BLOCK[1] as usize), 65_535];
+    ShapeError::ensure(rows <= fits, op, "height of the output", height, "at most 524,280")?;
+    let [image, classes, cs, h, w, out_h, out_w] =
+        [image, shape.channels, shape.stride(), shape.height, shape.width, height, width].map(|v| v as u32);
+    let ratio_y = Axis::new(shape.height, height).ratio();
+    let ratio_x = Axis::new(shape.width, width).ratio();
+    let params = UpsampleParams { image, classes, cs, h, w, out_h, out_w, ratio_y, ratio_x };
+    Ok((params, full.pixels()))
+}
+
+fn grid(params: &UpsampleParams) -> [u32; 3] {
+    [params.out_w.div_ceil(BLOCK[0]), params.out_h.div_ceil(BLOCK[1]), 1]
+}

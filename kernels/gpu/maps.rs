@@ -1,0 +1,165 @@
+//! Feature maps and parameters in device memory. What holds them knows that they fit, so launches need only compare shapes.
+
+use super::{Device, GpuError};
+use crate::ShapeError;
+
+/// Channels of a map are padded to a multiple of this.
+pub const CHANNEL_STRIDE: usize = 8;
+
+/// What maps are stored in; sums are always f32.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum GpuElement {
+    /// Single precision.
+    #[default]
+    F32,
+    /// Half precision: half the memory to move, and products on matrix units.
+    F16,
+}
+
+impl GpuElement {
+    /// Bytes of a number.
+    pub const fn bytes(self) -> usize {
+        match self {
+            Self::F32 => 4,
+            Self::F16 => 2,
+        }
+    }
+
+    /// What entries' names end in.
+    pub const fn suffix(self) -> &'static str {
+        match self {
+            Self::F32 => "f32",
+            Self::F16 => "f16",
+        }
+    }
+
+    /// Numbers as they are stored; in f16 rounded to nearest.
+    pub fn encode(self, values: &[f32]) -> Vec<u8> {
+        match self {
+            Self::F32 => values.iter().flat_map(|v| v.to_ne_bytes()).collect(),
+            Self::F16 => values.iter().flat_map(|&v| half::f16::from_f32(v).to_ne_bytes()).collect(),
+        }
+    }
+}
+
+/// `[n, channels, height, width]` in meaning; `[n][height][width][channels]` in memory, channels padded with zeros.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GpuShape {
+    /// Images.
+    pub n: usize,
+    /// Channels of a pixel.
+    pub channels: usize,
+    /// Rows.
+    pub height: usize,
+    /// Pixels of a row.
+    pub width: usize,
+}
+
+impl GpuShape {
+    /// From a pixel to the next, in numbers.
+    pub fn stride(self) -> usize {
+        self.channels.next_multiple_of(CHANNEL_STRIDE)
+    }
+
+    /// Pixels of an image.
+    pub fn pixels(self) -> usize {
+        self.height.saturating_mul(self.width)
+    }
+
+    /// Numbers in memory, padding included.
+    pub fn len(self) -> usize {
+        self.n.saturating_mul(self.pixels()).saturating_mul(self.stride())
+    }
+
+    /// Whether there is nothing in it; no map is like that.
+    pub fn is_empty(self) -> bool {
+        self.len() == 0
+    }
+
+    /// Kernels count in 32 bits, and a grid has at most 65,535 images.
+    pub(crate) fn check(self, op: &'static str) -> Result<(), ShapeError> {
+        let fits = !self.is_empty() && self.len() <= i32::MAX as usize && self.n <= 65_535;
+        ShapeError::ensure(fits, op, "shape of a map", self, "of 1 to 2^31 - 1 numbers and at most 65,535 images")
+    }
+}
+
+/// A batch of maps in device memory.
+#[derive(Debug)]
+pub struct GpuMaps<B> {
+    buffer: B,
+    shape: GpuShape,
+    element: GpuElement,
+}
+
+impl<B> GpuMaps<B> {
+    /// Maps whose every number, padding included, some launch has still to write.
+    pub(crate) fn blank<D: Device<Buffer = B>>(
+        device: &D,
+        op: &'static str,
+        shape: GpuShape,
+        element: GpuElement,
+    ) -> Result<Self, GpuError> {
+        shape.check(op)?;
+        Ok(Self { buffer: device.buffer(shape.len() * element.bytes())?, shape, element })
+    }
+
+    /// `[n, channels, height, width]`.
+    pub fn shape(&self) -> GpuShape {
+        self.shape
+    }
+
+    /// What it is stored in.
+    pub fn element(&self) -> GpuElement {
+        self.element
+    }
+
+    /// Its memory.
+    pub fn buffer(&self) -> &B {
+        &self.buffer
+    }
+
+    /// `Ok` when it has this shape and element.
+    pub(crate) fn check(
+        &self,
+        op: &'static str,
+        what: &'static str,
+        shape: GpuShape,
+        element: GpuElement,
+    ) -> Result<(), ShapeError> {
+        ShapeError::check(op, what, (self.shape, self.element), (shape, element))
+    }
+}
+
+/// Floats of a layer, one a channel, padded with zeros as channels of a map are.
+#[derive(Debug)]
+pub struct GpuVector<B> {
+    buffer: B,
+    len: usize,
+}
+
+impl<B> GpuVector<B> {
+    /// Takes them to the device.
+    pub fn new<D: Device<Buffer = B>>(device: &D, values: &[f32]) -> Result<Self, GpuError> {
+        ShapeError::at_least("upload", "length of a layer's parameters", values.len(), 1)?;
+        let mut padded = values.to_vec();
+        padded.resize(values.len().next_multiple_of(CHANNEL_STRIDE), 0.0);
+        let mut buffer = device.buffer(padded.len() * size_of::<f32>())?;
+        device.write(&mut buffer, &GpuElement::F32.encode(&padded))?;
+        Ok(Self { buffer, len: values.len() })
+    }
+
+    /// Without the padding.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Never.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Its memory.
+    pub fn buffer(&self) -> &B {
+        &self.buffer
+    }
+}

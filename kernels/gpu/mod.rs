@@ -1,0 +1,155 @@
+//! GPUs: one host side for CUDA, Metal and their emulation on the CPU.
+//!
+//! A kernel's twins lie in its folder: `<op>.cu` and `<op>.metal`, one text in two languages, and `gpu.rs`, which launches either as a
+//! safe function: it checks shapes and computes grid and parameters, once, so that there is nothing between the two that could drift.
+//! A [`Device`] only knows memory and how to start a kernel by its name.
+//!
+//! # Contract between `gpu.rs` and a kernel
+//!
+//! An entry is `<kernel>_f32` or `<kernel>_f16`, by the element that maps are stored in; whatever is added up is added in f32. Its
+//! arguments are the buffers in order and the parameters last: in CUDA a struct by value, in Metal a `constant` reference at the
+//! index after the last buffer. An absent buffer is passed as any other, with its flag off. Fields of parameters are 32 bits wide.
+
+#[macro_use]
+mod params;
+mod maps;
+
+pub use maps::{CHANNEL_STRIDE, GpuElement, GpuMaps, GpuShape, GpuVector};
+
+use crate::ShapeError;
+pub use crate::argmax::gpu as argmax;
+pub use crate::concat::gpu as concat;
+pub use crate::conv::gpu as conv;
+pub use crate::cross_attend::gpu as cross_attend;
+pub use crate::ea_norm::gpu as ea_norm;
+pub use crate::pack::gpu as pack;
+pub use crate::pointwise::gpu as pointwise;
+pub use crate::pool::gpu as pool;
+pub use crate::resize_add::gpu as resize_add;
+
+/// Threads of a block (threadgroup), unless a kernel says otherwise.
+pub const BLOCK: u32 = 256;
+
+/// A GPU, or its emulation on the CPU. Launches, reads and writes happen in the order in which they are asked for.
+pub trait Device: Send + Sync {
+    /// Device memory; goes back to a pool when it is dropped, in the order of launches.
+    type Buffer: Send + Sync;
+
+    /// What it is called, for people.
+    fn name(&self) -> String;
+
+    /// Memory of unspecified contents, of at least one byte; aligned for vectors of sixteen bytes.
+    fn buffer(&self, bytes: usize) -> Result<Self::Buffer, GpuError>;
+
+    /// How many bytes were asked for.
+    fn len(&self, buffer: &Self::Buffer) -> usize;
+
+    /// Copies `bytes` to the beginning of a buffer; [`GpuError::Shape`] where they are more than it holds.
+    fn write(&self, to: &mut Self::Buffer, bytes: &[u8]) -> Result<(), GpuError>;
+
+    /// Waits for all launches, then copies the beginning of a buffer; [`GpuError::Shape`] where it holds fewer `bytes`.
+    fn read(&self, from: &Self::Buffer, bytes: &mut [u8]) -> Result<(), GpuError>;
+
+    /// Starts a kernel; need not wait for it.
+    ///
+    /// # Safety
+    /// Grid, buffers and parameters keep every access of the kernel inside the buffers, and no buffer that it writes is among the
+    /// others that it reads or writes.
+    unsafe fn launch(&self, launch: &Launch<'_, Self::Buffer>) -> Result<(), GpuError>;
+
+    /// Waits for all launches.
+    fn finish(&self) -> Result<(), GpuError>;
+
+    /// The kernel that is to compute a convolution.
+    fn conv_kernel(&self, element: GpuElement, conv: &conv::ConvParams) -> conv::ConvKernel {
+        let _ = (element, conv);
+        conv::ConvKernel::PLAIN
+    }
+}
+
+/// One start of a kernel.
+#[derive(Debug)]
+pub struct Launch<'a, B> {
+    /// The entry's name without its element.
+    pub kernel: &'static str,
+    /// The element that maps are stored in.
+    pub element: GpuElement,
+    /// Blocks (threadgroups).
+    pub grid: [u32; 3],
+    /// Threads of a block.
+    pub block: [u32; 3],
+    /// Arguments, in order.
+    pub buffers: &'a [&'a B],
+    /// The last argument.
+    pub params: &'a [u8],
+}
+
+/// What a GPU can refuse.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum GpuError {
+    /// There is no such device, or its driver is missing or too old.
+    #[error("{0}")]
+    Missing(String),
+    /// No more memory.
+    #[error("{bytes} bytes of device memory were needed{}; take a smaller size or batch", free_text(*free))]
+    OutOfMemory {
+        /// What was asked for.
+        bytes: usize,
+        /// What was free, where the device says so.
+        free: Option<usize>,
+    },
+    /// An argument does not fit.
+    #[error(transparent)]
+    Shape(#[from] ShapeError),
+    /// A kernel could not be built, found or started, or failed.
+    #[error("kernel `{kernel}`: {reason}")]
+    Kernel {
+        /// Its entry's name.
+        kernel: String,
+        /// What the driver or compiler said.
+        reason: String,
+    },
+    /// The device failed, and with it everything on it.
+    #[error("the device was lost: {0}; start again, or use `--device cpu`")]
+    Lost(String),
+}
+
+fn free_text(free: Option<usize>) -> String {
+    free.map_or_else(String::new, |free| format!(", {free} were free"))
+}
+
+/// Numbers that are plain bytes in memory.
+pub(crate) trait Plain: Copy {}
+
+impl Plain for u16 {}
+impl Plain for f32 {}
+
+/// Numbers as they lie in memory.
+pub(crate) fn bytes_of<T: Plain>(values: &[T]) -> &[u8] {
+    // SAFETY: every byte of such a number is initialised, and bytes need no alignment.
+    unsafe { std::slice::from_raw_parts(values.as_ptr().cast(), size_of_val(values)) }
+}
+
+/// Numbers as they lie in memory, to be written.
+pub(crate) fn bytes_of_mut<T: Plain>(values: &mut [T]) -> &mut [u8] {
+    // SAFETY: as above, and any bytes make such a number; the slice is borrowed exclusively.
+    unsafe { std::slice::from_raw_parts_mut(values.as_mut_ptr().cast(), size_of_val(values)) }
+}
+
+/// Blocks of [`BLOCK`] threads that make at least `threads`.
+pub(crate) fn blocks(threads: usize) -> u32 {
+    threads.div_ceil(BLOCK as usize) as u32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_say_what_was_needed_and_what_was_there() {
+        let error = GpuError::OutOfMemory { bytes: 7, free: Some(5) }.to_string();
+        assert_eq!(error, "7 bytes of device memory were needed, 5 were free; take a smaller size or batch");
+        assert!(!GpuError::OutOfMemory { bytes: 7, free: None }.to_string().contains("free"));
+        assert_eq!((blocks(1), blocks(256), blocks(257)), (1, 1, 2));
+    }
+}

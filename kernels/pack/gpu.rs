@@ -1,0 +1,66 @@
+//! The launches that turn `[n, c, h, w]` into maps and back.
+
+use crate::ShapeError;
+use crate::gpu::{BLOCK, Device, GpuElement, GpuError, GpuMaps, GpuShape, Launch, blocks, bytes_of, bytes_of_mut};
+
+params! {
+    /// Parameters of `pack` and `unpack`; the map's channels are `cs` apart.
+    pub struct PackParams { n: u32, c: u32, h: u32, w: u32, cs: u32 }
+}
+
+impl PackParams {
+    fn of(shape: GpuShape) -> Self {
+        let [n, c, h, w, cs] = [shape.n, shape.channels, shape.height, shape.width, shape.stride()].map(|v| v as u32);
+        Self { n, c, h, w, cs }
+    }
+}
+
+/// Takes images `[n, channels, height, width]` to the device; padding channels become zero.
+///
+/// - accuracy: exact in f32; in f16 rounded to nearest
+/// - errors: [`ShapeError`] when `images` has another length, else what the device says
+pub fn pack<D: Device>(
+    device: &D,
+    images: &[f32],
+    shape: GpuShape,
+    element: GpuElement,
+) -> Result<GpuMaps<D::Buffer>, GpuError> {
+    const OP: &str = "pack";
+    let out = GpuMaps::blank(device, OP, shape, element)?;
+    ShapeError::check(OP, "length of the images", images.len(), shape.n * shape.channels * shape.pixels())?;
+    let mut plain = device.buffer(size_of_val(images))?;
+    device.write(&mut plain, bytes_of(images))?;
+    let launch = Launch {
+        kernel: OP,
+        element,
+        grid: [blocks(shape.pixels()), 1, shape.n as u32],
+        block: [BLOCK, 1, 1],
+        buffers: &[&plain, out.buffer()],
+        params: &PackParams::of(shape).bytes(),
+    };
+    // SAFETY: both buffers are as long as the shape says; the kernel reads and writes pixels of it, the latter to the stride.
+    unsafe { device.launch(&launch)? };
+    Ok(out)
+}
+
+/// Brings maps back as images `[n, channels, height, width]`.
+///
+/// - accuracy: exact
+/// - errors: [`ShapeError`] when `images` has another length, else what the device says
+pub fn unpack<D: Device>(device: &D, x: &GpuMaps<D::Buffer>, images: &mut [f32]) -> Result<(), GpuError> {
+    const OP: &str = "unpack";
+    let shape = x.shape();
+    ShapeError::check(OP, "length of the images", images.len(), shape.n * shape.channels * shape.pixels())?;
+    let plain = device.buffer(size_of_val(images))?;
+    let launch = Launch {
+        kernel: OP,
+        element: x.element(),
+        grid: [blocks(shape.pixels()), 1, shape.n as u32],
+        block: [BLOCK, 1, 1],
+        buffers: &[x.buffer(), &plain],
+        params: &PackParams::of(shape).bytes(),
+    };
+    // SAFETY: as in `pack`, the other way round.
+    unsafe { device.launch(&launch)? };
+    device.read(&plain, bytes_of_mut(images))
+}
