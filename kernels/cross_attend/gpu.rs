@@ -4,13 +4,27 @@ use crate::ShapeError;
 use crate::conv::gpu::GpuNorm;
 use crate::gpu::{BLOCK, Device, GpuError, GpuMaps, GpuShape, Launch};
 
-/// Pixels of a block.
-const TILE: usize = 16;
-/// Channels that the kernel has room for.
+/// A kernel that computes this attention, and the part of the output that one of its blocks computes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AttendKernel {
+    /// The entry without its element.
+    pub name: &'static str,
+    /// Pixels of a block, consecutive ones of an image.
+    pub pixels: u32,
+    /// Threads of a block.
+    pub threads: u32,
+}
+
+impl AttendKernel {
+    /// On plain multiply-adds; every device has it, for either element.
+    pub const PLAIN: Self = Self { name: "cross_attend", pixels: 16, threads: BLOCK };
+}
+
+/// Channels that the kernels have room for.
 const CHANNELS: usize = 256;
 
 params! {
-    /// Parameters of `cross_attend`. A block does 16 pixels of an image.
+    /// Parameters of `cross_attend` and its twins.
     pub struct CrossAttendParams { n: u32, h: u32, w: u32, c: u32, cs: u32, kv_cs: u32, side: u32, factor: f32 }
 }
 
@@ -43,11 +57,12 @@ pub fn cross_attend<D: Device>(
         side: side as u32,
         factor: 1.0 / side as f32,
     };
+    let kernel = device.attend_kernel(x.element(), &params);
     let launch = Launch {
-        kernel: OP,
+        kernel: kernel.name,
         element: x.element(),
-        grid: [shape.pixels().div_ceil(TILE) as u32, 1, shape.n as u32],
-        block: [BLOCK, 1, 1],
+        grid: [shape.pixels().div_ceil(kernel.pixels as usize) as u32, 1, shape.n as u32],
+        block: [kernel.threads, 1, 1],
         buffers: &[x.buffer(), norm.scale.buffer(), norm.shift.buffer(), kv.buffer(), out.buffer()],
         params: &params.bytes(),
     };

@@ -40,6 +40,15 @@ impl GpuElement {
             Self::F16 => values.iter().flat_map(|&v| half::f16::from_f32(v).to_ne_bytes()).collect(),
         }
     }
+
+    /// What [`encode`](Self::encode) made.
+    #[cfg(any(test, feature = "emulation"))]
+    pub(super) fn decode(self, bytes: &[u8]) -> Vec<f32> {
+        match self {
+            Self::F32 => bytes.as_chunks().0.iter().map(|b| f32::from_ne_bytes(*b)).collect(),
+            Self::F16 => bytes.as_chunks().0.iter().map(|b| half::f16::from_ne_bytes(*b).to_f32()).collect(),
+        }
+    }
 }
 
 /// `[n, channels, height, width]` in meaning; `[n][height][width][channels]` in memory, channels padded with zeros.
@@ -101,6 +110,20 @@ impl<B> GpuMaps<B> {
     ) -> Result<Self, GpuError> {
         shape.check(op)?;
         Ok(Self { buffer: device.buffer(shape.len() * element.bytes())?, shape, element })
+    }
+
+    /// Maps of these very bytes.
+    #[cfg(any(test, feature = "emulation"))]
+    pub(super) fn of_bytes<D: Device<Buffer = B>>(
+        device: &D,
+        shape: GpuShape,
+        element: GpuElement,
+        bytes: &[u8],
+    ) -> Result<Self, GpuError> {
+        let mut maps = Self::blank(device, "upload", shape, element)?;
+        ShapeError::check("upload", "bytes of the maps", bytes.len(), device.len(&maps.buffer))?;
+        device.write(&mut maps.buffer, bytes)?;
+        Ok(maps)
     }
 
     /// `[n, channels, height, width]`.

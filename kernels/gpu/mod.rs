@@ -12,9 +12,19 @@
 
 #[macro_use]
 mod params;
+#[cfg(any(test, feature = "emulation"))]
+pub mod emulated;
 mod maps;
+#[cfg(target_os = "macos")]
+mod metal;
+#[cfg(any(test, feature = "emulation", target_os = "macos"))]
+mod metal_source;
+#[cfg(any(test, feature = "emulation"))]
+pub mod tables;
 
 pub use maps::{CHANNEL_STRIDE, GpuElement, GpuMaps, GpuShape, GpuVector};
+#[cfg(target_os = "macos")]
+pub use metal::{Metal, MetalBuffer};
 
 use crate::ShapeError;
 pub use crate::argmax::gpu as argmax;
@@ -64,6 +74,16 @@ pub trait Device: Send + Sync {
     fn conv_kernel(&self, element: GpuElement, conv: &conv::ConvParams) -> conv::ConvKernel {
         let _ = (element, conv);
         conv::ConvKernel::PLAIN
+    }
+
+    /// The kernel that is to compute a cross-resolution attention.
+    fn attend_kernel(
+        &self,
+        element: GpuElement,
+        attend: &cross_attend::CrossAttendParams,
+    ) -> cross_attend::AttendKernel {
+        let _ = (element, attend);
+        cross_attend::AttendKernel::PLAIN
     }
 }
 
@@ -142,14 +162,4 @@ pub(crate) fn blocks(threads: usize) -> u32 {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn errors_say_what_was_needed_and_what_was_there() {
-        let error = GpuError::OutOfMemory { bytes: 7, free: Some(5) }.to_string();
-        assert_eq!(error, "7 bytes of device memory were needed, 5 were free; take a smaller size or batch");
-        assert!(!GpuError::OutOfMemory { bytes: 7, free: None }.to_string().contains("free"));
-        assert_eq!((blocks(1), blocks(256), blocks(257)), (1, 1, 2));
-    }
-}
+mod tests;

@@ -4,9 +4,15 @@
 //! were, except where it takes them by value. Results are within 1e-4 relative error of [`Reference`] (max |a-b| over max |b|).
 
 mod cpu;
+mod gpu;
+#[cfg(target_os = "macos")]
+mod metal;
 mod reference;
 
 pub use cpu::{Algorithm, Cpu, Maps};
+pub use gpu::Gpu;
+#[cfg(target_os = "macos")]
+pub use metal::metal;
 pub use reference::Reference;
 
 use crate::error::Result;
@@ -50,6 +56,7 @@ impl<'a, T> Epilogue<'a, T> {
 }
 
 pub use rtformer_kernels::conv::Activation;
+pub use rtformer_kernels::gpu::GpuElement;
 pub use rtformer_kernels::{Confidence, Element, Isa};
 
 /// An average pool's window; the zero border counts, so it always divides by `kernel * kernel`.

@@ -24,7 +24,7 @@ pub(super) struct DeviceArgs {
     #[arg(long, value_name = "DEVICE", default_value = "auto")]
     pub(super) device: Device,
 
-    /// The arithmetic to run in: f32 (exact), or bf16 (faster, on CPUs with AVX512-BF16)
+    /// The arithmetic to run in: f32 (exact), bf16 (faster, on CPUs with AVX512-BF16), or f16 (faster, on GPUs)
     #[arg(long, value_name = "PRECISION", default_value = "f32")]
     pub(super) precision: Precision,
 

@@ -179,18 +179,34 @@ impl Builder {
             return Err(Error::Input(format!("pixels cannot be rejected below {p}: a probability is 0 to 1")));
         }
         let (device, reason) = self.device.resolve()?;
-        let (engine, instruction_set, threads): (Box<dyn Engine>, _, _) = if device == Device::Reference {
-            if self.precision != Precision::F32 {
-                let (device, reason) = (device.to_string(), format!("it runs in f32, not in {}", self.precision));
-                return Err(Error::Device { device, reason });
+        let all = || std::thread::available_parallelism().map_or(1, usize::from);
+        let unfit = |has: &str| {
+            let reason = format!("it runs in {has}, not in {}", self.precision);
+            Error::Device { device: device.to_string(), reason }
+        };
+        let (engine, instruction_set, threads): (Box<dyn Engine>, _, _) = match device {
+            Device::Reference => {
+                if self.precision != Precision::F32 {
+                    return Err(unfit("f32"));
+                }
+                (Box::new(Loaded::new(Reference::folded(), &config, parameters)?), "candle", all())
             }
-            let all = std::thread::available_parallelism().map_or(1, usize::from);
-            (Box::new(Loaded::new(Reference::folded(), &config, parameters)?), "candle", all)
-        } else {
-            let cpu = Cpu::new(device::instruction_set()?, self.threads)?;
-            let cpu = if self.precision == Precision::Bf16 { cpu.bf16()? } else { cpu };
-            let (isa, threads) = (cpu.isa().name(), cpu.threads());
-            (Box::new(Loaded::new(cpu, &config, parameters)?), isa, threads)
+            #[cfg(target_os = "macos")]
+            Device::Metal => {
+                let element = self.precision.on_gpu().ok_or_else(|| unfit("f32 and f16"))?;
+                let gpu = crate::backend::metal(element)?;
+                (Box::new(Loaded::new(gpu, &config, parameters)?), "metal", all())
+            }
+            _ => {
+                let cpu = Cpu::new(device::instruction_set()?, self.threads)?;
+                let cpu = match self.precision {
+                    Precision::F32 => cpu,
+                    Precision::Bf16 => cpu.bf16()?,
+                    Precision::F16 => return Err(unfit("f32 and bf16")),
+                };
+                let (isa, threads) = (cpu.isa().name(), cpu.threads());
+                (Box::new(Loaded::new(cpu, &config, parameters)?), isa, threads)
+            }
         };
         let palette = Palette::new(dataset.classes.iter().map(|class| class.color).collect());
         let normalization = Normalization { mean: dataset.mean, std: dataset.std };

@@ -53,7 +53,7 @@ impl Device {
     /// assert_eq!(Device::available().last(), Some(&Device::Reference));
     /// ```
     pub fn available() -> &'static [Self] {
-        &[Self::Cpu, Self::Reference]
+        if has_metal() { &[Self::Metal, Self::Cpu, Self::Reference] } else { &[Self::Cpu, Self::Reference] }
     }
 
     /// The instruction sets of this machine's processor that there are kernels for, the fastest first; `RTFORMER_ISA` picks another.
@@ -72,12 +72,24 @@ impl Device {
     pub(super) fn resolve(self) -> Result<(Self, &'static str)> {
         let missing = |reason: &str| Err(Error::Device { device: self.to_string(), reason: reason.into() });
         match self {
-            Self::Auto => Ok((Self::Cpu, "the CPU is the only device that this version runs on")),
+            Self::Auto if has_metal() => Ok((Self::Metal, "the GPU is the fastest device of a Mac")),
+            Self::Auto => Ok((Self::Cpu, "no GPU that this version runs on is here")),
             Self::Cpu | Self::Reference => Ok((self, "asked for by name")),
+            // What is wrong with one that fails, its opening says.
+            Self::Metal if cfg!(target_os = "macos") => Ok((self, "asked for by name")),
             Self::Cuda(_) => missing("this version has no CUDA backend yet; use `cpu` or `auto`"),
-            Self::Metal => missing("this version has no Metal backend yet; use `cpu` or `auto`"),
+            Self::Metal => missing("only Macs have Metal; use `cpu` or `auto`"),
         }
     }
+}
+
+/// Whether this is a Mac whose GPU takes our kernels.
+fn has_metal() -> bool {
+    #[cfg(target_os = "macos")]
+    let there = crate::backend::metal(crate::backend::GpuElement::F32).is_ok();
+    #[cfg(not(target_os = "macos"))]
+    let there = false;
+    there
 }
 
 impl FromStr for Device {
@@ -129,6 +141,20 @@ pub enum Precision {
     /// Convolutions multiply in bf16 and add in f32: on CPUs with AVX512-BF16. Twice as fast there, and a few pixels in a thousand change
     /// class.
     Bf16,
+    /// Feature maps and weights in f16, sums in f32: on GPUs.
+    F16,
+}
+
+#[cfg(target_os = "macos")]
+impl Precision {
+    /// What a GPU stores; none for what no GPU has.
+    pub(super) fn on_gpu(self) -> Option<crate::backend::GpuElement> {
+        match self {
+            Self::F32 => Some(crate::backend::GpuElement::F32),
+            Self::F16 => Some(crate::backend::GpuElement::F16),
+            Self::Bf16 => None,
+        }
+    }
 }
 
 impl FromStr for Precision {
@@ -138,7 +164,8 @@ impl FromStr for Precision {
         match name {
             "f32" => Ok(Self::F32),
             "bf16" => Ok(Self::Bf16),
-            _ => Err(Error::Input(format!("precision `{name}` is not to be had; this version has f32 and bf16"))),
+            "f16" => Ok(Self::F16),
+            _ => Err(Error::Input(format!("precision `{name}` is not to be had; this version has f32, bf16 and f16"))),
         }
     }
 }
@@ -148,6 +175,7 @@ impl fmt::Display for Precision {
         f.write_str(match self {
             Self::F32 => "f32",
             Self::Bf16 => "bf16",
+            Self::F16 => "f16",
         })
     }
 }
@@ -183,7 +211,7 @@ mod tests {
 
     #[test]
     fn a_device_asked_for_by_name_is_never_replaced() {
-        assert!(Device::Metal.resolve().is_err());
+        assert_eq!(Device::Metal.resolve().is_ok(), cfg!(target_os = "macos"));
         assert!(Device::Cuda(7).resolve().is_err());
     }
 }

@@ -1,0 +1,366 @@
+//! A GPU that is not there: kernels compiled by the host's C++ compiler against a small shim of their language, and run on the CPU.
+//!
+//! Slow and strict (`emulation/fibers.h`): it is for tests. Memory is full of NaN until it is written, and stands between guards that
+//! are looked at after every launch.
+
+use std::cell::UnsafeCell;
+use std::ffi::{CString, c_char, c_int, c_void};
+use std::fs;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use libloading::{Library, Symbol};
+
+use super::{Device, GpuElement, GpuError, Launch, conv, cross_attend, metal_source};
+use crate::ShapeError;
+
+/// Words of sixteen bytes ahead of a buffer's memory and behind it.
+const GUARD: usize = 256;
+/// Not a number, in single and in half precision.
+const POISON: u8 = 0xff;
+
+/// A language that kernels are written in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Dialect {
+    /// `.cu` files; entries are what is `__global__`.
+    Cuda,
+    /// `.metal` files; entries are what `KERNEL_ENTRY` names.
+    Metal,
+}
+
+/// A file of kernels.
+#[derive(Clone, Copy, Debug, Hash)]
+pub struct Source<'a> {
+    /// By which others include it.
+    pub name: &'a str,
+    /// Its contents.
+    pub text: &'a str,
+    /// Whether it is compiled, or only there to be included.
+    pub compiled: bool,
+}
+
+/// The shim.
+const SHIM: [(&str, &str); 4] = [
+    ("fibers.h", include_str!("emulation/fibers.h")),
+    ("metal.h", include_str!("emulation/metal.h")),
+    ("cuda.h", include_str!("emulation/cuda.h")),
+    ("cuda_fp16.h", include_str!("emulation/cuda_fp16.h")),
+];
+
+/// A choice between kernels that compute the same, as a real device makes it.
+type Choice<P, K> = fn(GpuElement, &P) -> K;
+
+/// An emulated GPU. Clones have the same kernels.
+#[derive(Clone, Debug)]
+pub struct Emulated {
+    library: Arc<Library>,
+    dialect: Dialect,
+    /// Which of the library's kernels.
+    variant: usize,
+    /// How many there were: no two meet the same order of threads and blocks.
+    launches: Arc<AtomicU64>,
+    conv_kernel: Choice<conv::ConvParams, conv::ConvKernel>,
+    attend_kernel: Choice<cross_attend::CrossAttendParams, cross_attend::AttendKernel>,
+}
+
+/// Memory of an emulated GPU.
+#[derive(Debug)]
+pub struct EmulatedBuffer {
+    words: Box<[UnsafeCell<u128>]>,
+    len: usize,
+}
+
+// SAFETY: the memory is written through a shared reference by `launch` alone, whose caller promises that nobody else uses it meanwhile.
+unsafe impl Sync for EmulatedBuffer {}
+
+impl EmulatedBuffer {
+    fn new(len: usize) -> Self {
+        let word = || UnsafeCell::new(u128::from_ne_bytes([POISON; 16]));
+        Self { words: std::iter::repeat_with(word).take(len.div_ceil(16) + 2 * GUARD).collect(), len }
+    }
+
+    /// The first byte of its memory, aligned to sixteen.
+    fn start(&self) -> *mut u8 {
+        self.words[GUARD..].as_ptr().cast_mut().cast()
+    }
+
+    fn bytes(&self) -> &[u8] {
+        // SAFETY: the words behind the guard are at least `len` bytes; nothing is launched meanwhile.
+        unsafe { std::slice::from_raw_parts(self.start(), self.len) }
+    }
+
+    /// Whether nothing was written beside it.
+    fn is_sound(&self) -> bool {
+        let first = self.words.as_ptr().cast::<u8>();
+        // SAFETY: all of its words, as bytes; nothing is launched meanwhile.
+        let all = unsafe { std::slice::from_raw_parts(first, self.words.len() * 16) };
+        let (before, after) = (&all[..GUARD * 16], &all[GUARD * 16 + self.len..]);
+        before.iter().chain(after).all(|byte| *byte == POISON)
+    }
+}
+
+/// The C++ compiler of this machine.
+fn compiler() -> Option<PathBuf> {
+    let named = std::env::var_os("CXX").map(PathBuf::from);
+    let candidates = named.into_iter().chain(["c++", "g++", "clang++"].map(PathBuf::from));
+    candidates
+        .into_iter()
+        .find(|name| Command::new(name).arg("--version").output().is_ok_and(|output| output.status.success()))
+}
+
+impl Emulated {
+    /// A Mac's GPU with our kernels; `None`, and a line that says so, where there is no C++ compiler.
+    ///
+    /// # Panics
+    /// When they do not compile.
+    pub fn metal() -> Option<Self> {
+        static METAL: OnceLock<Option<Emulated>> = OnceLock::new();
+        let metal = METAL.get_or_init(|| {
+            let sources: Vec<_> =
+                metal_source::FILES.iter().map(|&(name, text)| Source { name, text, compiled: true }).collect();
+            Self::new(Dialect::Metal, &sources).unwrap_or_else(|e| panic!("{e}"))
+        });
+        if metal.is_none() {
+            println!("SKIPPED: no C++ compiler (CXX, c++, g++, clang++) to emulate Metal with");
+        }
+        metal.clone()
+    }
+
+    /// A GPU with these kernels; `None` where there is no C++ compiler.
+    ///
+    /// # Errors
+    /// [`GpuError::Kernel`] with the compiler's words, or for a file that cannot be written or loaded.
+    pub fn new(dialect: Dialect, sources: &[Source<'_>]) -> Result<Option<Self>, GpuError> {
+        Ok(Self::variants(dialect, &[sources.to_vec()])?.and_then(|mut all| all.pop()))
+    }
+
+    /// A GPU for each variant of some kernels, all compiled together; `None` where there is no C++ compiler.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn variants(dialect: Dialect, variants: &[Vec<Source<'_>>]) -> Result<Option<Vec<Self>>, GpuError> {
+        let Some(compiler) = compiler() else { return Ok(None) };
+        let failed = |what: &str, e: &dyn std::fmt::Display| GpuError::Kernel {
+            kernel: format!("{dialect:?}"),
+            reason: format!("{what}: {e}"),
+        };
+        // Beside the running program, which is in a build folder: programs of one build share what was compiled from the same text.
+        let program = std::env::current_exe().map_err(|e| failed("no program", &e))?;
+        let mut hash = DefaultHasher::new();
+        (SHIM, FLAGS, dialect, variants).hash(&mut hash);
+        let parent = program.parent().unwrap_or(Path::new("."));
+        let finished = parent.join(format!("emulation-{:016x}.so", hash.finish()));
+        if !finished.exists() {
+            static NUMBER: AtomicU64 = AtomicU64::new(0);
+            let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+            let folder = parent.join(format!("emulation-{}-{number}", std::process::id()));
+            let built = build(&compiler, &folder, dialect, variants)
+                .and_then(|library| fs::rename(library, &finished).map_err(|e| e.to_string()));
+            let _ = fs::remove_dir_all(&folder);
+            built.map_err(|e| failed("cannot be compiled", &e))?;
+        }
+        // SAFETY: our own library, whose initialisers fill a list of entries and nothing else.
+        let library = unsafe { Library::new(&finished) }.map_err(|e| failed("cannot be loaded", &e))?;
+        let library = Arc::new(library);
+        let variant = |variant| Self {
+            library: Arc::clone(&library),
+            dialect,
+            variant,
+            launches: Arc::default(),
+            conv_kernel: |_, _| conv::ConvKernel::PLAIN,
+            attend_kernel: |_, _| cross_attend::AttendKernel::PLAIN,
+        };
+        Ok(Some((0..variants.len()).map(variant).collect()))
+    }
+
+    /// The same with another choice of kernels.
+    pub fn choosing(
+        self,
+        conv_kernel: Choice<conv::ConvParams, conv::ConvKernel>,
+        attend_kernel: Choice<cross_attend::CrossAttendParams, cross_attend::AttendKernel>,
+    ) -> Self {
+        Self { conv_kernel, attend_kernel, ..self }
+    }
+}
+
+/// How everything is compiled. What is hidden is not shared between libraries, as inline functions and their statics otherwise are.
+const FLAGS: [&str; 10] = [
+    "-std=c++17",
+    "-O1",
+    "-w",
+    "-shared",
+    "-fPIC",
+    "-fvisibility=hidden",
+    "-fno-strict-aliasing",
+    "-ffp-contract=off",
+    "-U_FORTIFY_SOURCE",
+    "-I.",
+];
+
+/// Compiles variants of sources in a new folder; the library, or what the compiler says. Each variant is a namespace.
+fn build(compiler: &Path, folder: &Path, dialect: Dialect, variants: &[Vec<Source<'_>>]) -> Result<PathBuf, String> {
+    let write = |path: PathBuf, text: &str| fs::write(path, text).map_err(|e| e.to_string());
+    fs::create_dir_all(folder).map_err(|e| e.to_string())?;
+    for (name, text) in SHIM {
+        write(folder.join(name), text)?;
+    }
+    let shim = match dialect {
+        Dialect::Cuda => "cuda.h",
+        Dialect::Metal => "metal.h",
+    };
+    let mut all = format!("#include \"{shim}\"\n");
+    for (variant, sources) in variants.iter().enumerate() {
+        let name = format!("variant{variant}");
+        let folder = folder.join(&name);
+        fs::create_dir_all(&folder).map_err(|e| e.to_string())?;
+        all += &format!("#undef VARIANT\n#define VARIANT \"{variant}.\"\nnamespace {name} {{\n");
+        for source in sources {
+            // Once in each variant, where the file asks for once.
+            let guard = format!("{name}_{}", source.name.replace('.', "_"));
+            let once = format!(
+                "#ifndef {guard}\n#define {guard}\n#line 1\n{}\n#endif\n",
+                source.text.replace("#pragma once", "")
+            );
+            write(folder.join(source.name), &once)?;
+            if source.compiled {
+                all += &format!("#include \"{name}/{}\"\n", source.name);
+            }
+            if source.compiled && dialect == Dialect::Cuda {
+                for entry in cuda_entries(source.text) {
+                    all += &format!("KERNEL_ENTRY({entry}, {entry});\n");
+                }
+            }
+        }
+        all += "}\n";
+    }
+    write(folder.join("all.cpp"), &all)?;
+    let output = Command::new(compiler)
+        .current_dir(folder)
+        .args(FLAGS)
+        .args(["-o", "all.so", "all.cpp"])
+        .output()
+        .map_err(|e| e.to_string())?;
+    if output.status.success() {
+        Ok(folder.join("all.so"))
+    } else {
+        Err(String::from_utf8_lossy(&output.stderr).into_owned())
+    }
+}
+
+/// The names of what is `__global__`: `extern "C" __global__ void [__launch_bounds__(..)] name(`.
+fn cuda_entries(text: &str) -> Vec<&str> {
+    text.split("extern \"C\" __global__ ").skip(1).filter_map(cuda_entry).collect()
+}
+
+fn cuda_entry(declaration: &str) -> Option<&str> {
+    let bounds = declaration.split_once("__launch_bounds__").filter(|(ahead, _)| !ahead.contains('('));
+    let rest = bounds.map_or(declaration, |(_, rest)| after_bracket(rest));
+    rest.split('(').next()?.split_whitespace().last()
+}
+
+/// What follows the bracket that closes here.
+fn after_bracket(text: &str) -> &str {
+    text.split_once(')').map_or(text, |(_, rest)| rest)
+}
+
+impl Device for Emulated {
+    type Buffer = EmulatedBuffer;
+
+    fn name(&self) -> String {
+        format!("emulated {:?}", self.dialect)
+    }
+
+    fn buffer(&self, bytes: usize) -> Result<EmulatedBuffer, GpuError> {
+        ShapeError::at_least("buffer", "bytes", bytes, 1)?;
+        Ok(EmulatedBuffer::new(bytes))
+    }
+
+    fn len(&self, buffer: &EmulatedBuffer) -> usize {
+        buffer.len
+    }
+
+    fn write(&self, to: &mut EmulatedBuffer, bytes: &[u8]) -> Result<(), GpuError> {
+        ShapeError::at_least("write", "bytes of the buffer", to.len, bytes.len())?;
+        // SAFETY: the buffer is borrowed exclusively, and is that long.
+        unsafe { std::slice::from_raw_parts_mut(to.start(), bytes.len()) }.copy_from_slice(bytes);
+        Ok(())
+    }
+
+    fn read(&self, from: &EmulatedBuffer, bytes: &mut [u8]) -> Result<(), GpuError> {
+        ShapeError::at_least("read", "bytes of the buffer", from.len, bytes.len())?;
+        bytes.copy_from_slice(&from.bytes()[..bytes.len()]);
+        Ok(())
+    }
+
+    unsafe fn launch(&self, launch: &Launch<'_, EmulatedBuffer>) -> Result<(), GpuError> {
+        type Entry = unsafe extern "C" fn(
+            *const c_char,
+            *const u32,
+            *const u32,
+            *const *mut u8,
+            u32,
+            *const c_void,
+            u32,
+            u64,
+            *mut c_char,
+            usize,
+        ) -> c_int;
+        let kernel = format!("{}_{}", launch.kernel, launch.element.suffix());
+        let failed = |reason: String| GpuError::Kernel { kernel: kernel.clone(), reason };
+        let name = CString::new(format!("{}.{kernel}", self.variant)).map_err(|e| failed(e.to_string()))?;
+        let buffers: Vec<_> = launch.buffers.iter().map(|buffer| buffer.start()).collect();
+        // Aligned as a kernel may expect its parameters to be.
+        let mut params = vec![0u128; launch.params.len().div_ceil(16)];
+        // SAFETY: the words are at least as long as the bytes, and any bytes make a word.
+        let aligned = unsafe { std::slice::from_raw_parts_mut(params.as_mut_ptr().cast::<u8>(), launch.params.len()) };
+        aligned.copy_from_slice(launch.params);
+        let mut text = [0u8; 256];
+        let seed = self.launches.fetch_add(1, Ordering::Relaxed);
+        // SAFETY: `fibers.h` has this function with these parameters, and it lives as long as the library.
+        let entry: Symbol<'_, Entry> =
+            unsafe { self.library.get("emulation_launch") }.map_err(|e| failed(e.to_string()))?;
+        // SAFETY: every pointer is to memory that lives during the call and is as long as said; that the kernel keeps inside its
+        // buffers is the caller's promise.
+        let code = unsafe {
+            entry(
+                name.as_ptr(),
+                launch.grid.as_ptr(),
+                launch.block.as_ptr(),
+                buffers.as_ptr(),
+                buffers.len() as u32,
+                params.as_ptr().cast(),
+                launch.params.len() as u32,
+                seed,
+                text.as_mut_ptr().cast(),
+                text.len(),
+            )
+        };
+        if code != 0 {
+            let reason = text.split(|byte| *byte == 0).next().unwrap_or_default();
+            return Err(failed(String::from_utf8_lossy(reason).into_owned()));
+        }
+        match launch.buffers.iter().position(|buffer| !buffer.is_sound()) {
+            Some(i) => Err(failed(format!("it wrote outside of buffer {i}"))),
+            None => Ok(()),
+        }
+    }
+
+    fn finish(&self) -> Result<(), GpuError> {
+        Ok(())
+    }
+
+    fn conv_kernel(&self, element: GpuElement, conv: &conv::ConvParams) -> conv::ConvKernel {
+        (self.conv_kernel)(element, conv)
+    }
+
+    fn attend_kernel(
+        &self,
+        element: GpuElement,
+        attend: &cross_attend::CrossAttendParams,
+    ) -> cross_attend::AttendKernel {
+        (self.attend_kernel)(element, attend)
+    }
+}

@@ -1,0 +1,4 @@
+// Half precision is part of cuda.h here.
+
+#pragma once
+#include "cuda.h"

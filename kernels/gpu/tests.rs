@@ -1,0 +1,191 @@
+//! The kernels of either language under emulation, and the proof that the emulation would tell.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use super::emulated::{Dialect, Emulated, Source};
+use super::metal_source::FILES;
+use super::tables::{self, Table};
+use super::*;
+
+#[test]
+fn metal_kernels_agree_with_their_definitions() {
+    let Some(device) = Emulated::metal() else { return };
+    for element in [GpuElement::F32, GpuElement::F16] {
+        for (name, table) in tables::all() {
+            let start = std::time::Instant::now();
+            table(&device, element);
+            println!("{name} in {}: {} ms", element.suffix(), start.elapsed().as_millis());
+        }
+    }
+}
+
+/// A change to a kernel, and the table that has to notice it.
+struct Mutant {
+    why: &'static str,
+    file: &'static str,
+    /// The text, the how manyth of its occurrences, and what is put in its place.
+    change: (&'static str, usize, &'static str),
+    table: Table<Emulated>,
+}
+
+/// Every barrier of every kernel, and a bound of each.
+fn mutants() -> Vec<Mutant> {
+    const BARRIER: &str = "threadgroup_barrier(mem_flags::mem_threadgroup);";
+    let mutant = |why, file, change, table| Mutant { why, file, change, table };
+    let conv: Table<Emulated> = ("conv", tables::convolutions);
+    let pool: Table<Emulated> = ("pool", tables::pools);
+    let norm: Table<Emulated> = ("ea_norm", tables::normalizations);
+    let attend: Table<Emulated> = ("cross_attend", tables::attentions);
+    vec![
+        mutant("reads a slab before it is there", "conv.metal", (BARRIER, 0, ""), conv),
+        mutant("overwrites a slab that is read", "conv.metal", (BARRIER, 1, ""), conv),
+        mutant("writes one pixel too many", "conv.metal", ("output >= pixels", 0, "output > pixels"), conv),
+        mutant("forgets the last channels", "conv.metal", ("channel < p.in_cs", 0, "channel + 8 < p.in_cs"), conv),
+        mutant("adds up sums that are not there", "pool.metal", (BARRIER, 0, ""), pool),
+        mutant("leaves out the last pixel", "pool.metal", ("pixel < pixels", 0, "pixel + 1 < pixels"), pool),
+        mutant("puts splits together too early", "ea_norm.metal", (BARRIER, 0, ""), norm),
+        mutant("norms by what is not there", "ea_norm.metal", (BARRIER, 1, ""), norm),
+        mutant("norms one pixel too many", "ea_norm.metal", ("pixel >= p.pixels", 0, "pixel > p.pixels"), norm),
+        mutant("overwrites keys that are read", "cross_attend.metal", (BARRIER, 0, ""), attend),
+        mutant("reads keys before they are there", "cross_attend.metal", (BARRIER, 1, ""), attend),
+        mutant(
+            "reads weights too early",
+            "cross_attend.metal",
+            ("simdgroup_barrier(mem_flags::mem_threadgroup);", 0, ""),
+            attend,
+        ),
+        mutant(
+            "weighs a key that does not exist",
+            "cross_attend.metal",
+            ("first + lane >= count", 0, "first + lane > count"),
+            attend,
+        ),
+    ]
+}
+
+#[test]
+fn a_missing_barrier_or_a_wrong_bound_is_noticed() {
+    let find = |file: &str| FILES.iter().find(|(name, _)| *name == file).expect("the file is listed").1;
+    let mutants = mutants();
+    let changed: Vec<_> = mutants
+        .iter()
+        .map(|Mutant { file, change: (text, which, instead), .. }| {
+            let kernel = find(file);
+            let (at, _) = kernel.match_indices(text).nth(*which).unwrap_or_else(|| panic!("{file} has not `{text}`"));
+            format!("{}{instead}{}", &kernel[..at], &kernel[at + text.len()..])
+        })
+        .collect();
+    let variants: Vec<_> = mutants
+        .iter()
+        .zip(&changed)
+        .map(|(mutant, text)| {
+            let source = |name, text| Source { name, text, compiled: true };
+            vec![source("common.metal", find("common.metal")), source(mutant.file, text)]
+        })
+        .collect();
+    let devices = Emulated::variants(Dialect::Metal, &variants).unwrap_or_else(|e| panic!("{e}"));
+    let Some(devices) = devices else {
+        println!("SKIPPED: no C++ compiler");
+        return;
+    };
+    for (Mutant { why, file, table: (name, table), .. }, device) in mutants.iter().zip(devices) {
+        let noticed = catch_unwind(AssertUnwindSafe(|| table(&device, GpuElement::F32))).is_err();
+        assert!(noticed, "{file}, which {why}, passes the table of {name}");
+    }
+}
+
+/// The struct of that name in a kernel's source: kind and name of each field.
+fn declared(source: &str, name: &str) -> Vec<(String, String)> {
+    let (_, rest) = source.split_once(&format!("struct {name} {{")).unwrap_or_else(|| panic!("no struct {name}"));
+    let (body, _) = rest.split_once("};").expect("the struct ends");
+    let mut fields = Vec::new();
+    for line in body.split(';').map(str::trim).filter(|line| !line.is_empty()) {
+        let (kind, names) = line.split_once(' ').expect("a kind and names");
+        let kind = match kind {
+            "uint" | "u32" => "u32",
+            "float" => "f32",
+            other => panic!("{name} has a field of {other}"),
+        };
+        fields.extend(names.split(',').map(|field| (kind.to_owned(), field.trim().to_owned())));
+    }
+    fields
+}
+
+#[test]
+fn kernels_and_host_agree_on_parameters() {
+    macro_rules! all {
+        ($($file:literal $params:path;)*) => { [$(($file, stringify!($params), <$params>::FIELDS)),*] };
+    }
+    let params = all! {
+        "argmax.metal" argmax::ArgmaxParams;
+        "argmax.metal" argmax::UpsampleParams;
+        "concat.metal" concat::ConcatParams;
+        "conv.metal" conv::ConvParams;
+        "cross_attend.metal" cross_attend::CrossAttendParams;
+        "ea_norm.metal" ea_norm::EaStatsParams;
+        "ea_norm.metal" ea_norm::EaNormParams;
+        "pack.metal" pack::PackParams;
+        "pointwise.metal" pointwise::PointwiseParams;
+        "pool.metal" pool::AvgPoolParams;
+        "pool.metal" pool::GlobalAvgPoolParams;
+        "pool.metal" pool::MaxPoolToParams;
+        "resize_add.metal" resize_add::ResizeParams;
+    };
+    for (file, path, fields) in params {
+        let name = path.rsplit(':').next().expect("a path has a last part").trim();
+        let (_, source) = FILES.iter().find(|(name, _)| *name == file).expect("the file is listed");
+        let want: Vec<_> = fields.iter().map(|(kind, field)| ((*kind).to_owned(), (*field).to_owned())).collect();
+        assert_eq!(declared(source, name), want, "{file}, {name}");
+    }
+}
+
+#[test]
+fn shapes_that_do_not_fit_are_errors() {
+    let Some(device) = &Emulated::metal() else { return };
+    let shape = |n, channels, height, width| GpuShape { n, channels, height, width };
+    let map = |s: GpuShape| pack::pack(device, &vec![0.0; s.n * s.channels * s.pixels()], s, GpuElement::F32);
+    let (x, other) = (map(shape(1, 4, 3, 3)).expect("it fits"), map(shape(1, 4, 3, 4)).expect("it fits"));
+    let mut scores = map(shape(1, 4, 3, 3)).expect("it fits");
+    let norm = conv::GpuNorm::new(device, &[1.0; 3], &[0.0; 3]).expect("it fits");
+    let halves = pack::pack(device, &[0.0; 36], shape(1, 4, 3, 3), GpuElement::F16).expect("it fits");
+
+    assert!(pack::pack(device, &[0.0; 3], shape(1, 4, 1, 1), GpuElement::F32).is_err());
+    assert!(pack::pack(device, &[], shape(0, 4, 1, 1), GpuElement::F32).is_err());
+    assert!(pack::unpack(device, &x, &mut [0.0; 35]).is_err());
+    assert!(pointwise::add(device, &x, &other).is_err());
+    assert!(pointwise::add(device, &x, &halves).is_err());
+    assert!(concat::concat::<Emulated>(device, &[]).is_err());
+    assert!(concat::concat(device, &[&x, &other]).is_err());
+    assert!(resize_add::resize(device, &x, (0, 3)).is_err());
+    assert!(resize_add::resize_add(device, &x, &map(shape(1, 5, 6, 6)).expect("it fits")).is_err());
+    for window in [[5, 2, 0], [0, 1, 0], [3, 0, 1], [3, 1, 3], [usize::MAX, 2, 2]] {
+        assert!(pool::avg_pool(device, &x, window).is_err(), "{window:?}");
+    }
+    assert!(pool::max_pool_to(device, &x, &norm, 2).is_err());
+    assert!(ea_norm::ea_norm(device, &mut scores, 3).is_err());
+    assert!(ea_norm::ea_norm(device, &mut scores, 0).is_err());
+    assert!(cross_attend::cross_attend(device, &x, &norm, &x).is_err());
+    let ids = |image, len, size| argmax::argmax(device, &x, image, size, argmax::GpuIds::U8(&mut vec![0; len]), None);
+    assert!(ids(0, 5, (2, 3)).is_err());
+    assert!(ids(1, 6, (2, 3)).is_err());
+    assert!(ids(0, 0, (0, 3)).is_err());
+    assert!(argmax::upsample(device, &x, 0, (2, 3), &mut [0.0; 23]).is_err());
+    let spec = crate::ConvShape { in_channels: 4, out_channels: 2, kernel: 1, stride: 1, padding: 0 };
+    let layer = |weight: usize, bias: usize, spec| {
+        conv::GpuConv::new(device, spec, &vec![0.0; weight], &vec![0.0; bias], None, GpuElement::F32)
+    };
+    assert!(layer(7, 2, spec).is_err() && layer(8, 1, spec).is_err());
+    assert!(layer(200, 2, crate::ConvShape { kernel: 5, padding: 2, ..spec }).is_err());
+    let layer = layer(8, 2, spec).expect("it fits");
+    let plain = conv::GpuEpilogue { residual: None, activation: crate::Activation::None };
+    assert!(conv::conv(device, &layer, &halves, &plain).is_err());
+    assert!(conv::conv(device, &layer, &x, &conv::GpuEpilogue { residual: Some(&x), ..plain }).is_err());
+}
+
+#[test]
+fn errors_say_what_was_needed_and_what_was_there() {
+    let error = GpuError::OutOfMemory { bytes: 7, free: Some(5) }.to_string();
+    assert_eq!(error, "7 bytes of device memory were needed, 5 were free; take a smaller size or batch");
+    assert!(!GpuError::OutOfMemory { bytes: 7, free: None }.to_string().contains("free"));
+    assert_eq!((blocks(1), blocks(256), blocks(257)), (1, 1, 2));
+}
