@@ -1,5 +1,5 @@
 # What a maintainer runs; `.ci/run` runs the same.
-.PHONY: test test-isa neon memcheck miri lint doc deny bench peers peers-table goldens parity-full smoke pictures
+.PHONY: test test-isa neon memcheck miri darwin lint doc deny bench peers peers-table goldens parity-full smoke pictures
 
 test:            ## everything, as the README says
 	cargo test --release --workspace
@@ -16,6 +16,9 @@ memcheck:        ## the kernels' suite under valgrind, seven minutes
 
 miri:            ## the kernels' suite under Miri
 	tests/miri.sh
+
+darwin:          ## whether the workspace compiles for a Mac, as far as can be told without one
+	cargo check --workspace --target aarch64-apple-darwin
 
 lint:
 	cargo fmt --all --check

@@ -95,3 +95,21 @@ fn the_architecture_names_every_room() {
         }
     }
 }
+
+/// A kernel that a GPU is given has a twin in Metal, which is listed among those that are compiled.
+#[test]
+fn gpu_kernels_have_their_twins() {
+    let kernels = Path::new(env!("CARGO_MANIFEST_DIR")).join("kernels");
+    let listed = fs::read_to_string(kernels.join("gpu/metal_source.rs")).unwrap();
+    let mut checked = 0;
+    for launch in sources(&kernels).iter().filter(|path| path.ends_with("gpu.rs")) {
+        let folder = launch.parent().unwrap();
+        let name = folder.file_name().unwrap().to_string_lossy();
+        let twin = format!("{name}.metal");
+        let text = fs::read_to_string(folder.join(&twin)).unwrap_or_else(|e| panic!("kernels/{name}/{twin}: {e}"));
+        assert!(listed.contains(&format!("\"{twin}\"")), "gpu/metal_source.rs does not list {twin}");
+        assert!(text.starts_with("// "), "{twin} does not open with its contract");
+        checked += 1;
+    }
+    assert!(checked >= 9, "only {checked} kernels seen: does this test still read the sources?");
+}

@@ -117,6 +117,6 @@ fn a_network_on_metal_in_f16_is_near() {
     for ((name, got), (_, want)) in got.stages.iter().zip(&want.stages) {
         let error = relative_error(got, want);
         println!("{weights} {name} in f16: {error:e}");
-        assert!(error < 0.05, "{weights} {name}: {error}");
+        assert!(error < 0.02, "{weights} {name}: {error}");
     }
 }

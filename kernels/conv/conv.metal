@@ -1,5 +1,5 @@
 // conv: 1x1 or 3x3, stride 1 or 2, as an implicit GEMM on multiply-adds.    twin: conv.cu    definition: scalar.rs
-//   x [n, h, w, in_cs] T, weight [kernel * kernel * in_cs, out_cs] T, bias [out_cs], scale and shift [in_cs] f32,
+//   x [n, h, w, in_cs] T, weight [window * window * in_cs, out_cs] T, bias [out_cs], scale and shift [in_cs] f32,
 //   residual and out [n, out_h, out_w, out_cs] T
 //   out = activation(bias + sum of weight * max?(x * scale + shift) + residual); the zero padding comes after the prologue
 //   flags: 1 prologue, 2 its ReLU, 4 residual, 8 ReLU, 16 GELU
@@ -7,21 +7,24 @@
 //   bound: arithmetic; a slab of 16 input channels goes through threadgroup memory, where each number is used 64 times
 
 struct ConvParams {
-    uint n, h, w, in_c, in_cs, out_h, out_w, out_c, out_cs, kernel, stride, flags;
+    uint n, h, w, in_c, in_cs, out_h, out_w, out_c, out_cs, window, stride, flags;
 };
 
 // x / 2 * (1 + erf(x / sqrt 2)), as `simd/math.rs` has it: erfc is 7.1.26 of Abramowitz and Stegun.
 inline float gelu(float x) {
-    float t = abs(x), k = 1.0f / fma(t, 0.3275911f * 0.70710678f, 1.0f);
+    float t = fabs(x), k = 1.0f / fma(t, 0.3275911f * 0.70710678f, 1.0f);
     float p = fma(fma(fma(fma(1.0614054f, k, -1.453152f), k, 1.4214137f), k, -0.28449674f), k, 0.2548296f);
     return fma(-0.5f * t, p * k * exp(-0.5f * t * t), max(x, 0.0f));
 }
 
 // A sum becomes an output.
+inline float activated(float sum, uint flags) {
+    if (flags & 8) return max(sum, 0.0f);
+    return flags & 16 ? gelu(sum) : sum;
+}
+
 inline float4 activated(float4 sum, uint flags) {
-    if (flags & 8) return max(sum, float4(0.0f));
-    if (flags & 16) return float4(gelu(sum[0]), gelu(sum[1]), gelu(sum[2]), gelu(sum[3]));
-    return sum;
+    return float4(activated(sum[0], flags), activated(sum[1], flags), activated(sum[2], flags), activated(sum[3], flags));
 }
 
 // Four input channels behind the prologue; `scale` and `shift` begin at these channels.
@@ -31,7 +34,7 @@ inline float4 prepared(float4 value, device const float* scale, device const flo
 }
 
 template <typename T>
-[[kernel]] void conv(device const T* x [[buffer(0)]], device const T* weight [[buffer(1)]], device const float* bias [[buffer(2)]],
+[[kernel, max_total_threads_per_threadgroup(256)]] void conv(device const T* x [[buffer(0)]], device const T* weight [[buffer(1)]], device const float* bias [[buffer(2)]],
                      device const float* scale [[buffer(3)]], device const float* shift [[buffer(4)]],
                      device const T* residual [[buffer(5)]], device T* out [[buffer(6)]], constant ConvParams& p [[buffer(7)]],
                      uint3 block [[threadgroup_position_in_grid]], uint3 tid [[thread_position_in_threadgroup]]) {
@@ -42,11 +45,11 @@ template <typename T>
     // What this thread loads: four channels of a pixel, and one channel's weights to four.
     uint pixel_at = tid.x / 4, channel_at = tid.x % 4 * 4, row_at = tid.x / 16, column_at = tid.x % 16 * 4;
     uint pixel = 64 * block.x + pixel_at, column = 64 * block.y + column_at;
-    int top = int(pixel / p.out_w * p.stride) - int(p.kernel / 2), left = int(pixel % p.out_w * p.stride) - int(p.kernel / 2);
+    int top = int(pixel / p.out_w * p.stride) - int(p.window / 2), left = int(pixel % p.out_w * p.stride) - int(p.window / 2);
 
     float4 sums[4] = {float4(0.0f), float4(0.0f), float4(0.0f), float4(0.0f)};
-    for (uint tap = 0; tap < p.kernel * p.kernel; ++tap) {
-        int y = top + int(tap / p.kernel), at = left + int(tap % p.kernel);
+    for (uint tap = 0; tap < p.window * p.window; ++tap) {
+        int y = top + int(tap / p.window), at = left + int(tap % p.window);
         bool inside = pixel < pixels && y >= 0 && y < int(p.h) && at >= 0 && at < int(p.w);
         for (uint first = 0; first < p.in_cs; first += 16) {
             uint channel = first + channel_at, input = first + row_at;

@@ -9,7 +9,7 @@ const OP: &str = "conv";
 params! {
     /// Parameters of `conv` and its twins.
     pub struct ConvParams {
-        n: u32, h: u32, w: u32, in_c: u32, in_cs: u32, out_h: u32, out_w: u32, out_c: u32, out_cs: u32, kernel: u32, stride: u32,
+        n: u32, h: u32, w: u32, in_c: u32, in_cs: u32, out_h: u32, out_w: u32, out_c: u32, out_cs: u32, window: u32, stride: u32,
         flags: u32,
     }
 }
@@ -158,7 +158,7 @@ pub fn conv<D: Device>(
         out_w: width as u32,
         out_c: shape.out_channels as u32,
         out_cs: output.stride() as u32,
-        kernel: shape.kernel as u32,
+        window: shape.kernel as u32,
         stride: shape.stride as u32,
         flags: prologue | epilogue.residual.map_or(0, |_| RESIDUAL) | activation << ACTIVATION,
     };

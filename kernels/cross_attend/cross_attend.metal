@@ -22,18 +22,18 @@ inline float sixteen_sum(float value) {
 }
 
 template <typename T>
-[[kernel]] void cross_attend(device const T* x [[buffer(0)]], device const float* scale [[buffer(1)]],
+[[kernel, max_total_threads_per_threadgroup(256)]] void cross_attend(device const T* x [[buffer(0)]], device const float* scale [[buffer(1)]],
                              device const float* shift [[buffer(2)]], device const T* kv [[buffer(3)]], device T* out [[buffer(4)]],
                              constant CrossAttendParams& p [[buffer(5)]], uint3 block [[threadgroup_position_in_grid]],
                              uint3 tid [[thread_position_in_threadgroup]]) {
     SHARED(float, queries, [16][260]);
     SHARED(float, keys, [16][65]); // 64 channels of a tile's keys
     SHARED(float, weights, [16][16]);
-    uint pixels = p.h * p.w, count = p.side * p.side, local = tid.x / 16, lane = tid.x % 16, pixel = 16 * block.x + local;
+    uint pixels = p.h * p.w, count = p.side * p.side, own = tid.x / 16, lane = tid.x % 16, pixel = 16 * block.x + own;
     bool there = pixel < pixels;
     uint at = (block.z * pixels + pixel) * p.cs;
     for (uint channel = lane; channel < p.c; channel += 16) {
-        queries[local][channel] = there ? p.factor * fma(float(x[at + channel]), scale[channel], shift[channel]) : 0.0f;
+        queries[own][channel] = there ? p.factor * fma(float(x[at + channel]), scale[channel], shift[channel]) : 0.0f;
     }
 
     float sums[16], top = -FLT_MAX, total = 0.0f;
@@ -49,13 +49,13 @@ template <typename T>
             }
             threadgroup_barrier(mem_flags::mem_threadgroup); // keys are there
             uint width = min(64u, p.c - begin);
-            for (uint i = 0; i < width; ++i) score = fma(queries[local][begin + i], keys[lane][i], score);
+            for (uint i = 0; i < width; ++i) score = fma(queries[own][begin + i], keys[lane][i], score);
         }
         if (first + lane >= count) score = -FLT_MAX;
         float higher = max(top, sixteen_max(score)), rescale = exp(top - higher), weight = exp(score - higher);
         total = total * rescale + sixteen_sum(weight);
         top = higher;
-        weights[local][lane] = weight;
+        weights[own][lane] = weight;
         simdgroup_barrier(mem_flags::mem_threadgroup); // weights are there; the next are written behind the barriers above
         uint tile = min(16u, count - first);
         for (uint i = 0; i < 16; ++i) {
@@ -63,7 +63,7 @@ template <typename T>
             if (channel >= p.c) break;
             float sum = sums[i] * rescale;
             for (uint j = 0; j < tile; ++j) {
-                sum = fma(weights[local][j], float(kv[(block.z * count + first + j) * p.kv_cs + p.c + channel]), sum);
+                sum = fma(weights[own][j], float(kv[(block.z * count + first + j) * p.kv_cs + p.c + channel]), sum);
             }
             sums[i] = sum;
         }

@@ -44,7 +44,7 @@ struct EaNormParams {
 template <typename T>
 [[kernel]] void ea_norm(device const float* stats [[buffer(0)]], device T* x [[buffer(1)]], constant EaNormParams& p [[buffer(2)]],
                         uint3 block [[threadgroup_position_in_grid]], uint3 tid [[thread_position_in_threadgroup]],
-                        uint lane [[thread_index_in_simdgroup]], uint simdgroup [[simdgroup_index_in_threadgroup]]) {
+                        uint lane [[thread_index_in_simdgroup]], uint lanes_at [[simdgroup_index_in_threadgroup]]) {
     SHARED(float, tops, [1024]);
     SHARED(float, shares, [1024]);
     uint group = p.c / p.groups, first = block.y * group;
@@ -57,7 +57,7 @@ template <typename T>
         shares[i] = 1.0f / sum;
     }
     threadgroup_barrier(mem_flags::mem_threadgroup);
-    for (uint j = simdgroup; j < 64; j += 8) {
+    for (uint j = lanes_at; j < 64; j += 8) {
         uint pixel = 64 * block.x + j;
         if (pixel >= p.pixels) break; // all lanes of the simdgroup
         device T* at = x + (block.z * p.pixels + pixel) * p.cs + first;

@@ -121,7 +121,8 @@ impl Emulated {
         let metal = METAL.get_or_init(|| {
             let sources: Vec<_> =
                 metal_source::FILES.iter().map(|&(name, text)| Source { name, text, compiled: true }).collect();
-            Self::new(Dialect::Metal, &sources).unwrap_or_else(|e| panic!("{e}"))
+            let metal = Self::new(Dialect::Metal, &sources).unwrap_or_else(|e| panic!("{e}"));
+            metal.map(|metal| metal.choosing(metal_source::conv_kernel, |_, _| cross_attend::AttendKernel::PLAIN))
         });
         if metal.is_none() {
             println!("SKIPPED: no C++ compiler (CXX, c++, g++, clang++) to emulate Metal with");

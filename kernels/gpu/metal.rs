@@ -17,7 +17,8 @@ use objc2_metal::{
     MTLResourceOptions, MTLSize,
 };
 
-use super::{Device, GpuError, Launch, metal_source};
+use super::conv::{ConvKernel, ConvParams};
+use super::{Device, GpuElement, GpuError, Launch, metal_source};
 use crate::ShapeError;
 
 // Where `MTLCreateSystemDefaultDevice` finds its device.
@@ -262,6 +263,10 @@ impl Device for Metal {
 
     fn finish(&self) -> Result<(), GpuError> {
         autoreleasepool(|_| self.0.wait(&mut lock(&self.0.pending)))
+    }
+
+    fn conv_kernel(&self, element: GpuElement, conv: &ConvParams) -> ConvKernel {
+        metal_source::conv_kernel(element, conv)
     }
 }
 

@@ -1,11 +1,26 @@
 //! The kernels in Metal's shading language: what a Mac compiles when it starts, and what the emulation compiles to be tested.
 
+use super::GpuElement;
+use super::conv::{ConvKernel, ConvParams};
+
+/// On matrix units.
+pub(super) const MMA: ConvKernel = ConvKernel { name: "conv_mma", pixels: 64, channels: 64, threads: 256 };
+/// The same for few channels.
+pub(super) const MMA_NARROW: ConvKernel =
+    ConvKernel { name: "conv_mma_narrow", pixels: 128, channels: 32, threads: 256 };
+
+/// What is to compute a convolution on a Mac: matrix units in either element, and half as many channels at once where there are no more.
+pub(super) fn conv_kernel(_: GpuElement, conv: &ConvParams) -> ConvKernel {
+    if conv.out_cs <= MMA_NARROW.channels { MMA_NARROW } else { MMA }
+}
+
 /// Every file, by its name; each may use what those before it declare.
-pub(super) const FILES: [(&str, &str); 10] = [
+pub(super) const FILES: [(&str, &str); 11] = [
     ("common.metal", include_str!("common.metal")),
     ("argmax.metal", include_str!("../argmax/argmax.metal")),
     ("concat.metal", include_str!("../concat/concat.metal")),
     ("conv.metal", include_str!("../conv/conv.metal")),
+    ("conv_mma.metal", include_str!("../conv/conv_mma.metal")),
     ("cross_attend.metal", include_str!("../cross_attend/cross_attend.metal")),
     ("ea_norm.metal", include_str!("../ea_norm/ea_norm.metal")),
     ("pack.metal", include_str!("../pack/pack.metal")),

@@ -16,6 +16,13 @@ fn metal_kernels_agree_with_their_definitions() {
             table(&device, element);
             println!("{name} in {}: {} ms", element.suffix(), start.elapsed().as_millis());
         }
+        // The device chooses by shape; here each of its convolutions meets each shape.
+        let attend: fn(_, &_) -> _ = |_, _| cross_attend::AttendKernel::PLAIN;
+        let choices: [fn(GpuElement, &conv::ConvParams) -> conv::ConvKernel; 3] =
+            [|_, _| conv::ConvKernel::PLAIN, |_, _| metal_source::MMA, |_, _| metal_source::MMA_NARROW];
+        for choice in choices {
+            tables::convolutions(&device.clone().choosing(choice, attend), element);
+        }
     }
 }
 
@@ -26,12 +33,20 @@ struct Mutant {
     /// The text, the how manyth of its occurrences, and what is put in its place.
     change: (&'static str, usize, &'static str),
     table: Table<Emulated>,
+    /// The file that it uses, and the convolution that is changed.
+    conv: (Option<&'static str>, conv::ConvKernel),
 }
 
 /// Every barrier of every kernel, and a bound of each.
 fn mutants() -> Vec<Mutant> {
     const BARRIER: &str = "threadgroup_barrier(mem_flags::mem_threadgroup);";
-    let mutant = |why, file, change, table| Mutant { why, file, change, table };
+    const SIMD_BARRIER: &str = "simdgroup_barrier(mem_flags::mem_threadgroup);";
+    let plain = (None, conv::ConvKernel::PLAIN);
+    let mutant = |why, file, change, table| Mutant { why, file, change, table, conv: plain };
+    let mma = |why, change| {
+        let conv = (Some("conv.metal"), metal_source::MMA_NARROW);
+        Mutant { why, file: "conv_mma.metal", change, table: ("conv", tables::convolutions), conv }
+    };
     let conv: Table<Emulated> = ("conv", tables::convolutions);
     let pool: Table<Emulated> = ("pool", tables::pools);
     let norm: Table<Emulated> = ("ea_norm", tables::normalizations);
@@ -41,6 +56,14 @@ fn mutants() -> Vec<Mutant> {
         mutant("overwrites a slab that is read", "conv.metal", (BARRIER, 1, ""), conv),
         mutant("writes one pixel too many", "conv.metal", ("output >= pixels", 0, "output > pixels"), conv),
         mutant("forgets the last channels", "conv.metal", ("channel < p.in_cs", 0, "channel + 8 < p.in_cs"), conv),
+        mma("reads a slab before it is there", (BARRIER, 0, "")),
+        mma("overwrites a slab that is read", (BARRIER, 1, "")),
+        mma("reads a sum before it is there", (SIMD_BARRIER, 0, "")),
+        mma("overwrites a sum that is read", (SIMD_BARRIER, 1, "")),
+        mma(
+            "writes one pixel too many",
+            ("(pixel < pixels && channel < p.out_cs)", 0, "(pixel <= pixels && channel < p.out_cs)"),
+        ),
         mutant("adds up sums that are not there", "pool.metal", (BARRIER, 0, ""), pool),
         mutant("leaves out the last pixel", "pool.metal", ("pixel < pixels", 0, "pixel + 1 < pixels"), pool),
         mutant("puts splits together too early", "ea_norm.metal", (BARRIER, 0, ""), norm),
@@ -48,12 +71,7 @@ fn mutants() -> Vec<Mutant> {
         mutant("norms one pixel too many", "ea_norm.metal", ("pixel >= p.pixels", 0, "pixel > p.pixels"), norm),
         mutant("overwrites keys that are read", "cross_attend.metal", (BARRIER, 0, ""), attend),
         mutant("reads keys before they are there", "cross_attend.metal", (BARRIER, 1, ""), attend),
-        mutant(
-            "reads weights too early",
-            "cross_attend.metal",
-            ("simdgroup_barrier(mem_flags::mem_threadgroup);", 0, ""),
-            attend,
-        ),
+        mutant("reads weights too early", "cross_attend.metal", (SIMD_BARRIER, 0, ""), attend),
         mutant(
             "weighs a key that does not exist",
             "cross_attend.metal",
@@ -80,7 +98,12 @@ fn a_missing_barrier_or_a_wrong_bound_is_noticed() {
         .zip(&changed)
         .map(|(mutant, text)| {
             let source = |name, text| Source { name, text, compiled: true };
-            vec![source("common.metal", find("common.metal")), source(mutant.file, text)]
+            let uses = mutant.conv.0.map(|file| source(file, find(file)));
+            [source("common.metal", find("common.metal"))]
+                .into_iter()
+                .chain(uses)
+                .chain([source(mutant.file, text)])
+                .collect()
         })
         .collect();
     let devices = Emulated::variants(Dialect::Metal, &variants).unwrap_or_else(|e| panic!("{e}"));
@@ -88,7 +111,13 @@ fn a_missing_barrier_or_a_wrong_bound_is_noticed() {
         println!("SKIPPED: no C++ compiler");
         return;
     };
-    for (Mutant { why, file, table: (name, table), .. }, device) in mutants.iter().zip(devices) {
+    for (Mutant { why, file, table: (name, table), conv, .. }, device) in mutants.iter().zip(devices) {
+        let conv: fn(GpuElement, &conv::ConvParams) -> conv::ConvKernel = if conv.1 == metal_source::MMA_NARROW {
+            |_, _| metal_source::MMA_NARROW
+        } else {
+            |_, _| conv::ConvKernel::PLAIN
+        };
+        let device = device.choosing(conv, |_, _| cross_attend::AttendKernel::PLAIN);
         let noticed = catch_unwind(AssertUnwindSafe(|| table(&device, GpuElement::F32))).is_err();
         assert!(noticed, "{file}, which {why}, passes the table of {name}");
     }
@@ -188,4 +217,15 @@ fn errors_say_what_was_needed_and_what_was_there() {
     assert_eq!(error, "7 bytes of device memory were needed, 5 were free; take a smaller size or batch");
     assert!(!GpuError::OutOfMemory { bytes: 7, free: None }.to_string().contains("free"));
     assert_eq!((blocks(1), blocks(256), blocks(257)), (1, 1, 2));
+}
+
+/// C++ takes it for a name, Metal does not; the emulation's shim refuses the other such words itself.
+#[test]
+fn no_kernel_is_named_kernel() {
+    for (name, text) in FILES {
+        let code = text.lines().map(|line| line.split("//").next().unwrap_or(line)).collect::<Vec<_>>().join("\n");
+        let words = code.replace("[[kernel", "");
+        let mut words = words.split(|c: char| !c.is_alphanumeric() && c != '_');
+        assert!(words.all(|word| word != "kernel"), "{name} uses the keyword `kernel` for a name");
+    }
 }

@@ -7,7 +7,7 @@ use crate::gpu::{BLOCK, CHANNEL_STRIDE, Device, GpuError, GpuMaps, GpuShape, Lau
 params! {
     /// Parameters of `avg_pool`. A thread does eight channels of an output pixel.
     pub struct AvgPoolParams {
-        n: u32, cs: u32, h: u32, w: u32, out_h: u32, out_w: u32, kernel: u32, stride: u32, padding: u32,
+        n: u32, cs: u32, h: u32, w: u32, out_h: u32, out_w: u32, window: u32, stride: u32, padding: u32,
     }
 }
 
@@ -49,7 +49,7 @@ pub fn avg_pool<D: Device>(
         w: width as u32,
         out_h: shape.height as u32,
         out_w: shape.width as u32,
-        kernel: kernel as u32,
+        window: kernel as u32,
         stride: stride as u32,
         padding: padding as u32,
     };

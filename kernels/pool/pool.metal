@@ -1,7 +1,7 @@
 // avg_pool: means of windows, the zero border counts.    twin: pool.cu    definition: scalar.rs
 //   x [n, h, w, cs] T, out [n, out_h, out_w, cs] T
 //   launch: grid = (ceil(out_h * out_w * cs / 8 / 256), 1, n), block = 256, a thread eight channels of a pixel
-//   bound: the caches; a pixel lies in about (kernel / stride)^2 windows
+//   bound: the caches; a pixel lies in about (window / stride)^2 windows
 // global_avg_pool: the mean of each channel.
 //   x [n, h, w, cs] T, out [n, cs] T    launch: grid = (ceil(cs / 32), 1, n), block = 256 = 8 parts of the pixels by 32 channels
 //   bound: memory, x once
@@ -10,7 +10,7 @@
 //   launch: as avg_pool    bound: memory, x once
 
 struct AvgPoolParams {
-    uint n, cs, h, w, out_h, out_w, kernel, stride, padding;
+    uint n, cs, h, w, out_h, out_w, window, stride, padding;
 };
 
 template <typename T>
@@ -19,9 +19,9 @@ template <typename T>
     uint index = 256 * block.x + tid.x, pixels = p.out_h * p.out_w, pixel = index / (p.cs / 8);
     if (pixel >= pixels) return;
     int top = int(pixel / p.out_w * p.stride) - int(p.padding), left = int(pixel % p.out_w * p.stride) - int(p.padding);
-    uint y0 = uint(max(top, 0)), y1 = min(uint(top + int(p.kernel)), p.h);
-    uint x0 = uint(max(left, 0)), x1 = min(uint(left + int(p.kernel)), p.w);
-    float share = 1.0f / float(p.kernel * p.kernel);
+    uint y0 = uint(max(top, 0)), y1 = min(uint(top + int(p.window)), p.h);
+    uint x0 = uint(max(left, 0)), x1 = min(uint(left + int(p.window)), p.w);
+    float share = 1.0f / float(p.window * p.window);
     for (uint half_of = 0; half_of < 2; ++half_of) {
         uint channel = index % (p.cs / 8) * 8 + 4 * half_of;
         float4 sum = float4(0.0f);

@@ -47,7 +47,7 @@ inline int max(int a, int b) { return a > b ? a : b; }
 inline int min(int a, int b) { return a < b ? a : b; }
 inline uint min(uint a, uint b) { return a < b ? a : b; }
 inline float exp(float a) { return std::exp(a); }
-inline float abs(float a) { return std::fabs(a); }
+inline float fabs(float a) { return std::fabs(a); }
 
 enum class mem_flags { mem_none, mem_device, mem_threadgroup };
 inline void threadgroup_barrier(mem_flags) { emulation::barrier(); }
@@ -68,9 +68,46 @@ template <typename T> inline T simd_shuffle_xor(T value, ushort mask) {
     return emulation::from_lane(value, emulation::lane() ^ mask);
 }
 
+// 8x8 numbers of a simdgroup. Each lane keeps all of what was loaded, but of what is computed its own two alone: a product is never
+// the operand of another here.
+template <typename T, int ROWS, int COLUMNS> struct simdgroup_matrix {
+    static_assert(ROWS == 8 && COLUMNS == 8, "there are no others");
+    T all[8][8];
+};
+
+// Where this lane's two are.
+inline uint own_row() { return emulation::lane() / 4; }
+inline uint own_column() { return emulation::lane() % 4 * 2; }
+
+template <typename T, int ROWS, int COLUMNS> inline simdgroup_matrix<T, ROWS, COLUMNS> make_filled_simdgroup_matrix(T value) {
+    simdgroup_matrix<T, ROWS, COLUMNS> matrix;
+    for (auto& row : matrix.all) for (T& number : row) number = value;
+    return matrix;
+}
+template <typename T> inline void simdgroup_load(simdgroup_matrix<T, 8, 8>& matrix, const T* from, uint stride) {
+    for (uint i = 0; i < 8; ++i) memcpy(matrix.all[i], from + i * stride, 8 * sizeof(T));
+}
+template <typename T> inline void simdgroup_store(const simdgroup_matrix<T, 8, 8>& matrix, T* to, uint stride) {
+    for (uint j = 0; j < 2; ++j) to[own_row() * stride + own_column() + j] = matrix.all[own_row()][own_column() + j];
+}
+template <typename T, typename S>
+inline void simdgroup_multiply_accumulate(simdgroup_matrix<S, 8, 8>& to, const simdgroup_matrix<T, 8, 8>& left,
+                                          const simdgroup_matrix<T, 8, 8>& right, const simdgroup_matrix<S, 8, 8>& add) {
+    uint row = own_row(), column = own_column();
+    for (uint j = column; j < column + 2; ++j) {
+        S sum = add.all[row][j];
+        for (uint k = 0; k < 8; ++k) sum = fma(S(left.all[row][k]), S(right.all[k][j]), sum);
+        to.all[row][j] = sum;
+    }
+}
+
 } // namespace metal
 
 // Address spaces; a `threadgroup` array is declared by SHARED.
 #define device
 #define constant const
 #define threadgroup
+
+// Words of the language that C++ does not have, which no kernel may use for a name.
+#pragma GCC poison vertex fragment thread threadgroup_imageblock ray_data object_data visible intersection stitchable mesh
+#pragma GCC poison object bfloat texture sampler
