@@ -75,9 +75,9 @@ template <typename T, int ROWS, int COLUMNS> struct simdgroup_matrix {
     T all[8][8];
 };
 
-// Where this lane's two are.
-inline uint own_row() { return emulation::lane() / 4; }
-inline uint own_column() { return emulation::lane() % 4 * 2; }
+// Where this lane's two are: Metal does not say, so not where a kernel might wish to find them.
+inline uint own_row() { return emulation::lane() % 8; }
+inline uint own_column() { return emulation::lane() / 8 * 2; }
 
 template <typename T, int ROWS, int COLUMNS> inline simdgroup_matrix<T, ROWS, COLUMNS> make_filled_simdgroup_matrix(T value) {
     simdgroup_matrix<T, ROWS, COLUMNS> matrix;
