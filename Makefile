@@ -1,5 +1,5 @@
 # What a maintainer runs; `.ci/run` runs the same.
-.PHONY: test test-isa neon memcheck miri darwin lint doc deny bench peers peers-table goldens parity-full smoke pictures
+.PHONY: test test-isa ptx neon memcheck miri darwin lint doc deny bench peers peers-table goldens parity-full smoke pictures
 
 test:            ## everything, as the README says
 	cargo test --release --workspace
@@ -19,6 +19,9 @@ miri:            ## the kernels' suite under Miri
 
 darwin:          ## whether the workspace compiles for a Mac, as far as can be told without one
 	cargo check --workspace --target aarch64-apple-darwin
+
+ptx:             ## the PTX beside every .cu, and what ptxas makes of it; CI fails when it differs
+	$(PYTHON) kernels/gpu/ptx.py
 
 lint:
 	cargo fmt --all --check

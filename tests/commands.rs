@@ -381,7 +381,7 @@ fn what_cannot_be_done_is_said_and_leaves_nothing_behind() {
         (words("bench --runs 0"), 2, "--runs"),
         (words("bench --variant slim --weights embedded"), 2, "cannot be used with"),
         (words("bench --variant large"), 2, "[possible values: slim, base]"),
-        (words("bench --size 8x8 --device cuda"), 1, "no CUDA backend yet"),
+        (words("bench --size 8x8 --device cuda:99"), 2, "device `cuda:99`: "),
         (words("bench --size 8x8 --stages paper,all"), 2, "[possible values: paper, mask, frame, file]"),
         (words("bench --size 8x8 --photo a.png"), 2, "cannot be used with"),
         (words("bench --photo none.png"), 1, "none.png: cannot be read"),

@@ -227,10 +227,10 @@ fn misuse_is_refused_before_anything_is_written() {
     for arguments in [&["segment"][..], &["segment", "a.png"], &["nonsense"], &[]] {
         assert_eq!(code(&rtformer(arguments).output().unwrap()), 2, "{arguments:?}");
     }
-    // A device that is not there is no misuse, and not replaced.
+    // A device that is not there is not replaced.
     for device in ["metal", "cuda:99"] {
         let done = segment(&[&photo_path], &out, &["--device", device]);
-        assert_eq!(code(&done), 1);
+        assert_eq!(code(&done), 2);
         assert!(stderr(&done).contains(device), "{}", stderr(&done));
     }
 }

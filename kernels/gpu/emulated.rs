@@ -223,7 +223,8 @@ fn build(compiler: &Path, folder: &Path, dialect: Dialect, variants: &[Vec<Sourc
             let guard = format!("{name}_{}", source.name.replace('.', "_"));
             let once = format!(
                 "#ifndef {guard}\n#define {guard}\n#line 1\n{}\n#endif\n",
-                source.text.replace("#pragma once", "")
+                // Namespaces tell variants apart, and names of C have none.
+                source.text.replace("#pragma once", "").replace("extern \"C\" ", "")
             );
             write(folder.join(source.name), &once)?;
             if source.compiled {

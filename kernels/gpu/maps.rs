@@ -87,7 +87,7 @@ impl GpuShape {
 
     /// Kernels count in 32 bits, and a grid has at most 65,535 images.
     pub(crate) fn check(self, op: &'static str) -> Result<(), ShapeError> {
-        let fits = !self.is_empty() && self.len() <= i32::MAX as usize && self.n <= 65_535;
+        let fits = !self.is_empty() && i32::try_from(self.len()).is_ok() && self.n <= 65_535;
         ShapeError::ensure(fits, op, "shape of a map", self, "of 1 to 2^31 - 1 numbers and at most 65,535 images")
     }
 }

@@ -12,6 +12,7 @@
 
 #[macro_use]
 mod params;
+mod cuda;
 #[cfg(any(test, feature = "emulation"))]
 pub mod emulated;
 mod maps;
@@ -22,6 +23,7 @@ mod metal_source;
 #[cfg(any(test, feature = "emulation"))]
 pub mod tables;
 
+pub use cuda::{Cuda, CudaBuffer};
 pub use maps::{CHANNEL_STRIDE, GpuElement, GpuMaps, GpuShape, GpuVector};
 #[cfg(target_os = "macos")]
 pub use metal::{Metal, MetalBuffer};
@@ -127,6 +129,14 @@ pub enum GpuError {
         /// Its entry's name.
         kernel: String,
         /// What the driver or compiler said.
+        reason: String,
+    },
+    /// A call to the driver failed.
+    #[error("{call}: {reason}")]
+    Driver {
+        /// Its name.
+        call: &'static str,
+        /// What the driver said.
         reason: String,
     },
     /// The device failed, and with it everything on it.

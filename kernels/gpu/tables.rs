@@ -4,6 +4,8 @@
 //! These are functions and not tests, because a table is as good for a GPU as for its emulation, in this crate's tests as in the next's.
 //! They panic where a kernel is wrong.
 
+#![allow(clippy::missing_panics_doc, reason = "to panic is what they are for: see above")]
+
 use std::fmt::Debug;
 
 use super::argmax::GpuIds;

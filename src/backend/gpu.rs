@@ -49,7 +49,7 @@ impl<D: Device> Gpu<D> {
     fn error(&self, operation: &'static str) -> impl FnOnce(GpuError) -> Error {
         let device = self.name.clone();
         move |e| match e {
-            GpuError::Missing(_) | GpuError::OutOfMemory { .. } | GpuError::Lost(_) => {
+            GpuError::Missing(_) | GpuError::OutOfMemory { .. } | GpuError::Driver { .. } | GpuError::Lost(_) => {
                 Error::Device { device, reason: e.to_string() }
             }
             GpuError::Shape(_) | GpuError::Kernel { .. } => Error::Backend { operation, reason: e.to_string() },

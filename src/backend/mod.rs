@@ -4,12 +4,15 @@
 //! were, except where it takes them by value. Results are within 1e-4 relative error of [`Reference`] (max |a-b| over max |b|).
 
 mod cpu;
+mod cuda;
 mod gpu;
 #[cfg(target_os = "macos")]
 mod metal;
 mod reference;
 
 pub use cpu::{Algorithm, Cpu, Maps};
+pub use cuda::cuda;
+pub(crate) use cuda::has_cuda;
 pub use gpu::Gpu;
 #[cfg(target_os = "macos")]
 pub use metal::metal;

@@ -15,7 +15,7 @@ use rtformer::files::write_whole;
 use rtformer::pixels::Limits;
 use rtformer::{Segmenter, Size};
 
-use super::model::{DeviceArgs, weights_path};
+use super::model::{DeviceArgs, opened, weights_path};
 use super::{Outcome, console::Console, misuse};
 use profile::Profile;
 use report::Report;
@@ -129,10 +129,10 @@ impl Args {
 
     fn segmenter(&self) -> anyhow::Result<Segmenter> {
         let builder = self.device.builder();
-        let Some(weights) = &self.weights else { return Ok(Segmenter::random(&self.variant, builder)?) };
-        Ok(match weights_path(weights)? {
-            Some(path) => builder.weights(path).build()?,
-            None => builder.build()?,
+        let Some(weights) = &self.weights else { return opened(Segmenter::random(&self.variant, builder)) };
+        opened(match weights_path(weights)? {
+            Some(path) => builder.weights(path).build(),
+            None => builder.build(),
         })
     }
 }

@@ -13,7 +13,7 @@ use serde::{Serialize, Serializer};
 
 use super::Outcome;
 use super::console::Console;
-use super::model::ModelArgs;
+use super::model::{ModelArgs, opened};
 use super::plot;
 
 const ABOUT: &str = "Measure IoU on labelled photos";
@@ -60,7 +60,7 @@ type Opened<'a> = (&'a Pair, rtformer::Result<(Image, LabelImage)>);
 pub(super) fn run(args: &Args, console: &Console) -> anyhow::Result<Outcome> {
     let found = find_pairs(&args.images, &args.labels)?;
     found.failed.iter().for_each(|error| console.error(&error.to_string()));
-    let segmenter = args.model.builder()?.size(args.size).confidence(true).build()?;
+    let segmenter = opened(args.model.builder()?.size(args.size).confidence(true).build())?;
     console.note(&segmenter.to_string());
 
     let confusion = Confusion::new(segmenter.dataset().classes.len())?;

@@ -55,6 +55,14 @@ impl DeviceArgs {
     }
 }
 
+/// A segmenter, opened. A device that was asked for and cannot be had is a command that cannot be obeyed.
+pub(super) fn opened(segmenter: rtformer::Result<Segmenter>) -> anyhow::Result<Segmenter> {
+    segmenter.map_err(|error| match error {
+        rtformer::Error::Device { .. } => misuse(error.to_string()),
+        other => other.into(),
+    })
+}
+
 /// The file that `--weights` stands for; none for the embedded ones.
 pub(super) fn weights_path(name: &str) -> anyhow::Result<Option<PathBuf>> {
     if name == "embedded" {

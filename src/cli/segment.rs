@@ -20,7 +20,7 @@ use rtformer::pixels::{Image, Limits};
 use rtformer::{Error, Scene, Segmenter, Size};
 
 use super::console::Console;
-use super::model::ModelArgs;
+use super::model::{ModelArgs, opened};
 use super::{Outcome, batch, misuse};
 use inputs::Found;
 use outputs::Emit;
@@ -177,7 +177,7 @@ impl Args {
         if let Some(probability) = self.reject_below {
             builder = builder.reject_below(probability);
         }
-        Ok(builder.build()?)
+        opened(builder.build())
     }
 }
 

@@ -191,6 +191,11 @@ impl Builder {
                 }
                 (Box::new(Loaded::new(Reference::folded(), &config, parameters)?), "candle", all())
             }
+            Device::Cuda(number) => {
+                let element = self.precision.on_gpu().ok_or_else(|| unfit("f32 and f16"))?;
+                let gpu = crate::backend::cuda(number, element)?;
+                (Box::new(Loaded::new(gpu, &config, parameters)?), "cuda", all())
+            }
             #[cfg(target_os = "macos")]
             Device::Metal => {
                 let element = self.precision.on_gpu().ok_or_else(|| unfit("f32 and f16"))?;

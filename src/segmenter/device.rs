@@ -5,6 +5,7 @@ use std::str::FromStr;
 
 use rtformer_kernels::Isa;
 
+use crate::backend::has_cuda;
 use crate::error::{Error, Result};
 
 /// Where the network runs.
@@ -53,7 +54,13 @@ impl Device {
     /// assert_eq!(Device::available().last(), Some(&Device::Reference));
     /// ```
     pub fn available() -> &'static [Self] {
-        if has_metal() { &[Self::Metal, Self::Cpu, Self::Reference] } else { &[Self::Cpu, Self::Reference] }
+        if has_cuda(0).is_ok() {
+            &[Self::Cuda(0), Self::Cpu, Self::Reference]
+        } else if has_metal() {
+            &[Self::Metal, Self::Cpu, Self::Reference]
+        } else {
+            &[Self::Cpu, Self::Reference]
+        }
     }
 
     /// The instruction sets of this machine's processor that there are kernels for, the fastest first; `RTFORMER_ISA` picks another.
@@ -69,16 +76,21 @@ impl Device {
     ///
     /// # Errors
     /// [`Error::Device`] for a device that is not to be had: nothing falls back silently.
-    pub(super) fn resolve(self) -> Result<(Self, &'static str)> {
-        let missing = |reason: &str| Err(Error::Device { device: self.to_string(), reason: reason.into() });
+    pub(super) fn resolve(self) -> Result<(Self, String)> {
+        let named = || Ok((self, "asked for by name".to_owned()));
         match self {
-            Self::Auto if has_metal() => Ok((Self::Metal, "the GPU is the fastest device of a Mac")),
-            Self::Auto => Ok((Self::Cpu, "no GPU that this version runs on is here")),
-            Self::Cpu | Self::Reference => Ok((self, "asked for by name")),
-            // What is wrong with one that fails, its opening says.
-            Self::Metal if cfg!(target_os = "macos") => Ok((self, "asked for by name")),
-            Self::Cuda(_) => missing("this version has no CUDA backend yet; use `cpu` or `auto`"),
-            Self::Metal => missing("only Macs have Metal; use `cpu` or `auto`"),
+            Self::Auto => Ok(match has_cuda(0) {
+                Ok(()) => (Self::Cuda(0), "an NVIDIA GPU is the fastest device".into()),
+                Err(Some(why)) => (Self::Cpu, format!("the NVIDIA GPU cannot be used: {why}")),
+                Err(None) if has_metal() => (Self::Metal, "the GPU is the fastest device of a Mac".into()),
+                Err(None) => (Self::Cpu, "no GPU that this version runs on is here".into()),
+            }),
+            Self::Metal if !cfg!(target_os = "macos") => Err(Error::Device {
+                device: self.to_string(),
+                reason: "only Macs have Metal; use `cpu` or `auto`".into(),
+            }),
+            // What is wrong with a GPU that fails, its opening says.
+            Self::Cpu | Self::Reference | Self::Cuda(_) | Self::Metal => named(),
         }
     }
 }
@@ -145,7 +157,6 @@ pub enum Precision {
     F16,
 }
 
-#[cfg(target_os = "macos")]
 impl Precision {
     /// What a GPU stores; none for what no GPU has.
     pub(super) fn on_gpu(self) -> Option<crate::backend::GpuElement> {
@@ -212,6 +223,7 @@ mod tests {
     #[test]
     fn a_device_asked_for_by_name_is_never_replaced() {
         assert_eq!(Device::Metal.resolve().is_ok(), cfg!(target_os = "macos"));
-        assert!(Device::Cuda(7).resolve().is_err());
+        // Whether there is such a GPU, its opening says.
+        assert_eq!(Device::Cuda(7).resolve().unwrap().0, Device::Cuda(7));
     }
 }

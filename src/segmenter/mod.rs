@@ -60,7 +60,7 @@ pub struct Segmenter {
     temperature: f32,
     engine: Box<dyn Engine>,
     device: Device,
-    reason: &'static str,
+    reason: String,
     instruction_set: &'static str,
     threads: usize,
     precision: Precision,
@@ -424,7 +424,7 @@ impl Segmenter {
 
     /// Why it is on that device.
     pub fn device_reason(&self) -> &str {
-        self.reason
+        &self.reason
     }
 
     /// `avx512`, `avx2`, `neon`, `scalar`, or `candle` for the reference.

@@ -226,28 +226,36 @@ inline const char* run_block(Engine& e) {
         f.thread = {i % e.block_size.x, i / e.block_size.x % e.block_size.y, i / e.block_size.x / e.block_size.y};
         f.meetings = 0;
     }
+    // Simdgroups in step, or each as far ahead of the others as barriers let it.
+    const bool ahead = e.next(2);
+    const uint groups = (e.threads + LANES - 1) / LANES;
     for (;;) {
-        uint start = e.next(e.threads);
-        bool backwards = e.next(2);
-        for (uint i = 0; i < e.threads; ++i) {
-            uint at = (start + (backwards ? e.threads - i : i)) % e.threads;
-            if (e.fibers[at].state == Fiber::READY) resume(e, e.fibers[at]);
-        }
-        bool ready = false;
+        uint start = e.next(groups), first = e.next(LANES);
+        bool backwards = e.next(2), ready = false;
         uint waiting = 0, finished = 0;
-        for (uint base = 0; base < e.threads; base += LANES) {
-            uint end = base + LANES < e.threads ? base + LANES : e.threads, meeting = 0, gone = 0;
-            for (uint i = base; i < end; ++i) {
-                meeting += e.fibers[i].state == Fiber::LANES_MEET;
-                gone += e.fibers[i].state == Fiber::FINISHED;
-                waiting += e.fibers[i].state == Fiber::BARRIER;
-            }
-            finished += gone;
-            if (meeting && meeting + gone == end - base) {
-                ready = true;
-                for (uint i = base; i < end; ++i) {
-                    if (e.fibers[i].state == Fiber::LANES_MEET) e.fibers[i].state = Fiber::READY;
+        for (uint i = 0; i < groups; ++i) {
+            uint base = (start + (backwards ? groups - i : i)) % groups * LANES;
+            uint size = base + LANES < e.threads ? LANES : e.threads - base;
+            for (bool again = true; again;) {
+                for (uint j = 0; j < size; ++j) {
+                    uint lane = (first + (backwards ? size - j : j)) % size;
+                    if (e.fibers[base + lane].state == Fiber::READY) resume(e, e.fibers[base + lane]);
                 }
+                uint meeting = 0, gone = 0;
+                for (uint lane = 0; lane < size; ++lane) {
+                    meeting += e.fibers[base + lane].state == Fiber::LANES_MEET;
+                    gone += e.fibers[base + lane].state == Fiber::FINISHED;
+                }
+                bool met = meeting && meeting + gone == size;
+                for (uint lane = 0; met && lane < size; ++lane) {
+                    if (e.fibers[base + lane].state == Fiber::LANES_MEET) e.fibers[base + lane].state = Fiber::READY;
+                }
+                ready |= met && !ahead;
+                again = met && ahead;
+            }
+            for (uint lane = 0; lane < size; ++lane) {
+                waiting += e.fibers[base + lane].state == Fiber::BARRIER;
+                finished += e.fibers[base + lane].state == Fiber::FINISHED;
             }
         }
         if (ready) continue;

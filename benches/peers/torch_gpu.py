@@ -1,0 +1,198 @@
+#!/usr/bin/env python3
+"""Time PyTorch against ours on one NVIDIA GPU: the same network, weights and frame, in turns.
+
+    torch_gpu.py --rtformer target/release/rtformer --out benches/results/GPU.json
+    torch_gpu.py --rtformer target/release/rtformer --check      one small frame on the CPU: does everything run?
+
+Needs PyTorch 2.4 or newer with CUDA, NumPy and Pillow; no network. PyTorch runs in half precision and channels_last, eager in a CUDA
+graph and compiled with `mode="max-autotune"`, which captures one too. Each run ends in a synchronisation; the figure is network → mask.
+The rates that shares refer to are the card's own, measured in the same run: a copy of 1 GiB, a product of 8192 by 8192 in half precision.
+"""
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from export import CONFIGS, MEAN, ROOT, STD, ReadOut, frame, seeded
+
+PHOTO = ROOT / "tests/data/street/0016E5_07959.jpg"
+SIZES = ["2048x1024", "1024x512", "960x720"]
+
+
+def main() -> None:
+    args = arguments()
+    if args.check:
+        args.models, args.sizes, args.rounds, args.runs = ["slim"], ["96x64"], 1, 1
+    device = torch.device("cpu" if args.check else "cuda")
+    results = {"torch": torch.__version__, "gpu": None, "rates": None, "timings": []}
+    if not args.check:
+        results["gpu"] = torch.cuda.get_device_name(device)
+        results["rates"] = {"copy_bytes_per_s": copy_rate(device), "matmul_flops_per_s": matmul_rate(device)}
+    with tempfile.TemporaryDirectory() as folder:
+        for model in args.models:
+            for size in args.sizes:
+                results["timings"].append(measure(args, Path(folder), model, size, device))
+                print(json.dumps(results["timings"][-1]), file=sys.stderr, flush=True)
+                if args.out:  # after every cell: a run that is cut off has still measured something
+                    args.out.write_text(json.dumps(results, indent=2) + "\n")
+    print(table(results))
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rtformer", type=Path, required=True, metavar="PROGRAM")
+    parser.add_argument("--models", nargs="+", choices=CONFIGS, default=list(CONFIGS))
+    parser.add_argument("--sizes", nargs="+", default=SIZES, metavar="WxH")
+    parser.add_argument("--rounds", type=int, default=5, help="in each of which everyone has a turn (default 5)")
+    parser.add_argument("--runs", type=int, default=50, help="of a turn, after five to warm up (default 50)")
+    parser.add_argument("--out", type=Path, help="write the figures here, as JSON")
+    parser.add_argument("--check", action="store_true", help="a dry run on the CPU")
+    return parser.parse_args()
+
+
+def measure(args: argparse.Namespace, folder: Path, model: str, size: str, device: torch.device) -> dict:
+    """One model at one size: whether PyTorch gives our mask, then how fast all are, in turns."""
+    torch.backends.cudnn.benchmark = True
+    picture = frame(PHOTO, tuple(map(int, size.split("x"))))
+    network = seeded(CONFIGS[model], PHOTO)
+    torch.save(network.state_dict(), folder / f"{model}.pth")
+    picture.save(folder / "frame.png")
+    ours = Ours(args, folder, model)
+
+    kind = torch.float32 if args.check else torch.float16
+    half = ReadOut(network, mask=True).eval().to(device, kind).to(memory_format=torch.channels_last)
+    pixels = (np.asarray(picture, np.float32) / 255 - MEAN) / STD
+    x = torch.from_numpy(pixels).permute(2, 0, 1)[None].to(device, kind).to(memory_format=torch.channels_last)
+    with torch.inference_mode():
+        theirs = half(x)[0].cpu().numpy()
+        agreement = float((theirs == ours.mask()).mean())
+        turns = {"torch eager": timed(args, captured(half, x), device)}
+        if not args.check:
+            compiled = torch.compile(half, mode="max-autotune")
+            turns["torch compile"] = timed(args, lambda: compiled(x), device)
+        turns["rtformer"] = ours.block
+        blocks = {name: [] for name in turns}
+        for round_ in range(args.rounds):
+            # Whoever comes after the same neighbour each time would inherit its caches and its heat.
+            names = list(turns)
+            for name in names[round_ % len(names):] + names[:round_ % len(names)]:
+                blocks[name].append(round(turns[name](), 5))
+    return {"model": model, "size": size, "agreement": agreement, "runs_per_block": args.runs, "blocks_ms": blocks}
+
+
+class Ours:
+    """`rtformer` on one frame and one file of weights."""
+
+    def __init__(self, args: argparse.Namespace, folder: Path, model: str):
+        self.args, self.frame, self.weights = args, folder / "frame.png", folder / f"{model}.safetensors"
+        self.where = ["--device", "cpu"] if args.check else ["--device", "cuda", "--precision", "f16"]
+        convert = ["convert", folder / f"{model}.pth", "-o", self.weights, "--dataset", "cityscapes", "--overwrite"]
+        self.run(*convert, "--quiet")
+
+    def run(self, *words) -> bytes:
+        command = [str(word) for word in [self.args.rtformer, *words]]
+        return subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout
+
+    def mask(self) -> np.ndarray:
+        with tempfile.TemporaryDirectory() as out:
+            self.run("segment", self.frame, "--out", out, "--emit", "mask", "--weights", self.weights, "--overwrite", "--quiet",
+                     *self.where)
+            (path,) = Path(out).iterdir()
+            return np.asarray(Image.open(path))  # a palette's indices
+
+    def block(self) -> float:
+        words = ["bench", "--quiet", "--json", "-", "--stages", "mask", "--photo", self.frame, "--weights", self.weights]
+        report = json.loads(self.run(*words, "--runs", self.args.runs, "--warmup", 5, *self.where))
+        return report["stages"]["mask"]["median_ms"]
+
+
+def captured(network: torch.nn.Module, x: torch.Tensor):
+    """Runs the network from a CUDA graph, where there is CUDA."""
+    if x.device.type != "cuda":
+        return lambda: network(x)
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):  # what is chosen and allocated once must not be in the graph
+        for _ in range(5):
+            network(x)
+    torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        network(x)
+    return graph.replay
+
+
+def timed(args: argparse.Namespace, run, device: torch.device):
+    def synchronised() -> float:
+        start = time.perf_counter()
+        run()
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        return 1e3 * (time.perf_counter() - start)
+
+    def turn() -> float:
+        for _ in range(5):
+            synchronised()
+        return statistics.median(synchronised() for _ in range(args.runs))
+
+    return turn
+
+
+def rate(work: float, run) -> float:
+    """Of `work` a run, the best of twenty, by the device's clock."""
+    begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+    best = float("inf")
+    for _ in range(20):
+        begin.record()
+        run()
+        end.record()
+        torch.cuda.synchronize()
+        best = min(best, begin.elapsed_time(end))
+    return work / (best / 1e3)
+
+
+def copy_rate(device: torch.device) -> float:
+    a = torch.empty(1 << 30, dtype=torch.uint8, device=device)
+    b = torch.empty_like(a)
+    return rate(2.0 * a.numel(), lambda: b.copy_(a))  # read and written
+
+
+def matmul_rate(device: torch.device) -> float:
+    side = 8192
+    a, b = (torch.randn(side, side, dtype=torch.float16, device=device) for _ in range(2))
+    return rate(2.0 * side**3, lambda: a @ b)
+
+
+def table(results: dict) -> str:
+    """Markdown: medians of the rounds, and how many times as fast as each peer we are.
+
+    >>> blocks = {"torch eager": [3.0, 3.0], "torch compile": [2.0, 2.0], "rtformer": [1.0, 1.0]}
+    >>> cell = {"model": "slim", "size": "2048x1024", "agreement": 1.0, "blocks_ms": blocks}
+    >>> print(table({"timings": [cell]}))
+    | model | size | torch eager, ms | torch compile, ms | rtformer, ms | over eager | over compile |
+    | --- | --- | --- | --- | --- | --- | --- |
+    | slim | 2048x1024 | 3.000 | 2.000 | 1.000 | 3.00 | 2.00 |
+    """
+    lines = ["| model | size | torch eager, ms | torch compile, ms | rtformer, ms | over eager | over compile |", "|" + " --- |" * 7]
+    for one in results["timings"]:
+        blocks = one["blocks_ms"]
+        shown = [f"{statistics.median(blocks[name]):.3f}" if name in blocks else "-"
+                 for name in ("torch eager", "torch compile", "rtformer")]
+        for peer in ("torch eager", "torch compile"):
+            ratios = [theirs / ours for theirs, ours in zip(blocks.get(peer, []), blocks["rtformer"])]
+            shown.append(f"{statistics.median(ratios):.2f}" if ratios else "-")
+        lines.append(f"| {' | '.join([one['model'], one['size'], *shown])} |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()

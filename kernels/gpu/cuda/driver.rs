@@ -1,0 +1,161 @@
+//! The driver's calls: whether they are there, and what their codes mean, in words that say what to do.
+
+use std::ffi::{CStr, c_char, c_int, c_void};
+
+use cudarc::driver::sys::{self, CUresult};
+
+use crate::gpu::GpuError;
+
+/// The first driver that reads PTX 8.2, which is what our kernels are compiled to: CUDA 12.2, release 535.
+const OLDEST: i32 = 12_020;
+
+/// What this module and its neighbours call. All are older than [`OLDEST`]; a library without them is no driver.
+const CALLS: [&str; 20] = [
+    "cuCtxSetCurrent",
+    "cuDeviceGet",
+    "cuDeviceGetAttribute",
+    "cuDeviceGetCount",
+    "cuDeviceGetName",
+    "cuDevicePrimaryCtxRelease_v2",
+    "cuDevicePrimaryCtxRetain",
+    "cuDriverGetVersion",
+    "cuInit",
+    "cuLaunchKernel",
+    "cuMemAlloc_v2",
+    "cuMemFree_v2",
+    "cuMemGetInfo_v2",
+    "cuMemcpyDtoHAsync_v2",
+    "cuMemcpyHtoDAsync_v2",
+    "cuModuleGetFunction",
+    "cuModuleLoadDataEx",
+    "cuStreamCreate",
+    "cuStreamDestroy_v2",
+    "cuStreamSynchronize",
+];
+
+/// Whether there is a library of the driver's name.
+pub(super) fn is_there() -> bool {
+    // SAFETY: loads libraries of the driver's names, as every program that uses it does.
+    unsafe { sys::is_culib_present() }
+}
+
+/// Finds the driver and starts it; how many GPUs it has.
+pub(super) fn start() -> Result<c_int, GpuError> {
+    if !is_there() {
+        return Err(GpuError::Missing(format!(
+            "no NVIDIA driver was found; install one, of release {}",
+            newest_hint()
+        )));
+    }
+    // SAFETY: there is a library to load, so `culib` does not panic; symbols are looked up and not called.
+    let lacks = CALLS.iter().find(|call| unsafe { sys::culib().get::<*const c_void>(call.as_bytes()) }.is_err());
+    if let Some(call) = lacks {
+        let hint = newest_hint();
+        return Err(GpuError::Missing(format!("the NVIDIA driver has no `{call}`; install one of release {hint}")));
+    }
+    let (mut version, mut count) = (0, 0);
+    // SAFETY: both write one int, and the second call is made behind `cuInit`.
+    unsafe {
+        check("cuDriverGetVersion", sys::cuDriverGetVersion(&raw mut version))?;
+        new_enough(version)?;
+        check("cuInit", sys::cuInit(0))?;
+        check("cuDeviceGetCount", sys::cuDeviceGetCount(&raw mut count))?;
+    }
+    Ok(count)
+}
+
+fn newest_hint() -> &'static str {
+    "535 or newer, or use `--device cpu`"
+}
+
+fn new_enough(version: i32) -> Result<(), GpuError> {
+    if version >= OLDEST {
+        return Ok(());
+    }
+    let (major, minor) = (version / 1000, version % 1000 / 10);
+    let hint = newest_hint();
+    Err(GpuError::Missing(format!("the NVIDIA driver is of CUDA {major}.{minor}, it must be of 12.2: release {hint}")))
+}
+
+/// A device's name.
+pub(super) fn name(device: sys::CUdevice) -> Result<String, GpuError> {
+    let mut name: [c_char; 128] = [0; 128];
+    // SAFETY: the call writes a string of at most 128 bytes, its zero included.
+    unsafe {
+        check("cuDeviceGetName", sys::cuDeviceGetName(name.as_mut_ptr(), 128, device))?;
+        Ok(CStr::from_ptr(name.as_ptr()).to_string_lossy().into_owned())
+    }
+}
+
+/// A device's number of something.
+pub(super) fn attribute(device: sys::CUdevice, attribute: sys::CUdevice_attribute) -> Result<i32, GpuError> {
+    let mut value = 0;
+    // SAFETY: the call writes one int.
+    check("cuDeviceGetAttribute", unsafe { sys::cuDeviceGetAttribute(&raw mut value, attribute, device) })?;
+    Ok(value)
+}
+
+/// `Ok`, or what a call's code means. Out of memory is for the caller to say, who knows how much was needed.
+pub(super) fn check(call: &'static str, code: CUresult) -> Result<(), GpuError> {
+    let says = |what: &str| format!("{what} ({code:?} from `{call}`)");
+    Err(match code {
+        CUresult::CUDA_SUCCESS => return Ok(()),
+        CUresult::CUDA_ERROR_NO_DEVICE => GpuError::Missing(says(
+            "there is an NVIDIA driver, but no GPU that it shows; is CUDA_VISIBLE_DEVICES set? or use `--device cpu`",
+        )),
+        CUresult::CUDA_ERROR_SYSTEM_DRIVER_MISMATCH | CUresult::CUDA_ERROR_COMPAT_NOT_SUPPORTED_ON_DEVICE => {
+            GpuError::Missing(says("the NVIDIA driver's library and its kernel module differ; restart the machine"))
+        }
+        CUresult::CUDA_ERROR_DEVICE_UNAVAILABLE => {
+            GpuError::Missing(says("another process has the GPU for itself; end it, or take another GPU"))
+        }
+        CUresult::CUDA_ERROR_UNSUPPORTED_PTX_VERSION
+        | CUresult::CUDA_ERROR_NO_BINARY_FOR_GPU
+        | CUresult::CUDA_ERROR_INVALID_PTX => {
+            GpuError::Missing(says("the NVIDIA driver cannot compile our kernels; install a newer one"))
+        }
+        CUresult::CUDA_ERROR_ECC_UNCORRECTABLE
+        | CUresult::CUDA_ERROR_NVLINK_UNCORRECTABLE
+        | CUresult::CUDA_ERROR_ILLEGAL_ADDRESS
+        | CUresult::CUDA_ERROR_LAUNCH_TIMEOUT
+        | CUresult::CUDA_ERROR_CONTEXT_IS_DESTROYED
+        | CUresult::CUDA_ERROR_HARDWARE_STACK_ERROR
+        | CUresult::CUDA_ERROR_ILLEGAL_INSTRUCTION
+        | CUresult::CUDA_ERROR_MISALIGNED_ADDRESS
+        | CUresult::CUDA_ERROR_INVALID_ADDRESS_SPACE
+        | CUresult::CUDA_ERROR_INVALID_PC
+        | CUresult::CUDA_ERROR_LAUNCH_FAILED => GpuError::Lost(format!("{code:?} from `{call}`")),
+        _ => GpuError::Driver { call, reason: format!("{code:?}") },
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn old_drivers_are_refused_with_what_they_are_and_what_they_must_be() {
+        assert!(new_enough(12_020).is_ok() && new_enough(13_010).is_ok());
+        let error = new_enough(11_080).unwrap_err().to_string();
+        assert!(error.contains("11.8") && error.contains("12.2") && error.contains("535"), "{error}");
+    }
+
+    #[test]
+    fn every_code_says_what_it_means() {
+        assert_eq!(check("cuInit", CUresult::CUDA_SUCCESS), Ok(()));
+        let of = |code| check("cuCall", code).unwrap_err();
+        for (code, word) in [
+            (CUresult::CUDA_ERROR_NO_DEVICE, "CUDA_VISIBLE_DEVICES"),
+            (CUresult::CUDA_ERROR_SYSTEM_DRIVER_MISMATCH, "restart"),
+            (CUresult::CUDA_ERROR_UNSUPPORTED_PTX_VERSION, "newer"),
+            (CUresult::CUDA_ERROR_DEVICE_UNAVAILABLE, "another process"),
+        ] {
+            let error = of(code);
+            assert!(matches!(&error, GpuError::Missing(text) if text.contains(word)), "{error}");
+        }
+        for code in [CUresult::CUDA_ERROR_ILLEGAL_ADDRESS, CUresult::CUDA_ERROR_ECC_UNCORRECTABLE] {
+            assert!(matches!(of(code), GpuError::Lost(_)));
+        }
+        assert!(of(CUresult::CUDA_ERROR_INVALID_VALUE).to_string().contains("cuCall"));
+    }
+}

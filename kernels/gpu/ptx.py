@@ -1,0 +1,129 @@
+#!/usr/bin/env python3
+"""Compiles every kernels/*/*.cu to PTX, which lies beside it and is what the program hands to the driver.
+
+    ptx.py           writes <name>.75.ptx, <name>.80.ptx and <name>.90.ptx
+    ptx.py --check   compares with those that are there; prints what ptxas makes of each kernel, and fails where one spills
+
+Needs no CUDA toolkit: NVRTC and ptxas are PyPI's, of one pinned version, in a virtual environment under target/.
+Exit code 3: the packages are not to be had here.
+"""
+
+import argparse
+import ctypes
+import glob
+import pathlib
+import re
+import subprocess
+import sys
+import tempfile
+
+VERSION = "12.2.140"  # PTX 8.2, which drivers from release 535 on read
+PACKAGES = [f"nvidia-cuda-{part}-cu12=={VERSION}" for part in ("nvrtc", "runtime", "nvcc")]
+TARGETS = (75, 80, 90)
+KERNELS = pathlib.Path(__file__).resolve().parent.parent
+ENVIRONMENT = KERNELS.parent / "target" / "ptx"
+
+
+def packages():
+    """The folder that the packages' files are in."""
+    found = glob.glob(str(ENVIRONMENT / "lib" / "python3*" / "site-packages" / "nvidia"))
+    ready = ENVIRONMENT / f"ready-{VERSION}"
+    if not (found and ready.exists()):
+        try:
+            subprocess.run([sys.executable, "-m", "venv", "--clear", ENVIRONMENT], check=True)
+            pip = [ENVIRONMENT / "bin" / "python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+            subprocess.run([*pip, "--no-deps", *PACKAGES], check=True)
+        except (OSError, subprocess.CalledProcessError) as error:
+            print(f"{', '.join(PACKAGES)}: cannot be installed: {error}", file=sys.stderr)
+            sys.exit(3)
+        ready.touch()
+        found = glob.glob(str(ENVIRONMENT / "lib" / "python3*" / "site-packages" / "nvidia"))
+    return pathlib.Path(found[0])
+
+
+class Compiler:
+    """NVRTC, which is given texts by name, so that no path of this machine gets into what it makes."""
+
+    def __init__(self, folder):
+        self.library = ctypes.CDLL(str(folder / "cuda_nvrtc" / "lib" / "libnvrtc.so.12"))
+        self.library.nvrtcGetErrorString.restype = ctypes.c_char_p
+        self.options = [b"--std=c++17", b"--extra-device-vectorization", b"-I" + bytes(folder / "cuda_runtime" / "include")]
+        self.headers = {path.name: path.read_bytes() for path in sorted(KERNELS.glob("*/*.cuh"))}
+
+    def call(self, name, *arguments):
+        code = getattr(self.library, name)(*arguments)
+        if code and name != "nvrtcCompileProgram":
+            raise SystemExit(f"{name}: {self.library.nvrtcGetErrorString(code).decode()}")
+        return code
+
+    def text(self, program, what):
+        size = ctypes.c_size_t()
+        self.call(f"nvrtcGet{what}Size", program, ctypes.byref(size))
+        buffer = ctypes.create_string_buffer(size.value)
+        self.call(f"nvrtcGet{what}", program, buffer)
+        return buffer.value.decode()
+
+    def compile(self, path, target):
+        program = ctypes.c_void_p()
+        strings = lambda values: (ctypes.c_char_p * len(values))(*values)
+        names, texts = [name.encode() for name in self.headers], list(self.headers.values())
+        source = (path.read_bytes(), path.name.encode(), len(names), strings(texts), strings(names))
+        self.call("nvrtcCreateProgram", ctypes.byref(program), *source)
+        options = [f"--gpu-architecture=compute_{target}".encode(), *self.options]
+        failed = self.call("nvrtcCompileProgram", program, len(options), strings(options))
+        log = self.text(program, "ProgramLog").strip()
+        if log:
+            print(log, file=sys.stderr)
+        if failed:
+            raise SystemExit(f"{path.relative_to(KERNELS)}: does not compile for compute_{target}")
+        made = self.text(program, "PTX")
+        self.call("nvrtcDestroyProgram", ctypes.byref(program))
+        return slim(made)
+
+
+def slim(text):
+    """PTX without comments, empty lines and indents: a third less to carry, and nothing of it changes with the machine."""
+    lines = (re.sub(r"//.*", "", line).strip() for line in text.splitlines())
+    return "".join(f"{line}\n" for line in lines if line)
+
+
+def resources(ptxas, text, target):
+    """What ptxas says of each kernel: name, registers, bytes of shared memory, bytes of spilled registers."""
+    with tempfile.NamedTemporaryFile("w", suffix=".ptx") as file:
+        file.write(text)
+        file.flush()
+        command = [ptxas, "-v", f"-arch=sm_{target}", "-o", "/dev/null", file.name]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(done.stderr)
+    for kernel in done.stderr.split("Compiling entry function '")[1:]:
+        number = lambda pattern: sum(int(n) for n in re.findall(pattern, kernel))
+        spilled = number(r"(\d+) bytes spill")
+        yield kernel.split("'")[0], number(r"Used (\d+) registers"), number(r"(\d+) bytes smem"), spilled
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true", help="compare, write nothing")
+    check = parser.parse_args().check
+    folder = packages()
+    compiler = Compiler(folder)
+    wrong = []
+    for path in sorted(KERNELS.glob("*/*.cu")):
+        for target in TARGETS:
+            ptx = path.with_suffix(f".{target}.ptx")
+            text = compiler.compile(path, target)
+            if not check:
+                ptx.write_text(text)
+            elif not ptx.exists() or ptx.read_text() != text:
+                wrong.append(f"{ptx.relative_to(KERNELS)} is not what {path.name} compiles to; run `make ptx`")
+            for name, registers, shared, spilled in resources(folder / "cuda_nvcc" / "bin" / "ptxas", text, target):
+                print(f"sm_{target} {name:24} {registers:3} registers {shared:6} bytes shared {spilled:4} bytes spilled")
+                if spilled:
+                    wrong.append(f"{name} spills {spilled} bytes for sm_{target}")
+    if wrong:
+        raise SystemExit("\n".join(wrong))
+
+
+if __name__ == "__main__":
+    main()

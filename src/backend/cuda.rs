@@ -1,0 +1,30 @@
+//! NVIDIA GPUs, opened.
+
+use rtformer_kernels::gpu::{Cuda, GpuElement};
+
+use super::Gpu;
+use crate::error::{Error, Result};
+
+/// The NVIDIA GPU of that number, with maps stored as `element`.
+///
+/// ```
+/// use rtformer::backend::{GpuElement, cuda};
+///
+/// match cuda(0, GpuElement::F16) {
+///     Ok(gpu) => println!("{}", gpu.device_name()),
+///     Err(error) => assert!(error.to_string().starts_with("device `cuda:0`: "), "it says what is missing"),
+/// }
+/// ```
+///
+/// # Errors
+/// [`Error::Device`] without a driver, without such a GPU, or with one or the other too old; it says what to do.
+pub fn cuda(number: usize, element: GpuElement) -> Result<Gpu<Cuda>> {
+    let name = format!("cuda:{number}");
+    let device = Cuda::open(number).map_err(|e| Error::Device { device: name.clone(), reason: e.to_string() })?;
+    Ok(Gpu::new(device, name, element))
+}
+
+/// Whether there is such a GPU; where there is none, but a driver, also why not.
+pub(crate) fn has_cuda(number: usize) -> Result<(), Option<String>> {
+    Cuda::probe(number).map_err(|e| Cuda::has_driver().then(|| e.to_string()))
+}

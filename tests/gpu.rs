@@ -1,0 +1,102 @@
+//! CUDA. On a machine with an NVIDIA GPU: every kernel's table on it, whole networks against the reference, the shipped weights on photos.
+//! Anywhere: whole networks through the same kernels, compiled by the C++ compiler and emulated (the tables are in the kernels' own tests).
+//!
+//! Without a GPU a test that needs one says `skipped: no CUDA device` and passes; `RTFORMER_REQUIRE=cuda` makes that a failure.
+
+mod network;
+
+use rtformer::backend::GpuElement;
+use rtformer::pixels::{Image, Mask};
+use rtformer::{Device, Precision, Segmenter};
+use rtformer_kernels::gpu::emulated::Emulated;
+use rtformer_kernels::gpu::{Cuda, tables};
+
+/// The first GPU; or none, and a line that says so.
+fn device() -> Option<Cuda> {
+    match Cuda::open(0) {
+        Ok(device) => Some(device),
+        Err(e) => {
+            assert!(std::env::var_os("RTFORMER_REQUIRE").is_none_or(|wanted| wanted != "cuda"), "{e}");
+            println!("skipped: no CUDA device ({e})");
+            None
+        }
+    }
+}
+
+#[test]
+fn kernels_agree_with_their_definitions() {
+    let Some(device) = device() else { return };
+    for element in [GpuElement::F32, GpuElement::F16] {
+        for (name, table) in tables::all() {
+            println!("{name} in {}", element.suffix());
+            table(&device, element);
+        }
+    }
+}
+
+#[test]
+fn networks_on_the_gpu_are_the_reference() {
+    let Some(device) = device() else { return };
+    network::is_the_reference(&device);
+    network::is_near_in_f16(device);
+}
+
+#[test]
+fn emulated_networks_are_the_reference() {
+    let Some(device) = Emulated::cuda() else { return };
+    network::is_the_reference(&device);
+}
+
+#[test]
+fn emulated_networks_in_f16_are_near() {
+    let Some(device) = Emulated::cuda() else { return };
+    network::is_near_in_f16(device);
+}
+
+fn photos() -> Vec<Image> {
+    let folder = network::data("street/0016E5");
+    let mut paths: Vec<_> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    paths.sort();
+    paths.iter().map(|path| Image::open(path).unwrap()).collect()
+}
+
+fn masks(segmenter: &Segmenter, photos: &[Image]) -> Vec<Mask> {
+    photos.iter().map(|photo| segmenter.segment(photo).unwrap().mask().clone()).collect()
+}
+
+/// Which of all pixels have the same class.
+fn agreement(a: &[Mask], b: &[Mask]) -> f64 {
+    let pairs = || a.iter().zip(b).flat_map(|(a, b)| a.iter().zip(b.iter()));
+    pairs().filter(|(a, b)| a == b).count() as f64 / pairs().count() as f64
+}
+
+#[test]
+fn the_shipped_weights_give_the_masks_of_the_cpu_and_nearly_so_in_f16() {
+    if device().is_none() {
+        return;
+    }
+    let of = |device, precision| Segmenter::builder().device(device).precision(precision).build().unwrap();
+    let photos = photos();
+    let exact = masks(&of(Device::Cpu, Precision::F32), &photos);
+    let single = agreement(&masks(&of(Device::Cuda(0), Precision::F32), &photos), &exact);
+    let half = agreement(&masks(&of(Device::Cuda(0), Precision::F16), &photos), &exact);
+    println!("{:.4} % of the pixels in f32, {:.4} % in f16", 100.0 * single, 100.0 * half);
+    assert!(single >= 0.9999 && half >= 0.995, "{single}, {half}");
+}
+
+#[test]
+fn threads_share_a_gpu_with_a_segmenter_each_or_one_for_all() {
+    if device().is_none() {
+        return;
+    }
+    let photos = photos();
+    let open = || Segmenter::embedded(Device::Cuda(0)).unwrap();
+    let shared = open();
+    let want = masks(&shared, &photos);
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| assert!(masks(&open(), &photos) == want, "a segmenter of its own"));
+            scope.spawn(|| assert!(masks(&shared, &photos) == want, "a shared one"));
+        }
+    });
+}
