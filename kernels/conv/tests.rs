@@ -169,6 +169,7 @@ fn convolutions_agree_with_the_formula() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "minutes under Miri")]
 fn many_weights_change_the_order_of_the_loops_and_nothing_else() {
     // 256 channels have 2.4 MB of weights; a view of one pair of blocks has few enough for the other order.
     let case = case((256, 3, 9), 256, 3, 1);
@@ -183,6 +184,7 @@ fn many_weights_change_the_order_of_the_loops_and_nothing_else() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "minutes under Miri")]
 fn strips_follow_one_another_down_the_map() {
     // Rows of 520 pixels and 64 channels: a few of them fill a strip.
     for (kernel, stride) in [(1, 1), (1, 2), (3, 1), (3, 2)] {
@@ -203,6 +205,7 @@ fn strips_follow_one_another_down_the_map() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "minutes under Miri")]
 fn other_shapes_are_errors() {
     let shape = ConvShape { in_channels: 17, out_channels: 5, kernel: 3, stride: 1, padding: 1 };
     let weight = vec![0.0; 5 * 17 * 9];

@@ -21,7 +21,7 @@ use crate::error::{Error, Result};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Device {
-    /// The fastest that is there.
+    /// The fastest that is proven on hardware: the processor, as long as the GPUs' kernels are not.
     #[default]
     Auto,
     /// This machine's processor.
@@ -35,7 +35,7 @@ pub enum Device {
 }
 
 impl Device {
-    /// The fastest device that is there.
+    /// [`Device::Auto`].
     ///
     /// ```
     /// # use rtformer::{Device, Segmenter};
@@ -79,12 +79,18 @@ impl Device {
     pub(super) fn resolve(self) -> Result<(Self, String)> {
         let named = || Ok((self, "asked for by name".to_owned()));
         match self {
-            Self::Auto => Ok(match has_cuda(0) {
-                Ok(()) => (Self::Cuda(0), "an NVIDIA GPU is the fastest device".into()),
-                Err(Some(why)) => (Self::Cpu, format!("the NVIDIA GPU cannot be used: {why}")),
-                Err(None) if has_metal() => (Self::Metal, "the GPU is the fastest device of a Mac".into()),
-                Err(None) => (Self::Cpu, "no GPU that this version runs on is here".into()),
-            }),
+            // A GPU only by name, until its kernels have been proven on hardware: nobody is to get other masks unasked.
+            Self::Auto => Ok((
+                Self::Cpu,
+                match has_cuda(0) {
+                    Ok(()) => "an NVIDIA GPU is here, and `--device cuda` takes it: not proven on hardware yet".into(),
+                    Err(Some(why)) => format!("the NVIDIA GPU cannot be used: {why}"),
+                    Err(None) if has_metal() => {
+                        "a Mac's GPU is here, and `--device metal` takes it: not proven on hardware yet".into()
+                    }
+                    Err(None) => "no GPU that this version runs on is here".into(),
+                },
+            )),
             Self::Metal if !cfg!(target_os = "macos") => Err(Error::Device {
                 device: self.to_string(),
                 reason: "only Macs have Metal; use `cpu` or `auto`".into(),
