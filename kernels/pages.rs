@@ -107,13 +107,15 @@ mod tests {
     fn tables_hold_what_is_written_and_copies_are_apart() {
         let edge = HUGE_PAGE / size_of::<Lanes>(); // from few to many
         let lens = [0, 1, 1000, edge - 1, edge, edge + 1, 100_000];
+        let step = if cfg!(miri) { 1000 } else { 1 };
         for &len in if cfg!(miri) { &lens[4..5] } else { &lens[..] } {
             let mut table = Table::zeros(len);
-            assert!(table.len() == len && table.iter().all(|lanes| *lanes == Lanes::ZERO));
-            table.iter_mut().enumerate().for_each(|(i, lanes)| lanes.0[15] = i as f32);
+            assert!(table.len() == len && table.iter().step_by(step).all(|lanes| *lanes == Lanes::ZERO));
+            table.iter_mut().enumerate().step_by(step).for_each(|(i, lanes)| lanes.0[15] = i as f32);
             let copy = table.clone();
-            table.fill(Lanes::ZERO);
-            assert!(copy.iter().enumerate().all(|(i, lanes)| lanes.0[15] == i as f32 && lanes.0[0] == 0.0));
+            table.iter_mut().step_by(step).for_each(|lanes| *lanes = Lanes::ZERO);
+            let kept = |(i, lanes): (usize, &Lanes)| lanes.0[15] == i as f32 && lanes.0[0] == 0.0;
+            assert!(copy.iter().enumerate().step_by(step).all(kept));
         }
     }
 
