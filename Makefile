@@ -18,7 +18,7 @@ miri:            ## the kernels' suite under Miri
 	tests/miri.sh
 
 darwin:          ## whether the workspace compiles for a Mac, as far as can be told without one
-	cargo check --workspace --target aarch64-apple-darwin
+	tests/darwin.sh
 
 ptx:             ## the PTX beside every .cu, and what ptxas makes of it; CI fails when it differs
 	$(PYTHON) kernels/gpu/ptx.py
