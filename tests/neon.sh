@@ -45,5 +45,6 @@ cross=(--release --target "$target"
     --config "profile.release.package.gemm-f16.opt-level=1")
 
 cargo clippy "${cross[@]}" -p rtformer-kernels --all-targets -- -D warnings
-cargo test "${cross[@]}" -p rtformer-kernels
+# The emulated GPU kernels are built by this machine's compiler, for this machine.
+cargo test "${cross[@]}" -p rtformer-kernels -- --skip gpu::
 cargo test "${cross[@]}" --test parity

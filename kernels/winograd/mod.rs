@@ -314,6 +314,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "minutes under Miri")]
     fn it_is_the_convolution() {
         with_inputs(|isa, case, input, output| {
             let (weight, bias) = case.weights();
@@ -336,6 +337,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "minutes under Miri")]
     fn bf16_rounds_as_its_definition_does_and_nothing_else() {
         with_inputs(|isa, case, input, output| {
             let (weight, bias) = case.weights();
