@@ -181,7 +181,8 @@ fn bf16_is_near() {
                 let same = mask.iter().zip(exact.iter()).filter(|(a, b)| a == b).count() as f64 / (h * w) as f64;
                 let error = rtformer_kernels::testing::relative_error(&got, &want);
                 println!("{what}: logits within {error:.3}, {:.2} % of the pixels keep their class", 100.0 * same);
-                assert!(error < 0.2 && same > 0.88, "{what}: {error}, {same}");
+                let least = if golden.name.contains("ade20k") { 0.88 } else { 0.93 };
+                assert!(error < 0.2 && same > least, "{what}: {error}, {same}");
                 assert_ne!(got, want, "{what}: these are f32's bits");
                 assert_eq!(run(&Cpu::new(isa, 3).unwrap().bf16().unwrap()).0, got, "{what}: threads change the bits");
             }

@@ -30,8 +30,7 @@ fn metal_kernels_agree_with_their_definitions() {
 struct Mutant {
     why: &'static str,
     file: &'static str,
-    /// The text, the how manyth of its occurrences, and what is put in its place.
-    change: (&'static str, usize, &'static str),
+    change: Change,
     table: Table<Emulated>,
     /// The file that it uses, and the convolution that is changed.
     conv: (Option<&'static str>, conv::ConvKernel),
@@ -85,14 +84,7 @@ fn mutants() -> Vec<Mutant> {
 fn a_missing_barrier_or_a_wrong_bound_is_noticed() {
     let find = |file: &str| FILES.iter().find(|(name, _)| *name == file).expect("the file is listed").1;
     let mutants = mutants();
-    let changed: Vec<_> = mutants
-        .iter()
-        .map(|Mutant { file, change: (text, which, instead), .. }| {
-            let kernel = find(file);
-            let (at, _) = kernel.match_indices(text).nth(*which).unwrap_or_else(|| panic!("{file} has not `{text}`"));
-            format!("{}{instead}{}", &kernel[..at], &kernel[at + text.len()..])
-        })
-        .collect();
+    let changed: Vec<_> = mutants.iter().map(|mutant| changed(mutant.file, find(mutant.file), mutant.change)).collect();
     let variants: Vec<_> = mutants
         .iter()
         .zip(&changed)
@@ -123,13 +115,23 @@ fn a_missing_barrier_or_a_wrong_bound_is_noticed() {
     }
 }
 
-/// The struct of that name in a kernel's source: kind and name of each field.
-fn declared(source: &str, name: &str) -> Vec<(String, String)> {
-    let (_, rest) = source.split_once(&format!("struct {name} {{")).unwrap_or_else(|| panic!("no struct {name}"));
-    let (body, _) = rest.split_once("};").expect("the struct ends");
+/// A change to a text: what is changed, the how manyth of its occurrences, and what is put in its place.
+pub(super) type Change = (&'static str, usize, &'static str);
+
+/// The kernel `text` of `file` with a change to it.
+pub(super) fn changed(file: &str, text: &str, (what, which, instead): Change) -> String {
+    let (at, _) = text.match_indices(what).nth(which).unwrap_or_else(|| panic!("{file} has not `{what}`"));
+    format!("{}{instead}{}", &text[..at], &text[at + what.len()..])
+}
+
+/// The struct of that name in a kernel's source, if it is there: kind and name of each field.
+pub(super) fn declared(source: &str, name: &str) -> Option<Vec<(String, String)>> {
+    let (_, rest) = source.split_once(&format!("struct {name} {{"))?;
+    let (body, _) = rest.split_once("};")?;
+    let lines: Vec<_> = body.lines().filter_map(|line| line.split("//").next()).collect();
     let mut fields = Vec::new();
-    for line in body.split(';').map(str::trim).filter(|line| !line.is_empty()) {
-        let (kind, names) = line.split_once(' ').expect("a kind and names");
+    for line in lines.join(" ").split(';').map(str::trim).filter(|line| !line.is_empty()) {
+        let (kind, names) = line.split_once(' ')?;
         let kind = match kind {
             "uint" | "u32" => "u32",
             "float" => "f32",
@@ -137,7 +139,7 @@ fn declared(source: &str, name: &str) -> Vec<(String, String)> {
         };
         fields.extend(names.split(',').map(|field| (kind.to_owned(), field.trim().to_owned())));
     }
-    fields
+    Some(fields)
 }
 
 #[test]
@@ -164,7 +166,7 @@ fn kernels_and_host_agree_on_parameters() {
         let name = path.rsplit(':').next().expect("a path has a last part").trim();
         let (_, source) = FILES.iter().find(|(name, _)| *name == file).expect("the file is listed");
         let want: Vec<_> = fields.iter().map(|(kind, field)| ((*kind).to_owned(), (*field).to_owned())).collect();
-        assert_eq!(declared(source, name), want, "{file}, {name}");
+        assert_eq!(declared(source, name), Some(want), "{file}, {name}");
     }
 }
 

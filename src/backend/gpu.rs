@@ -1,9 +1,7 @@
 //! The contract on the GPU kernels, for every device that launches them: CUDA, Metal, and their emulation.
 
-use std::sync::{Arc, Mutex};
-use std::time::Instant;
+use std::sync::Arc;
 
-use rtformer_kernels as kernels;
 use rtformer_kernels::gpu::argmax::GpuIds;
 use rtformer_kernels::gpu::conv::{GpuConv, GpuEpilogue, GpuNorm};
 use rtformer_kernels::gpu::{
@@ -11,10 +9,10 @@ use rtformer_kernels::gpu::{
     pool, resize_add,
 };
 
+use super::times::Times;
 use super::{Backend, Confidence, Epilogue, OpTime, Window};
 use crate::error::{Error, Result};
 use crate::pixels::IdsMut;
-use crate::timing::milliseconds;
 use crate::weights::fold::{Affine, BatchNorm, ConvLayer};
 
 /// Runs on a GPU.
@@ -25,7 +23,7 @@ pub struct Gpu<D: Device> {
     /// By which it was asked for.
     name: String,
     element: GpuElement,
-    times: Mutex<Option<Vec<OpTime>>>,
+    times: Times,
 }
 
 /// A convolution on the device, and what it is called.
@@ -37,7 +35,7 @@ pub struct Conv<B> {
 impl<D: Device> Gpu<D> {
     /// The kernels on `device`, which was asked for as `name`, with maps stored as `element`.
     pub fn new(device: D, name: impl Into<String>, element: GpuElement) -> Self {
-        Self { device, name: name.into(), element, times: Mutex::default() }
+        Self { device, name: name.into(), element, times: Times::default() }
     }
 
     /// What the device calls itself.
@@ -64,18 +62,12 @@ impl<D: Device> Gpu<D> {
         flops: f64,
         work: impl FnOnce() -> Result<T, GpuError>,
     ) -> Result<T> {
-        if !self.times.lock().is_ok_and(|times| times.is_some()) {
+        if !self.times.recording() {
             return work().map_err(self.error(operation));
         }
         self.device.finish().map_err(self.error(operation))?;
-        let start = Instant::now();
-        let done = work().and_then(|done| self.device.finish().map(|()| done)).map_err(self.error(operation))?;
-        if let Ok(mut times) = self.times.lock()
-            && let Some(times) = times.as_mut()
-        {
-            times.push(OpTime { name: name.to_owned(), milliseconds: milliseconds(start.elapsed()), flops });
-        }
-        Ok(done)
+        let finished = || work().and_then(|done| self.device.finish().map(|()| done));
+        self.times.timed(name, flops, finished).map_err(self.error(operation))
     }
 
     fn op(
@@ -97,23 +89,12 @@ impl<D: Device> Backend for Gpu<D> {
     type Norm = GpuNorm<D::Buffer>;
 
     fn profile(&self, on: bool) -> Vec<OpTime> {
-        self.times
-            .lock()
-            .map(|mut times| std::mem::replace(&mut *times, on.then(Vec::new)))
-            .ok()
-            .flatten()
-            .unwrap_or_default()
+        self.times.record(on)
     }
 
     fn pack_conv(&self, layer: ConvLayer) -> Result<Self::Conv> {
         let folded = layer.fold()?;
-        let shape = kernels::ConvShape {
-            in_channels: layer.in_channels,
-            out_channels: layer.out_channels,
-            kernel: layer.kernel,
-            stride: layer.stride,
-            padding: layer.padding(),
-        };
+        let shape = layer.shape();
         let packed = || {
             let prologue = folded.prologue.as_ref().map(|(affine, relu)| self.norm(affine).map(|norm| (norm, *relu)));
             GpuConv::new(&self.device, shape, &folded.weight, &folded.bias, prologue.transpose()?, self.element)

@@ -9,6 +9,7 @@ mod gpu;
 #[cfg(target_os = "macos")]
 mod metal;
 mod reference;
+mod times;
 
 pub use cpu::{Algorithm, Cpu, Maps};
 pub use cuda::cuda;

@@ -1,15 +1,12 @@
 //! The contract in stock candle operations: slow, plain, the definition of right.
 
-use std::sync::Mutex;
-use std::time::Instant;
-
 use candle_core::{D, Device, Tensor};
 use candle_nn::ops::softmax;
 
+use super::times::Times;
 use super::{Activation, Backend, Confidence, Epilogue, OpTime, Window};
 use crate::error::{Error, Result};
 use crate::pixels::IdsMut;
-use crate::timing::milliseconds;
 use crate::weights::fold::{Affine, BatchNorm, Before, ConvLayer};
 
 /// Runs on the CPU through candle.
@@ -31,7 +28,7 @@ use crate::weights::fold::{Affine, BatchNorm, Before, ConvLayer};
 #[derive(Debug)]
 pub struct Reference {
     folded: bool,
-    times: Mutex<Option<Vec<OpTime>>>,
+    times: Times,
 }
 
 /// A convolution with whatever norms are left to it.
@@ -104,12 +101,12 @@ impl Norm {
 impl Reference {
     /// With the norms folded into the convolutions, as every fast backend has them.
     pub fn folded() -> Self {
-        Self { folded: true, times: Mutex::default() }
+        Self { folded: true, times: Times::default() }
     }
 
     /// With every norm computed as written.
     pub fn unfolded() -> Self {
-        Self { folded: false, times: Mutex::default() }
+        Self { folded: false, times: Times::default() }
     }
 
     /// Runs a candle expression, noting its time when a profile is on.
@@ -124,14 +121,7 @@ impl Reference {
         flops: f64,
         work: impl FnOnce() -> candle_core::Result<T>,
     ) -> Result<T> {
-        let start = Instant::now();
-        let done = work().map_err(|e| Error::Backend { operation: op, reason: e.to_string() })?;
-        if let Ok(mut times) = self.times.lock()
-            && let Some(times) = times.as_mut()
-        {
-            times.push(OpTime { name: name.to_owned(), milliseconds: milliseconds(start.elapsed()), flops });
-        }
-        Ok(done)
+        self.times.timed(name, flops, work).map_err(|e| Error::Backend { operation: op, reason: e.to_string() })
     }
 }
 
@@ -141,12 +131,7 @@ impl Backend for Reference {
     type Norm = Norm;
 
     fn profile(&self, on: bool) -> Vec<OpTime> {
-        self.times
-            .lock()
-            .map(|mut times| std::mem::replace(&mut *times, on.then(Vec::new)))
-            .ok()
-            .flatten()
-            .unwrap_or_default()
+        self.times.record(on)
     }
 
     fn pack_conv(&self, layer: ConvLayer) -> Result<Conv> {

@@ -1,5 +1,7 @@
 //! A convolution with its norms, and how they fold into it.
 
+use rtformer_kernels::ConvShape;
+
 use crate::error::{Error, Result};
 
 /// Batch normalization at inference: `(x - mean) / sqrt(variance + epsilon) * weight + bias`, a channel each.
@@ -155,6 +157,12 @@ impl ConvLayer {
     /// Zeros around the input: as many as keep the size at stride 1.
     pub fn padding(&self) -> usize {
         self.kernel / 2
+    }
+
+    /// What the kernels call it.
+    pub(crate) fn shape(&self) -> ConvShape {
+        let Self { in_channels, out_channels, kernel, stride, .. } = *self;
+        ConvShape { in_channels, out_channels, kernel, stride, padding: self.padding() }
     }
 
     /// Folds the norm behind into weight and bias, and the norm ahead where that is exact.

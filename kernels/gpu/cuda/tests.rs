@@ -5,6 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use super::source::{FILES, is_header, source};
 use super::*;
 use crate::gpu::emulated::{Dialect, Emulated};
+use crate::gpu::tests::{Change, changed, declared};
 use crate::gpu::{argmax, concat, conv, cross_attend, ea_norm, pack, pointwise, pool, resize_add, tables};
 
 #[test]
@@ -77,8 +78,7 @@ type Table = fn(&Emulated, GpuElement);
 struct Mutant {
     why: &'static str,
     file: &'static str,
-    /// The text, the how manyth of its occurrences, and what is put in its place.
-    change: (&'static str, usize, &'static str),
+    change: Change,
     element: GpuElement,
     table: Table,
 }
@@ -147,14 +147,7 @@ fn mutants() -> Vec<Mutant> {
 fn a_missing_barrier_or_a_wrong_bound_is_noticed() {
     let find = |path: &str| FILES.iter().find(|(name, _)| *name == path).expect("the file is listed").1;
     let mutants = mutants();
-    let changed: Vec<_> = mutants
-        .iter()
-        .map(|Mutant { file, change: (text, which, instead), .. }| {
-            let kernel = find(file);
-            let (at, _) = kernel.match_indices(text).nth(*which).unwrap_or_else(|| panic!("{file} has not `{text}`"));
-            format!("{}{instead}{}", &kernel[..at], &kernel[at + text.len()..])
-        })
-        .collect();
+    let changed: Vec<_> = mutants.iter().map(|mutant| changed(mutant.file, find(mutant.file), mutant.change)).collect();
     let variants: Vec<Vec<_>> = mutants
         .iter()
         .zip(&changed)
@@ -180,23 +173,6 @@ fn a_missing_barrier_or_a_wrong_bound_is_noticed() {
         let noticed = catch_unwind(AssertUnwindSafe(|| table(&device, *element))).is_err();
         assert!(noticed, "{file}, which {why}, passes its table");
     }
-}
-
-/// The struct of that name in a kernel's source: kind and name of each field.
-fn declared(source: &str, name: &str) -> Option<Vec<(String, String)>> {
-    let (_, rest) = source.split_once(&format!("struct {name} {{"))?;
-    let (body, _) = rest.split_once("};")?;
-    let mut fields = Vec::new();
-    for line in body.lines().filter_map(|line| line.split_once(';')).map(|(code, _comment)| code.trim()) {
-        let (kind, names) = line.split_once(' ')?;
-        let kind = match kind {
-            "u32" => "u32",
-            "float" => "f32",
-            other => panic!("{name} has a field of {other}"),
-        };
-        fields.extend(names.split(',').map(|field| (kind.to_owned(), field.trim().to_owned())));
-    }
-    Some(fields)
 }
 
 #[test]

@@ -4,9 +4,6 @@ mod buffers;
 mod concat;
 mod readout;
 
-use std::sync::Mutex;
-use std::time::Instant;
-
 use rayon::{ThreadPool, ThreadPoolBuilder};
 use rtformer_kernels as kernels;
 use rtformer_kernels::{
@@ -18,10 +15,10 @@ pub use buffers::Maps;
 use buffers::{Blank, Buffers};
 use readout::Readout;
 
+use super::times::Times;
 use super::{Backend, Confidence, Epilogue, OpTime, Window};
 use crate::error::{Error, Result};
 use crate::pixels::IdsMut;
-use crate::timing::milliseconds;
 use crate::weights::fold::{Affine, BatchNorm, ConvLayer};
 
 /// Runs on the CPU's vector units.
@@ -45,7 +42,7 @@ pub struct Cpu {
     algorithm: Algorithm,
     pool: ThreadPool,
     buffers: Buffers,
-    times: Mutex<Option<Vec<OpTime>>>,
+    times: Times,
 }
 
 /// How 3x3 convolutions of stride 1 are computed.
@@ -151,7 +148,7 @@ impl Cpu {
             algorithm: Algorithm::Fastest,
             buffers: Buffers::new(pool.current_num_threads()),
             pool,
-            times: Mutex::default(),
+            times: Times::default(),
         })
     }
 
@@ -274,14 +271,7 @@ impl Cpu {
 
     /// Notes how long `work` took, when a profile is on.
     fn timed<T>(&self, name: &str, flops: f64, work: impl FnOnce() -> Result<T>) -> Result<T> {
-        let start = Instant::now();
-        let done = work()?;
-        if let Ok(mut times) = self.times.lock()
-            && let Some(times) = times.as_mut()
-        {
-            times.push(OpTime { name: name.to_owned(), milliseconds: milliseconds(start.elapsed()), flops });
-        }
-        Ok(done)
+        self.times.timed(name, flops, work)
     }
 }
 
@@ -295,12 +285,7 @@ impl Backend for Cpu {
     }
 
     fn profile(&self, on: bool) -> Vec<OpTime> {
-        self.times
-            .lock()
-            .map(|mut times| std::mem::replace(&mut *times, on.then(Vec::new)))
-            .ok()
-            .flatten()
-            .unwrap_or_default()
+        self.times.record(on)
     }
 
     /// What all threads do at once when they do nothing but multiply and add.
@@ -310,13 +295,7 @@ impl Backend for Cpu {
 
     fn pack_conv(&self, layer: ConvLayer) -> Result<Conv> {
         let folded = layer.fold()?;
-        let shape = kernels::ConvShape {
-            in_channels: layer.in_channels,
-            out_channels: layer.out_channels,
-            kernel: layer.kernel,
-            stride: layer.stride,
-            padding: layer.padding(),
-        };
+        let shape = layer.shape();
         // The photo is planar: with its three channels in a block of sixteen, it would take five times the memory.
         // Its three channels make no pairs for bf16 either.
         let (lanes, element) = if layer.reads_photo { (1, Element::F32) } else { (16, self.element) };
