@@ -34,6 +34,7 @@ pub mod pack;
 mod peak;
 pub mod pointwise;
 pub mod pool;
+pub mod prepare;
 pub mod resize_add;
 #[doc(hidden)]
 pub mod testing;

@@ -15,7 +15,7 @@ pub(super) fn conv_kernel(_: GpuElement, conv: &ConvParams) -> ConvKernel {
 }
 
 /// Every file, by its name; each may use what those before it declare.
-pub(super) const FILES: [(&str, &str); 11] = [
+pub(super) const FILES: [(&str, &str); 12] = [
     ("common.metal", include_str!("common.metal")),
     ("argmax.metal", include_str!("../argmax/argmax.metal")),
     ("concat.metal", include_str!("../concat/concat.metal")),
@@ -26,5 +26,6 @@ pub(super) const FILES: [(&str, &str); 11] = [
     ("pack.metal", include_str!("../pack/pack.metal")),
     ("pointwise.metal", include_str!("../pointwise/pointwise.metal")),
     ("pool.metal", include_str!("../pool/pool.metal")),
+    ("prepare.metal", include_str!("../prepare/prepare.metal")),
     ("resize_add.metal", include_str!("../resize_add/resize_add.metal")),
 ];

@@ -44,6 +44,7 @@ pub use crate::ea_norm::gpu as ea_norm;
 pub use crate::pack::gpu as pack;
 pub use crate::pointwise::gpu as pointwise;
 pub use crate::pool::gpu as pool;
+pub use crate::prepare::gpu as prepare;
 pub use crate::resize_add::gpu as resize_add;
 
 /// Threads of a block (threadgroup), unless a kernel says otherwise.

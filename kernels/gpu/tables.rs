@@ -11,7 +11,7 @@ use std::fmt::Debug;
 use super::argmax::GpuIds;
 use super::conv::{GpuConv, GpuEpilogue, GpuNorm};
 use super::{
-    Device, GpuElement, GpuMaps, GpuShape, argmax, concat, conv, cross_attend, ea_norm, pack, pointwise, pool,
+    Device, GpuElement, GpuMaps, GpuShape, argmax, concat, conv, cross_attend, ea_norm, pack, pointwise, pool, prepare,
     resize_add,
 };
 use crate::testing::{Owned, assert_close, noise};
@@ -27,6 +27,7 @@ pub type Table<D> = (&'static str, fn(&D, GpuElement));
 pub fn all<D: Device>() -> Vec<Table<D>> {
     vec![
         ("pack", packs),
+        ("prepare", preparations),
         ("pointwise", pointwise_operations),
         ("concat", concatenations),
         ("conv", convolutions),
@@ -151,6 +152,40 @@ pub fn packs<D: Device>(device: &D, element: GpuElement) {
         let mut back = vec![f32::NAN; shape.n * shape.channels * shape.pixels()];
         pack::unpack(device, &packed, &mut back).expect("the shapes fit");
         assert_eq!(back, download(device, &packed));
+    }
+}
+
+/// `prepare`, which is exact.
+pub fn preparations<D: Device>(device: &D, element: GpuElement) {
+    let layouts = [
+        (1, [0, 0, 0]), // grey
+        (3, [0, 1, 2]),
+        (3, [2, 1, 0]), // BGR, as cameras have it
+        (4, [0, 1, 2]), // with an alpha, which nobody looks at
+        (4, [2, 1, 0]),
+    ];
+    let shapes = [
+        shape(1, 3, 1, 1),   // the smallest photo
+        shape(1, 3, 16, 16), // one block exactly, and every value once
+        shape(3, 3, 1, 257), // three pixels in the last block; images begin in the middle of one
+        shape(1, 3, 5, 103), // some rows, three pixels in the last block
+    ];
+    let values = noise(3 * 256, 1);
+    let values: [[f32; 256]; 3] = std::array::from_fn(|i| std::array::from_fn(|j| values[256 * i + j]));
+    let table = prepare::Table::new(device, &values).expect("there is memory");
+    for ((bytes, offsets), shape) in layouts.into_iter().flat_map(|layout| shapes.map(|shape| (layout, shape))) {
+        let layout = prepare::PixelLayout { bytes, offsets };
+        let _row = Row::of(device, element, (layout, shape));
+        // The bytes of a pixel differ, and so do neighbours' and images'.
+        let pixels: Vec<_> = (0..shape.n * shape.pixels())
+            .flat_map(|pixel| (0..bytes).map(move |byte| (pixel + 85 * byte) as u8))
+            .collect();
+        let mut buffer = device.buffer(pixels.len()).expect("there is memory");
+        device.write(&mut buffer, &pixels).expect("it is that long");
+        let got = prepare::prepare(device, &buffer, layout, &table, shape, element).expect("the shapes fit");
+        let images = pixels.chunks(shape.pixels() * bytes);
+        let want = images.flat_map(|image| crate::prepare::scalar::prepare(image, layout, &values)).collect();
+        assert_eq!(download(device, &got), stored(element, want));
     }
 }
 

@@ -47,6 +47,7 @@ fn mutants() -> Vec<Mutant> {
         Mutant { why, file: "conv_mma.metal", change, table: ("conv", tables::convolutions), conv }
     };
     let conv: Table<Emulated> = ("conv", tables::convolutions);
+    let prepare: Table<Emulated> = ("prepare", tables::preparations);
     let pool: Table<Emulated> = ("pool", tables::pools);
     let norm: Table<Emulated> = ("ea_norm", tables::normalizations);
     let attend: Table<Emulated> = ("cross_attend", tables::attentions);
@@ -63,6 +64,7 @@ fn mutants() -> Vec<Mutant> {
             "writes one pixel too many",
             ("(pixel < pixels && channel < p.out_cs)", 0, "(pixel <= pixels && channel < p.out_cs)"),
         ),
+        mutant("writes one pixel too many", "prepare.metal", ("pixel >= p.pixels", 0, "pixel > p.pixels"), prepare),
         mutant("adds up sums that are not there", "pool.metal", (BARRIER, 0, ""), pool),
         mutant("leaves out the last pixel", "pool.metal", ("pixel < pixels", 0, "pixel + 1 < pixels"), pool),
         mutant("puts splits together too early", "ea_norm.metal", (BARRIER, 0, ""), norm),
@@ -160,6 +162,7 @@ fn kernels_and_host_agree_on_parameters() {
         "pool.metal" pool::AvgPoolParams;
         "pool.metal" pool::GlobalAvgPoolParams;
         "pool.metal" pool::MaxPoolToParams;
+        "prepare.metal" prepare::PrepareParams;
         "resize_add.metal" resize_add::ResizeParams;
     };
     for (file, path, fields) in params {
@@ -183,6 +186,20 @@ fn shapes_that_do_not_fit_are_errors() {
     assert!(pack::pack(device, &[0.0; 3], shape(1, 4, 1, 1), GpuElement::F32).is_err());
     assert!(pack::pack(device, &[], shape(0, 4, 1, 1), GpuElement::F32).is_err());
     assert!(pack::unpack(device, &x, &mut [0.0; 35]).is_err());
+    let table = prepare::Table::new(device, &[[0.0; 256]; 3]).expect("there is memory");
+    let prepared = |room: usize, bytes, offsets, shape| {
+        let layout = prepare::PixelLayout { bytes, offsets };
+        let pixels = device.buffer(room).expect("there is memory");
+        prepare::prepare(device, &pixels, layout, &table, shape, GpuElement::F32)
+    };
+    assert!(prepared(36, 3, [2, 1, 0], shape(2, 3, 2, 3)).is_ok());
+    assert!(prepared(35, 3, [2, 1, 0], shape(2, 3, 2, 3)).is_err());
+    assert!(prepared(36, 3, [3, 1, 0], shape(2, 3, 2, 3)).is_err());
+    assert!(prepared(36, 0, [0, 0, 0], shape(2, 3, 2, 3)).is_err());
+    assert!(prepared(99, 5, [0, 1, 2], shape(2, 3, 2, 3)).is_err());
+    assert!(prepared(99, 4, [0, 1, 2], shape(2, 4, 2, 3)).is_err());
+    assert!(prepared(99, 4, [0, 1, 2], shape(2, 3, 0, 3)).is_err());
+    assert!(prepared(99, 4, [0, 1, 2], shape(usize::MAX, 3, 2, 3)).is_err());
     assert!(pointwise::add(device, &x, &other).is_err());
     assert!(pointwise::add(device, &x, &halves).is_err());
     assert!(concat::concat::<Emulated>(device, &[]).is_err());

@@ -16,7 +16,7 @@ macro_rules! files {
 }
 
 /// Each `.cu` file's name, and its text for each of the [`TARGETS`].
-pub(super) const FILES: [(&str, [&str; TARGETS.len()]); 11] = files![
+pub(super) const FILES: [(&str, [&str; TARGETS.len()]); 12] = files![
     "argmax" / "argmax",
     "concat" / "concat",
     "conv" / "conv",
@@ -27,6 +27,7 @@ pub(super) const FILES: [(&str, [&str; TARGETS.len()]); 11] = files![
     "pack" / "pack",
     "pointwise" / "pointwise",
     "pool" / "pool",
+    "prepare" / "prepare",
     "resize_add" / "resize_add",
 ];
 

@@ -10,7 +10,7 @@ macro_rules! files {
 }
 
 /// Path and text of each; headers ahead of who includes them.
-pub(super) const FILES: [(&str, &str); 15] = files![
+pub(super) const FILES: [(&str, &str); 16] = files![
     "gpu/common.cuh",
     "gpu/mma.cuh",
     "conv/conv.cuh",
@@ -25,6 +25,7 @@ pub(super) const FILES: [(&str, &str); 15] = files![
     "pack/pack.cu",
     "pointwise/pointwise.cu",
     "pool/pool.cu",
+    "prepare/prepare.cu",
     "resize_add/resize_add.cu",
 ];
 

@@ -6,7 +6,7 @@ use super::source::{FILES, is_header, source};
 use super::*;
 use crate::gpu::emulated::{Dialect, Emulated};
 use crate::gpu::tests::{Change, changed, declared};
-use crate::gpu::{argmax, concat, conv, cross_attend, ea_norm, pack, pointwise, pool, resize_add, tables};
+use crate::gpu::{argmax, concat, conv, cross_attend, ea_norm, pack, pointwise, pool, prepare, resize_add, tables};
 
 #[test]
 fn convolutions_take_the_largest_tile_that_keeps_the_gpu_busy() {
@@ -90,6 +90,7 @@ fn mutants() -> Vec<Mutant> {
     let mutant = |why, file, change, element, table| Mutant { why, file, change, element, table };
     let (conv, attend): (Table, Table) = (tables::convolutions, tables::attentions);
     let (pool, norm): (Table, Table) = (tables::pools, tables::normalizations);
+    let prepare: Table = tables::preparations;
     let (resize, read): (Table, Table) = (tables::resizes, tables::readouts);
     let (f32, f16) = (GpuElement::F32, GpuElement::F16);
     vec![
@@ -130,6 +131,13 @@ fn mutants() -> Vec<Mutant> {
         mutant("puts parts together too early", "ea_norm/ea_norm.cu", (BARRIER, 0, ""), f32, norm),
         mutant("norms by what is not there", "ea_norm/ea_norm.cu", (BARRIER, 1, ""), f32, norm),
         mutant("norms another image's pixel", "ea_norm/ea_norm.cu", (", p.pixels)", 0, ", p.pixels + 1)"), f32, norm),
+        mutant(
+            "writes a pixel too many",
+            "prepare/prepare.cu",
+            ("pixel >= p.pixels", 0, "pixel > p.pixels"),
+            f32,
+            prepare,
+        ),
         mutant("adds up sums that are not there", "pool/pool.cu", (BARRIER, 0, ""), f32, pool),
         mutant("leaves out the last row", "pool/pool.cu", ("y < bottom", 0, "y < bottom - 1"), f32, pool),
         mutant("looks past the last pixel", "gpu/common.cuh", (", len - 1);", 1, ", len);"), f32, resize),
@@ -193,6 +201,7 @@ fn kernels_and_host_agree_on_parameters() {
         pool::AvgPoolParams,
         pool::GlobalAvgPoolParams,
         pool::MaxPoolToParams,
+        prepare::PrepareParams,
         resize_add::ResizeParams,
     ] {
         let name = path.rsplit(':').next().expect("a path has a last part").trim();
