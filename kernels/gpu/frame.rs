@@ -139,3 +139,84 @@ impl<D: Device> std::fmt::Debug for Frame<D> {
         write!(f, "Frame({inputs} inputs, {outputs} outputs, recorded: {})", self.is_recorded())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gpu::emulated::Emulated;
+    use crate::gpu::{GpuElement, GpuShape, argmax, bytes_of, pack, pointwise};
+
+    const SHAPE: GpuShape = GpuShape { n: 1, channels: 3, height: 4, width: 5 };
+
+    /// `[3, 4, 5]` floats, of which few are alike.
+    fn photo(seed: usize) -> Vec<f32> {
+        (0..60).map(|i| ((i * 37 + seed * 11) % 23) as f32 - 11.0).collect()
+    }
+
+    #[test]
+    fn a_frame_is_the_same_recorded_or_not() {
+        let Some(device) = &Emulated::cuda() else { return };
+        let device = &device.fork().unwrap();
+        let mut frame = Frame::new(device, &[4 * 60], &[4 * 60]).unwrap();
+        // Memory from outside, which is dropped as soon as the work is recorded.
+        let mut other = Some(pack::pack(device, &photo(9), SHAPE, GpuElement::F32).unwrap());
+        for run in 0..5 {
+            let images = photo(run);
+            frame.input(0).unwrap().copy_from_slice(bytes_of(&images));
+            let taken = if run == 1 { other.take() } else { None };
+            frame
+                .start(|io: Io<'_, Emulated>| {
+                    io.copy_in()?;
+                    let x = pointwise::relu(device, &pack::pack_from(device, io.input(0), SHAPE, GpuElement::F32)?)?;
+                    let other = taken.as_ref().or(other.as_ref()).expect("work is done no more once it is recorded");
+                    let sum = pointwise::add(device, &x, other)?;
+                    argmax::upsample_to(device, &sum, 0, (4, 5), io.output(0))?;
+                    io.copy_out()
+                })
+                .unwrap();
+            drop(taken);
+            // Whoever works on this queue between two frames takes none of the memory that they need.
+            let x = pack::pack(device, &photo(7), SHAPE, GpuElement::F32).unwrap();
+            pointwise::add(device, &x, &x).unwrap();
+            let want: Vec<_> = images.iter().zip(photo(9)).map(|(a, b)| a.max(0.0) + b).collect();
+            assert_eq!(frame.output(0).unwrap(), bytes_of(&want), "frame {run}");
+            assert_eq!(frame.is_recorded(), run > 0);
+        }
+    }
+
+    #[test]
+    fn work_that_fails_leaves_a_frame_that_can_be_used() {
+        let Some(device) = &Emulated::metal() else { return };
+        let mut frame = Frame::new(device, &[4 * 60], &[4 * 60]).unwrap();
+        for run in 0..4 {
+            let fails = run == 1;
+            let started = frame.start(|io: Io<'_, Emulated>| {
+                let x = pack::pack_from(device, io.input(0), SHAPE, GpuElement::F32)?;
+                // The host cannot wait for what is not done yet.
+                if fails {
+                    device.finish()?;
+                    pack::unpack(device, &x, &mut [0.0; 1])
+                } else {
+                    Ok(())
+                }
+            });
+            assert_eq!((started.is_err(), frame.is_recorded()), (fails, run > 1), "run {run}");
+        }
+    }
+
+    #[test]
+    fn recorded_stamps_tell_the_time_of_each_run() {
+        let Some(device) = &Emulated::metal() else { return };
+        let x = pack::pack(device, &photo(0), SHAPE, GpuElement::F32).unwrap();
+        let work = || {
+            let begin = device.stamp()?;
+            pointwise::relu(device, &x)?;
+            Ok::<_, GpuError>([begin, device.stamp()?])
+        };
+        let (program, [begin, end]) = device.record(work).unwrap();
+        assert!(device.between(&begin, &end).is_err(), "nothing has run so far");
+        // SAFETY: there are no mirrors.
+        unsafe { device.start(&program).unwrap() };
+        assert!(device.between(&begin, &end).unwrap() > 0.0);
+    }
+}

@@ -112,7 +112,8 @@ impl<M: Clone> Memories<M> {
         allocate: impl Fn(usize) -> Result<M, GpuError>,
         finish: impl FnOnce() -> Result<(), GpuError>,
     ) -> Result<Pooled<M>, GpuError> {
-        let room = len.max(1).checked_next_multiple_of(GRAIN).ok_or(GpuError::OutOfMemory { bytes: len, free: None })?;
+        let room =
+            len.max(1).checked_next_multiple_of(GRAIN).ok_or(GpuError::OutOfMemory { bytes: len, free: None })?;
         let recording = lock(&self.recording).as_ref().map(|recording| Arc::clone(&recording.idle));
         let reused = recording.as_ref().and_then(|own| own.take(room)).or_else(|| self.idle.take(room));
         let memory = match reused {
@@ -199,7 +200,10 @@ mod tests {
         assert!([at(&one), at(&two)].iter().all(|at| ![inside, kept].contains(at)));
         drop((one, two, held));
         let all: Vec<_> = (0..4).map(|_| buffer(&memories, 512)).collect();
-        assert!([inside, kept].iter().all(|want| all.iter().any(|buffer| at(buffer) == *want)), "it goes back in the end");
+        assert!(
+            [inside, kept].iter().all(|want| all.iter().any(|buffer| at(buffer) == *want)),
+            "it goes back in the end"
+        );
     }
 
     #[test]
@@ -207,10 +211,17 @@ mod tests {
         let memories = Memories::default();
         let idle = Arc::downgrade(buffer(&memories, 512).memory());
         let short = |room| {
-            if idle.upgrade().is_some() { Err(GpuError::OutOfMemory { bytes: room, free: None }) } else { Ok(Arc::new(room)) }
+            if idle.upgrade().is_some() {
+                Err(GpuError::OutOfMemory { bytes: room, free: None })
+            } else {
+                Ok(Arc::new(room))
+            }
         };
         memories.begin_recording();
-        assert!(memories.buffer(2048, short, || Ok(())).is_err(), "not while work is recorded, which cannot be waited for");
+        assert!(
+            memories.buffer(2048, short, || Ok(())).is_err(),
+            "not while work is recorded, which cannot be waited for"
+        );
         drop(memories.end_recording());
         assert!(memories.buffer(2048, short, || Ok(())).is_ok());
         assert!(memories.buffer(usize::MAX, |_| Ok(Arc::new(0)), || Ok(())).is_err());

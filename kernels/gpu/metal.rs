@@ -177,12 +177,7 @@ impl Gpu {
 impl Queue {
     fn new(device: &ProtocolObject<dyn MTLDevice>) -> Result<Self, GpuError> {
         let commands = device.newCommandQueue().ok_or_else(|| GpuError::Lost("it gives no command queue".into()))?;
-        Ok(Self {
-            commands,
-            pending: Mutex::default(),
-            memories: Memories::default(),
-            recorded: Mutex::default(),
-        })
+        Ok(Self { commands, pending: Mutex::default(), memories: Memories::default(), recorded: Mutex::default() })
     }
 
     /// Sends off what is pending, and waits for all that was.

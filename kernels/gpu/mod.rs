@@ -17,11 +17,11 @@ mod cuda;
 pub mod emulated;
 mod frame;
 mod maps;
+mod memories;
 #[cfg(target_os = "macos")]
 mod metal;
 #[cfg(any(test, feature = "emulation", target_os = "macos"))]
 mod metal_source;
-mod memories;
 #[cfg(any(test, feature = "emulation"))]
 pub mod tables;
 #[cfg(any(test, feature = "emulation", target_os = "macos"))]

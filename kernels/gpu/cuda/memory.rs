@@ -79,7 +79,8 @@ impl Pinned {
         // SAFETY: the call writes one address; the context is current.
         let code = unsafe { sys::cuMemHostAlloc(&raw mut at, bytes, 0) };
         if code == CUresult::CUDA_ERROR_OUT_OF_MEMORY {
-            let reason = format!("{bytes} bytes of pinned memory of the host cannot be had; take a smaller size or batch");
+            let reason =
+                format!("{bytes} bytes of pinned memory of the host cannot be had; take a smaller size or batch");
             return Err(GpuError::Driver { call: "cuMemHostAlloc", reason });
         }
         check("cuMemHostAlloc", code)?;
