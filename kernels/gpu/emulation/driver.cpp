@@ -183,16 +183,17 @@ struct Span {
     unsigned char* bytes() const { return memory->bytes() + from; }
 };
 
-struct Function {
-    string name;
-    shared_ptr<Context> context;
-    uint32_t pointers = 0, writes = 0, params = 0;
-    u64 max_threads = 1024;
-};
-
 struct Module {
     string text; // without comments
     shared_ptr<Context> context;
+};
+
+struct Function {
+    string name;
+    shared_ptr<Context> context;
+    shared_ptr<Module> module;
+    uint32_t pointers = 0, writes = 0, params = 0;
+    u64 max_threads = 1024;
 };
 
 struct Stream;
@@ -939,12 +940,21 @@ CUDA(cuModuleLoadDataEx, (void** handle, const void* image, unsigned count, int*
     return SUCCESS;
 }
 
+CUDA(cuModuleUnload, (void* handle)) {
+    BEGIN(CONTEXT);
+    UNCAPTURED();
+    FIND(module, modules, handle);
+    for (auto at = d.functions.begin(); at != d.functions.end();) at = at->second->module == module ? d.functions.erase(at) : std::next(at);
+    d.modules.erase(u64(handle));
+    return SUCCESS;
+}
+
 CUDA(cuModuleGetFunction, (void** handle, void* owner, const char* name)) {
     BEGIN(CONTEXT);
     FIND(module, modules, owner);
     Declared found;
     if (!declared(module->text, name, found)) return NOT_FOUND;
-    auto function = make_shared<Function>(Function{name, call.context});
+    auto function = make_shared<Function>(Function{name, call.context, module});
     if (emulation_entry(("0." + function->name).c_str(), &function->pointers, &function->writes, &function->params)) {
         return call.refuse(NOT_FOUND, "the PTX has an entry that the sources have not");
     }
