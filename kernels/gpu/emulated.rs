@@ -164,28 +164,10 @@ impl Emulated {
     /// # Errors
     /// As [`new`](Self::new).
     pub fn variants(dialect: Dialect, variants: &[Vec<Source<'_>>]) -> Result<Option<Vec<Self>>, GpuError> {
-        let Some(compiler) = compiler() else { return Ok(None) };
-        let failed = |what: &str, e: &dyn std::fmt::Display| GpuError::Kernel {
-            kernel: format!("{dialect:?}"),
-            reason: format!("{what}: {e}"),
-        };
-        // Beside the running program, which is in a build folder: programs of one build share what was compiled from the same text.
-        let program = std::env::current_exe().map_err(|e| failed("no program", &e))?;
-        let mut hash = DefaultHasher::new();
-        (SHIM, FLAGS, dialect, variants).hash(&mut hash);
-        let parent = program.parent().unwrap_or(Path::new("."));
-        let finished = parent.join(format!("emulation-{:016x}.so", hash.finish()));
-        if !finished.exists() {
-            static NUMBER: AtomicU64 = AtomicU64::new(0);
-            let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-            let folder = parent.join(format!("emulation-{}-{number}", std::process::id()));
-            let built = build(&compiler, &folder, dialect, variants)
-                .and_then(|library| fs::rename(library, &finished).map_err(|e| e.to_string()));
-            let _ = fs::remove_dir_all(&folder);
-            built.map_err(|e| failed("cannot be compiled", &e))?;
-        }
+        let Some(finished) = compiled(dialect, variants)? else { return Ok(None) };
+        let failed = |e| GpuError::Kernel { kernel: format!("{dialect:?}"), reason: format!("cannot be loaded: {e}") };
         // SAFETY: our own library, whose initialisers fill a list of entries and nothing else.
-        let library = unsafe { Library::new(&finished) }.map_err(|e| failed("cannot be loaded", &e))?;
+        let library = unsafe { Library::new(&finished) }.map_err(failed)?;
         let library = Arc::new(library);
         let variant = |variant| Self {
             library: Arc::clone(&library),
@@ -223,6 +205,41 @@ const FLAGS: [&str; 10] = [
     "-U_FORTIFY_SOURCE",
     "-I.",
 ];
+
+/// The library of variants of sources; `None` where there is no C++ compiler.
+pub(super) fn compiled(dialect: Dialect, variants: &[Vec<Source<'_>>]) -> Result<Option<PathBuf>, GpuError> {
+    let mut hash = DefaultHasher::new();
+    (SHIM, FLAGS, dialect, variants).hash(&mut hash);
+    built(&format!("emulation-{:016x}.so", hash.finish()), |compiler, folder| {
+        build(compiler, folder, dialect, variants)
+    })
+}
+
+/// What `make` makes by the compiler in a new folder, under `name` beside the running program, which is in a build folder: programs of
+/// one build share what was compiled from the same text. `None` where there is no C++ compiler.
+pub(super) fn built(
+    name: &str,
+    make: impl FnOnce(&Path, &Path) -> Result<PathBuf, String>,
+) -> Result<Option<PathBuf>, GpuError> {
+    static NUMBER: AtomicU64 = AtomicU64::new(0);
+    let Some(compiler) = compiler() else { return Ok(None) };
+    let failed = |reason| GpuError::Kernel { kernel: name.to_owned(), reason };
+    let program = std::env::current_exe().map_err(|e| failed(format!("no program: {e}")))?;
+    let parent = program.parent().unwrap_or(Path::new("."));
+    let finished = parent.join(name);
+    if !finished.exists() {
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let folder = parent.join(format!("emulation-{}-{number}", std::process::id()));
+        let made = make(&compiler, &folder).and_then(|made| match fs::rename(made, &finished) {
+            // Another program may have been first.
+            Err(e) if !finished.exists() => Err(e.to_string()),
+            _ => Ok(()),
+        });
+        let _ = fs::remove_dir_all(&folder);
+        made.map_err(|e| failed(format!("cannot be compiled: {e}")))?;
+    }
+    Ok(Some(finished))
+}
 
 /// Compiles variants of sources in a new folder; the library, or what the compiler says. Each variant is a namespace.
 fn build(compiler: &Path, folder: &Path, dialect: Dialect, variants: &[Vec<Source<'_>>]) -> Result<PathBuf, String> {

@@ -8,6 +8,8 @@ mod memory;
 mod ptx;
 #[cfg(any(test, feature = "emulation"))]
 mod source;
+#[cfg(any(test, feature = "emulation"))]
+mod stand_in;
 #[cfg(test)]
 mod tests;
 
