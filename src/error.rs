@@ -124,6 +124,15 @@ pub enum Error {
         reason: String,
     },
 
+    /// The device has not the memory that something takes.
+    #[error("device `{device}`: {reason}")]
+    DeviceMemory {
+        /// As it was asked for.
+        device: String,
+        /// How much was needed, how much was free, and what to do.
+        reason: String,
+    },
+
     /// A download failed or is not allowed.
     #[error("{url}: {reason}")]
     Download {

@@ -108,6 +108,13 @@ impl Memory {
         unsafe { first.write_bytes(POISON, len) };
     }
 
+    /// Forgets what is behind the first `len` bytes: a recording's buffers of nearly one size take turns in one memory.
+    fn poison_behind(&self, len: usize) {
+        let (first, all) = self.all();
+        // SAFETY: the rest of its words; nothing is launched meanwhile.
+        unsafe { first.add(GUARD * 16 + len).write_bytes(POISON, all - GUARD * 16 - len) };
+    }
+
     fn bytes(&self, len: usize) -> &[u8] {
         // SAFETY: the words between the guards are at least as many bytes as were asked for; nothing is launched meanwhile.
         unsafe { std::slice::from_raw_parts(self.start(), len) }
@@ -472,8 +479,11 @@ impl Device for Emulated {
     unsafe fn start(&self, program: &Tape<Memory>) -> Result<(), GpuError> {
         self.not_recording("start")?;
         program.steps.iter().try_for_each(|step| match step {
-            // SAFETY: who recorded it promised as much, and the tape keeps the memory.
-            Step::Launch(launch) => unsafe { self.run(launch) },
+            Step::Launch(launch) => {
+                launch.buffers.iter().for_each(|(memory, len)| memory.poison_behind(*len));
+                // SAFETY: who recorded it promised as much, and the tape keeps the memory.
+                unsafe { self.run(launch) }
+            }
             Step::Stamp(moment) => {
                 moment.note();
                 Ok(())

@@ -106,18 +106,14 @@ impl<D: Device> Frame<D> {
         if std::mem::take(&mut self.flying) { self.device.finish() } else { Ok(()) }
     }
 
-    /// Output `i` of the work, which is waited for.
-    ///
-    /// - errors: what the device says
-    ///
-    /// # Panics
-    /// When there is no such output.
-    pub fn output(&mut self, i: usize) -> Result<&[u8], GpuError> {
-        self.wait()?;
-        let (mirror, device) = (&self.outputs[i], &self.device);
-        let (at, len) = (device.host_side(mirror), device.len(device.device_side(mirror)));
-        // SAFETY: as for an input.
-        Ok(unsafe { std::slice::from_raw_parts(at.as_ptr(), len) })
+    /// The work's outputs, in order; none while it is under way: [`wait`](Self::wait) first.
+    pub fn outputs(&self) -> impl Iterator<Item = &[u8]> {
+        let mirrors = if self.flying { &[] } else { &self.outputs[..] };
+        mirrors.iter().map(|mirror| {
+            let (at, len) = (self.device.host_side(mirror), self.device.len(self.device.device_side(mirror)));
+            // SAFETY: as for an input; to start the work again takes an exclusive reference.
+            unsafe { std::slice::from_raw_parts(at.as_ptr(), len) }
+        })
     }
 
     /// Whether the work is recorded.
@@ -179,7 +175,9 @@ mod tests {
             let x = pack::pack(device, &photo(7), SHAPE, GpuElement::F32).unwrap();
             pointwise::add(device, &x, &x).unwrap();
             let want: Vec<_> = images.iter().zip(photo(9)).map(|(a, b)| a.max(0.0) + b).collect();
-            assert_eq!(frame.output(0).unwrap(), bytes_of(&want), "frame {run}");
+            assert_eq!(frame.outputs().count(), 0, "it may be under way");
+            frame.wait().unwrap();
+            assert_eq!(frame.outputs().next(), Some(bytes_of(&want)), "frame {run}");
             assert_eq!(frame.is_recorded(), run > 0);
         }
     }

@@ -1,15 +1,15 @@
 //! The contract on the GPU kernels, for every device that launches them: CUDA, Metal, and their emulation.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use rtformer_kernels::gpu::argmax::GpuIds;
+use rtformer_kernels::gpu::argmax::{Found, GpuIds};
 use rtformer_kernels::gpu::conv::{GpuConv, GpuEpilogue, GpuNorm};
+use rtformer_kernels::gpu::prepare::{PixelLayout, Table};
 use rtformer_kernels::gpu::{
-    Device, GpuElement, GpuError, GpuMaps, GpuShape, argmax, concat, conv, cross_attend, ea_norm, pack, pointwise,
-    pool, resize_add,
+    Device, Frame, GpuElement, GpuError, GpuMaps, GpuShape, Io, argmax, concat, conv, cross_attend, ea_norm, pack,
+    pointwise, pool, prepare, resize_add,
 };
 
-use super::times::Times;
 use super::{Backend, Confidence, Epilogue, OpTime, Window};
 use crate::error::{Error, Result};
 use crate::pixels::IdsMut;
@@ -23,7 +23,8 @@ pub struct Gpu<D: Device> {
     /// By which it was asked for.
     name: String,
     element: GpuElement,
-    times: Times,
+    /// While a profile is on.
+    marks: Mutex<Option<Marks<D>>>,
 }
 
 /// A convolution on the device, and what it is called.
@@ -32,10 +33,40 @@ pub struct Conv<B> {
     conv: GpuConv<B>,
 }
 
+/// Moments between a queue's operations.
+pub(crate) struct Marks<D: Device> {
+    begin: D::Stamp,
+    /// Each operation, its time not known yet, and when it ended.
+    operations: Vec<(OpTime, D::Stamp)>,
+}
+
+/// What a frame's work can fail with: what the GPU says, or what we say of it.
+pub(crate) enum Fault {
+    Gpu(GpuError),
+    Named(Error),
+}
+
+impl From<GpuError> for Fault {
+    fn from(error: GpuError) -> Self {
+        Self::Gpu(error)
+    }
+}
+
+impl From<Error> for Fault {
+    fn from(error: Error) -> Self {
+        Self::Named(error)
+    }
+}
+
+/// Bytes that have to be read or written.
+fn bytes<B>(maps: &GpuMaps<B>) -> f64 {
+    (maps.shape().len() * maps.element().bytes()) as f64
+}
+
 impl<D: Device> Gpu<D> {
     /// The kernels on `device`, which was asked for as `name`, with maps stored as `element`.
     pub fn new(device: D, name: impl Into<String>, element: GpuElement) -> Self {
-        Self { device, name: name.into(), element, times: Times::default() }
+        Self { device, name: name.into(), element, marks: Mutex::default() }
     }
 
     /// What the device calls itself.
@@ -43,39 +74,169 @@ impl<D: Device> Gpu<D> {
         self.device.name()
     }
 
+    /// Another queue of the same device.
+    pub(crate) fn fork(&self) -> Result<Self> {
+        let device = self.device.fork().map_err(self.error("fork"))?;
+        Ok(Self::new(device, self.name.clone(), self.element))
+    }
+
+    /// Waits for all work of this queue.
+    pub(crate) fn finish(&self) -> Result<()> {
+        self.device.finish().map_err(self.error("finish"))
+    }
+
+    /// A frame on this queue, with inputs and outputs of so many bytes.
+    pub(crate) fn frame(&self, inputs: &[usize], outputs: &[usize]) -> Result<Frame<D>> {
+        Frame::new(&self.device, inputs, outputs).map_err(self.error("frame"))
+    }
+
+    /// Memory on the device.
+    pub(crate) fn buffer(&self, bytes: usize) -> Result<D::Buffer> {
+        self.device.buffer(bytes).map_err(self.error("buffer"))
+    }
+
+    /// What a frame's fault means.
+    pub(crate) fn fault(&self, fault: impl Into<Fault>) -> Error {
+        match fault.into() {
+            Fault::Gpu(error) => self.error("frame")(error),
+            Fault::Named(error) => error,
+        }
+    }
+
+    /// What each value of a byte becomes, for red, green and blue.
+    pub(crate) fn table(&self, values: &[[f32; 256]; 3]) -> Result<Table<D::Buffer>> {
+        Table::new(&self.device, values).map_err(self.error("prepare"))
+    }
+
+    /// Photos' bytes in device memory → the network's input.
+    pub(crate) fn prepare(
+        &self,
+        pixels: &D::Buffer,
+        layout: PixelLayout,
+        table: &Table<D::Buffer>,
+        shape: GpuShape,
+    ) -> Result<Arc<GpuMaps<D::Buffer>>> {
+        let read = (shape.n * shape.pixels() * layout.bytes) as f64;
+        self.op("prepare", read, || prepare::prepare(&self.device, pixels, layout, table, shape, self.element))
+    }
+
+    /// Inputs in device memory, planes of floats → the network's input.
+    pub(crate) fn pack(&self, planes: &D::Buffer, shape: GpuShape) -> Result<Arc<GpuMaps<D::Buffer>>> {
+        let read = (4 * shape.n * shape.pixels() * shape.channels) as f64;
+        self.op("pack", read, || pack::pack_from(&self.device, planes, shape, self.element))
+    }
+
+    /// [`Backend::argmax`], left in device memory.
+    pub(crate) fn argmax_to(
+        &self,
+        logits: &GpuMaps<D::Buffer>,
+        image: usize,
+        size: (usize, usize),
+        found: &Found<'_, D::Buffer>,
+    ) -> Result<()> {
+        let of = |buffer| self.device.len(buffer) as f64;
+        let written = of(found.ids) + found.confidence.map_or(0.0, |(sure, _)| of(sure));
+        let moved = bytes(logits) / logits.shape().n as f64 + written;
+        self.timed("argmax", "argmax", [0.0, moved], || argmax::argmax_to(&self.device, logits, image, size, found))
+    }
+
+    /// [`Backend::upsample`], left in device memory.
+    pub(crate) fn upsample_to(
+        &self,
+        logits: &GpuMaps<D::Buffer>,
+        image: usize,
+        size: (usize, usize),
+        out: &D::Buffer,
+    ) -> Result<()> {
+        let moved = bytes(logits) / logits.shape().n as f64 + self.device.len(out) as f64;
+        self.timed("upsample", "upsample", [0.0, moved], || argmax::upsample_to(&self.device, logits, image, size, out))
+    }
+
+    /// Brings a frame's inputs to the device.
+    pub(crate) fn copy_in(&self, io: &Io<'_, D>, bytes: usize) -> Result<()> {
+        self.timed("copy in", "copy in", [0.0, bytes as f64], || io.copy_in())
+    }
+
+    /// Brings a frame's outputs back.
+    pub(crate) fn copy_out(&self, io: &Io<'_, D>, bytes: usize) -> Result<()> {
+        self.timed("copy out", "copy out", [0.0, bytes as f64], || io.copy_out())
+    }
+
+    fn marks(&self) -> MutexGuard<'_, Option<Marks<D>>> {
+        self.marks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// From here on the moments between operations are noted.
+    pub(crate) fn begin_marks(&self) -> Result<()> {
+        let begin = self.device.stamp().map_err(self.error("profile"))?;
+        *self.marks() = Some(Marks { begin, operations: Vec::new() });
+        Ok(())
+    }
+
+    /// Those that were noted.
+    pub(crate) fn end_marks(&self) -> Option<Marks<D>> {
+        self.marks().take()
+    }
+
+    /// How long the device was busy with each operation, once the queue has finished.
+    pub(crate) fn times(&self, marks: &Marks<D>) -> Result<Vec<OpTime>> {
+        let begins = std::iter::once(&marks.begin).chain(marks.operations.iter().map(|(_, end)| end));
+        let times = begins.zip(&marks.operations).map(|(begin, (operation, end))| {
+            Ok(OpTime { milliseconds: self.device.between(begin, end)?, ..operation.clone() })
+        });
+        times.collect::<Result<_, _>>().map_err(self.error("profile"))
+    }
+
     /// What a refusal of the device means.
     fn error(&self, operation: &'static str) -> impl FnOnce(GpuError) -> Error {
         let device = self.name.clone();
         move |e| match e {
-            GpuError::Missing(_) | GpuError::OutOfMemory { .. } | GpuError::Driver { .. } | GpuError::Lost(_) => {
+            GpuError::Missing(_) | GpuError::Driver { .. } | GpuError::Lost(_) => {
                 Error::Device { device, reason: e.to_string() }
             }
+            GpuError::OutOfMemory { .. } => Error::DeviceMemory { device, reason: e.to_string() },
             GpuError::Shape(_) | GpuError::Kernel { .. } => Error::Backend { operation, reason: e.to_string() },
         }
     }
 
-    /// Runs `work`, and notes how long the device was busy with it when a profile is on.
+    /// Does `work`, of so many floating-point operations and bytes, and notes its end while a profile is on.
     fn timed<T>(
         &self,
         operation: &'static str,
         name: &str,
-        flops: f64,
+        [flops, bytes]: [f64; 2],
         work: impl FnOnce() -> Result<T, GpuError>,
     ) -> Result<T> {
-        if !self.times.recording() {
-            return work().map_err(self.error(operation));
+        let done = work().map_err(self.error(operation))?;
+        if let Some(marks) = &mut *self.marks() {
+            let end = self.device.stamp().map_err(self.error(operation))?;
+            marks.operations.push((OpTime { name: name.to_owned(), milliseconds: 0.0, flops, bytes }, end));
         }
-        self.device.finish().map_err(self.error(operation))?;
-        let finished = || work().and_then(|done| self.device.finish().map(|()| done));
-        self.times.timed(name, flops, finished).map_err(self.error(operation))
+        Ok(done)
     }
 
+    /// An operation that reads so many bytes and makes maps.
     fn op(
         &self,
         operation: &'static str,
+        read: f64,
         work: impl FnOnce() -> Result<GpuMaps<D::Buffer>, GpuError>,
     ) -> Result<Arc<GpuMaps<D::Buffer>>> {
-        self.timed(operation, operation, 0.0, work).map(Arc::new)
+        self.named(operation, operation, 0.0, read, work)
+    }
+
+    /// The same, called by a name, of so many floating-point operations.
+    fn named(
+        &self,
+        operation: &'static str,
+        name: &str,
+        flops: f64,
+        read: f64,
+        work: impl FnOnce() -> Result<GpuMaps<D::Buffer>, GpuError>,
+    ) -> Result<Arc<GpuMaps<D::Buffer>>> {
+        let done = work().map_err(self.error(operation))?;
+        let moved = read + bytes(&done);
+        self.timed(operation, name, [flops, moved], || Ok(Arc::new(done)))
     }
 
     fn norm(&self, affine: &Affine) -> Result<GpuNorm<D::Buffer>, GpuError> {
@@ -89,7 +250,13 @@ impl<D: Device> Backend for Gpu<D> {
     type Norm = GpuNorm<D::Buffer>;
 
     fn profile(&self, on: bool) -> Vec<OpTime> {
-        self.times.record(on)
+        // A device that cannot tell has nothing to show; what is wrong with it, its next operation says.
+        let marks = self.end_marks();
+        let times = marks.and_then(|marks| self.finish().and_then(|()| self.times(&marks)).ok());
+        if on {
+            let _ = self.begin_marks();
+        }
+        times.unwrap_or_default()
     }
 
     fn pack_conv(&self, layer: ConvLayer) -> Result<Self::Conv> {
@@ -121,12 +288,12 @@ impl<D: Device> Backend for Gpu<D> {
                 data.len()
             )));
         }
-        self.op("upload", || pack::pack(&self.device, data, shape, self.element))
+        self.op("upload", 4.0 * want as f64, || pack::pack(&self.device, data, shape, self.element))
     }
 
     fn download(&self, x: &Self::Tensor) -> Result<Vec<f32>> {
         let mut data = vec![0.0; self.shape(x).iter().product()];
-        self.timed("download", "download", 0.0, || pack::unpack(&self.device, x, &mut data))?;
+        self.timed("download", "download", [0.0, 2.0 * bytes(x)], || pack::unpack(&self.device, x, &mut data))?;
         Ok(data)
     }
 
@@ -138,40 +305,45 @@ impl<D: Device> Backend for Gpu<D> {
     fn conv(&self, conv: &Self::Conv, x: &Self::Tensor, epilogue: Epilogue<'_, Self::Tensor>) -> Result<Self::Tensor> {
         let flops = 2.0 * x.shape().n as f64 * conv.conv.shape().macs(x.shape().height, x.shape().width) as f64;
         let epilogue = GpuEpilogue { residual: epilogue.residual.map(|maps| &**maps), activation: epilogue.activation };
-        self.timed("conv", &conv.name, flops, || conv::conv(&self.device, &conv.conv, x, &epilogue)).map(Arc::new)
+        let shape = conv.conv.shape();
+        let weights = shape.kernel * shape.kernel * shape.in_channels * shape.out_channels * self.element.bytes();
+        let read = bytes(x) + weights as f64 + epilogue.residual.map_or(0.0, bytes);
+        self.named("conv", &conv.name, flops, read, || conv::conv(&self.device, &conv.conv, x, &epilogue))
     }
 
     fn relu(&self, x: &Self::Tensor) -> Result<Self::Tensor> {
-        self.op("relu", || pointwise::relu(&self.device, x))
+        self.op("relu", bytes(x), || pointwise::relu(&self.device, x))
     }
 
     fn add(&self, a: &Self::Tensor, b: &Self::Tensor) -> Result<Self::Tensor> {
-        self.op("add", || pointwise::add(&self.device, a, b))
+        self.op("add", bytes(a) + bytes(b), || pointwise::add(&self.device, a, b))
     }
 
     fn resize(&self, x: &Self::Tensor, height: usize, width: usize) -> Result<Self::Tensor> {
-        self.op("resize", || resize_add::resize(&self.device, x, (height, width)))
+        self.op("resize", bytes(x), || resize_add::resize(&self.device, x, (height, width)))
     }
 
     fn resize_add(&self, x: &Self::Tensor, base: &Self::Tensor) -> Result<Self::Tensor> {
-        self.op("resize_add", || resize_add::resize_add(&self.device, x, base))
+        self.op("resize_add", bytes(x) + bytes(base), || resize_add::resize_add(&self.device, x, base))
     }
 
     fn avg_pool(&self, x: &Self::Tensor, window: Option<Window>) -> Result<Self::Tensor> {
         match window {
             Some(Window { kernel, stride, padding }) => {
-                self.op("avg_pool", || pool::avg_pool(&self.device, x, [kernel, stride, padding]))
+                self.op("avg_pool", bytes(x), || pool::avg_pool(&self.device, x, [kernel, stride, padding]))
             }
-            None => self.op("global_avg_pool", || pool::global_avg_pool(&self.device, x)),
+            None => self.op("global_avg_pool", bytes(x), || pool::global_avg_pool(&self.device, x)),
         }
     }
 
     fn max_pool_to(&self, x: &Self::Tensor, norm: &Self::Norm, side: usize) -> Result<Self::Tensor> {
-        self.op("max_pool_to", || pool::max_pool_to(&self.device, x, norm, side))
+        self.op("max_pool_to", bytes(x), || pool::max_pool_to(&self.device, x, norm, side))
     }
 
     fn ea_norm(&self, x: Self::Tensor, groups: usize) -> Result<Self::Tensor> {
-        self.op("ea_norm", || {
+        // Read once for the statistics, and once to be normed.
+        let read = 2.0 * bytes(&x);
+        self.op("ea_norm", read, || {
             // In place where nobody else holds it; else in a copy, which is what one part side by side is.
             let mut x = Arc::try_unwrap(x).or_else(|shared| concat::concat(&self.device, &[&*shared]))?;
             ea_norm::ea_norm(&self.device, &mut x, groups)?;
@@ -183,12 +355,13 @@ impl<D: Device> Backend for Gpu<D> {
         let (GpuShape { n, channels, height, width }, keys) = (x.shape(), kv.shape().pixels());
         let flops = 4.0 * [n, channels, height, width, keys].map(|d| d as f64).iter().product::<f64>();
         let work = || cross_attend::cross_attend(&self.device, x, norm, kv);
-        self.timed("cross_attend", "cross_attend", flops, work).map(Arc::new)
+        self.named("cross_attend", "cross_attend", flops, bytes(x) + bytes(kv), work)
     }
 
     fn concat(&self, parts: &[&Self::Tensor]) -> Result<Self::Tensor> {
         let parts: Vec<_> = parts.iter().map(|part| &***part).collect();
-        self.op("concat", || concat::concat(&self.device, &parts))
+        let read = parts.iter().map(|part| bytes(part)).sum();
+        self.op("concat", read, || concat::concat(&self.device, &parts))
     }
 
     fn argmax(
@@ -203,10 +376,14 @@ impl<D: Device> Backend for Gpu<D> {
             IdsMut::U8(ids) => GpuIds::U8(ids),
             IdsMut::U16(ids) => GpuIds::U16(ids),
         };
-        self.timed("argmax", "argmax", 0.0, || argmax::argmax(&self.device, logits, image, size, ids, confidence))
+        self.timed("argmax", "argmax", [0.0, bytes(logits)], || {
+            argmax::argmax(&self.device, logits, image, size, ids, confidence)
+        })
     }
 
     fn upsample(&self, logits: &Self::Tensor, image: usize, size: (usize, usize), out: &mut [f32]) -> Result<()> {
-        self.timed("upsample", "upsample", 0.0, || argmax::upsample(&self.device, logits, image, size, out))
+        self.timed("upsample", "upsample", [0.0, bytes(logits)], || {
+            argmax::upsample(&self.device, logits, image, size, out)
+        })
     }
 }

@@ -15,6 +15,7 @@ pub use cpu::{Algorithm, Cpu, Maps};
 pub use cuda::cuda;
 pub(crate) use cuda::has_cuda;
 pub use gpu::Gpu;
+pub(crate) use gpu::{Fault, Marks};
 #[cfg(target_os = "macos")]
 pub use metal::metal;
 pub use reference::Reference;
@@ -106,6 +107,8 @@ pub struct OpTime {
     pub milliseconds: f64,
     /// Floating-point operations, two for a multiply-add; 0 where it only moves memory.
     pub flops: f64,
+    /// Bytes that have to be read and written at the least; 0 where nobody counts them, as on the CPU.
+    pub bytes: f64,
 }
 
 /// A device that the network runs on.

@@ -21,11 +21,6 @@ impl Times {
             .unwrap_or_default()
     }
 
-    /// Whether a profile is on.
-    pub(super) fn recording(&self) -> bool {
-        self.0.lock().is_ok_and(|times| times.is_some())
-    }
-
     /// Notes how long `work` took, when a profile is on and it succeeds.
     pub(super) fn timed<T, E>(&self, name: &str, flops: f64, work: impl FnOnce() -> Result<T, E>) -> Result<T, E> {
         let start = Instant::now();
@@ -33,7 +28,12 @@ impl Times {
         if let Ok(mut times) = self.0.lock()
             && let Some(times) = times.as_mut()
         {
-            times.push(OpTime { name: name.to_owned(), milliseconds: milliseconds(start.elapsed()), flops });
+            times.push(OpTime {
+                name: name.to_owned(),
+                milliseconds: milliseconds(start.elapsed()),
+                flops,
+                bytes: 0.0,
+            });
         }
         Ok(done)
     }

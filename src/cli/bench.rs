@@ -30,7 +30,8 @@ use stages::Stage;
 ///   frame  8-bit frame in memory to 8-bit mask in memory
 ///   file   JPEG file to mask PNG file
 ///
-/// Percentiles interpolate linearly between ranks; FPS is one second over the median.
+/// Of paper and mask the results stay on the device. With --batch a run is so many frames. Percentiles interpolate linearly between
+/// ranks; FPS is frames a second at the median.
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
 pub(super) struct Args {
@@ -52,6 +53,10 @@ pub(super) struct Args {
 
     #[command(flatten)]
     device: DeviceArgs,
+
+    /// Frames that go through the network together
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1024))]
+    batch: u32,
 
     /// The figures to measure
     #[arg(long, value_name = "STAGE,…", value_delimiter = ',', default_value = "paper,mask,frame,file")]
@@ -75,7 +80,7 @@ pub(super) struct Args {
 
     /// Measure nothing; compare two files that --json wrote
     #[arg(long, num_args = 2, value_names = ["A.json", "B.json"], conflicts_with_all = [
-        "size", "photo", "variant", "weights", "DeviceArgs", "stages", "runs", "warmup", "json", "profile",
+        "size", "photo", "variant", "weights", "DeviceArgs", "batch", "stages", "runs", "warmup", "json", "profile",
     ])]
     compare: Option<Vec<PathBuf>>,
 }

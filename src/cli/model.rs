@@ -24,9 +24,10 @@ pub(super) struct DeviceArgs {
     #[arg(long, value_name = "DEVICE", default_value = "auto")]
     pub(super) device: Device,
 
-    /// The arithmetic to run in: f32 (exact), bf16 (faster, on CPUs with AVX512-BF16), or f16 (faster, on GPUs)
-    #[arg(long, value_name = "PRECISION", default_value = "f32")]
-    pub(super) precision: Precision,
+    /// The arithmetic to run in: f32 (exact; what CPUs do unless told), bf16 (faster, on CPUs with AVX512-BF16), or f16 (faster;
+    /// what GPUs do unless told)
+    #[arg(long, value_name = "PRECISION")]
+    pub(super) precision: Option<Precision>,
 
     /// CPU threads; 0 takes as many as the machine has cores
     #[arg(long, value_name = "N", default_value_t = 0)]
@@ -51,14 +52,15 @@ impl DeviceArgs {
             // Preparing and drawing pictures keep to the limit as well. It can be set once; only a second call fails.
             let _ = rayon::ThreadPoolBuilder::new().num_threads(self.threads).build_global();
         }
-        Segmenter::builder().device(self.device).precision(self.precision).threads(self.threads)
+        let builder = Segmenter::builder().device(self.device).threads(self.threads);
+        self.precision.map_or(builder.clone(), |precision| builder.precision(precision))
     }
 }
 
 /// A segmenter, opened. A device that was asked for and cannot be had is a command that cannot be obeyed.
 pub(super) fn opened(segmenter: rtformer::Result<Segmenter>) -> anyhow::Result<Segmenter> {
     segmenter.map_err(|error| match error {
-        rtformer::Error::Device { .. } => misuse(error.to_string()),
+        rtformer::Error::Device { .. } | rtformer::Error::DeviceMemory { .. } => misuse(error.to_string()),
         other => other.into(),
     })
 }

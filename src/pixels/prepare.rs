@@ -52,7 +52,7 @@ impl PixelFormat {
     }
 
     /// Where in a pixel red, green and blue are.
-    fn offsets(self) -> [usize; 3] {
+    pub(crate) fn offsets(self) -> [usize; 3] {
         match self {
             Self::Gray8 => [0, 0, 0],
             Self::Rgb8 | Self::Rgba8 => [0, 1, 2],

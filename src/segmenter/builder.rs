@@ -5,12 +5,13 @@ use std::sync::{Arc, Mutex};
 
 use super::Segmenter;
 use super::device::{self, Device, Precision};
-use super::engine::{Engine, Loaded};
+use super::engine::{Engine, Loaded, Preparation};
+use super::gpu::OnGpu;
 use super::scene::Labels;
 use crate::backend::{Cpu, Reference};
 use crate::error::{Error, Result};
 use crate::model::{Config, Parameters};
-use crate::pixels::{Normalization, Palette, Size};
+use crate::pixels::{Input, Normalization, Palette, Size};
 use crate::weights::{Dataset, Weights};
 
 /// Opens a [`Segmenter`]. Everything has a default: the embedded weights, the fastest device, all cores, the photo's own size, and
@@ -34,10 +35,14 @@ use crate::weights::{Dataset, Weights};
 pub struct Builder {
     weights: Option<PathBuf>,
     device: Device,
-    precision: Precision,
+    precision: Option<Precision>,
     threads: usize,
     readout: Readout,
 }
+
+/// How far a GPU's logits may be from the CPU's for [`Device::Auto`] to take it, relative to the greatest: ten times what rounding was
+/// measured to do to the shipped weights in f16, a hundred times in f32. A kernel that is wrong is off by more.
+const AGREEMENT: [(Precision, f32); 2] = [(Precision::F16, 0.05), (Precision::F32, 1e-3)];
 
 impl Builder {
     /// A `.safetensors` file of this project; see `rtformer convert`.
@@ -59,7 +64,7 @@ impl Builder {
         self
     }
 
-    /// In which arithmetic. One that the device does not have is an error, never replaced.
+    /// In which arithmetic; f16 on GPUs and f32 elsewhere unless said. One that the device does not have is an error, never replaced.
     ///
     /// ```
     /// # use rtformer::{Precision, Segmenter};
@@ -67,7 +72,7 @@ impl Builder {
     /// # Ok::<(), rtformer::Error>(())
     /// ```
     pub fn precision(mut self, precision: Precision) -> Self {
-        self.precision = precision;
+        self.precision = Some(precision);
         self
     }
 
@@ -157,13 +162,53 @@ impl Builder {
                 format!("its metadata names {names} classes, its configuration has {outputs}"),
             ));
         }
-        let mut reader = weights.reader(config.name());
-        let segmenter = self.load(path, config, dataset, weights.temperature()?, &mut reader).map_err(|e| match e {
-            Error::Config(reason) => Error::weights(weights.path(), reason),
-            other => other,
-        })?;
-        reader.finish()?;
-        Ok(segmenter)
+        let temperature = weights.temperature()?;
+        self.open(|builder| {
+            let mut reader = weights.reader(config.name());
+            let loaded = builder.load(path.clone(), config.clone(), dataset.clone(), temperature, &mut reader);
+            let segmenter = loaded.map_err(|e| match e {
+                Error::Config(reason) => Error::weights(weights.path(), reason),
+                other => other,
+            })?;
+            reader.finish()?;
+            Ok(segmenter)
+        })
+    }
+
+    /// Loads the network on the device that was asked for. [`Device::Auto`] takes a GPU when that gives what the CPU gives, else the CPU,
+    /// and says why.
+    pub(super) fn open(self, load: impl Fn(Self) -> Result<Segmenter>) -> Result<Segmenter> {
+        if self.device != Device::Auto {
+            return load(self);
+        }
+        let on = |device| load(Self { device, ..self.clone() });
+        let (opened, reason) = match device::fastest(self.precision) {
+            Err(why) => (on(Device::Cpu)?, why),
+            Ok(gpu) => match on(gpu).and_then(|segmenter| self.checked(segmenter, &load)) {
+                Ok(agreeing) => agreeing,
+                Err(e) => (on(Device::Cpu)?, format!("a GPU is here, but not taken: {e}")),
+            },
+        };
+        Ok(Segmenter { reason, ..opened })
+    }
+
+    /// The segmenter and what speaks for it, if its logits of a small frame are those of the CPU.
+    fn checked(&self, segmenter: Segmenter, load: impl Fn(Self) -> Result<Segmenter>) -> Result<(Segmenter, String)> {
+        let cpu = load(Self { device: Device::Cpu, precision: Some(Precision::F32), ..self.clone() })?;
+        let off = segmenter.difference(&cpu)?;
+        let limit = AGREEMENT.iter().find(|(precision, _)| *precision == segmenter.precision).map_or(0.0, |(_, l)| *l);
+        if off <= limit {
+            let name = segmenter.device;
+            return Ok((segmenter, format!("{name} is here, its logits within {:.2} % of the CPU's", 100.0 * off)));
+        }
+        Err(Error::Device {
+            device: segmenter.device.to_string(),
+            reason: format!(
+                "its logits differ from the CPU's by {:.1} %, at most {:.1} % are right; please report this",
+                100.0 * off,
+                100.0 * limit
+            ),
+        })
     }
 
     /// A segmenter of any parameters; `weights` names them.
@@ -178,58 +223,82 @@ impl Builder {
         if let Some(p) = self.readout.reject_below.filter(|p| !(0.0..=1.0).contains(p)) {
             return Err(Error::Input(format!("pixels cannot be rejected below {p}: a probability is 0 to 1")));
         }
-        let (device, reason) = self.device.resolve()?;
+        let device = self.device.resolve()?;
+        let precision = self.precision.unwrap_or(if device.is_gpu() { Precision::F16 } else { Precision::F32 });
+        let preparation = Preparation {
+            normalization: Normalization { mean: dataset.mean, std: dataset.std },
+            size: self.readout.size,
+        };
         let all = || std::thread::available_parallelism().map_or(1, usize::from);
         let unfit = |has: &str| {
-            let reason = format!("it runs in {has}, not in {}", self.precision);
+            let reason = format!("it runs in {has}, not in {precision}");
             Error::Device { device: device.to_string(), reason }
         };
         let (engine, instruction_set, threads): (Box<dyn Engine>, _, _) = match device {
             Device::Reference => {
-                if self.precision != Precision::F32 {
+                if precision != Precision::F32 {
                     return Err(unfit("f32"));
                 }
-                (Box::new(Loaded::new(Reference::folded(), &config, parameters)?), "candle", all())
+                let loaded = Loaded::new(Reference::folded(), &config, parameters, preparation)?;
+                (Box::new(loaded), "candle", all())
             }
             Device::Cuda(number) => {
-                let element = self.precision.on_gpu().ok_or_else(|| unfit("f32 and f16"))?;
+                let element = precision.on_gpu().ok_or_else(|| unfit("f16 and f32"))?;
                 let gpu = crate::backend::cuda(number, element)?;
-                (Box::new(Loaded::new(gpu, &config, parameters)?), "cuda", all())
+                (Box::new(OnGpu::new(gpu, &config, parameters, preparation)?), "cuda", all())
             }
             #[cfg(target_os = "macos")]
             Device::Metal => {
-                let element = self.precision.on_gpu().ok_or_else(|| unfit("f32 and f16"))?;
+                let element = precision.on_gpu().ok_or_else(|| unfit("f16 and f32"))?;
                 let gpu = crate::backend::metal(element)?;
-                (Box::new(Loaded::new(gpu, &config, parameters)?), "metal", all())
+                (Box::new(OnGpu::new(gpu, &config, parameters, preparation)?), "metal", all())
             }
             _ => {
                 let cpu = Cpu::new(device::instruction_set()?, self.threads)?;
-                let cpu = match self.precision {
+                let cpu = match precision {
                     Precision::F32 => cpu,
                     Precision::Bf16 => cpu.bf16()?,
                     Precision::F16 => return Err(unfit("f32 and bf16")),
                 };
                 let (isa, threads) = (cpu.isa().name(), cpu.threads());
-                (Box::new(Loaded::new(cpu, &config, parameters)?), isa, threads)
+                (Box::new(Loaded::new(cpu, &config, parameters, preparation)?), isa, threads)
             }
         };
         let palette = Palette::new(dataset.classes.iter().map(|class| class.color).collect());
-        let normalization = Normalization { mean: dataset.mean, std: dataset.std };
         Ok(Segmenter {
             weights,
             config,
             labels: Arc::new(Labels { dataset, palette }),
-            normalization,
+            preparation,
             temperature,
             engine,
             device,
-            reason,
+            reason: "asked for by name".into(),
             instruction_set,
             threads,
-            precision: self.precision,
+            precision,
             readout: self.readout,
             spares: Mutex::default(),
         })
+    }
+}
+
+impl Segmenter {
+    /// How far the logits of a small frame are from another's, relative to the greatest.
+    fn difference(&self, other: &Self) -> Result<f32> {
+        // Every channel rises and falls, and no two rows or columns are alike.
+        let frame = image::RgbImage::from_fn(256, 128, |x, y| {
+            image::Rgb([(x * 7 + y * y) as u8, (x * x + y * 13) as u8, (x * y + 31 * x) as u8])
+        });
+        let input = Input::prepare(&(&frame).into(), &self.preparation.normalization, Size::Native)?;
+        let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+        self.resident(&input)?.logits(&mut ours)?;
+        other.resident(&input)?.logits(&mut theirs)?;
+        let greatest = theirs.iter().fold(f32::MIN_POSITIVE, |greatest, logit| greatest.max(logit.abs()));
+        // What is not a number is as far away as can be.
+        let off =
+            ours.iter().zip(&theirs).map(|(a, b)| (a - b).abs()).map(|d| if d.is_nan() { f32::INFINITY } else { d });
+        Ok(off.fold(0.0, f32::max) / greatest)
     }
 }
 

@@ -21,7 +21,8 @@ use crate::error::{Error, Result};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Device {
-    /// The fastest that is proven on hardware: the processor, as long as the GPUs' kernels are not.
+    /// The GPU, where there is one that gives what the processor gives for a small frame, which is looked at when it is opened; else the
+    /// processor.
     #[default]
     Auto,
     /// This machine's processor.
@@ -72,32 +73,37 @@ impl Device {
         Isa::available().into_iter().rev().map(Isa::name).collect()
     }
 
-    /// The device that a name asks for stands for, and why.
+    /// The device itself, if it can be here.
     ///
     /// # Errors
     /// [`Error::Device`] for a device that is not to be had: nothing falls back silently.
-    pub(super) fn resolve(self) -> Result<(Self, String)> {
-        let named = || Ok((self, "asked for by name".to_owned()));
+    pub(super) fn resolve(self) -> Result<Self> {
         match self {
-            // A GPU only by name, until its kernels have been proven on hardware: nobody is to get other masks unasked.
-            Self::Auto => Ok((
-                Self::Cpu,
-                match has_cuda(0) {
-                    Ok(()) => "an NVIDIA GPU is here, and `--device cuda` takes it: not proven on hardware yet".into(),
-                    Err(Some(why)) => format!("the NVIDIA GPU cannot be used: {why}"),
-                    Err(None) if has_metal() => {
-                        "a Mac's GPU is here, and `--device metal` takes it: not proven on hardware yet".into()
-                    }
-                    Err(None) => "no GPU that this version runs on is here".into(),
-                },
-            )),
             Self::Metal if !cfg!(target_os = "macos") => Err(Error::Device {
                 device: self.to_string(),
                 reason: "only Macs have Metal; use `cpu` or `auto`".into(),
             }),
             // What is wrong with a GPU that fails, its opening says.
-            Self::Cpu | Self::Reference | Self::Cuda(_) | Self::Metal => named(),
+            Self::Cpu | Self::Reference | Self::Cuda(_) | Self::Metal | Self::Auto => Ok(self),
         }
+    }
+
+    /// Whether it is a GPU.
+    pub(super) fn is_gpu(self) -> bool {
+        matches!(self, Self::Cuda(_) | Self::Metal)
+    }
+}
+
+/// The GPU that [`Device::Auto`] is to try, or why there is none.
+pub(super) fn fastest(precision: Option<Precision>) -> Result<Device, String> {
+    if precision.is_some_and(|precision| precision.on_gpu().is_none()) {
+        return Err("only CPUs run in bf16".into());
+    }
+    match has_cuda(0) {
+        Ok(()) => Ok(Device::Cuda(0)),
+        Err(Some(why)) => Err(format!("the NVIDIA GPU cannot be used: {why}")),
+        Err(None) if has_metal() => Ok(Device::Metal),
+        Err(None) => Err("no GPU that this version runs on is here".into()),
     }
 }
 
@@ -230,6 +236,6 @@ mod tests {
     fn a_device_asked_for_by_name_is_never_replaced() {
         assert_eq!(Device::Metal.resolve().is_ok(), cfg!(target_os = "macos"));
         // Whether there is such a GPU, its opening says.
-        assert_eq!(Device::Cuda(7).resolve().unwrap().0, Device::Cuda(7));
+        assert_eq!(Device::Cuda(7).resolve().unwrap(), Device::Cuda(7));
     }
 }

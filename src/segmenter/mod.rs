@@ -3,6 +3,7 @@
 mod builder;
 mod device;
 mod engine;
+mod gpu;
 mod profile;
 mod resident;
 mod scene;
@@ -18,13 +19,13 @@ pub use resident::Resident;
 pub use scene::{ClassShare, Scene};
 
 use builder::Readout;
-use engine::{Engine, Spent, Wanted};
+use engine::{Engine, Preparation, Spent, Wanted};
 use scene::Labels;
 
 use crate::backend::Confidence;
 use crate::error::{Error, Result};
 use crate::model::{Config, Noise};
-use crate::pixels::{IdsMut, Input, Mask, Normalization, Palette, Pixels};
+use crate::pixels::{IdsMut, Input, Mask, Palette, Pixels};
 use crate::timing::{Timings, timed};
 use crate::weights::{Dataset, Weights};
 
@@ -56,7 +57,7 @@ pub struct Segmenter {
     weights: PathBuf,
     config: Config,
     labels: Arc<Labels>,
-    normalization: Normalization,
+    preparation: Preparation,
     temperature: f32,
     engine: Box<dyn Engine>,
     device: Device,
@@ -65,14 +66,8 @@ pub struct Segmenter {
     threads: usize,
     precision: Precision,
     readout: Readout,
-    spares: Mutex<Vec<Spare>>,
-}
-
-/// What a frame needs besides its maps, kept for the next one.
-#[derive(Default)]
-struct Spare {
-    input: Input,
-    confidence: Vec<f32>,
+    /// Confidences that nobody gets to see, whose memory the next frame takes.
+    spares: Mutex<Vec<Vec<f32>>>,
 }
 
 impl Segmenter {
@@ -151,7 +146,7 @@ impl Segmenter {
             "base" => Config::base(dataset.classes.len()),
             _ => return Err(Error::Input(format!("variant `{variant}` is not known; there are slim and base"))),
         };
-        builder.load("random".into(), config, dataset, 1.0, &mut Noise::new(7))
+        builder.open(|builder| builder.load("random".into(), config.clone(), dataset.clone(), 1.0, &mut Noise::new(7)))
     }
 
     /// Segments one photo.
@@ -217,44 +212,31 @@ impl Segmenter {
     /// As [`segment`](Self::segment).
     pub fn segment_into<'a>(&self, photo: impl Into<Pixels<'a>>, mask: &mut Mask) -> Result<Timings> {
         let photo = photo.into();
-        let mut spare = self.take_spare();
-        // All of it on the device's threads, which are woken once.
-        let mut timings = Ok(Timings::default());
-        self.engine.enter(&mut || timings = self.segment_with(&mut spare, &photo, mask));
-        self.keep_spare(spare);
-        timings
-    }
-
-    fn segment_with(&self, spare: &mut Spare, photo: &Pixels<'_>, mask: &mut Mask) -> Result<Timings> {
-        let (prepared, prepare) = timed(|| self.refill(&mut spare.input, photo));
-        prepared?;
         mask.resize_for(photo.width(), photo.height(), self.config.num_classes);
         let reject = self.readout.reject_below.is_some();
+        let spares = || self.spares.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut confidence = spares().pop().unwrap_or_default();
         if reject {
-            blank(&mut spare.confidence, photo, 1)?;
+            blank(&mut confidence, &photo, 1)?;
         }
         let (spent, total) = timed(|| {
             let wanted = Wanted {
                 size: (photo.height() as usize, photo.width() as usize),
                 ids: Some(mask.ids_mut()),
-                confidence: reject.then(|| self.confidence(&mut spare.confidence)),
+                confidence: reject.then(|| self.confidence(&mut confidence)),
                 logits: None,
             };
-            self.engine.run(&[&spare.input], &mut [wanted])
+            self.engine.run(std::slice::from_ref(&photo), &mut [wanted])
         });
-        self.reject(mask, reject.then_some(&spare.confidence));
-        Ok(timings(photo, prepare, spent?, total, 1))
+        self.reject(mask, reject.then_some(&confidence));
+        spares().push(confidence);
+        Ok(timings(&photo, spent?, total, 1))
     }
 
     fn segment_group(&self, photos: &[Pixels<'_>]) -> Result<Vec<Scene>> {
-        let mut spares = Vec::with_capacity(photos.len());
         let mut scenes = Vec::with_capacity(photos.len());
         let classes = self.config.num_classes;
         for photo in photos {
-            let mut spare = self.take_spare();
-            let (prepared, prepare) = timed(|| self.refill(&mut spare.input, photo));
-            prepared?;
-            spares.push(spare);
             let floats = |channels| {
                 let mut floats = Vec::new();
                 blank(&mut floats, photo, channels).map(|()| floats)
@@ -264,7 +246,7 @@ impl Segmenter {
                 mask: Mask::new(photo.width(), photo.height(), classes),
                 confidence: self.readout.needs_confidence().then(|| floats(1)).transpose()?,
                 logits: self.readout.logits.then(|| floats(classes)).transpose()?,
-                timings: Timings { prepare, ..Timings::default() },
+                timings: Timings::default(),
             });
         }
         let (spent, total) = timed(|| {
@@ -274,27 +256,17 @@ impl Segmenter {
                 confidence: scene.confidence.as_deref_mut().map(|values| self.confidence(values)),
                 logits: scene.logits.as_deref_mut(),
             });
-            let inputs: Vec<_> = spares.iter().map(|spare| &spare.input).collect();
-            self.engine.run(&inputs, &mut wanted.collect::<Vec<_>>())
+            self.engine.run(photos, &mut wanted.collect::<Vec<_>>())
         });
-        spares.into_iter().for_each(|spare| self.keep_spare(spare));
         let spent = spent?;
         for (scene, photo) in scenes.iter_mut().zip(photos) {
             self.reject(&mut scene.mask, scene.confidence.as_deref());
             if !self.readout.confidence {
                 scene.confidence = None;
             }
-            scene.timings = timings(photo, scene.timings.prepare, spent, total, photos.len());
+            scene.timings = timings(photo, spent, total, photos.len());
         }
         Ok(scenes)
-    }
-
-    fn take_spare(&self) -> Spare {
-        self.spares.lock().unwrap_or_else(PoisonError::into_inner).pop().unwrap_or_default()
-    }
-
-    fn keep_spare(&self, spare: Spare) {
-        self.spares.lock().unwrap_or_else(PoisonError::into_inner).push(spare);
     }
 
     /// Where to write the confidence, at the weights' temperature.
@@ -329,15 +301,10 @@ impl Segmenter {
     /// # Errors
     /// [`Error::Input`] for a size that cannot be.
     pub fn prepare<'a>(&self, photo: impl Into<Pixels<'a>>) -> Result<Input> {
-        let mut input = Input::default();
-        self.refill(&mut input, &photo.into())?;
-        Ok(input)
-    }
-
-    fn refill(&self, input: &mut Input, photo: &Pixels<'_>) -> Result<()> {
-        let mut done = Ok(());
-        self.engine.enter(&mut || done = input.refill(photo, &self.normalization, self.readout.size));
-        done
+        let (photo, Preparation { normalization, size }) = (photo.into(), &self.preparation);
+        let mut input = Ok(Input::default());
+        self.engine.enter(&mut || input = Input::prepare(&photo, normalization, *size));
+        input
     }
 
     /// Takes an input to the device once, so that the network can be run on it again and again. For benchmarks.
@@ -358,8 +325,29 @@ impl Segmenter {
     /// # Errors
     /// As [`segment`](Self::segment).
     pub fn resident(&self, input: &Input) -> Result<Resident<'_>> {
-        let size = (input.height, input.width);
-        Ok(Resident { uploaded: self.engine.upload(input)?, size, classes: self.config.num_classes })
+        self.resident_batch(std::slice::from_ref(input))
+    }
+
+    /// [`resident`](Self::resident) of inputs of one size, which then go through the network together.
+    ///
+    /// ```
+    /// # use rtformer::{Device, Segmenter};
+    /// # let segmenter = Segmenter::embedded(Device::Cpu)?;
+    /// let inputs = [segmenter.prepare(&image::RgbImage::new(64, 48))?, segmenter.prepare(&image::RgbImage::new(64, 48))?];
+    /// segmenter.resident_batch(&inputs)?.compute_masks()?;
+    /// # Ok::<(), rtformer::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Input`] for inputs of several sizes or none, otherwise as [`segment`](Self::segment).
+    pub fn resident_batch(&self, inputs: &[Input]) -> Result<Resident<'_>> {
+        let size = inputs.first().map(|input| (input.height, input.width));
+        let (Some(size), true) = (size, inputs.iter().all(|input| Some((input.height, input.width)) == size)) else {
+            return Err(Error::Input(
+                "inputs that go through the network together must be some, and of one size".into(),
+            ));
+        };
+        Ok(Resident::new(self.engine.upload(inputs)?, inputs.len(), size, self.config.num_classes))
     }
 
     /// The most floating-point operations a second that the device can do, measured now; `None` where nobody knows.
@@ -495,11 +483,11 @@ fn blank(floats: &mut Vec<f32>, photo: &Pixels<'_>, channels: usize) -> Result<(
     Ok(())
 }
 
-/// A photo's part of what its batch took; what the engine does not account for is the upload.
-fn timings(photo: &Pixels<'_>, prepare: f64, spent: Spent, total: f64, batch: usize) -> Timings {
+/// A photo's part of what its batch took; what the engine does not account for is the network's.
+fn timings(photo: &Pixels<'_>, spent: Spent, total: f64, batch: usize) -> Timings {
     let share = |milliseconds: f64| milliseconds / batch as f64;
-    let mut timings = Timings { decode: photo.decode_ms(), prepare, ..Timings::default() };
+    let mut timings = Timings { decode: photo.decode_ms(), prepare: share(spent.prepare), ..Timings::default() };
     timings.argmax = share(spent.argmax);
-    timings.model = share((total - spent.argmax).max(spent.model));
+    timings.model = share((total - spent.prepare - spent.argmax).max(spent.model));
     timings
 }

@@ -40,7 +40,7 @@ impl Segmenter {
         let (timings, milliseconds) = timed(|| self.segment_into(photo, mask));
         let mut operations = self.engine.profile(false);
         // The backend begins with the upload; the photo is prepared before it.
-        operations.insert(0, OpTime { name: "prepare".into(), milliseconds: timings?.prepare, flops: 0.0 });
+        operations.insert(0, OpTime { name: "prepare".into(), milliseconds: timings?.prepare, flops: 0.0, bytes: 0.0 });
         Ok(FrameProfile { milliseconds, operations })
     }
 }

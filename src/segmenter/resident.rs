@@ -1,8 +1,9 @@
 //! An input that stays on the device, for benchmarks.
 
 use std::fmt;
+use std::sync::{Mutex, PoisonError};
 
-use super::engine::{Uploaded, Wanted};
+use super::engine::{Product, Uploaded, Wanted};
 use crate::error::Result;
 use crate::pixels::Mask;
 
@@ -23,35 +24,81 @@ use crate::pixels::Mask;
 /// # Ok::<(), rtformer::Error>(())
 /// ```
 pub struct Resident<'a> {
-    pub(super) uploaded: Box<dyn Uploaded + 'a>,
-    pub(super) size: (usize, usize),
-    pub(super) classes: usize,
+    uploaded: Box<dyn Uploaded + 'a>,
+    batch: usize,
+    size: (usize, usize),
+    classes: usize,
+    /// What is computed where the device's memory is the host's.
+    kept: Mutex<(Vec<Mask>, Vec<Vec<f32>>)>,
 }
 
-impl Resident<'_> {
-    /// The network and its full-size bilinear logits, `[classes, height, width]`, into `out`.
+impl<'a> Resident<'a> {
+    pub(super) fn new(uploaded: Box<dyn Uploaded + 'a>, batch: usize, size: (usize, usize), classes: usize) -> Self {
+        Self { uploaded, batch, size, classes, kept: Mutex::default() }
+    }
+
+    /// The network and its full-size bilinear logits, `[classes, height, width]`, into `out`; of a batch, the first photo's.
     ///
     /// # Errors
     /// As [`Segmenter::segment`](crate::Segmenter::segment).
     pub fn logits(&self, out: &mut Vec<f32>) -> Result<()> {
-        out.resize(self.classes * self.size.0 * self.size.1, 0.0);
-        self.uploaded.run(Wanted { size: self.size, ids: None, confidence: None, logits: Some(out) }).map(drop)
+        out.resize(self.floats(), 0.0);
+        self.uploaded.run(&mut [Wanted { logits: Some(out), ..self.nothing() }]).map(drop)
     }
 
-    /// The network and its mask.
+    /// The network and its mask; of a batch, the first photo's.
     ///
     /// # Errors
     /// As [`Segmenter::segment`](crate::Segmenter::segment).
     pub fn mask(&self, mask: &mut Mask) -> Result<()> {
         mask.resize_for(self.size.1 as u32, self.size.0 as u32, self.classes);
-        self.uploaded
-            .run(Wanted { size: self.size, ids: Some(mask.ids_mut()), confidence: None, logits: None })
-            .map(drop)
+        self.uploaded.run(&mut [Wanted { ids: Some(mask.ids_mut()), ..self.nothing() }]).map(drop)
+    }
+
+    /// The network and the whole batch's masks, which are left in the device's memory.
+    ///
+    /// # Errors
+    /// As [`Segmenter::segment`](crate::Segmenter::segment).
+    pub fn compute_masks(&self) -> Result<()> {
+        if self.uploaded.compute(Product::Mask)? {
+            return Ok(());
+        }
+        let (masks, _) = &mut *self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        masks.resize_with(self.batch, || Mask::new(self.size.1 as u32, self.size.0 as u32, self.classes));
+        let wanted = masks.iter_mut().map(|mask| Wanted { ids: Some(mask.ids_mut()), ..self.nothing() });
+        self.uploaded.run(&mut wanted.collect::<Vec<_>>()).map(drop)
+    }
+
+    /// The network and the whole batch's full-size bilinear logits, which are left in the device's memory.
+    ///
+    /// # Errors
+    /// As [`Segmenter::segment`](crate::Segmenter::segment).
+    pub fn compute_logits(&self) -> Result<()> {
+        if self.uploaded.compute(Product::Logits)? {
+            return Ok(());
+        }
+        let (_, logits) = &mut *self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        logits.resize_with(self.batch, || vec![0.0; self.floats()]);
+        let wanted = logits.iter_mut().map(|logits| Wanted { logits: Some(logits), ..self.nothing() });
+        self.uploaded.run(&mut wanted.collect::<Vec<_>>()).map(drop)
+    }
+
+    fn nothing<'w>(&self) -> Wanted<'w> {
+        Wanted { size: self.size, ids: None, confidence: None, logits: None }
+    }
+
+    /// Of one photo's full-size logits.
+    fn floats(&self) -> usize {
+        self.classes * self.size.0 * self.size.1
     }
 }
 
 impl fmt::Debug for Resident<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Resident").field("size", &self.size).field("classes", &self.classes).finish_non_exhaustive()
+        f.debug_struct("Resident")
+            .field("batch", &self.batch)
+            .field("size", &self.size)
+            .field("classes", &self.classes)
+            .finish_non_exhaustive()
     }
 }

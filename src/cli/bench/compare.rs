@@ -63,6 +63,7 @@ fn differences(a: &Report, b: &Report) -> Vec<String> {
         ("weights", weights(a), weights(b)),
         ("classes", a.classes.to_string(), b.classes.to_string()),
         ("size", size(a.size), size(b.size)),
+        ("batch", a.batch.to_string(), b.batch.to_string()),
         ("frame", frame(a), frame(b)),
     ];
     let differ = rows.into_iter().filter(|(_, a, b)| a != b);

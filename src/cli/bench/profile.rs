@@ -40,6 +40,13 @@ pub(super) struct Line {
     gflops: f64,
     /// Of the peak; over 1 where an algorithm saves arithmetic, or in bf16.
     peak_share: Option<f64>,
+    /// What has to be read and written at the least; 0 where nobody counts it.
+    #[serde(default)]
+    gbytes_per_s: f64,
+    #[serde(default)]
+    flops: f64,
+    #[serde(default)]
+    bytes: f64,
 }
 
 impl Profile {
@@ -62,7 +69,8 @@ impl Profile {
             let sum: f64 = frames.iter().map(time).sum();
             sum / frames.len().max(1) as f64
         };
-        let gflops = |ms: f64, flops: f64| if ms > 0.0 { flops / (ms * 1e6) } else { 0.0 };
+        // Thousand millions a second.
+        let giga = |ms: f64, of: f64| if ms > 0.0 { of / (ms * 1e6) } else { 0.0 };
         let peak_share = |gflops: f64| peak.map(|peak| rounded(gflops * 1e9 / peak));
 
         let frame_ms = mean(&|frame| frame.milliseconds);
@@ -70,7 +78,7 @@ impl Profile {
         let operations = frames.first().map_or(&[][..], |frame| &frame.operations);
         let line = |(index, op): (usize, &rtformer::OpTime)| {
             let ms = mean(&|frame| frame.operations.get(index).map_or(0.0, |op| op.milliseconds));
-            let gflops = gflops(ms, op.flops);
+            let gflops = giga(ms, op.flops);
             let share = rounded(if frame_ms > 0.0 { ms / frame_ms } else { 0.0 });
             Line {
                 name: op.name.clone(),
@@ -78,11 +86,14 @@ impl Profile {
                 share,
                 gflops: rounded(gflops),
                 peak_share: peak_share(gflops),
+                gbytes_per_s: rounded(giga(ms, op.bytes)),
+                flops: op.flops,
+                bytes: op.bytes,
             }
         };
         let lines: Vec<_> = operations.iter().enumerate().map(line).collect();
         let frame_ms = rounded(frame_ms);
-        let gflops = gflops(frame_ms, operations.iter().map(|op| op.flops).sum());
+        let gflops = giga(frame_ms, operations.iter().map(|op| op.flops).sum());
         Self {
             frames: frames.len(),
             frame_ms,
@@ -102,20 +113,25 @@ impl Profile {
         let mut text = format!(
             "one frame by operation, mean of the {frames} frames in the middle half by time; f32 peak of this device: {peak}\n"
         );
-        let _ = writeln!(text, "{:width$} {:>9} {:>7} {:>9} {:>8}", "operation", "ms", "share", "GFLOP/s", "of peak");
-        let mut line = |name: &str, ms: f64, gflops: f64, peak_share: Option<f64>| {
+        let _ = writeln!(
+            text,
+            "{:width$} {:>9} {:>7} {:>9} {:>8} {:>8}",
+            "operation", "ms", "share", "GFLOP/s", "of peak", "GB/s"
+        );
+        let mut line = |name: &str, ms: f64, gflops: f64, peak_share: Option<f64>, gbytes: f64| {
             let share = if frame_ms > 0.0 { 100.0 * ms / frame_ms } else { 0.0 };
             let speed = if gflops > 0.0 { format!("{gflops:.1}") } else { "-".into() };
             let of_peak =
                 peak_share.filter(|_| gflops > 0.0).map_or("-".into(), |share| format!("{:.1} %", 100.0 * share));
-            let _ = writeln!(text, "{name:width$} {ms:9.3} {share:5.1} % {speed:>9} {of_peak:>8}");
+            let moved = if gbytes > 0.0 { format!("{gbytes:.1}") } else { "-".into() };
+            let _ = writeln!(text, "{name:width$} {ms:9.3} {share:5.1} % {speed:>9} {of_peak:>8} {moved:>8}");
         };
         for op in &self.lines {
-            line(&op.name, op.ms, op.gflops, op.peak_share);
+            line(&op.name, op.ms, op.gflops, op.peak_share, op.gbytes_per_s);
         }
-        line("operations", frame_ms - between_ms, 0.0, None);
-        line("between", between_ms, 0.0, None);
-        line("frame", frame_ms, gflops, peak_share);
+        line("operations", frame_ms - between_ms, 0.0, None, 0.0);
+        line("between", between_ms, 0.0, None, 0.0);
+        line("frame", frame_ms, gflops, peak_share, 0.0);
         text += "GFLOP/s count each convolution's direct multiplications and additions, and the peak is that of f32: layers pass it \
                  where Winograd's algorithm does with fewer, or in bf16.\n";
         text

@@ -37,8 +37,16 @@ pub(super) struct Report {
     pub(super) date: Option<String>,
     pub(super) runs: u32,
     pub(super) warmup: u32,
+    /// Frames of a run.
+    #[serde(default = "one")]
+    pub(super) batch: u32,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) profile: Option<Profile>,
+}
+
+/// What files that are older than batches have.
+fn one() -> u32 {
+    1
 }
 
 impl Report {
@@ -67,6 +75,7 @@ impl Report {
             date: machine::now(),
             runs: args.runs,
             warmup: args.warmup,
+            batch: args.batch,
             profile,
         }
     }
@@ -93,10 +102,10 @@ impl Report {
 
     /// For a person to read: first where the figures are from, then they.
     pub(super) fn table(&self) -> String {
-        let Self { machine, runs, warmup, .. } = self;
+        let Self { machine, runs, warmup, batch, .. } = self;
         let (what, how, whence) = (self.what(), self.how(), self.whence());
         let mut text = format!("{what}\n{machine}\n{how}\n{whence}\n");
-        let _ = writeln!(text, "{runs} runs after {warmup} to warm up, stages in turns; milliseconds\n");
+        let _ = writeln!(text, "{runs} runs of {batch} after {warmup} to warm up, stages in turns; milliseconds\n");
         let _ = writeln!(text, "stage    median       p90       p99       min       FPS");
         for (stage, figures) in &self.stages {
             let Figures { median_ms, p90_ms, p99_ms, min_ms, fps, .. } = figures;

@@ -40,8 +40,8 @@ impl Stage {
 
     pub(super) fn what(self) -> &'static str {
         match self {
-            Self::Paper => "network and full-size logits, input on the device (the papers' protocol)",
-            Self::Mask => "network and mask, input on the device",
+            Self::Paper => "network and full-size logits, input and output on the device (the papers' protocol)",
+            Self::Mask => "network and mask, input and output on the device",
             Self::Frame => "8-bit frame in memory to 8-bit mask in memory",
             Self::File => "JPEG file to mask PNG, the disk's cache warm",
         }
@@ -64,20 +64,31 @@ pub(super) fn measure(
     }
     let (width, height) = frame.dimensions();
     let classes = segmenter.config().num_classes;
-    let resident = segmenter.resident(&segmenter.prepare(frame)?)?;
-    let mut logits = Vec::new();
-    let floats = width as usize * height as usize * classes;
-    if args.stages.contains(&Stage::Paper) && logits.try_reserve_exact(floats).is_err() {
-        return Err(misuse(format!("{classes} floats for each of {width}x{height} pixels do not fit into memory")));
+    let batch = args.batch as usize;
+    let inputs = (0..batch).map(|_| segmenter.prepare(frame)).collect::<Result<Vec<_>, _>>()?;
+    let resident = segmenter.resident_batch(&inputs)?;
+    drop(inputs);
+    let floats = width as usize * height as usize * classes * batch;
+    if args.stages.contains(&Stage::Paper) && Vec::<f32>::new().try_reserve_exact(floats).is_err() {
+        return Err(misuse(format!(
+            "{classes} floats for each of {batch} times {width}x{height} pixels do not fit into memory"
+        )));
     }
     let mut mask = Mask::new(width, height, classes);
     let mut once = |stage| match stage {
-        Stage::Paper => resident.logits(&mut logits),
-        Stage::Mask => resident.mask(&mut mask),
-        Stage::Frame => segmenter.segment_into(frame, &mut mask).map(drop),
+        Stage::Paper => resident.compute_logits(),
+        Stage::Mask => resident.compute_masks(),
+        Stage::Frame if batch == 1 => segmenter.segment_into(frame, &mut mask).map(drop),
+        Stage::Frame => segmenter.segment_batch(&vec![frame.into(); batch]).map(drop),
         Stage::File => {
-            segmenter.segment_into(&Image::open(&photo)?, &mut mask)?;
-            IndexedPicture::new(&mask, segmenter.palette()).save(&picture)
+            let photos = (0..batch).map(|_| Image::open(&photo)).collect::<Result<Vec<_>, _>>()?;
+            let photos: Vec<_> = photos.iter().map(Into::into).collect();
+            let save = |mask: &Mask| IndexedPicture::new(mask, segmenter.palette()).save(&picture);
+            if let [photo] = &photos[..] {
+                segmenter.segment_into(photo, &mut mask)?;
+                return save(&mask);
+            }
+            segmenter.segment_batch(&photos)?.iter().try_for_each(|scene| save(scene.mask()))
         }
     };
     let mut times: BTreeMap<Stage, Vec<f64>> = args.stages.iter().map(|stage| (*stage, Vec::new())).collect();
@@ -95,5 +106,5 @@ pub(super) fn measure(
         bar.inc(1);
     }
     console.finish();
-    Ok(times.into_iter().map(|(stage, times)| (stage, Figures::of(&times))).collect())
+    Ok(times.into_iter().map(|(stage, times)| (stage, Figures::of(&times, args.batch))).collect())
 }

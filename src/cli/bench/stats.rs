@@ -15,18 +15,18 @@ pub(super) struct Figures {
     /// The quartiles: half the runs lie between them.
     pub(super) p25_ms: f64,
     pub(super) p75_ms: f64,
-    /// One second over the median.
+    /// Frames a second: those of a run over the median.
     pub(super) fps: f64,
     pub(super) runs: usize,
 }
 
 impl Figures {
-    /// The figures of these milliseconds; all 0 where there are none.
-    pub(super) fn of(milliseconds: &[f64]) -> Self {
+    /// The figures of these milliseconds, of so many frames each; all 0 where there are none.
+    pub(super) fn of(milliseconds: &[f64], batch: u32) -> Self {
         let mut sorted = milliseconds.to_vec();
         sorted.sort_by(f64::total_cmp);
         let at = |p| percentile(&sorted, p);
-        let fps = if at(50.0) > 0.0 { 1000.0 / at(50.0) } else { 0.0 };
+        let fps = if at(50.0) > 0.0 { 1000.0 * f64::from(batch) / at(50.0) } else { 0.0 };
         Self {
             median_ms: rounded(at(50.0)),
             p90_ms: rounded(at(90.0)),
@@ -87,35 +87,36 @@ mod tests {
 
     #[test]
     fn figures_do_not_depend_on_the_order() {
-        let figures = Figures::of(&[30.0, 10.0, 20.0]);
-        assert_eq!(figures, Figures::of(&[10.0, 20.0, 30.0]));
+        let figures = Figures::of(&[30.0, 10.0, 20.0], 1);
+        assert_eq!(figures, Figures::of(&[10.0, 20.0, 30.0], 1));
         assert_eq!((figures.median_ms, figures.min_ms, figures.fps, figures.runs), (20.0, 10.0, 50.0, 3));
         assert_eq!((figures.p25_ms, figures.p75_ms), (15.0, 25.0));
+        assert_eq!(Figures::of(&[20.0], 8).fps, 400.0, "eight frames each time");
     }
 
     #[test]
     fn a_difference_counts_where_the_middle_halves_are_apart() {
-        let slow = Figures::of(&[10.0, 11.0, 12.0, 13.0, 30.0]); // 11 to 13
+        let slow = Figures::of(&[10.0, 11.0, 12.0, 13.0, 30.0], 1); // 11 to 13
         for (other, want) in [
             ([12.0, 12.0, 13.5, 14.0, 15.0], true), // 12 to 14
             ([1.0, 13.0, 14.0, 15.0, 16.0], true),  // touches at 13
             ([1.0, 13.1, 14.0, 15.0, 16.0], false), // 13.1 to 15, though its fastest run is within
             ([7.0, 8.0, 9.0, 10.0, 40.0], false),   // 8 to 10, though its slowest run is beyond
         ] {
-            let other = Figures::of(&other);
+            let other = Figures::of(&other, 1);
             assert_eq!((slow.overlaps(&other), other.overlaps(&slow)), (want, want), "{other:?}");
         }
     }
 
     #[test]
     fn no_run_has_no_speed() {
-        let figures = Figures::of(&[]);
+        let figures = Figures::of(&[], 1);
         assert_eq!((figures.fps, figures.runs, figures.is_steady()), (0.0, 0, true));
     }
 
     #[test]
     fn a_busy_machine_shows() {
-        assert!(Figures::of(&[10.0, 10.1, 10.2, 10.3, 11.0]).is_steady());
-        assert!(!Figures::of(&[10.0, 10.1, 10.2, 19.0, 20.0]).is_steady());
+        assert!(Figures::of(&[10.0, 10.1, 10.2, 10.3, 11.0], 1).is_steady());
+        assert!(!Figures::of(&[10.0, 10.1, 10.2, 19.0, 20.0], 1).is_steady());
     }
 }

@@ -49,19 +49,10 @@ impl Input {
     /// # Errors
     /// As [`prepare`](Self::prepare); this input then is what it was.
     pub fn refill(&mut self, pixels: &Pixels, normalization: &Normalization, size: Size) -> Result<()> {
-        let (from_width, from_height) = (pixels.width(), pixels.height());
-        if from_width == 0 || from_height == 0 {
-            return Err(Error::Pixels(format!("{from_width}x{from_height} has no pixels")));
-        }
         normalization.check()?;
-        let (width, height) = size.of(from_width, from_height);
-        let (w, h) = (width as usize, height as usize);
-        let plane = w.checked_mul(h).filter(|plane| (1..=MOST_PIXELS).contains(plane)).ok_or_else(|| {
-            Error::Input(format!(
-                "size {size} makes {from_width}x{from_height} pixels {width}x{height}; the network takes 1 to 64 megapixels, so ask for \
-                 another size"
-            ))
-        })?;
+        let (width, height) = Self::checked_size(pixels, size)?;
+        let (w, h, plane) = (width as usize, height as usize, width as usize * height as usize);
+        let (from_width, from_height) = (pixels.width(), pixels.height());
 
         // A much larger photo's memory is not kept for good.
         if self.data.capacity() / 2 > 3 * plane {
@@ -75,7 +66,7 @@ impl Input {
         let rows = rows.map(|((red, green), blue)| [red, green, blue]).enumerate().with_min_len(8);
 
         if (width, height) == (from_width, from_height) {
-            let tables = normalization.tables();
+            let tables = normalization.tables()?;
             rows.for_each(|(y, planes)| look_up(pixels, y, &tables, planes));
         } else {
             self.columns.clear();
@@ -86,6 +77,23 @@ impl Input {
             });
         }
         Ok(())
+    }
+
+    /// Width and height of what `pixels` become at `size`; as [`prepare`](Self::prepare) refuses them.
+    pub(crate) fn checked_size(pixels: &Pixels, size: Size) -> Result<(u32, u32)> {
+        let (from_width, from_height) = (pixels.width(), pixels.height());
+        if from_width == 0 || from_height == 0 {
+            return Err(Error::Pixels(format!("{from_width}x{from_height} has no pixels")));
+        }
+        let (width, height) = size.of(from_width, from_height);
+        let plane = (width as usize).checked_mul(height as usize);
+        if plane.is_some_and(|plane| (1..=MOST_PIXELS).contains(&plane)) {
+            return Ok((width, height));
+        }
+        Err(Error::Input(format!(
+            "size {size} makes {from_width}x{from_height} pixels {width}x{height}; the network takes 1 to 64 megapixels, so ask for \
+             another size"
+        )))
     }
 }
 
@@ -110,9 +118,10 @@ impl Normalization {
         (f64::from(centred) / self.std[channel]) as f32
     }
 
-    /// Every byte's normalised value, for red, green and blue.
-    fn tables(&self) -> [[f32; 256]; 3] {
-        std::array::from_fn(|channel| std::array::from_fn(|value| self.apply(channel, value as f32)))
+    /// Every byte's normalised value, for red, green and blue; an error for a normalization by 0.
+    pub(crate) fn tables(&self) -> Result<[[f32; 256]; 3]> {
+        self.check()?;
+        Ok(std::array::from_fn(|channel| std::array::from_fn(|value| self.apply(channel, value as f32))))
     }
 }
 
