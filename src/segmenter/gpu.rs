@@ -261,15 +261,14 @@ impl<D: Device> OnGpu<D> {
 impl<D: Device> Plan<D> {
     /// The plan for a key, which is then the last; one that was not used for long makes room for it.
     fn find<'a>(plans: &'a mut Vec<Self>, gpu: &Gpu<D>, key: Key) -> Result<&'a mut Self> {
-        let plan = match plans.iter().position(|plan| plan.key == key) {
-            Some(known) => plans.remove(known),
-            None => {
-                if plans.len() == PLANS {
-                    plans.remove(0);
-                }
-                let frame = gpu.frame(&[key.input()], &key.outputs())?;
-                Self { key, frame, marks: None }
+        let plan = if let Some(known) = plans.iter().position(|plan| plan.key == key) {
+            plans.remove(known)
+        } else {
+            if plans.len() == PLANS {
+                plans.remove(0);
             }
+            let frame = gpu.frame(&[key.input()], &key.outputs())?;
+            Self { key, frame, marks: None }
         };
         plans.push(plan);
         let last = plans.len() - 1;
@@ -387,13 +386,11 @@ impl<D: Device> Uploaded for OnDevice<'_, D> {
             Product::Mask => (mask, height * width * if wide { 2 } else { 1 }),
             Product::Logits => (logits, height * width * classes * size_of::<f32>()),
         };
-        let Computed { frame, out } = match computed {
-            Some(computed) => computed,
-            None => {
-                let out = (0..n).map(|_| gpu.buffer(bytes)).collect::<Result<_>>()?;
-                computed.insert(Computed { frame: gpu.frame(&[], &[])?, out })
-            }
-        };
+        if computed.is_none() {
+            let out = (0..n).map(|_| gpu.buffer(bytes)).collect::<Result<_>>()?;
+            *computed = Some(Computed { frame: gpu.frame(&[], &[])?, out });
+        }
+        let Some(Computed { frame, out }) = computed else { return Ok(false) };
         let started = frame.start(|_| -> Result<(), Fault> {
             let logits = self.engine.network.forward(gpu, Arc::clone(x))?;
             for (image, out) in out.iter().enumerate() {
@@ -498,7 +495,7 @@ mod tests {
             }
         }
         let bgr = Pixels::new(&frame, 40, 33, 130, PixelFormat::Bgr8).unwrap();
-        assert!(everything(&engine, &[bgr.clone()], 1) == want);
+        assert!(everything(&engine, std::slice::from_ref(&bgr), 1) == want);
         assert!(everything(&engine, &[bgr, (&rgb).into()], 2) == [want.clone(), want].concat(), "two orders together");
     }
 
