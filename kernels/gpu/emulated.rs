@@ -19,8 +19,8 @@ use crate::ShapeError;
 
 /// Words of sixteen bytes ahead of a buffer's memory and behind it.
 const GUARD: usize = 256;
-/// Not a number, in single and in half precision.
-const POISON: u8 = 0xff;
+/// Not a number, in single and in half precision; a buffer's own, so that what is read from one's guard shows in another's.
+const POISONS: std::ops::RangeInclusive<u16> = 0xffc0..=0xffff;
 
 /// A language that kernels are written in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -62,6 +62,8 @@ pub struct Emulated {
     variant: usize,
     /// How many there were: no two meet the same order of threads and blocks.
     launches: Arc<AtomicU64>,
+    /// How many there were: neighbours have different poison.
+    buffers: Arc<AtomicU64>,
     conv_kernel: Choice<conv::ConvParams, conv::ConvKernel>,
     attend_kernel: Choice<cross_attend::CrossAttendParams, cross_attend::AttendKernel>,
 }
@@ -71,15 +73,17 @@ pub struct Emulated {
 pub struct EmulatedBuffer {
     words: Box<[UnsafeCell<u128>]>,
     len: usize,
+    poison: [u8; 2],
 }
 
 // SAFETY: the memory is written through a shared reference by `launch` alone, whose caller promises that nobody else uses it meanwhile.
 unsafe impl Sync for EmulatedBuffer {}
 
 impl EmulatedBuffer {
-    fn new(len: usize) -> Self {
-        let word = || UnsafeCell::new(u128::from_ne_bytes([POISON; 16]));
-        Self { words: std::iter::repeat_with(word).take(len.div_ceil(16) + 2 * GUARD).collect(), len }
+    fn new(len: usize, number: u64) -> Self {
+        let poison = (POISONS.start() + (number % POISONS.len() as u64) as u16).to_ne_bytes();
+        let word = || UnsafeCell::new(u128::from_ne_bytes(std::array::from_fn(|i| poison[i % 2])));
+        Self { words: std::iter::repeat_with(word).take(len.div_ceil(16) + 2 * GUARD).collect(), len, poison }
     }
 
     /// The first byte of its memory, aligned to sixteen.
@@ -97,8 +101,8 @@ impl EmulatedBuffer {
         let first = self.words.as_ptr().cast::<u8>();
         // SAFETY: all of its words, as bytes; nothing is launched meanwhile.
         let all = unsafe { std::slice::from_raw_parts(first, self.words.len() * 16) };
-        let (before, after) = (&all[..GUARD * 16], &all[GUARD * 16 + self.len..]);
-        before.iter().chain(after).all(|byte| *byte == POISON)
+        let mut guards = (0..GUARD * 16).chain(GUARD * 16 + self.len..all.len());
+        guards.all(|i| all[i] == self.poison[i % 2])
     }
 }
 
@@ -171,6 +175,7 @@ impl Emulated {
             dialect,
             variant,
             launches: Arc::default(),
+            buffers: Arc::default(),
             conv_kernel: |_, _| conv::ConvKernel::PLAIN,
             attend_kernel: |_, _| cross_attend::AttendKernel::PLAIN,
         };
@@ -277,7 +282,7 @@ impl Device for Emulated {
 
     fn buffer(&self, bytes: usize) -> Result<EmulatedBuffer, GpuError> {
         ShapeError::at_least("buffer", "bytes", bytes, 1)?;
-        Ok(EmulatedBuffer::new(bytes))
+        Ok(EmulatedBuffer::new(bytes, self.buffers.fetch_add(1, Ordering::Relaxed)))
     }
 
     fn len(&self, buffer: &EmulatedBuffer) -> usize {

@@ -205,11 +205,12 @@ pub fn pointwise_operations<D: Device>(device: &D, element: GpuElement) {
 
 /// `concat`.
 pub fn concatenations<D: Device>(device: &D, element: GpuElement) {
-    let rows: [(usize, usize, usize, &[usize]); 6] = [
+    let rows: [(usize, usize, usize, &[usize]); 7] = [
         (1, 1, 1, &[1]),
         (2, 3, 5, &[16, 8]),
         (1, 4, 9, &[3, 5]),    // no padding behind both
         (2, 3, 7, &[5, 6, 1]), // four of padding
+        (1, 2, 3, &[3, 8]),    // five of padding, behind a part that has none
         (1, 2, 33, &[17, 8, 24, 2]),
         (1, 16, 16, &[24, 24, 24, 24, 24]), // DAPPM's five views
     ];
