@@ -40,6 +40,7 @@ struct Mutant {
 
 /// Every barrier of every kernel, and every bound that a result can show to be wrong. Others only keep what is multiplied by zero, or
 /// never stored, from being read; or what they keep out is padding, which is zero.
+#[allow(clippy::too_many_lines, reason = "it is a list")]
 fn mutants() -> Vec<Mutant> {
     const BARRIER: &str = "threadgroup_barrier(mem_flags::mem_threadgroup);";
     const SIMD_BARRIER: &str = "simdgroup_barrier(mem_flags::mem_threadgroup);";
