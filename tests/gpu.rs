@@ -41,6 +41,21 @@ fn networks_on_the_gpu_are_the_reference() {
     network::is_near_in_f16(device);
 }
 
+/// What needs a GPU, by the driver's own calls, where there is none: on a stand-in that is strict about them.
+#[test]
+fn what_needs_a_gpu_passes_on_a_stand_in_for_the_driver() {
+    let Some(folder) = Emulated::driver() else { return };
+    for order in ["late", "early", "1"] {
+        let mut child = std::process::Command::new(std::env::current_exe().unwrap());
+        child.args(["--exact", "kernels_agree_with_their_definitions", "networks_on_the_gpu_are_the_reference"]);
+        child.env("LD_LIBRARY_PATH", &folder).env("RTFORMER_STAND_IN", format!("order={order}"));
+        let output = child.env("RTFORMER_REQUIRE", "cuda").output().unwrap();
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        assert!(output.status.success(), "{order}: {}{}", text(&output.stdout), text(&output.stderr));
+        assert!(text(&output.stdout).contains("2 passed"), "{}", text(&output.stdout));
+    }
+}
+
 #[test]
 fn emulated_networks_are_the_reference() {
     let Some(device) = Emulated::cuda() else { return };

@@ -37,13 +37,60 @@ pub enum GpuIds<'a> {
     U16(&'a mut [u16]),
 }
 
-/// The class with the greatest upsampled logit of image `image`; the lowest of equals wins.
+/// Where the classes go in device memory, and how sure they are.
+#[derive(Debug)]
+pub struct Found<'a, B> {
+    /// `[height, width]` u8, or u16 where they are wide.
+    pub ids: &'a B,
+    /// Whether ids are of 16 bits.
+    pub wide: bool,
+    /// `[height, width]` f32, and the temperature of the softmax.
+    pub confidence: Option<(&'a B, f32)>,
+}
+
+/// The class with the greatest upsampled logit of image `image`; the lowest of equals wins. It stays in device memory.
 ///
-/// - `size`: height and width of the output; `ids`: `[height, width]`
-/// - `confidence`: as [`crate::argmax()`] has it
+/// - `size`: height and width of the output
 /// - accuracy: in f32 logits within `1e-6` of the definition, relative to the greatest; confidence within `1e-5`
-/// - errors: [`ShapeError`] when a length differs, the ids cannot name all classes, there is no such image, or the temperature is not
-///   positive, else what the device says
+/// - errors: [`ShapeError`] when a buffer is too short, the ids cannot name all classes, there is no such image, or the temperature is
+///   not positive, else what the device says
+pub fn argmax_to<D: Device>(
+    device: &D,
+    logits: &GpuMaps<D::Buffer>,
+    image: usize,
+    size: (usize, usize),
+    found: &Found<'_, D::Buffer>,
+) -> Result<(), GpuError> {
+    const OP: &str = "argmax";
+    let (plain, pixels) = output(OP, logits.shape(), image, size)?;
+    let (bytes, nameable, wide) = if found.wide { (2, 1 << 16, WIDE) } else { (1, 1 << 8, 0) };
+    let classes = logits.shape().channels;
+    ShapeError::ensure(classes <= nameable, OP, "number of classes", classes, format_args!("at most {nameable}"))?;
+    ShapeError::at_least(OP, "bytes of the ids", device.len(found.ids), pixels * bytes)?;
+    if let Some((sure, temperature)) = found.confidence {
+        ShapeError::at_least(OP, "bytes of the confidence", device.len(sure), pixels * size_of::<f32>())?;
+        ShapeError::ensure(temperature > 0.0, OP, "temperature", temperature, "positive")?;
+    }
+    let UpsampleParams { image, classes, cs, h, w, out_h, out_w, ratio_y, ratio_x } = plain;
+    let (flags, temperature) = found.confidence.map_or((wide, 1.0), |(_, t)| (wide | CONFIDENCE, t));
+    let params = ArgmaxParams { image, classes, cs, h, w, out_h, out_w, ratio_y, ratio_x, flags, temperature };
+    let launch = Launch {
+        kernel: OP,
+        element: logits.element(),
+        grid: grid(&plain),
+        block: BLOCK,
+        buffers: &[logits.buffer(), found.ids, found.confidence.map_or(found.ids, |(sure, _)| sure)],
+        params: &params.bytes(),
+    };
+    // SAFETY: taps are clamped to the pixels of an image that there is, and a thread writes the pixel of the output that it is for,
+    // into buffers that are as long; without the flag, nothing is written to the last.
+    unsafe { device.launch(&launch) }
+}
+
+/// [`argmax_to`], brought to the host.
+///
+/// - `ids`: `[height, width]`; `confidence`: as [`crate::argmax()`] has it
+/// - errors: also when the length of either differs
 pub fn argmax<D: Device>(
     device: &D,
     logits: &GpuMaps<D::Buffer>,
@@ -53,35 +100,20 @@ pub fn argmax<D: Device>(
     confidence: Option<Confidence<'_>>,
 ) -> Result<(), GpuError> {
     const OP: &str = "argmax";
-    let (plain, pixels) = output(OP, logits.shape(), image, size)?;
-    let (len, nameable, wide) = match &ids {
-        GpuIds::U8(ids) => (ids.len(), 1 << 8, 0),
-        GpuIds::U16(ids) => (ids.len(), 1 << 16, WIDE),
+    let (_, pixels) = output(OP, logits.shape(), image, size)?;
+    let (len, wide) = match &ids {
+        GpuIds::U8(ids) => (ids.len(), false),
+        GpuIds::U16(ids) => (ids.len(), true),
     };
-    let classes = logits.shape().channels;
-    ShapeError::ensure(classes <= nameable, OP, "number of classes", classes, format_args!("at most {nameable}"))?;
     ShapeError::check(OP, "length of the ids", len, pixels)?;
     if let Some(confidence) = &confidence {
         ShapeError::check(OP, "length of the confidence", confidence.values.len(), pixels)?;
-        let positive = confidence.temperature > 0.0;
-        ShapeError::ensure(positive, OP, "temperature", confidence.temperature, "positive")?;
     }
-    let found = device.buffer(pixels * if wide == 0 { 1 } else { 2 })?;
+    let found = device.buffer(if wide { 2 * pixels } else { pixels })?;
     let sure = confidence.as_ref().map(|_| device.buffer(pixels * size_of::<f32>())).transpose()?;
-    let UpsampleParams { image, classes, cs, h, w, out_h, out_w, ratio_y, ratio_x } = plain;
-    let (flags, temperature) = confidence.as_ref().map_or((wide, 1.0), |c| (wide | CONFIDENCE, c.temperature));
-    let params = ArgmaxParams { image, classes, cs, h, w, out_h, out_w, ratio_y, ratio_x, flags, temperature };
-    let launch = Launch {
-        kernel: OP,
-        element: logits.element(),
-        grid: grid(&plain),
-        block: BLOCK,
-        buffers: &[logits.buffer(), &found, sure.as_ref().unwrap_or(&found)],
-        params: &params.bytes(),
-    };
-    // SAFETY: taps are clamped to the pixels of an image that there is, and a thread writes the pixel of the output that it is for,
-    // into buffers that are as long; without the flag, nothing is written to the last.
-    unsafe { device.launch(&launch)? };
+    let temperature = confidence.as_ref().map_or(1.0, |confidence| confidence.temperature);
+    let to = Found { ids: &found, wide, confidence: sure.as_ref().map(|sure| (sure, temperature)) };
+    argmax_to(device, logits, image, size, &to)?;
     match ids {
         GpuIds::U8(ids) => device.read(&found, ids)?,
         GpuIds::U16(ids) => device.read(&found, bytes_of_mut(ids))?,
@@ -92,11 +124,37 @@ pub fn argmax<D: Device>(
     }
 }
 
-/// The upsampled logits of image `image`: the very values that [`argmax`] compares.
+/// The upsampled logits of image `image`, the very values that [`argmax_to`] compares; they stay in device memory.
 ///
-/// - `size`: height and width of the output; `out`: `[classes, height, width]`
+/// - `size`: height and width of the output; `out`: `[classes, height, width]` f32
 /// - accuracy: in f32 within `1e-6` of the definition, relative to the greatest
-/// - errors: [`ShapeError`] when a length differs, or there is no such image, else what the device says
+/// - errors: [`ShapeError`] when `out` is too short, or there is no such image, else what the device says
+pub fn upsample_to<D: Device>(
+    device: &D,
+    logits: &GpuMaps<D::Buffer>,
+    image: usize,
+    size: (usize, usize),
+    out: &D::Buffer,
+) -> Result<(), GpuError> {
+    const OP: &str = "upsample";
+    let (params, pixels) = output(OP, logits.shape(), image, size)?;
+    let floats = pixels.saturating_mul(logits.shape().channels);
+    ShapeError::at_least(OP, "bytes of the logits", device.len(out), floats.saturating_mul(size_of::<f32>()))?;
+    let launch = Launch {
+        kernel: OP,
+        element: logits.element(),
+        grid: grid(&params),
+        block: BLOCK,
+        buffers: &[logits.buffer(), out],
+        params: &params.bytes(),
+    };
+    // SAFETY: taps are clamped to the pixels of an image that there is, and a thread writes one pixel of each plane.
+    unsafe { device.launch(&launch) }
+}
+
+/// [`upsample_to`], brought to the host.
+///
+/// - errors: also when the length of `out` differs
 pub fn upsample<D: Device>(
     device: &D,
     logits: &GpuMaps<D::Buffer>,
@@ -105,19 +163,10 @@ pub fn upsample<D: Device>(
     out: &mut [f32],
 ) -> Result<(), GpuError> {
     const OP: &str = "upsample";
-    let (params, pixels) = output(OP, logits.shape(), image, size)?;
+    let (_, pixels) = output(OP, logits.shape(), image, size)?;
     ShapeError::check(OP, "length of the logits", out.len(), pixels.saturating_mul(logits.shape().channels))?;
     let planes = device.buffer(size_of_val(out))?;
-    let launch = Launch {
-        kernel: OP,
-        element: logits.element(),
-        grid: grid(&params),
-        block: BLOCK,
-        buffers: &[logits.buffer(), &planes],
-        params: &params.bytes(),
-    };
-    // SAFETY: taps are clamped to the pixels of an image that there is, and a thread writes one pixel of each plane.
-    unsafe { device.launch(&launch)? };
+    upsample_to(device, logits, image, size, &planes)?;
     device.read(&planes, bytes_of_mut(out))
 }
 

@@ -9,17 +9,20 @@ use std::fs;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use libloading::{Library, Symbol};
 
+use super::memories::{Memories, Pooled};
+use super::tape::{Moment, OwnedLaunch, Step, Tape};
 use super::{Device, GpuElement, GpuError, Launch, conv, cross_attend, metal_source};
 use crate::ShapeError;
 
 /// Words of sixteen bytes ahead of a buffer's memory and behind it.
 const GUARD: usize = 256;
-/// Not a number, in single and in half precision; a buffer's own, so that what is read from one's guard shows in another's.
+/// Not a number, in single and in half precision; a memory's own, so that what is read from one's guard shows in another's.
 const POISONS: std::ops::RangeInclusive<u16> = 0xffc0..=0xffff;
 
 /// A language that kernels are written in.
@@ -53,8 +56,8 @@ const SHIM: [(&str, &str); 4] = [
 /// A choice between kernels that compute the same, as a real device makes it.
 type Choice<P, K> = fn(GpuElement, &P) -> K;
 
-/// An emulated GPU. Clones have the same kernels.
-#[derive(Clone, Debug)]
+/// An emulated GPU, which does everything at once. Clones are the same queue.
+#[derive(Clone)]
 pub struct Emulated {
     library: Arc<Library>,
     dialect: Dialect,
@@ -62,47 +65,66 @@ pub struct Emulated {
     variant: usize,
     /// How many there were: no two meet the same order of threads and blocks.
     launches: Arc<AtomicU64>,
-    /// How many there were: neighbours have different poison.
-    buffers: Arc<AtomicU64>,
     conv_kernel: Choice<conv::ConvParams, conv::ConvKernel>,
     attend_kernel: Choice<cross_attend::CrossAttendParams, cross_attend::AttendKernel>,
+    memories: Arc<Memories<Memory>>,
+    /// How many were made: neighbours have different poison.
+    made: Arc<AtomicU64>,
+    /// What was recorded so far, while something is.
+    recorded: Arc<Mutex<Vec<Step<Memory>>>>,
 }
 
 /// Memory of an emulated GPU.
-#[derive(Debug)]
-pub struct EmulatedBuffer {
-    words: Box<[UnsafeCell<u128>]>,
-    len: usize,
-    poison: [u8; 2],
-}
+pub type EmulatedBuffer = Pooled<Memory>;
 
-// SAFETY: the memory is written through a shared reference by `launch` alone, whose caller promises that nobody else uses it meanwhile.
-unsafe impl Sync for EmulatedBuffer {}
+/// Words of memory between guards.
+#[derive(Clone)]
+pub struct Memory(Arc<Words>);
 
-impl EmulatedBuffer {
+/// And the poison that they are full of.
+struct Words(Box<[UnsafeCell<u128>]>, [u8; 2]);
+
+// SAFETY: the memory is written through a shared reference by launches, and by `write`, whose callers promise that nobody else uses it
+// meanwhile.
+unsafe impl Sync for Words {}
+
+impl Memory {
     fn new(len: usize, number: u64) -> Self {
         let poison = (POISONS.start() + (number % POISONS.len() as u64) as u16).to_ne_bytes();
-        let word = || UnsafeCell::new(u128::from_ne_bytes(std::array::from_fn(|i| poison[i % 2])));
-        Self { words: std::iter::repeat_with(word).take(len.div_ceil(16) + 2 * GUARD).collect(), len, poison }
+        let words = std::iter::repeat_with(|| UnsafeCell::new(0)).take(len.div_ceil(16) + 2 * GUARD).collect();
+        Self(Arc::new(Words(words, poison)))
     }
 
     /// The first byte of its memory, aligned to sixteen.
     fn start(&self) -> *mut u8 {
-        self.words[GUARD..].as_ptr().cast_mut().cast()
+        self.0.0[GUARD..].as_ptr().cast_mut().cast()
     }
 
-    fn bytes(&self) -> &[u8] {
-        // SAFETY: the words behind the guard are at least `len` bytes; nothing is launched meanwhile.
-        unsafe { std::slice::from_raw_parts(self.start(), self.len) }
+    /// All of its words, guards included, as bytes.
+    fn all(&self) -> (*mut u8, usize) {
+        (self.0.0.as_ptr().cast_mut().cast(), self.0.0.len() * 16)
     }
 
-    /// Whether nothing was written beside it.
-    fn is_sound(&self) -> bool {
-        let first = self.words.as_ptr().cast::<u8>();
+    /// Forgets what was there.
+    fn poison(&self) {
+        let (first, len) = self.all();
+        // SAFETY: all of its words; it was just handed out, and nobody else has it.
+        let all = unsafe { std::slice::from_raw_parts_mut(first, len) };
+        all.as_chunks_mut().0.fill(self.0.1);
+    }
+
+    fn bytes(&self, len: usize) -> &[u8] {
+        // SAFETY: the words between the guards are at least as many bytes as were asked for; nothing is launched meanwhile.
+        unsafe { std::slice::from_raw_parts(self.start(), len) }
+    }
+
+    /// Whether nothing was written beside its first `len` bytes.
+    fn is_sound(&self, len: usize) -> bool {
+        let (first, all) = self.all();
         // SAFETY: all of its words, as bytes; nothing is launched meanwhile.
-        let all = unsafe { std::slice::from_raw_parts(first, self.words.len() * 16) };
-        let mut guards = (0..GUARD * 16).chain(GUARD * 16 + self.len..all.len());
-        guards.all(|i| all[i] == self.poison[i % 2])
+        let all = unsafe { std::slice::from_raw_parts(first, all) };
+        let mut guards = (0..GUARD * 16).chain(GUARD * 16 + len..all.len());
+        guards.all(|i| all[i] == self.0.1[i % 2])
     }
 }
 
@@ -147,37 +169,21 @@ impl Emulated {
     /// # Errors
     /// As [`new`](Self::new).
     pub fn variants(dialect: Dialect, variants: &[Vec<Source<'_>>]) -> Result<Option<Vec<Self>>, GpuError> {
-        let Some(compiler) = compiler() else { return Ok(None) };
-        let failed = |what: &str, e: &dyn std::fmt::Display| GpuError::Kernel {
-            kernel: format!("{dialect:?}"),
-            reason: format!("{what}: {e}"),
-        };
-        // Beside the running program, which is in a build folder: programs of one build share what was compiled from the same text.
-        let program = std::env::current_exe().map_err(|e| failed("no program", &e))?;
-        let mut hash = DefaultHasher::new();
-        (SHIM, FLAGS, dialect, variants).hash(&mut hash);
-        let parent = program.parent().unwrap_or(Path::new("."));
-        let finished = parent.join(format!("emulation-{:016x}.so", hash.finish()));
-        if !finished.exists() {
-            static NUMBER: AtomicU64 = AtomicU64::new(0);
-            let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-            let folder = parent.join(format!("emulation-{}-{number}", std::process::id()));
-            let built = build(&compiler, &folder, dialect, variants)
-                .and_then(|library| fs::rename(library, &finished).map_err(|e| e.to_string()));
-            let _ = fs::remove_dir_all(&folder);
-            built.map_err(|e| failed("cannot be compiled", &e))?;
-        }
+        let Some(finished) = compiled(dialect, variants)? else { return Ok(None) };
+        let failed = |e| GpuError::Kernel { kernel: format!("{dialect:?}"), reason: format!("cannot be loaded: {e}") };
         // SAFETY: our own library, whose initialisers fill a list of entries and nothing else.
-        let library = unsafe { Library::new(&finished) }.map_err(|e| failed("cannot be loaded", &e))?;
+        let library = unsafe { Library::new(&finished) }.map_err(failed)?;
         let library = Arc::new(library);
         let variant = |variant| Self {
             library: Arc::clone(&library),
             dialect,
             variant,
             launches: Arc::default(),
-            buffers: Arc::default(),
             conv_kernel: |_, _| conv::ConvKernel::PLAIN,
             attend_kernel: |_, _| cross_attend::AttendKernel::PLAIN,
+            memories: Arc::default(),
+            made: Arc::default(),
+            recorded: Arc::default(),
         };
         Ok(Some((0..variants.len()).map(variant).collect()))
     }
@@ -205,6 +211,41 @@ const FLAGS: [&str; 10] = [
     "-U_FORTIFY_SOURCE",
     "-I.",
 ];
+
+/// The library of variants of sources; `None` where there is no C++ compiler.
+pub(super) fn compiled(dialect: Dialect, variants: &[Vec<Source<'_>>]) -> Result<Option<PathBuf>, GpuError> {
+    let mut hash = DefaultHasher::new();
+    (SHIM, FLAGS, dialect, variants).hash(&mut hash);
+    built(&format!("emulation-{:016x}.so", hash.finish()), |compiler, folder| {
+        build(compiler, folder, dialect, variants)
+    })
+}
+
+/// What `make` makes by the compiler in a new folder, under `name` beside the running program, which is in a build folder: programs of
+/// one build share what was compiled from the same text. `None` where there is no C++ compiler.
+pub(super) fn built(
+    name: &str,
+    make: impl FnOnce(&Path, &Path) -> Result<PathBuf, String>,
+) -> Result<Option<PathBuf>, GpuError> {
+    static NUMBER: AtomicU64 = AtomicU64::new(0);
+    let Some(compiler) = compiler() else { return Ok(None) };
+    let failed = |reason| GpuError::Kernel { kernel: name.to_owned(), reason };
+    let program = std::env::current_exe().map_err(|e| failed(format!("no program: {e}")))?;
+    let parent = program.parent().unwrap_or(Path::new("."));
+    let finished = parent.join(name);
+    if !finished.exists() {
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let folder = parent.join(format!("emulation-{}-{number}", std::process::id()));
+        let made = make(&compiler, &folder).and_then(|made| match fs::rename(made, &finished) {
+            // Another program may have been first.
+            Err(e) if !finished.exists() => Err(e.to_string()),
+            _ => Ok(()),
+        });
+        let _ = fs::remove_dir_all(&folder);
+        made.map_err(|e| failed(format!("cannot be compiled: {e}")))?;
+    }
+    Ok(Some(finished))
+}
 
 /// Compiles variants of sources in a new folder; the library, or what the compiler says. Each variant is a namespace.
 fn build(compiler: &Path, folder: &Path, dialect: Dialect, variants: &[Vec<Source<'_>>]) -> Result<PathBuf, String> {
@@ -273,36 +314,30 @@ fn after_bracket(text: &str) -> &str {
     text.split_once(')').map_or(text, |(_, rest)| rest)
 }
 
-impl Device for Emulated {
-    type Buffer = EmulatedBuffer;
+impl std::fmt::Debug for Emulated {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Emulated({:?}, variant {})", self.dialect, self.variant)
+    }
+}
 
-    fn name(&self) -> String {
-        format!("emulated {:?}", self.dialect)
+impl Emulated {
+    fn recorded(&self) -> MutexGuard<'_, Vec<Step<Memory>>> {
+        self.recorded.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn buffer(&self, bytes: usize) -> Result<EmulatedBuffer, GpuError> {
-        ShapeError::at_least("buffer", "bytes", bytes, 1)?;
-        Ok(EmulatedBuffer::new(bytes, self.buffers.fetch_add(1, Ordering::Relaxed)))
-    }
-
-    fn len(&self, buffer: &EmulatedBuffer) -> usize {
-        buffer.len
-    }
-
-    fn write(&self, to: &mut EmulatedBuffer, bytes: &[u8]) -> Result<(), GpuError> {
-        ShapeError::at_least("write", "bytes of the buffer", to.len, bytes.len())?;
-        // SAFETY: the buffer is borrowed exclusively, and is that long.
-        unsafe { std::slice::from_raw_parts_mut(to.start(), bytes.len()) }.copy_from_slice(bytes);
+    /// `Ok` when nothing is being recorded: what is recorded is not done, so nobody can wait for it.
+    fn not_recording(&self, call: &'static str) -> Result<(), GpuError> {
+        if self.memories.is_recording() {
+            return Err(GpuError::Driver { call, reason: "not while work is recorded".into() });
+        }
         Ok(())
     }
 
-    fn read(&self, from: &EmulatedBuffer, bytes: &mut [u8]) -> Result<(), GpuError> {
-        ShapeError::at_least("read", "bytes of the buffer", from.len, bytes.len())?;
-        bytes.copy_from_slice(&from.bytes()[..bytes.len()]);
-        Ok(())
-    }
-
-    unsafe fn launch(&self, launch: &Launch<'_, EmulatedBuffer>) -> Result<(), GpuError> {
+    /// Runs a kernel, and looks at the guards.
+    ///
+    /// # Safety
+    /// As for [`Device::launch`].
+    unsafe fn run(&self, launch: &OwnedLaunch<Memory>) -> Result<(), GpuError> {
         type Entry = unsafe extern "C" fn(
             *const c_char,
             *const u32,
@@ -318,12 +353,12 @@ impl Device for Emulated {
         let kernel = format!("{}_{}", launch.kernel, launch.element.suffix());
         let failed = |reason: String| GpuError::Kernel { kernel: kernel.clone(), reason };
         let name = CString::new(format!("{}.{kernel}", self.variant)).map_err(|e| failed(e.to_string()))?;
-        let buffers: Vec<_> = launch.buffers.iter().map(|buffer| buffer.start()).collect();
+        let buffers: Vec<_> = launch.buffers.iter().map(|(memory, _)| memory.start()).collect();
         // Aligned as a kernel may expect its parameters to be.
         let mut params = vec![0u128; launch.params.len().div_ceil(16)];
         // SAFETY: the words are at least as long as the bytes, and any bytes make a word.
         let aligned = unsafe { std::slice::from_raw_parts_mut(params.as_mut_ptr().cast::<u8>(), launch.params.len()) };
-        aligned.copy_from_slice(launch.params);
+        aligned.copy_from_slice(&launch.params);
         let mut text = [0u8; 256];
         let seed = self.launches.fetch_add(1, Ordering::Relaxed);
         // SAFETY: `fibers.h` has this function with these parameters, and it lives as long as the library.
@@ -349,14 +384,125 @@ impl Device for Emulated {
             let reason = text.split(|byte| *byte == 0).next().unwrap_or_default();
             return Err(failed(String::from_utf8_lossy(reason).into_owned()));
         }
-        match launch.buffers.iter().position(|buffer| !buffer.is_sound()) {
+        match launch.buffers.iter().position(|(memory, len)| !memory.is_sound(*len)) {
             Some(i) => Err(failed(format!("it wrote outside of buffer {i}"))),
             None => Ok(()),
         }
     }
+}
+
+impl Device for Emulated {
+    type Buffer = EmulatedBuffer;
+    type Mirror = EmulatedBuffer;
+    type Program = Tape<Memory>;
+    type Stamp = Moment;
+
+    fn name(&self) -> String {
+        format!("emulated {:?}", self.dialect)
+    }
+
+    fn fork(&self) -> Result<Self, GpuError> {
+        Ok(Self { memories: Arc::default(), recorded: Arc::default(), ..self.clone() })
+    }
+
+    fn buffer(&self, bytes: usize) -> Result<EmulatedBuffer, GpuError> {
+        ShapeError::at_least("buffer", "bytes", bytes, 1)?;
+        let buffer = self.memories.buffer(
+            bytes,
+            |room| Ok(Memory::new(room, self.made.fetch_add(1, Ordering::Relaxed))),
+            || Ok(()),
+        )?;
+        buffer.memory().poison();
+        Ok(buffer)
+    }
+
+    fn len(&self, buffer: &EmulatedBuffer) -> usize {
+        buffer.len()
+    }
+
+    fn write(&self, to: &mut EmulatedBuffer, bytes: &[u8]) -> Result<(), GpuError> {
+        ShapeError::at_least("write", "bytes of the buffer", to.len(), bytes.len())?;
+        self.not_recording("write")?;
+        // SAFETY: the buffer is borrowed exclusively, and is that long.
+        unsafe { std::slice::from_raw_parts_mut(to.memory().start(), bytes.len()) }.copy_from_slice(bytes);
+        Ok(())
+    }
+
+    fn read(&self, from: &EmulatedBuffer, bytes: &mut [u8]) -> Result<(), GpuError> {
+        ShapeError::at_least("read", "bytes of the buffer", from.len(), bytes.len())?;
+        self.not_recording("read")?;
+        bytes.copy_from_slice(from.memory().bytes(bytes.len()));
+        Ok(())
+    }
+
+    fn mirror(&self, bytes: usize) -> Result<EmulatedBuffer, GpuError> {
+        self.buffer(bytes)
+    }
+
+    fn device_side<'a>(&self, mirror: &'a EmulatedBuffer) -> &'a EmulatedBuffer {
+        mirror
+    }
+
+    fn host_side(&self, mirror: &EmulatedBuffer) -> NonNull<u8> {
+        NonNull::new(mirror.memory().start()).unwrap_or(NonNull::dangling())
+    }
+
+    unsafe fn copy_in(&self, _: &EmulatedBuffer) -> Result<(), GpuError> {
+        Ok(())
+    }
+
+    unsafe fn copy_out(&self, _: &EmulatedBuffer) -> Result<(), GpuError> {
+        Ok(())
+    }
+
+    unsafe fn launch(&self, launch: &Launch<'_, EmulatedBuffer>) -> Result<(), GpuError> {
+        let owned = OwnedLaunch::of(launch);
+        if self.memories.is_recording() {
+            launch.buffers.iter().for_each(|buffer| self.memories.keep(buffer));
+            self.recorded().push(Step::Launch(owned));
+            return Ok(());
+        }
+        // SAFETY: the caller's promise.
+        unsafe { self.run(&owned) }
+    }
 
     fn finish(&self) -> Result<(), GpuError> {
-        Ok(())
+        self.not_recording("finish")
+    }
+
+    fn record<T, E: From<GpuError>>(&self, work: impl FnOnce() -> Result<T, E>) -> Result<(Tape<Memory>, T), E> {
+        self.not_recording("record")?;
+        self.memories.begin_recording();
+        let done = work();
+        let held = self.memories.end_recording();
+        let steps = std::mem::take(&mut *self.recorded());
+        Ok((Tape { steps, _held: held }, done?))
+    }
+
+    unsafe fn start(&self, program: &Tape<Memory>) -> Result<(), GpuError> {
+        self.not_recording("start")?;
+        program.steps.iter().try_for_each(|step| match step {
+            // SAFETY: who recorded it promised as much, and the tape keeps the memory.
+            Step::Launch(launch) => unsafe { self.run(launch) },
+            Step::Stamp(moment) => {
+                moment.note();
+                Ok(())
+            }
+        })
+    }
+
+    fn stamp(&self) -> Result<Moment, GpuError> {
+        let moment = Moment::default();
+        if self.memories.is_recording() {
+            self.recorded().push(Step::Stamp(moment.clone()));
+        } else {
+            moment.note();
+        }
+        Ok(moment)
+    }
+
+    fn between(&self, begin: &Moment, end: &Moment) -> Result<f64, GpuError> {
+        begin.until(end)
     }
 
     fn conv_kernel(&self, element: GpuElement, conv: &conv::ConvParams) -> conv::ConvKernel {

@@ -1,9 +1,9 @@
 //! A Mac's GPU.
 //!
 //! The kernels are compiled once a process, from their text. Launches are put into one command buffer, which is sent off when something
-//! is read back: one a frame. Memory is shared with the processor, so what goes there and back is copied once, and not staged.
+//! is waited for: one a frame. Memory is shared with the processor: kernels read photos and write masks where the host has them.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::ffi::c_void;
 use std::ptr::NonNull;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -18,6 +18,8 @@ use objc2_metal::{
 };
 
 use super::conv::{ConvKernel, ConvParams};
+use super::memories::{Memories, Pooled};
+use super::tape::{Moment, OwnedLaunch, Step, Tape};
 use super::{Device, GpuElement, GpuError, Launch, metal_source};
 use crate::ShapeError;
 
@@ -25,21 +27,39 @@ use crate::ShapeError;
 #[link(name = "CoreGraphics", kind = "framework")]
 unsafe extern "C" {}
 
-/// The GPU of this Mac. Clones are the same one.
+/// A queue of this Mac's GPU. Clones are the same queue.
 #[derive(Clone)]
-pub struct Metal(Arc<Inner>);
-
-struct Inner {
-    device: Retained<ProtocolObject<dyn MTLDevice>>,
-    queue: Retained<ProtocolObject<dyn MTLCommandQueue>>,
-    library: Retained<ProtocolObject<dyn MTLLibrary>>,
-    pipelines: Mutex<HashMap<String, Retained<ProtocolObject<dyn MTLComputePipelineState>>>>,
-    pending: Mutex<Option<Pending>>,
-    pool: Arc<Mutex<Pool>>,
+pub struct Metal {
+    gpu: Arc<Gpu>,
+    queue: Arc<Queue>,
 }
 
-/// Launches that were not sent off yet.
+/// The device and its compiled kernels.
+struct Gpu {
+    device: Retained<ProtocolObject<dyn MTLDevice>>,
+    library: Retained<ProtocolObject<dyn MTLLibrary>>,
+    pipelines: Mutex<HashMap<String, Retained<ProtocolObject<dyn MTLComputePipelineState>>>>,
+}
+
+/// Where launches wait for their turn, and the memory that is used again in its order.
+struct Queue {
+    commands: Retained<ProtocolObject<dyn MTLCommandQueue>>,
+    pending: Mutex<Pending>,
+    memories: Memories<MetalMemory>,
+    /// What was recorded so far, while something is.
+    recorded: Mutex<Vec<Step<MetalMemory>>>,
+}
+
+/// Launches that were not waited for yet.
+#[derive(Default)]
 struct Pending {
+    /// Those that were not sent off yet.
+    open: Option<Open>,
+    sent: Vec<Retained<ProtocolObject<dyn MTLCommandBuffer>>>,
+}
+
+/// A command buffer that takes launches.
+struct Open {
     commands: Retained<ProtocolObject<dyn MTLCommandBuffer>>,
     encoder: Retained<ProtocolObject<dyn MTLComputeCommandEncoder>>,
 }
@@ -47,52 +67,34 @@ struct Pending {
 // SAFETY: command buffers and encoders may be used by any thread, one at a time; they are behind a lock.
 unsafe impl Send for Pending {}
 
-/// Device memory.
-pub struct MetalBuffer {
-    memory: Memory,
-    len: usize,
-    pool: Arc<Mutex<Pool>>,
+impl Pending {
+    /// Sends off what was not.
+    fn send(&mut self) {
+        if let Some(Open { commands, encoder }) = self.open.take() {
+            encoder.endEncoding();
+            commands.commit();
+            self.sent.push(commands);
+        }
+    }
 }
 
+/// Device memory, which is the host's too.
+pub type MetalBuffer = Pooled<MetalMemory>;
+
+/// A handle of it. A launch that was not sent off yet may still use memory that nobody holds, which is well for launches that come
+/// later; the host waits before it writes.
 #[derive(Clone)]
-struct Memory(Retained<ProtocolObject<dyn MTLBuffer>>);
+pub struct MetalMemory(Retained<ProtocolObject<dyn MTLBuffer>>);
 
 // SAFETY: buffers may be used by any thread; their contents are written through an exclusive reference, or by launches, whose caller
 // promises that nobody else uses them meanwhile.
-unsafe impl Send for Memory {}
+unsafe impl Send for MetalMemory {}
 // SAFETY: as above.
-unsafe impl Sync for Memory {}
+unsafe impl Sync for MetalMemory {}
 
-/// Memory that nobody holds, by its length. A launch that was not sent off yet may still use it, which is well for launches that come
-/// later; the host waits before it writes.
-#[derive(Default)]
-struct Pool {
-    free: BTreeMap<usize, Vec<Memory>>,
-    bytes: usize,
-}
-
-impl Pool {
-    /// The shortest of at least `len` bytes, unless it is wastefully long.
-    fn take(&mut self, len: usize) -> Option<Memory> {
-        let (&length, list) = self.free.range_mut(len..=len.saturating_mul(2)).next()?;
-        let memory = list.pop();
-        if list.is_empty() {
-            self.free.remove(&length);
-        }
-        self.bytes -= length;
-        memory
-    }
-
-    fn give(&mut self, memory: Memory) {
-        let length = memory.0.length();
-        self.bytes += length;
-        self.free.entry(length).or_default().push(memory);
-    }
-}
-
-impl Drop for MetalBuffer {
-    fn drop(&mut self) {
-        lock(&self.pool).give(self.memory.clone());
+impl MetalMemory {
+    fn contents(&self) -> NonNull<u8> {
+        self.0.contents().cast()
     }
 }
 
@@ -102,7 +104,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Metal {
-    /// This Mac's GPU, its kernels compiled; the same one each time.
+    /// A queue of this Mac's GPU, its kernels compiled; the same one each time.
     ///
     /// # Errors
     /// [`GpuError::Missing`] where there is none, [`GpuError::Kernel`] with the compiler's words where it refuses a kernel.
@@ -114,7 +116,6 @@ impl Metal {
     fn open() -> Result<Self, GpuError> {
         let missing = |what: &str| GpuError::Missing(format!("{what}; use `cpu` or `auto`"));
         let device = MTLCreateSystemDefaultDevice().ok_or_else(|| missing("this Mac has no GPU that Metal knows"))?;
-        let queue = device.newCommandQueue().ok_or_else(|| missing("the GPU gives no command queue"))?;
         let options = MTLCompileOptions::new();
         // Softmax and erf at their full precision, and sums in the order in which they are written.
         #[allow(deprecated, reason = "what replaces it needs macOS 15")]
@@ -124,18 +125,20 @@ impl Metal {
         let library = device
             .newLibraryWithSource_options_error(&NSString::from_str(&source), Some(&options))
             .map_err(|e| GpuError::Kernel { kernel: "all".into(), reason: e.localizedDescription().to_string() })?;
-        Ok(Self(Arc::new(Inner {
-            device,
-            queue,
-            library,
-            pipelines: Mutex::default(),
-            pending: Mutex::default(),
-            pool: Arc::default(),
-        })))
+        let queue = Queue::new(&device)?;
+        Ok(Self { gpu: Arc::new(Gpu { device, library, pipelines: Mutex::default() }), queue: Arc::new(queue) })
+    }
+
+    /// `Ok` when nothing is being recorded: what is recorded is not done, so nobody can wait for it.
+    fn not_recording(&self, call: &'static str) -> Result<(), GpuError> {
+        if self.queue.memories.is_recording() {
+            return Err(GpuError::Driver { call, reason: "not while work is recorded".into() });
+        }
+        Ok(())
     }
 }
 
-impl Inner {
+impl Gpu {
     fn pipeline(&self, kernel: &str) -> Result<Retained<ProtocolObject<dyn MTLComputePipelineState>>, GpuError> {
         let mut pipelines = lock(&self.pipelines);
         if let Some(pipeline) = pipelines.get(kernel) {
@@ -159,95 +162,67 @@ impl Inner {
         Ok(pipeline)
     }
 
-    /// Sends off what is pending, and waits for it.
-    fn wait(&self, pending: &mut Option<Pending>) -> Result<(), GpuError> {
-        let Some(Pending { commands, encoder }) = pending.take() else { return Ok(()) };
-        encoder.endEncoding();
-        commands.commit();
-        commands.waitUntilCompleted();
-        if commands.status() == MTLCommandBufferStatus::Error {
-            let reason =
-                commands.error().map_or_else(|| "no reason given".into(), |e| e.localizedDescription().to_string());
-            return Err(GpuError::Lost(reason));
-        }
-        Ok(())
-    }
-
-    fn start(&self) -> Result<Pending, GpuError> {
-        let lost = || GpuError::Lost("it takes no commands".into());
-        let commands = self.queue.commandBuffer().ok_or_else(lost)?;
-        // Serial: a launch begins when the one before has ended.
-        let encoder = commands.computeCommandEncoder().ok_or_else(lost)?;
-        Ok(Pending { commands, encoder })
+    /// New memory, full of zeros.
+    fn allocate(&self, bytes: usize) -> Result<MetalMemory, GpuError> {
+        let options = MTLResourceOptions::StorageModeShared;
+        let memory = autoreleasepool(|_| self.device.newBufferWithLength_options(bytes, options));
+        memory.map(MetalMemory).ok_or_else(|| {
+            let (most, used) = (self.device.recommendedMaxWorkingSetSize(), self.device.currentAllocatedSize());
+            let free = usize::try_from(most).map_or(0, |most| most.saturating_sub(used));
+            GpuError::OutOfMemory { bytes, free: Some(free) }
+        })
     }
 }
 
-impl Device for Metal {
-    type Buffer = MetalBuffer;
-
-    fn name(&self) -> String {
-        self.0.device.name().to_string()
+impl Queue {
+    fn new(device: &ProtocolObject<dyn MTLDevice>) -> Result<Self, GpuError> {
+        let commands = device.newCommandQueue().ok_or_else(|| GpuError::Lost("it gives no command queue".into()))?;
+        Ok(Self { commands, pending: Mutex::default(), memories: Memories::default(), recorded: Mutex::default() })
     }
 
-    fn buffer(&self, bytes: usize) -> Result<MetalBuffer, GpuError> {
-        ShapeError::at_least("buffer", "bytes", bytes, 1)?;
-        let inner = &*self.0;
-        let pooled = lock(&inner.pool).take(bytes);
-        let new = || {
-            let options = MTLResourceOptions::StorageModeShared;
-            autoreleasepool(|_| inner.device.newBufferWithLength_options(bytes, options)).map(Memory)
+    /// Sends off what is pending, and waits for all that was.
+    fn wait(&self) -> Result<(), GpuError> {
+        // Held until the end: who waits next must not overtake.
+        let mut pending = lock(&self.pending);
+        pending.send();
+        let failed = |commands: &Retained<ProtocolObject<dyn MTLCommandBuffer>>| {
+            commands.waitUntilCompleted();
+            commands.status() == MTLCommandBufferStatus::Error
         };
-        let memory = pooled.or_else(new).or_else(|| {
-            // What is idle may be what is missing. A command buffer holds on to what it uses.
-            *lock(&inner.pool) = Pool::default();
-            new()
-        });
-        let free = || {
-            let (most, used) = (inner.device.recommendedMaxWorkingSetSize(), inner.device.currentAllocatedSize());
-            usize::try_from(most).map_or(0, |most| most.saturating_sub(used))
-        };
-        let memory = memory.ok_or_else(|| GpuError::OutOfMemory { bytes, free: Some(free()) })?;
-        Ok(MetalBuffer { memory, len: bytes, pool: Arc::clone(&inner.pool) })
+        let Some(commands) = std::mem::take(&mut pending.sent).into_iter().find(failed) else { return Ok(()) };
+        let reason = commands.error().map_or("no reason given".into(), |e| e.localizedDescription().to_string());
+        Err(GpuError::Lost(reason))
     }
 
-    fn len(&self, buffer: &MetalBuffer) -> usize {
-        buffer.len
+    fn open(&self) -> Result<Open, GpuError> {
+        let lost = || GpuError::Lost("it takes no commands".into());
+        let commands = self.commands.commandBuffer().ok_or_else(lost)?;
+        // Serial: a launch begins when the one before has ended.
+        let encoder = commands.computeCommandEncoder().ok_or_else(lost)?;
+        Ok(Open { commands, encoder })
     }
+}
 
-    fn write(&self, to: &mut MetalBuffer, bytes: &[u8]) -> Result<(), GpuError> {
-        ShapeError::at_least("write", "bytes of the buffer", to.len, bytes.len())?;
-        // Its memory may have been another's a moment ago, which a launch still uses.
-        self.finish()?;
-        let contents = to.memory.0.contents().cast::<u8>();
-        // SAFETY: shared memory of at least so many bytes, borrowed exclusively, which no launch uses any longer.
-        unsafe { contents.as_ptr().copy_from_nonoverlapping(bytes.as_ptr(), bytes.len()) };
-        Ok(())
-    }
-
-    fn read(&self, from: &MetalBuffer, bytes: &mut [u8]) -> Result<(), GpuError> {
-        ShapeError::at_least("read", "bytes of the buffer", from.len, bytes.len())?;
-        self.finish()?;
-        let contents = from.memory.0.contents().cast::<u8>();
-        // SAFETY: shared memory of at least so many bytes, whose launches were waited for.
-        unsafe { bytes.as_mut_ptr().copy_from_nonoverlapping(contents.as_ptr(), bytes.len()) };
-        Ok(())
-    }
-
-    unsafe fn launch(&self, launch: &Launch<'_, MetalBuffer>) -> Result<(), GpuError> {
-        let pipeline = self.0.pipeline(&format!("{}_{}", launch.kernel, launch.element.suffix()))?;
+impl Metal {
+    /// Puts a kernel into the command buffer.
+    ///
+    /// # Safety
+    /// As for [`Device::launch`].
+    unsafe fn encode(&self, launch: &OwnedLaunch<MetalMemory>) -> Result<(), GpuError> {
+        let pipeline = self.gpu.pipeline(&format!("{}_{}", launch.kernel, launch.element.suffix()))?;
         autoreleasepool(|_| {
-            let mut pending = lock(&self.0.pending);
-            let started = match pending.take() {
-                Some(started) => started,
-                None => self.0.start()?,
+            let mut pending = lock(&self.queue.pending);
+            let open = match pending.open.take() {
+                Some(open) => open,
+                None => self.queue.open()?,
             };
-            let encoder = &pending.insert(started).encoder;
+            let encoder = &pending.open.insert(open).encoder;
             encoder.setComputePipelineState(&pipeline);
-            for (i, buffer) in launch.buffers.iter().enumerate() {
+            for (i, (memory, _)) in launch.buffers.iter().enumerate() {
                 // SAFETY: a kernel has far fewer arguments than the 31 that there are; the command buffer retains the buffer.
-                unsafe { encoder.setBuffer_offset_atIndex(Some(&buffer.memory.0), 0, i) };
+                unsafe { encoder.setBuffer_offset_atIndex(Some(&memory.0), 0, i) };
             }
-            let params = NonNull::from(launch.params).cast::<c_void>();
+            let params = NonNull::from(&launch.params[..]).cast::<c_void>();
             // SAFETY: so many bytes, of which it takes a copy.
             unsafe { encoder.setBytes_length_atIndex(params, launch.params.len(), launch.buffers.len()) };
             let size = |[width, height, depth]: [u32; 3]| MTLSize {
@@ -260,9 +235,123 @@ impl Device for Metal {
             Ok(())
         })
     }
+}
+
+impl Device for Metal {
+    type Buffer = MetalBuffer;
+    type Mirror = MetalBuffer;
+    type Program = Tape<MetalMemory>;
+    type Stamp = Moment;
+
+    fn name(&self) -> String {
+        self.gpu.device.name().to_string()
+    }
+
+    fn fork(&self) -> Result<Self, GpuError> {
+        let queue = autoreleasepool(|_| Queue::new(&self.gpu.device))?;
+        Ok(Self { gpu: Arc::clone(&self.gpu), queue: Arc::new(queue) })
+    }
+
+    fn buffer(&self, bytes: usize) -> Result<MetalBuffer, GpuError> {
+        ShapeError::at_least("buffer", "bytes", bytes, 1)?;
+        // What is idle may be what is missing. A command buffer holds on to what it uses.
+        self.queue.memories.buffer(bytes, |room| self.gpu.allocate(room), || self.finish())
+    }
+
+    fn len(&self, buffer: &MetalBuffer) -> usize {
+        buffer.len()
+    }
+
+    fn write(&self, to: &mut MetalBuffer, bytes: &[u8]) -> Result<(), GpuError> {
+        ShapeError::at_least("write", "bytes of the buffer", to.len(), bytes.len())?;
+        // Its memory may have been another's a moment ago, which a launch still uses.
+        self.finish()?;
+        // SAFETY: shared memory of at least so many bytes, borrowed exclusively, which no launch uses any longer.
+        unsafe { to.memory().contents().as_ptr().copy_from_nonoverlapping(bytes.as_ptr(), bytes.len()) };
+        Ok(())
+    }
+
+    fn read(&self, from: &MetalBuffer, bytes: &mut [u8]) -> Result<(), GpuError> {
+        ShapeError::at_least("read", "bytes of the buffer", from.len(), bytes.len())?;
+        self.finish()?;
+        // SAFETY: shared memory of at least so many bytes, whose launches were waited for.
+        unsafe { bytes.as_mut_ptr().copy_from_nonoverlapping(from.memory().contents().as_ptr(), bytes.len()) };
+        Ok(())
+    }
+
+    fn mirror(&self, bytes: usize) -> Result<MetalBuffer, GpuError> {
+        let mirror = self.buffer(bytes)?;
+        // Its memory may have been another's a moment ago, which a launch still uses.
+        self.finish()?;
+        Ok(mirror)
+    }
+
+    fn device_side<'a>(&self, mirror: &'a MetalBuffer) -> &'a MetalBuffer {
+        mirror
+    }
+
+    fn host_side(&self, mirror: &MetalBuffer) -> NonNull<u8> {
+        mirror.memory().contents()
+    }
+
+    unsafe fn copy_in(&self, _: &MetalBuffer) -> Result<(), GpuError> {
+        Ok(())
+    }
+
+    unsafe fn copy_out(&self, _: &MetalBuffer) -> Result<(), GpuError> {
+        Ok(())
+    }
+
+    unsafe fn launch(&self, launch: &Launch<'_, MetalBuffer>) -> Result<(), GpuError> {
+        let owned = OwnedLaunch::of(launch);
+        if self.queue.memories.is_recording() {
+            launch.buffers.iter().for_each(|buffer| self.queue.memories.keep(buffer));
+            lock(&self.queue.recorded).push(Step::Launch(owned));
+            return Ok(());
+        }
+        // SAFETY: the caller's promise.
+        unsafe { self.encode(&owned) }
+    }
 
     fn finish(&self) -> Result<(), GpuError> {
-        autoreleasepool(|_| self.0.wait(&mut lock(&self.0.pending)))
+        self.not_recording("finish")?;
+        autoreleasepool(|_| self.queue.wait())
+    }
+
+    fn record<T, E: From<GpuError>>(&self, work: impl FnOnce() -> Result<T, E>) -> Result<(Tape<MetalMemory>, T), E> {
+        self.not_recording("record")?;
+        self.queue.memories.begin_recording();
+        let done = work();
+        let held = self.queue.memories.end_recording();
+        let steps = std::mem::take(&mut *lock(&self.queue.recorded));
+        Ok((Tape { steps, _held: held }, done?))
+    }
+
+    unsafe fn start(&self, program: &Tape<MetalMemory>) -> Result<(), GpuError> {
+        self.not_recording("start")?;
+        program.steps.iter().try_for_each(|step| match step {
+            // SAFETY: who recorded it promised as much, and the tape keeps the memory.
+            Step::Launch(launch) => unsafe { self.encode(launch) },
+            Step::Stamp(moment) => self.finish().map(|()| moment.note()),
+        })?;
+        // Sent off now, so that it runs while the host prepares what comes next.
+        autoreleasepool(|_| lock(&self.queue.pending).send());
+        Ok(())
+    }
+
+    fn stamp(&self) -> Result<Moment, GpuError> {
+        let moment = Moment::default();
+        if self.queue.memories.is_recording() {
+            lock(&self.queue.recorded).push(Step::Stamp(moment.clone()));
+        } else {
+            self.finish()?;
+            moment.note();
+        }
+        Ok(moment)
+    }
+
+    fn between(&self, begin: &Moment, end: &Moment) -> Result<f64, GpuError> {
+        begin.until(end)
     }
 
     fn conv_kernel(&self, element: GpuElement, conv: &ConvParams) -> ConvKernel {
@@ -270,11 +359,9 @@ impl Device for Metal {
     }
 }
 
-impl Drop for Inner {
+impl Drop for Queue {
     fn drop(&mut self) {
-        // An encoder must not be dropped before it has ended.
-        if let Some(pending) = lock(&self.pending).take() {
-            pending.encoder.endEncoding();
-        }
+        // An encoder must not be dropped before it has ended, nor memory reused before launches have. Errors are for nobody here.
+        let _ = autoreleasepool(|_| self.wait());
     }
 }

@@ -15,18 +15,25 @@ mod params;
 mod cuda;
 #[cfg(any(test, feature = "emulation"))]
 pub mod emulated;
+mod frame;
 mod maps;
+mod memories;
 #[cfg(target_os = "macos")]
 mod metal;
 #[cfg(any(test, feature = "emulation", target_os = "macos"))]
 mod metal_source;
 #[cfg(any(test, feature = "emulation"))]
 pub mod tables;
+#[cfg(any(test, feature = "emulation", target_os = "macos"))]
+mod tape;
 
 pub use cuda::{Cuda, CudaBuffer};
+pub use frame::{Frame, Io};
 pub use maps::{CHANNEL_STRIDE, GpuElement, GpuMaps, GpuShape, GpuVector};
 #[cfg(target_os = "macos")]
 pub use metal::{Metal, MetalBuffer};
+
+use std::ptr::NonNull;
 
 use crate::ShapeError;
 pub use crate::argmax::gpu as argmax;
@@ -43,13 +50,23 @@ pub use crate::resize_add::gpu as resize_add;
 /// Threads of a block (threadgroup), unless a kernel says otherwise.
 pub const BLOCK: u32 = 256;
 
-/// A GPU, or its emulation on the CPU. Launches, reads and writes happen in the order in which they are asked for.
-pub trait Device: Send + Sync {
-    /// Device memory; goes back to a pool when it is dropped, in the order of launches.
+/// A queue of a GPU, or of its emulation on the CPU: launches, copies, reads and writes happen in the order in which they are asked for.
+/// Clones are the same queue.
+pub trait Device: Clone + Send + Sync {
+    /// Device memory; goes back to a pool when it is dropped, in the order of launches. Other queues of the device may read it.
     type Buffer: Send + Sync;
+    /// Memory of host and device: on a GPU with memory of its own a pinned copy and a device copy, else the same memory.
+    type Mirror: Send + Sync;
+    /// Work that was recorded, and the memory that it works in.
+    type Program: Send + Sync;
+    /// A moment on the device.
+    type Stamp: Send + Sync;
 
     /// What it is called, for people.
     fn name(&self) -> String;
+
+    /// Another queue of the same device, with a pool of its own.
+    fn fork(&self) -> Result<Self, GpuError>;
 
     /// Memory of unspecified contents, of at least one byte; aligned for vectors of sixteen bytes.
     fn buffer(&self, bytes: usize) -> Result<Self::Buffer, GpuError>;
@@ -57,11 +74,33 @@ pub trait Device: Send + Sync {
     /// How many bytes were asked for.
     fn len(&self, buffer: &Self::Buffer) -> usize;
 
-    /// Copies `bytes` to the beginning of a buffer; [`GpuError::Shape`] where they are more than it holds.
+    /// Copies `bytes` to the beginning of a buffer; [`GpuError::Shape`] where they are more than it holds. Other queues see them when
+    /// this one has finished.
     fn write(&self, to: &mut Self::Buffer, bytes: &[u8]) -> Result<(), GpuError>;
 
     /// Waits for all launches, then copies the beginning of a buffer; [`GpuError::Shape`] where it holds fewer `bytes`.
     fn read(&self, from: &Self::Buffer, bytes: &mut [u8]) -> Result<(), GpuError>;
+
+    /// Memory of both sides, of at least one byte; initialised, but with what is not said.
+    fn mirror(&self, bytes: usize) -> Result<Self::Mirror, GpuError>;
+
+    /// What kernels see of it.
+    fn device_side<'a>(&self, mirror: &'a Self::Mirror) -> &'a Self::Buffer;
+
+    /// Where the host sees it; as many bytes as were asked for.
+    fn host_side(&self, mirror: &Self::Mirror) -> NonNull<u8>;
+
+    /// Makes the device see what the host wrote. Where both sides are the same memory there is nothing to do.
+    ///
+    /// # Safety
+    /// The mirror lives, and the host leaves its side alone, until the queue has finished; when this is recorded, until the program has.
+    unsafe fn copy_in(&self, mirror: &Self::Mirror) -> Result<(), GpuError>;
+
+    /// Makes the host see what the device wrote, when the queue has finished.
+    ///
+    /// # Safety
+    /// As for [`copy_in`](Self::copy_in).
+    unsafe fn copy_out(&self, mirror: &Self::Mirror) -> Result<(), GpuError>;
 
     /// Starts a kernel; need not wait for it.
     ///
@@ -70,8 +109,24 @@ pub trait Device: Send + Sync {
     /// others that it reads or writes.
     unsafe fn launch(&self, launch: &Launch<'_, Self::Buffer>) -> Result<(), GpuError>;
 
-    /// Waits for all launches.
+    /// Waits for all launches and copies.
     fn finish(&self) -> Result<(), GpuError>;
+
+    /// Records what `work` launches and copies in place of doing it. Memory that it asks for is the program's; memory that it only
+    /// uses is kept for the program. Nobody else may use the queue meanwhile, and `work` can neither read, write nor wait.
+    fn record<T, E: From<GpuError>>(&self, work: impl FnOnce() -> Result<T, E>) -> Result<(Self::Program, T), E>;
+
+    /// Starts what was recorded on this queue; need not wait for it.
+    ///
+    /// # Safety
+    /// What [`copy_in`](Self::copy_in) and [`copy_out`](Self::copy_out) say of the mirrors whose copies were recorded.
+    unsafe fn start(&self, program: &Self::Program) -> Result<(), GpuError>;
+
+    /// The moment when the queue comes to this point.
+    fn stamp(&self) -> Result<Self::Stamp, GpuError>;
+
+    /// Milliseconds from one to the next, once the queue has come by both.
+    fn between(&self, begin: &Self::Stamp, end: &Self::Stamp) -> Result<f64, GpuError>;
 
     /// The kernel that is to compute a convolution.
     fn conv_kernel(&self, element: GpuElement, conv: &conv::ConvParams) -> conv::ConvKernel {

@@ -3,6 +3,8 @@
 use crate::ShapeError;
 use crate::gpu::{BLOCK, Device, GpuElement, GpuError, GpuMaps, GpuShape, Launch, blocks, bytes_of, bytes_of_mut};
 
+const OP: &str = "pack";
+
 params! {
     /// Parameters of `pack` and `unpack`; the map's channels are `cs` apart.
     pub struct PackParams { n: u32, c: u32, h: u32, w: u32, cs: u32 }
@@ -25,17 +27,31 @@ pub fn pack<D: Device>(
     shape: GpuShape,
     element: GpuElement,
 ) -> Result<GpuMaps<D::Buffer>, GpuError> {
-    const OP: &str = "pack";
-    let out = GpuMaps::blank(device, OP, shape, element)?;
+    shape.check(OP)?;
     ShapeError::check(OP, "length of the images", images.len(), shape.n * shape.channels * shape.pixels())?;
     let mut plain = device.buffer(size_of_val(images))?;
     device.write(&mut plain, bytes_of(images))?;
+    pack_from(device, &plain, shape, element)
+}
+
+/// [`pack`] of images that are in device memory as f32.
+///
+/// - errors: [`ShapeError`] when they are fewer bytes, else what the device says
+pub fn pack_from<D: Device>(
+    device: &D,
+    images: &D::Buffer,
+    shape: GpuShape,
+    element: GpuElement,
+) -> Result<GpuMaps<D::Buffer>, GpuError> {
+    let out = GpuMaps::blank(device, OP, shape, element)?;
+    let bytes = size_of::<f32>() * shape.n * shape.channels * shape.pixels();
+    ShapeError::at_least(OP, "bytes of the images", device.len(images), bytes)?;
     let launch = Launch {
         kernel: OP,
         element,
         grid: [blocks(shape.pixels()), 1, shape.n as u32],
         block: [BLOCK, 1, 1],
-        buffers: &[&plain, out.buffer()],
+        buffers: &[images, out.buffer()],
         params: &PackParams::of(shape).bytes(),
     };
     // SAFETY: both buffers are as long as the shape says; the kernel reads and writes pixels of it, the latter to the stride.

@@ -1,37 +1,41 @@
 //! NVIDIA GPUs, through the driver alone: it is looked for at run time, and compiles the PTX that lies beside each `.cu`.
 //!
-//! One stream a device: launches, copies in and copies out happen in the order in which they are asked for, by whichever thread.
+//! A queue is a stream, and the memory that is used again in its order. What is recorded is a graph of the driver's, which starts a
+//! frame's hundred kernels with one call.
 
 mod driver;
-mod pool;
+mod memory;
 mod ptx;
 #[cfg(any(test, feature = "emulation"))]
 mod source;
+#[cfg(any(test, feature = "emulation"))]
+mod stand_in;
 #[cfg(test)]
 mod tests;
 
-pub use pool::CudaBuffer;
+use memory::{CudaMemory, CudaMirror};
 
 use std::collections::HashMap;
 use std::ffi::{CString, c_void};
+use std::ptr::NonNull;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use cudarc::driver::sys::{self, CUjit_option, CUresult};
 
 use self::driver::{attribute, check};
-use self::pool::Pool;
 use super::conv::{ConvKernel, ConvParams};
 use super::cross_attend::{AttendKernel, CrossAttendParams};
+use super::memories::{Held, Memories, Pooled};
 use super::{Device, GpuElement, GpuError, Launch};
 use crate::ShapeError;
 
-/// An address in device memory.
-type Memory = sys::CUdeviceptr;
+/// Device memory.
+pub type CudaBuffer = Pooled<CudaMemory>;
 
-/// One NVIDIA GPU. Cloning it shares it.
+/// A queue of an NVIDIA GPU. Clones are the same queue.
 #[derive(Clone)]
 pub struct Cuda {
-    context: Arc<Context>,
+    queue: Arc<Queue>,
     name: String,
     /// Compute capability, as `90` for 9.0.
     capability: i32,
@@ -39,15 +43,39 @@ pub struct Cuda {
     multiprocessors: u32,
 }
 
-/// The driver's state for this process on one device: context, stream, memory, compiled kernels.
+/// A stream, and the memory that is used again in its order.
+struct Queue {
+    stream: sys::CUstream,
+    memories: Memories<CudaMemory>,
+    /// Stamps of what is being recorded.
+    stamps: Mutex<Vec<CudaStamp>>,
+    context: Arc<Context>,
+}
+
+/// The driver's state for this process on one device: context and compiled kernels.
 struct Context {
     device: sys::CUdevice,
     handle: sys::CUcontext,
-    stream: sys::CUstream,
-    pool: Pool,
     /// PTX of the device's target, by file.
     target: usize,
     kernels: Mutex<Kernels>,
+}
+
+/// A graph, ready to be started.
+pub struct CudaProgram {
+    graph: sys::CUgraphExec,
+    _held: Option<Held<CudaMemory>>,
+    _stamps: Vec<CudaStamp>,
+    context: Arc<Context>,
+}
+
+/// When the stream last came by.
+#[derive(Clone)]
+pub struct CudaStamp(Arc<Event>);
+
+struct Event {
+    handle: sys::CUevent,
+    context: Arc<Context>,
 }
 
 #[derive(Default)]
@@ -58,10 +86,22 @@ struct Kernels {
     entries: HashMap<(&'static str, &'static str), sys::CUfunction>,
 }
 
-// SAFETY: contexts, streams, modules and functions are the driver's handles, which any thread may use; it locks what it must.
+// SAFETY: contexts, modules and functions are the driver's handles, which any thread may use; it locks what it must.
 unsafe impl Send for Context {}
 // SAFETY: as above.
 unsafe impl Sync for Context {}
+// SAFETY: as above, of streams.
+unsafe impl Send for Queue {}
+// SAFETY: as above.
+unsafe impl Sync for Queue {}
+// SAFETY: as above, of graphs; two threads that start the same one do so one after the other, as it is of one stream.
+unsafe impl Send for CudaProgram {}
+// SAFETY: as above.
+unsafe impl Sync for CudaProgram {}
+// SAFETY: as above, of events.
+unsafe impl Send for Event {}
+// SAFETY: as above.
+unsafe impl Sync for Event {}
 
 impl Cuda {
     /// Opens GPU `number`, as the driver counts them.
@@ -69,7 +109,8 @@ impl Cuda {
     /// - errors: [`GpuError::Missing`] without a driver, with one that is too old, without such a GPU, or with one that is too old
     pub fn open(number: usize) -> Result<Self, GpuError> {
         let Found { device, name, capability, multiprocessors, target } = Found::new(number)?;
-        Ok(Self { context: Arc::new(Context::new(device, target)?), name, capability, multiprocessors })
+        let queue = Arc::new(Queue::new(Arc::new(Context::new(device, target)?))?);
+        Ok(Self { queue, name, capability, multiprocessors })
     }
 
     /// Whether GPU `number` is there and can be opened, without opening it.
@@ -129,13 +170,21 @@ impl std::fmt::Debug for Cuda {
 
 impl Device for Cuda {
     type Buffer = CudaBuffer;
+    type Mirror = CudaMirror;
+    type Program = CudaProgram;
+    type Stamp = CudaStamp;
 
     fn name(&self) -> String {
         self.name.clone()
     }
 
+    fn fork(&self) -> Result<Self, GpuError> {
+        Ok(Self { queue: Arc::new(Queue::new(Arc::clone(&self.queue.context))?), ..self.clone() })
+    }
+
     fn buffer(&self, bytes: usize) -> Result<CudaBuffer, GpuError> {
-        CudaBuffer::new(&self.context, bytes)
+        let Queue { memories, context, .. } = &*self.queue;
+        memories.buffer(bytes, |room| CudaMemory::new(context, room), || self.queue.finish())
     }
 
     fn len(&self, buffer: &CudaBuffer) -> usize {
@@ -143,53 +192,134 @@ impl Device for Cuda {
     }
 
     fn write(&self, to: &mut CudaBuffer, bytes: &[u8]) -> Result<(), GpuError> {
-        ShapeError::ensure(
-            bytes.len() <= to.len(),
-            "write",
-            "bytes",
-            bytes.len(),
-            format_args!("at most {}", to.len()),
-        )?;
-        self.context.enter()?;
+        let fits = bytes.len() <= to.len();
+        ShapeError::ensure(fits, "write", "bytes", bytes.len(), format_args!("at most {}", to.len()))?;
+        self.queue.may_wait("write")?;
         // SAFETY: the buffer has room for them, and they may be used again when the call returns: pageable memory is staged.
-        let code =
-            unsafe { sys::cuMemcpyHtoDAsync_v2(to.at(), bytes.as_ptr().cast(), bytes.len(), self.context.stream) };
+        let code = unsafe {
+            sys::cuMemcpyHtoDAsync_v2(to.memory().at(), bytes.as_ptr().cast(), bytes.len(), self.queue.stream)
+        };
         check("cuMemcpyHtoD", code)
     }
 
     fn read(&self, from: &CudaBuffer, bytes: &mut [u8]) -> Result<(), GpuError> {
         let fits = bytes.len() <= from.len();
         ShapeError::ensure(fits, "read", "bytes", bytes.len(), format_args!("at most {}", from.len()))?;
-        self.context.enter()?;
+        self.queue.may_wait("read")?;
         // SAFETY: the buffer has as many, and `bytes` outlives the copy: it is waited for.
         let code = unsafe {
-            sys::cuMemcpyDtoHAsync_v2(bytes.as_mut_ptr().cast(), from.at(), bytes.len(), self.context.stream)
+            let to = bytes.as_mut_ptr().cast();
+            sys::cuMemcpyDtoHAsync_v2(to, from.memory().at(), bytes.len(), self.queue.stream)
         };
         let copied = check("cuMemcpyDtoH", code);
-        self.context.finish().and(copied)
+        self.queue.finish().and(copied)
+    }
+
+    fn mirror(&self, bytes: usize) -> Result<CudaMirror, GpuError> {
+        CudaMirror::new(&self.queue.context, self.buffer(bytes)?)
+    }
+
+    fn device_side<'a>(&self, mirror: &'a CudaMirror) -> &'a CudaBuffer {
+        mirror.device()
+    }
+
+    fn host_side(&self, mirror: &CudaMirror) -> NonNull<u8> {
+        mirror.host()
+    }
+
+    unsafe fn copy_in(&self, mirror: &CudaMirror) -> Result<(), GpuError> {
+        self.queue.context.enter()?;
+        let (to, from) = (mirror.device(), mirror.host().as_ptr().cast());
+        self.queue.memories.keep(to);
+        // SAFETY: both sides have so many bytes; that the host's lives and is left alone is the caller's promise.
+        let code = unsafe { sys::cuMemcpyHtoDAsync_v2(to.memory().at(), from, to.len(), self.queue.stream) };
+        check("cuMemcpyHtoD", code)
+    }
+
+    unsafe fn copy_out(&self, mirror: &CudaMirror) -> Result<(), GpuError> {
+        self.queue.context.enter()?;
+        let (from, to) = (mirror.device(), mirror.host().as_ptr().cast());
+        self.queue.memories.keep(from);
+        // SAFETY: as above.
+        let code = unsafe { sys::cuMemcpyDtoHAsync_v2(to, from.memory().at(), from.len(), self.queue.stream) };
+        check("cuMemcpyDtoH", code)
     }
 
     unsafe fn launch(&self, launch: &Launch<'_, CudaBuffer>) -> Result<(), GpuError> {
-        let foreign = launch.buffers.iter().any(|buffer| !buffer.is_of(&self.context));
+        let Queue { context, memories, stream, .. } = &*self.queue;
+        let foreign = launch.buffers.iter().any(|buffer| !Arc::ptr_eq(buffer.memory().context(), context));
         ShapeError::ensure(!foreign, launch.kernel, "device of the buffers", "another", "the one that launches")?;
-        self.context.enter()?;
-        let entry = self.context.entry(launch.kernel, launch.element)?;
-        let mut addresses: Vec<Memory> = launch.buffers.iter().map(|buffer| buffer.at()).collect();
+        context.enter()?;
+        let entry = context.entry(launch.kernel, launch.element)?;
+        launch.buffers.iter().for_each(|buffer| memories.keep(buffer));
+        let mut addresses: Vec<_> = launch.buffers.iter().map(|buffer| buffer.memory().at()).collect();
         let pointers = addresses.iter_mut().map(|address| (&raw mut *address).cast::<c_void>());
         let mut arguments: Vec<_> = pointers.chain([launch.params.as_ptr().cast_mut().cast()]).collect();
         let ([x, y, z], [bx, by, bz]) = (launch.grid, launch.block);
         // SAFETY: the entry takes these buffers and parameters, as the caller promises; the driver copies all of them ahead of
         // returning, and only reads the parameters.
         let code = unsafe {
-            let (stream, none) = (self.context.stream, std::ptr::null_mut());
-            sys::cuLaunchKernel(entry, x, y, z, bx, by, bz, 0, stream, arguments.as_mut_ptr(), none)
+            let none = std::ptr::null_mut();
+            sys::cuLaunchKernel(entry, x, y, z, bx, by, bz, 0, *stream, arguments.as_mut_ptr(), none)
         };
         check("cuLaunchKernel", code)
     }
 
     fn finish(&self) -> Result<(), GpuError> {
-        self.context.enter()?;
-        self.context.finish()
+        self.queue.finish()
+    }
+
+    fn record<T, E: From<GpuError>>(&self, work: impl FnOnce() -> Result<T, E>) -> Result<(CudaProgram, T), E> {
+        let queue = &*self.queue;
+        queue.may_wait("record")?;
+        // What other threads do meanwhile, in streams of theirs, is not forbidden: allocating, say.
+        let mode = sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_RELAXED;
+        // SAFETY: the stream lives, and records nothing so far.
+        check("cuStreamBeginCapture", unsafe { sys::cuStreamBeginCapture_v2(queue.stream, mode) })?;
+        queue.memories.begin_recording();
+        let done = work();
+        let held = queue.memories.end_recording();
+        let stamps = std::mem::take(&mut *queue.stamps.lock().unwrap_or_else(PoisonError::into_inner));
+        let mut graph = std::ptr::null_mut();
+        // Whatever came of the work, the stream must come out of it. SAFETY: the call writes one handle.
+        let ended = check("cuStreamEndCapture", unsafe { sys::cuStreamEndCapture(queue.stream, &raw mut graph) });
+        let program = ended.and_then(|()| queue.context.instantiate(graph));
+        if !graph.is_null() {
+            // SAFETY: it is ours, and what was made of it lives by itself.
+            let _ = unsafe { sys::cuGraphDestroy(graph) };
+        }
+        // What the work says comes first: it is why recording failed.
+        let done = done?;
+        let context = Arc::clone(&queue.context);
+        Ok((CudaProgram { graph: program?, _held: held, _stamps: stamps, context }, done))
+    }
+
+    unsafe fn start(&self, program: &CudaProgram) -> Result<(), GpuError> {
+        self.queue.may_wait("start")?;
+        // SAFETY: the graph lives, and it keeps the memory that it works in.
+        check("cuGraphLaunch", unsafe { sys::cuGraphLaunch(program.graph, self.queue.stream) })
+    }
+
+    fn stamp(&self) -> Result<CudaStamp, GpuError> {
+        let Queue { context, memories, stream, stamps } = &*self.queue;
+        let stamp = CudaStamp(Arc::new(Event::new(context)?));
+        let recording = memories.is_recording();
+        // One that is recorded is to be read from outside of the graph.
+        let flags = if recording { sys::CUevent_record_flags::CU_EVENT_RECORD_EXTERNAL as u32 } else { 0 };
+        // SAFETY: both handles live.
+        check("cuEventRecord", unsafe { sys::cuEventRecordWithFlags(stamp.0.handle, *stream, flags) })?;
+        if recording {
+            stamps.lock().unwrap_or_else(PoisonError::into_inner).push(stamp.clone());
+        }
+        Ok(stamp)
+    }
+
+    fn between(&self, begin: &CudaStamp, end: &CudaStamp) -> Result<f64, GpuError> {
+        self.queue.context.enter()?;
+        let mut milliseconds = 0.0;
+        // SAFETY: both handles live; the call writes one float.
+        let code = unsafe { sys::cuEventElapsedTime(&raw mut milliseconds, begin.0.handle, end.0.handle) };
+        check("cuEventElapsedTime", code).map(|()| f64::from(milliseconds))
     }
 
     fn conv_kernel(&self, element: GpuElement, conv: &ConvParams) -> ConvKernel {
@@ -229,18 +359,74 @@ fn attend_kernel(element: GpuElement, attend: &CrossAttendParams) -> AttendKerne
     AttendKernel { name, pixels: 64, threads: 128 }
 }
 
+impl Queue {
+    fn new(context: Arc<Context>) -> Result<Self, GpuError> {
+        context.enter()?;
+        let (mut stream, flags) = (std::ptr::null_mut(), sys::CUstream_flags::CU_STREAM_NON_BLOCKING as u32);
+        // SAFETY: the context is current; the call writes one handle, which `drop` gives back.
+        check("cuStreamCreate", unsafe { sys::cuStreamCreate(&raw mut stream, flags) })?;
+        Ok(Self { stream, memories: Memories::default(), stamps: Mutex::default(), context })
+    }
+
+    /// Waits for all that was asked for.
+    fn finish(&self) -> Result<(), GpuError> {
+        self.may_wait("finish")?;
+        // SAFETY: the stream lives as long as `self`.
+        check("cuStreamSynchronize", unsafe { sys::cuStreamSynchronize(self.stream) })
+    }
+
+    /// Makes the context the calling thread's; an error while work is recorded, which cannot be waited for.
+    fn may_wait(&self, call: &'static str) -> Result<(), GpuError> {
+        if self.memories.is_recording() {
+            return Err(GpuError::Driver { call, reason: "not while work is recorded".into() });
+        }
+        self.context.enter()
+    }
+}
+
+impl Drop for Queue {
+    fn drop(&mut self) {
+        // Errors are not for anybody here: a lost device says so to whoever used it. Memory is freed when this has finished.
+        let _ = self.finish();
+        // SAFETY: it was created in `new`.
+        let _ = unsafe { sys::cuStreamDestroy_v2(self.stream) };
+    }
+}
+
+impl Drop for CudaProgram {
+    fn drop(&mut self) {
+        if self.context.enter().is_ok() {
+            // SAFETY: it was made in `instantiate`; the driver waits where it still runs.
+            let _ = unsafe { sys::cuGraphExecDestroy(self.graph) };
+        }
+    }
+}
+
+impl Event {
+    fn new(context: &Arc<Context>) -> Result<Self, GpuError> {
+        context.enter()?;
+        let mut handle = std::ptr::null_mut();
+        // SAFETY: the context is current; the call writes one handle, which `drop` gives back.
+        check("cuEventCreate", unsafe { sys::cuEventCreate(&raw mut handle, 0) })?;
+        Ok(Self { handle, context: Arc::clone(context) })
+    }
+}
+
+impl Drop for Event {
+    fn drop(&mut self) {
+        if self.context.enter().is_ok() {
+            // SAFETY: it was created in `new`.
+            let _ = unsafe { sys::cuEventDestroy_v2(self.handle) };
+        }
+    }
+}
+
 impl Context {
     fn new(device: sys::CUdevice, target: usize) -> Result<Self, GpuError> {
         let mut handle = std::ptr::null_mut();
         // SAFETY: the device is one of the driver's; the call writes one handle, which `drop` gives back.
         check("cuDevicePrimaryCtxRetain", unsafe { sys::cuDevicePrimaryCtxRetain(&raw mut handle, device) })?;
-        let stream = std::ptr::null_mut();
-        let mut new = Self { device, handle, stream, pool: Pool::default(), target, kernels: Mutex::default() };
-        new.enter()?;
-        let flags = sys::CUstream_flags::CU_STREAM_NON_BLOCKING as u32;
-        // SAFETY: the context is current; the call writes one handle, which `drop` gives back.
-        check("cuStreamCreate", unsafe { sys::cuStreamCreate(&raw mut new.stream, flags) })?;
-        Ok(new)
+        Ok(Self { device, handle, target, kernels: Mutex::default() })
     }
 
     /// Makes the context the calling thread's.
@@ -249,10 +435,13 @@ impl Context {
         check("cuCtxSetCurrent", unsafe { sys::cuCtxSetCurrent(self.handle) })
     }
 
-    /// Waits for all that was asked for.
-    fn finish(&self) -> Result<(), GpuError> {
-        // SAFETY: the stream lives as long as `self`.
-        check("cuStreamSynchronize", unsafe { sys::cuStreamSynchronize(self.stream) })
+    /// Makes a graph ready to be started.
+    fn instantiate(&self, graph: sys::CUgraph) -> Result<sys::CUgraphExec, GpuError> {
+        self.enter()?;
+        let mut ready = std::ptr::null_mut();
+        // SAFETY: the graph is one that a capture made; the call writes one handle.
+        let code = unsafe { sys::cuGraphInstantiateWithFlags(&raw mut ready, graph, 0) };
+        check("cuGraphInstantiate", code).map(|()| ready)
     }
 
     /// A kernel's entry, compiled when it is first asked for.
@@ -306,19 +495,13 @@ impl Context {
 
 impl Drop for Context {
     fn drop(&mut self) {
-        // Errors are not for anybody here: a lost device says so to whoever used it.
         if self.enter().is_ok() {
-            let _ = self.finish();
-            for memory in self.pool.drain() {
-                // SAFETY: `cuMemAlloc` gave it, and nobody holds it: buffers keep the context alive.
-                let _ = unsafe { sys::cuMemFree_v2(memory) };
-            }
-            if !self.stream.is_null() {
-                // SAFETY: it was created in `new`, and has no more work.
-                let _ = unsafe { sys::cuStreamDestroy_v2(self.stream) };
+            let kernels = self.kernels.get_mut().unwrap_or_else(PoisonError::into_inner);
+            for module in kernels.modules.values() {
+                // SAFETY: it was loaded in `compile`; queues, which keep the context, have finished.
+                let _ = unsafe { sys::cuModuleUnload(*module) };
             }
         }
-        // Modules go with the context, when the last who retains it lets go.
         // SAFETY: it was retained in `new`, once.
         let _ = unsafe { sys::cuDevicePrimaryCtxRelease_v2(self.device) };
     }

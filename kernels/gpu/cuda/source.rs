@@ -39,6 +39,11 @@ pub(super) fn source<'a>(path: &'a str, text: &'a str) -> Source<'a> {
     Source { name: path.rsplit('/').next().unwrap_or(path), text, compiled: !is_header(path) }
 }
 
+/// All of them.
+pub(super) fn sources() -> [Source<'static>; FILES.len()] {
+    FILES.map(|(path, text)| source(path, text))
+}
+
 impl Emulated {
     /// An NVIDIA GPU with our kernels, which chooses among them as [`super::Cuda`] does; `None`, and a line that says so, where there
     /// is no C++ compiler.
@@ -47,10 +52,7 @@ impl Emulated {
     /// When they do not compile.
     pub fn cuda() -> Option<Self> {
         static CUDA: OnceLock<Option<Emulated>> = OnceLock::new();
-        let cuda = CUDA.get_or_init(|| {
-            let sources = FILES.map(|(path, text)| source(path, text));
-            Self::new(Dialect::Cuda, &sources).unwrap_or_else(|e| panic!("{e}"))
-        });
+        let cuda = CUDA.get_or_init(|| Self::new(Dialect::Cuda, &sources()).unwrap_or_else(|e| panic!("{e}")));
         if cuda.is_none() {
             println!("SKIPPED: no C++ compiler (CXX, c++, g++, clang++) to emulate CUDA with");
         }

@@ -299,6 +299,12 @@ template <typename... A, void (*F)(A...)> struct Runner<F> {
         std::apply(F, all);
     }
     static constexpr uint pointers = (uint(std::is_pointer<A>::value) + ... + 0);
+    // Whether each of the pointers may be written through, the first in the lowest bit.
+    static constexpr uint writes() {
+        uint bits = 0, at = 0;
+        ((std::is_pointer<A>::value ? void(bits |= uint(!std::is_const<typename std::remove_pointer<A>::type>::value) << at++) : void()), ...);
+        return bits;
+    }
     template <typename T> static constexpr uint size() {
         typedef typename std::remove_cv<typename std::remove_reference<T>::type>::type Plain;
         constexpr bool other = std::is_pointer<T>::value || std::is_same<Plain, uint3>::value || std::is_same<Plain, uint>::value;
@@ -310,7 +316,7 @@ template <typename... A, void (*F)(A...)> struct Runner<F> {
 struct Entry {
     const char* name;
     void (*run)(const Arguments&);
-    uint pointers, params;
+    uint pointers, params, writes;
 };
 
 inline std::vector<Entry>& entries() {
@@ -325,7 +331,15 @@ struct Registered {
 // Makes a kernel known by its name, behind that of the variant that is being compiled.
 #define KERNEL_ENTRY(name, ...)                                                                                                   \
     static const ::emulation::Registered name##_entry(::emulation::Entry{                                                         \
-        VARIANT #name, ::emulation::Runner<&__VA_ARGS__>::run, ::emulation::Runner<&__VA_ARGS__>::pointers, ::emulation::Runner<&__VA_ARGS__>::params})
+        VARIANT #name, ::emulation::Runner<&__VA_ARGS__>::run, ::emulation::Runner<&__VA_ARGS__>::pointers,                               \
+        ::emulation::Runner<&__VA_ARGS__>::params, ::emulation::Runner<&__VA_ARGS__>::writes()})
+
+inline const Entry* find(const char* name) {
+    for (const Entry& entry : entries()) {
+        if (!strcmp(entry.name, name)) return &entry;
+    }
+    return nullptr;
+}
 
 inline int fail(char* text, size_t room, const char* reason) {
     snprintf(text, room, "%s", reason);
@@ -334,14 +348,18 @@ inline int fail(char* text, size_t room, const char* reason) {
 
 } // namespace emulation
 
+// What a kernel takes: pointers, which of them it writes through, bytes of parameters. 0, or 1 when there is no such kernel.
+extern "C" __attribute__((visibility("default"))) int emulation_entry(const char* name, uint32_t* pointers, uint32_t* writes, uint32_t* params) {
+    const emulation::Entry* entry = emulation::find(name);
+    if (entry) *pointers = entry->pointers, *writes = entry->writes, *params = entry->params;
+    return !entry;
+}
+
 // Starts a kernel and waits for it. 0, or 1 and the reason in `text`.
 extern "C" __attribute__((visibility("default"))) int emulation_launch(const char* name, const uint32_t* grid, const uint32_t* block, void* const* buffers,
                                 uint32_t buffer_count, const void* params, uint32_t params_len, uint64_t seed, char* text, size_t room) {
     using namespace emulation;
-    const Entry* entry = nullptr;
-    for (const Entry& e : entries()) {
-        if (!strcmp(e.name, name)) entry = &e;
-    }
+    const Entry* entry = find(name);
     if (!entry) return fail(text, room, "there is no such entry");
     if (entry->pointers != buffer_count) return fail(text, room, "it takes another number of buffers");
     if (entry->params != params_len) return fail(text, room, "its parameters are of another size");

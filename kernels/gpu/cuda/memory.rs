@@ -1,0 +1,122 @@
+//! Memory that the driver gives: on the device, pinned on the host, and both as one.
+
+use std::ffi::c_void;
+use std::ptr::NonNull;
+use std::sync::Arc;
+
+use cudarc::driver::sys::{self, CUresult};
+
+use super::driver::check;
+use super::{Context, CudaBuffer};
+use crate::gpu::GpuError;
+
+/// Memory on the device; the last clone frees it.
+#[derive(Clone)]
+pub struct CudaMemory(Arc<Allocation>);
+
+struct Allocation {
+    context: Arc<Context>,
+    at: sys::CUdeviceptr,
+}
+
+impl CudaMemory {
+    /// New memory.
+    ///
+    /// - errors: [`GpuError::OutOfMemory`], with what is free, or what else the driver says
+    pub(super) fn new(context: &Arc<Context>, bytes: usize) -> Result<Self, GpuError> {
+        context.enter()?;
+        let mut at = 0;
+        // SAFETY: the call writes one address; the context is current.
+        match unsafe { sys::cuMemAlloc_v2(&raw mut at, bytes) } {
+            CUresult::CUDA_ERROR_OUT_OF_MEMORY => Err(GpuError::OutOfMemory { bytes, free: free() }),
+            code => check("cuMemAlloc", code).map(|()| Self(Arc::new(Allocation { context: Arc::clone(context), at }))),
+        }
+    }
+
+    pub(super) fn at(&self) -> sys::CUdeviceptr {
+        self.0.at
+    }
+
+    pub(super) fn context(&self) -> &Arc<Context> {
+        &self.0.context
+    }
+}
+
+/// What is free on the current context's device, where the driver says so.
+fn free() -> Option<usize> {
+    let (mut free, mut total) = (0, 0);
+    // SAFETY: the call writes two sizes.
+    let code = unsafe { sys::cuMemGetInfo_v2(&raw mut free, &raw mut total) };
+    (code == CUresult::CUDA_SUCCESS).then_some(free)
+}
+
+impl Drop for Allocation {
+    fn drop(&mut self) {
+        // Errors are not for anybody here: a lost device says so to whoever used it.
+        if self.context.enter().is_ok() {
+            // SAFETY: `cuMemAlloc` gave it, and nobody holds it; queues have finished before they let go of their memory.
+            let _ = unsafe { sys::cuMemFree_v2(self.at) };
+        }
+    }
+}
+
+/// Memory of the host that the device copies from and to by itself, while the host does something else.
+struct Pinned {
+    context: Arc<Context>,
+    at: NonNull<c_void>,
+}
+
+// SAFETY: it is memory, which any thread may use; who does is for `Frame` to say.
+unsafe impl Send for Pinned {}
+// SAFETY: as above.
+unsafe impl Sync for Pinned {}
+
+impl Pinned {
+    /// New memory, full of zeros.
+    fn new(context: &Arc<Context>, bytes: usize) -> Result<Self, GpuError> {
+        context.enter()?;
+        let mut at = std::ptr::null_mut();
+        // SAFETY: the call writes one address; the context is current.
+        let code = unsafe { sys::cuMemHostAlloc(&raw mut at, bytes, 0) };
+        if code == CUresult::CUDA_ERROR_OUT_OF_MEMORY {
+            let reason =
+                format!("{bytes} bytes of pinned memory of the host cannot be had; take a smaller size or batch");
+            return Err(GpuError::Driver { call: "cuMemHostAlloc", reason });
+        }
+        check("cuMemHostAlloc", code)?;
+        let reason = || GpuError::Driver { call: "cuMemHostAlloc", reason: "it gave no memory".into() };
+        let at = NonNull::new(at).ok_or_else(reason)?;
+        // SAFETY: so many bytes, and they are ours.
+        unsafe { at.cast::<u8>().write_bytes(0, bytes) };
+        Ok(Self { context: Arc::clone(context), at })
+    }
+}
+
+impl Drop for Pinned {
+    fn drop(&mut self) {
+        if self.context.enter().is_ok() {
+            // SAFETY: `cuMemHostAlloc` gave it, and whoever had copies made from or to it has waited for them.
+            let _ = unsafe { sys::cuMemFreeHost(self.at.as_ptr()) };
+        }
+    }
+}
+
+/// Pinned memory of the host, and as much on the device.
+pub struct CudaMirror {
+    host: Pinned,
+    device: CudaBuffer,
+}
+
+impl CudaMirror {
+    pub(super) fn new(context: &Arc<Context>, device: CudaBuffer) -> Result<Self, GpuError> {
+        Ok(Self { host: Pinned::new(context, device.len())?, device })
+    }
+
+    pub(super) fn device(&self) -> &CudaBuffer {
+        &self.device
+    }
+
+    pub(super) fn host(&self) -> NonNull<u8> {
+        self.host.at.cast()
+    }
+}

@@ -1,0 +1,229 @@
+//! Device memory that is used again: after the first frame of a size, a frame allocates nothing.
+//!
+//! All launches and copies of a queue happen in order, so memory may be given to the next launch while the last one that used it is
+//! still to run: it will have run before. What is recorded works in memory of its own, as it runs again at any time later.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::GpuError;
+
+/// Rooms are multiples of this, so that maps of nearly one size share them.
+const GRAIN: usize = 512;
+
+/// What was allocated and is not in use, by size. `M` is a handle of device memory; its last clone frees it.
+struct Pool<M>(Mutex<BTreeMap<usize, Vec<M>>>);
+
+impl<M> Pool<M> {
+    fn new() -> Arc<Self> {
+        Arc::new(Self(Mutex::default()))
+    }
+
+    /// Memory of that very size: a frame asks for the sizes of the last one, so anything larger would be missed later.
+    fn take(&self, room: usize) -> Option<M> {
+        lock(&self.0).get_mut(&room)?.pop()
+    }
+
+    fn give(&self, room: usize, memory: M) {
+        lock(&self.0).entry(room).or_default().push(memory);
+    }
+
+    /// All that is not in use.
+    fn drain(&self) -> BTreeMap<usize, Vec<M>> {
+        std::mem::take(&mut *lock(&self.0))
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // What these guard is sound whatever panicked meanwhile.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Memory that somebody uses; goes back to its pool with the last of them.
+struct Lease<M: Clone> {
+    memory: M,
+    room: usize,
+    home: Arc<Pool<M>>,
+}
+
+impl<M: Clone> Drop for Lease<M> {
+    fn drop(&mut self) {
+        self.home.give(self.room, self.memory.clone());
+    }
+}
+
+/// A buffer in memory that is used again.
+pub struct Pooled<M: Clone> {
+    lease: Arc<Lease<M>>,
+    len: usize,
+}
+
+impl<M: Clone> Pooled<M> {
+    /// How many bytes were asked for.
+    pub(super) fn len(&self) -> usize {
+        self.len
+    }
+
+    pub(super) fn memory(&self) -> &M {
+        &self.lease.memory
+    }
+}
+
+impl<M: Clone> std::fmt::Debug for Pooled<M> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Pooled({} bytes)", self.len)
+    }
+}
+
+/// The memory of one queue.
+pub(super) struct Memories<M: Clone> {
+    idle: Arc<Pool<M>>,
+    recording: Mutex<Option<Held<M>>>,
+}
+
+/// What recorded work holds: the memory that it works in, and what else it uses.
+pub(super) struct Held<M: Clone> {
+    idle: Arc<Pool<M>>,
+    kept: Vec<Arc<Lease<M>>>,
+    /// Where all goes in the end.
+    home: Arc<Pool<M>>,
+}
+
+impl<M: Clone> Drop for Held<M> {
+    fn drop(&mut self) {
+        for (room, memories) in self.idle.drain() {
+            memories.into_iter().for_each(|memory| self.home.give(room, memory));
+        }
+    }
+}
+
+impl<M: Clone> Default for Memories<M> {
+    fn default() -> Self {
+        Self { idle: Pool::new(), recording: Mutex::default() }
+    }
+}
+
+impl<M: Clone> Memories<M> {
+    /// A buffer of `len` bytes. `allocate` makes memory of at least so many bytes; when there is none left, `finish` waits for the queue,
+    /// and what frames of other sizes used is freed first.
+    pub(super) fn buffer(
+        &self,
+        len: usize,
+        allocate: impl Fn(usize) -> Result<M, GpuError>,
+        finish: impl FnOnce() -> Result<(), GpuError>,
+    ) -> Result<Pooled<M>, GpuError> {
+        let room =
+            len.max(1).checked_next_multiple_of(GRAIN).ok_or(GpuError::OutOfMemory { bytes: len, free: None })?;
+        let recording = lock(&self.recording).as_ref().map(|recording| Arc::clone(&recording.idle));
+        let reused = recording.as_ref().and_then(|own| own.take(room)).or_else(|| self.idle.take(room));
+        let memory = match reused {
+            Some(memory) => memory,
+            None => allocate(room).or_else(|error| match error {
+                GpuError::OutOfMemory { .. } if recording.is_none() => {
+                    finish()?;
+                    drop(self.idle.drain());
+                    allocate(room)
+                }
+                other => Err(other),
+            })?,
+        };
+        let home = recording.unwrap_or_else(|| Arc::clone(&self.idle));
+        Ok(Pooled { lease: Arc::new(Lease { memory, room, home }), len })
+    }
+
+    /// From here on buffers are for what is recorded.
+    pub(super) fn begin_recording(&self) {
+        *lock(&self.recording) = Some(Held { idle: Pool::new(), kept: Vec::new(), home: Arc::clone(&self.idle) });
+    }
+
+    /// Whether something is being recorded.
+    pub(super) fn is_recording(&self) -> bool {
+        lock(&self.recording).is_some()
+    }
+
+    /// Notes that what is being recorded uses a buffer: it lives as long as the recording. The recording's own do anyway.
+    pub(super) fn keep(&self, buffer: &Pooled<M>) {
+        if let Some(recording) = &mut *lock(&self.recording)
+            && !Arc::ptr_eq(&buffer.lease.home, &recording.idle)
+            && !recording.kept.iter().any(|kept| Arc::ptr_eq(kept, &buffer.lease))
+        {
+            recording.kept.push(Arc::clone(&buffer.lease));
+        }
+    }
+
+    /// What was recorded since [`begin_recording`](Self::begin_recording) holds this.
+    pub(super) fn end_recording(&self) -> Option<Held<M>> {
+        lock(&self.recording).take()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Memory whose last clone is counted.
+    type Counted = Arc<usize>;
+
+    fn buffer(memories: &Memories<Counted>, len: usize) -> Pooled<Counted> {
+        memories.buffer(len, |room| Ok(Arc::new(room)), || Ok(())).unwrap()
+    }
+
+    fn at(buffer: &Pooled<Counted>) -> *const usize {
+        Arc::as_ptr(buffer.memory())
+    }
+
+    #[test]
+    fn memory_is_found_again_by_its_size_alone() {
+        let memories = Memories::default();
+        let (small, large) = (buffer(&memories, 500), buffer(&memories, 1000));
+        let (first, second) = (at(&small), at(&large));
+        assert_eq!((small.len(), **small.memory(), **large.memory()), (500, 512, 1024));
+        drop((small, large));
+        assert_eq!((at(&buffer(&memories, 1)), at(&buffer(&memories, 513))), (first, second));
+        let (one, two) = (buffer(&memories, 512), buffer(&memories, 512));
+        assert!(at(&one) == first && at(&two) != first, "one that is in use is nobody else's");
+        assert_ne!(at(&buffer(&memories, 2048)), second, "no larger one is taken");
+    }
+
+    #[test]
+    fn what_is_recorded_works_in_memory_that_nobody_else_gets() {
+        let memories = Memories::default();
+        let outside = buffer(&memories, 512);
+        let kept = at(&outside);
+        memories.begin_recording();
+        let inside = at(&buffer(&memories, 512));
+        assert_eq!(at(&buffer(&memories, 512)), inside, "a recording uses its own memory again");
+        memories.keep(&outside);
+        let held = memories.end_recording().unwrap();
+        drop(outside);
+        let (one, two) = (buffer(&memories, 512), buffer(&memories, 512));
+        assert!([at(&one), at(&two)].iter().all(|at| ![inside, kept].contains(at)));
+        drop((one, two, held));
+        let all: Vec<_> = (0..4).map(|_| buffer(&memories, 512)).collect();
+        assert!(
+            [inside, kept].iter().all(|want| all.iter().any(|buffer| at(buffer) == *want)),
+            "it goes back in the end"
+        );
+    }
+
+    #[test]
+    fn when_memory_is_short_what_is_idle_is_freed() {
+        let memories = Memories::default();
+        let idle = Arc::downgrade(buffer(&memories, 512).memory());
+        let short = |room| {
+            if idle.upgrade().is_some() {
+                Err(GpuError::OutOfMemory { bytes: room, free: None })
+            } else {
+                Ok(Arc::new(room))
+            }
+        };
+        memories.begin_recording();
+        assert!(
+            memories.buffer(2048, short, || Ok(())).is_err(),
+            "not while work is recorded, which cannot be waited for"
+        );
+        drop(memories.end_recording());
+        assert!(memories.buffer(2048, short, || Ok(())).is_ok());
+        assert!(memories.buffer(usize::MAX, |_| Ok(Arc::new(0)), || Ok(())).is_err());
+    }
+}
