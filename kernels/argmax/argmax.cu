@@ -1,4 +1,5 @@
-// argmax: the class with the greatest upsampled logit, the lowest of equals; and how sure it is    definition: scalar.rs
+// argmax: the class with the greatest upsampled logit, the lowest of equals; and how sure it is
+//   definition: scalar.rs
 //   logits [n, h, w, cs] T, of which `image` is read; ids [out_h, out_w] u8 or u16; confidence [out_h, out_w] f32
 //   launch: grid = (ceil(out_w/32), ceil(out_h/8)), block = (32, 8)    twin: argmax.metal
 //   bound: the first-level cache, 4 taps of cs channels a pixel; the full-size logits are never stored
@@ -46,9 +47,11 @@ template <typename T> struct Around {
 
 // One thread, one output pixel, all classes.
 template <typename T>
-__device__ __forceinline__ void argmax(const T* __restrict__ logits, u8* __restrict__ ids, float* __restrict__ confidence,
+__device__ __forceinline__ void argmax(const T* __restrict__ logits, u8* __restrict__ ids,
+                                       float* __restrict__ confidence,
                                        ArgmaxParams p) {
-    const u32 column = blockIdx.x * 32 + threadIdx.x, row = blockIdx.y * 8 + threadIdx.y, pixel = row * p.out_w + column;
+    const u32 column = blockIdx.x * 32 + threadIdx.x, row = blockIdx.y * 8 + threadIdx.y,
+        pixel = row * p.out_w + column;
     if (row >= p.out_h || column >= p.out_w) return;
     const bool sure = p.flags & 2;
     const Around<T> around(logits, p, row, column);

@@ -1,6 +1,8 @@
-// upsample: bilinear logits at the photo's size.    argmax: their greatest, and how sure it is.    twin: argmax.cu    definition: scalar.rs
+// upsample: bilinear logits at the photo's size.    argmax: their greatest, and how sure it is.    twin: argmax.cu
+//   definition: scalar.rs
 //   logits [n, h, w, cs] T, of which one image; planes [classes, out_h, out_w] f32
-//   ids [out_h, out_w] of 8 bits, or 16 with flag 1; confidence [out_h, out_w] f32 with flag 2; the lowest of equals wins
+//   ids [out_h, out_w] of 8 bits, or 16 with flag 1; confidence [out_h, out_w] f32 with flag 2; the lowest of equals
+//   wins
 //   confidence = 1 / sum over classes of e^((logit - winner) / temperature)
 //   launch: grid = (ceil(out_w / 32), ceil(out_h / 8)), block = (32, 8), a thread a pixel
 //   bound: upsample memory, planes once; argmax the caches, 4 * classes logits a pixel
@@ -29,7 +31,8 @@ template <typename T> struct Upsampled {
     }
 };
 
-template <typename T, typename P> inline Upsampled<T> upsampled(device const T* logits, constant P& p, uint row, uint column) {
+template <typename T, typename P>
+inline Upsampled<T> upsampled(device const T* logits, constant P& p, uint row, uint column) {
     Tap y = tap_of(p.ratio_y, row, p.h), x = tap_of(p.ratio_x, column, p.w);
     device const T* above = logits + (p.image * p.h + y.first) * p.w * p.cs;
     device const T* below = logits + (p.image * p.h + y.second) * p.w * p.cs;
@@ -48,7 +51,8 @@ template <typename T>
 }
 
 template <typename T>
-[[kernel]] void argmax(device const T* logits [[buffer(0)]], device uchar* ids [[buffer(1)]], device float* confidence [[buffer(2)]],
+[[kernel]] void argmax(device const T* logits [[buffer(0)]], device uchar* ids [[buffer(1)]],
+                       device float* confidence [[buffer(2)]],
                        constant ArgmaxParams& p [[buffer(3)]], uint3 block [[threadgroup_position_in_grid]],
                        uint3 tid [[thread_position_in_threadgroup]]) {
     uint row = 8 * block.y + tid.y, column = 32 * block.x + tid.x, at = row * p.out_w + column;

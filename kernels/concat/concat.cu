@@ -1,5 +1,6 @@
 // concat: one part of a map of several parts side by side    twin: concat.metal
-//   part [n, pixels, part_cs], out [n, pixels, out_cs] T; channels offset .. offset + width of out are the part's, and zero past its last
+//   part [n, pixels, part_cs], out [n, pixels, out_cs] T; channels offset .. offset + width of out are the part's, and
+//   zero past its last
 //   launch: grid = (ceil(pixels*width/256), 1, n), block = 256    bound: memory, each byte once
 #include "common.cuh"
 
@@ -8,7 +9,8 @@ struct ConcatParams {
 };
 
 // One thread, one channel of one pixel; neighbours have neighbouring channels.
-template <typename T> __device__ __forceinline__ void concat(const T* __restrict__ part, T* __restrict__ out, ConcatParams p) {
+template <typename T>
+__device__ __forceinline__ void concat(const T* __restrict__ part, T* __restrict__ out, ConcatParams p) {
     const u32 i = blockIdx.x * BLOCK + threadIdx.x, pixel = i / p.width, channel = i % p.width;
     if (pixel >= p.pixels) return;
     const size_t at = (size_t)blockIdx.z * p.pixels + pixel;

@@ -1,13 +1,15 @@
 // concat: a part's channels to where they stand among all; zero past its last.    twin: concat.cu
 //   part [n, pixels, part_cs] T, out [n, pixels, out_cs] T; writes channels offset .. offset + width
-//   launch: one a part, grid = (ceil(pixels * width / 256), 1, n), block = 256, a thread a number    bound: memory, each number once
+//   launch: one a part, grid = (ceil(pixels * width / 256), 1, n), block = 256, a thread a number
+//   bound: memory, each number once
 
 struct ConcatParams {
     uint n, pixels, part_c, part_cs, out_cs, offset, width;
 };
 
 template <typename T>
-[[kernel]] void concat(device const T* part [[buffer(0)]], device T* out [[buffer(1)]], constant ConcatParams& p [[buffer(2)]],
+[[kernel]] void concat(device const T* part [[buffer(0)]], device T* out [[buffer(1)]],
+                       constant ConcatParams& p [[buffer(2)]],
                        uint3 block [[threadgroup_position_in_grid]], uint3 tid [[thread_position_in_threadgroup]]) {
     uint index = 256 * block.x + tid.x;
     if (index >= p.pixels * p.width) return;

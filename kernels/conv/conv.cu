@@ -1,13 +1,17 @@
 // conv: 3x3 and 1x1 convolutions at stride 1 and 2 as an implicit matrix product: prologue, products, epilogue in one
-//   out = activation(bias + sum over taps and channels of weight * in + residual), in = ReLU?(x * scale + shift), zero outside the map
-//   in [n, h, w, in_cs] T, weight [kernel*kernel*in_cs, out_cs] T (tap by tap), residual and out [n, out_h, out_w, out_cs] T,
+//   out = activation(bias + sum over taps and channels of weight * in + residual), in = ReLU?(x * scale + shift), zero
+//   outside the map
+//   in [n, h, w, in_cs] T, weight [kernel*kernel*in_cs, out_cs] T (tap by tap),
+//   residual and out [n, out_h, out_w, out_cs] T,
 //   bias [out_cs], scale, shift [in_cs] f32; what the flags do not ask for is not read    definition: scalar.rs
 //   launch: grid = (ceil(out_h*out_w/64), ceil(out_cs/64), n), block = 256    twin: conv.metal
-//   bound: multiply-adds in float, kernel*kernel*in_c*out_c an output pixel; the reference of conv_mma, and the exact mode's own
+//   bound: multiply-adds in float, kernel*kernel*in_c*out_c an output pixel; the reference of conv_mma, and the exact
+//   mode's own
 #include "conv.cuh"
 
 template <typename T>
-__device__ __forceinline__ void conv(const T* __restrict__ in, const T* __restrict__ weight, const float* __restrict__ bias,
+__device__ __forceinline__ void conv(const T* __restrict__ in, const T* __restrict__ weight,
+                                     const float* __restrict__ bias,
                                      const float* __restrict__ scale, const float* __restrict__ shift,
                                      const T* __restrict__ residual, T* __restrict__ out, ConvParams p) {
     constexpr u32 PIXELS = 64, CHANNELS = 64, STEP = 2 * PIECE; // of a block; STEP: rows of the weights at a time
@@ -16,7 +20,8 @@ __device__ __forceinline__ void conv(const T* __restrict__ in, const T* __restri
     const u32 thread = threadIdx.x, pixels = p.out_h * p.out_w, rows = p.window * p.window * p.in_cs;
     const u32 first_pixel = blockIdx.x * PIXELS, first_channel = blockIdx.y * CHANNELS;
     in += (size_t)blockIdx.z * p.h * p.w * p.in_cs;
-    // A thread fetches a piece of one pixel's inputs (half of them do) and four weights; it has 4 pixels by 4 channels of the output.
+    // A thread fetches a piece of one pixel's inputs (half of them do) and four weights; it has 4 pixels by 4 channels
+    // of the output.
     const u32 fetched_pixel = thread % PIXELS, fetched_piece = thread / PIXELS * PIECE;
     const u32 fetched_row = thread / 16, fetched_channel = thread % 16 * 4;
     const u32 row = thread / 16 * 4, column = thread % 16 * 4;

@@ -21,7 +21,8 @@ struct Window {
 
 // Where row `row` of the weights (a tap and 8 channels from `channel` on) finds its inputs; null where they are zeros.
 template <typename T>
-__device__ __forceinline__ const T* source(const T* in, const Window& at, u32 row, u32 rows, const ConvParams& p, u32& channel) {
+__device__ __forceinline__ const T* source(const T* in, const Window& at, u32 row, u32 rows, const ConvParams& p,
+                                           u32& channel) {
     const u32 tap = row / p.in_cs;
     channel = row - tap * p.in_cs;
     const int y = at.y + (int)(tap / p.window), x = at.x + (int)(tap % p.window);
@@ -29,7 +30,8 @@ __device__ __forceinline__ const T* source(const T* in, const Window& at, u32 ro
     return inside ? in + ((size_t)y * p.w + x) * p.in_cs + channel : nullptr;
 }
 
-__device__ __forceinline__ void prologue(float (&v)[PIECE], const float* scale, const float* shift, u32 channel, u32 flags) {
+__device__ __forceinline__ void prologue(float (&v)[PIECE], const float* scale, const float* shift, u32 channel,
+                                         u32 flags) {
     float factor[PIECE], addend[PIECE];
     load(scale + channel, factor);
     load(shift + channel, addend);
@@ -42,7 +44,8 @@ __device__ __forceinline__ void prologue(float (&v)[PIECE], const float* scale, 
 
 // Eight inputs behind the prologue into `v`, which is zero before.
 template <typename T>
-__device__ __forceinline__ void fetch(float (&v)[PIECE], const T* in, const float* scale, const float* shift, const Window& at, u32 row,
+__device__ __forceinline__ void fetch(float (&v)[PIECE], const T* in, const float* scale, const float* shift,
+                                      const Window& at, u32 row,
                                       u32 rows, const ConvParams& p) {
     u32 channel;
     const T* const from = source(in, at, row, rows, p, channel);
@@ -53,7 +56,8 @@ __device__ __forceinline__ void fetch(float (&v)[PIECE], const T* in, const floa
 
 // Sums of LEN channels to outputs: bias, residual, activation.
 template <u32 LEN, typename T>
-__device__ __forceinline__ void finish(float (&sum)[LEN], u32 pixel, u32 channel, const float* bias, const T* residual, T* out, const ConvParams& p) {
+__device__ __forceinline__ void finish(float (&sum)[LEN], u32 pixel, u32 channel, const float* bias, const T* residual,
+                                       T* out, const ConvParams& p) {
     const size_t at = ((size_t)blockIdx.z * p.out_h * p.out_w + pixel) * p.out_cs + channel;
     float addend[LEN];
     load(bias + channel, addend);

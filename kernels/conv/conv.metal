@@ -1,9 +1,11 @@
 // conv: 1x1 or 3x3, stride 1 or 2, as an implicit GEMM on multiply-adds.    twin: conv.cu    definition: scalar.rs
 //   x [n, h, w, in_cs] T, weight [window * window * in_cs, out_cs] T, bias [out_cs], scale and shift [in_cs] f32,
 //   residual and out [n, out_h, out_w, out_cs] T
-//   out = activation(bias + sum of weight * max?(x * scale + shift) + residual); the zero padding comes after the prologue
+//   out = activation(bias + sum of weight * max?(x * scale + shift) + residual); the zero padding comes after the
+//   prologue
 //   flags: 1 prologue, 2 its ReLU, 4 residual, 8 ReLU, 16 GELU
-//   launch: grid = (ceil(out_h * out_w / 64), ceil(out_cs / 64), n), block = 256; a block 64 pixels by 64 channels, a thread 4 by 4
+//   launch: grid = (ceil(out_h * out_w / 64), ceil(out_cs / 64), n), block = 256; a block 64 pixels by 64 channels, a
+//   thread 4 by 4
 //   bound: arithmetic; a slab of 16 input channels goes through threadgroup memory, where each number is used 64 times
 
 struct ConvParams {
@@ -24,7 +26,8 @@ inline float activated(float sum, uint flags) {
 }
 
 inline float4 activated(float4 sum, uint flags) {
-    return float4(activated(sum[0], flags), activated(sum[1], flags), activated(sum[2], flags), activated(sum[3], flags));
+    return float4(activated(sum[0], flags), activated(sum[1], flags), activated(sum[2], flags),
+                  activated(sum[3], flags));
 }
 
 // Four input channels behind the prologue; `scale` and `shift` begin at these channels.
@@ -34,10 +37,11 @@ inline float4 prepared(float4 value, device const float* scale, device const flo
 }
 
 template <typename T>
-[[kernel, max_total_threads_per_threadgroup(256)]] void conv(device const T* x [[buffer(0)]], device const T* weight [[buffer(1)]], device const float* bias [[buffer(2)]],
-                     device const float* scale [[buffer(3)]], device const float* shift [[buffer(4)]],
-                     device const T* residual [[buffer(5)]], device T* out [[buffer(6)]], constant ConvParams& p [[buffer(7)]],
-                     uint3 block [[threadgroup_position_in_grid]], uint3 tid [[thread_position_in_threadgroup]]) {
+[[kernel, max_total_threads_per_threadgroup(256)]] void
+conv(device const T* x [[buffer(0)]], device const T* weight [[buffer(1)]], device const float* bias [[buffer(2)]],
+     device const float* scale [[buffer(3)]], device const float* shift [[buffer(4)]],
+     device const T* residual [[buffer(5)]], device T* out [[buffer(6)]], constant ConvParams& p [[buffer(7)]],
+     uint3 block [[threadgroup_position_in_grid]], uint3 tid [[thread_position_in_threadgroup]]) {
     SHARED(float, inputs, [16][68]); // channel by pixel; rows of 68 spread what neighbours write over the banks
     SHARED(float, weights, [16][64]);
     uint pixels = p.out_h * p.out_w;
@@ -45,7 +49,8 @@ template <typename T>
     // What this thread loads: four channels of a pixel, and one channel's weights to four.
     uint pixel_at = tid.x / 4, channel_at = tid.x % 4 * 4, row_at = tid.x / 16, column_at = tid.x % 16 * 4;
     uint pixel = 64 * block.x + pixel_at, column = 64 * block.y + column_at;
-    int top = int(pixel / p.out_w * p.stride) - int(p.window / 2), left = int(pixel % p.out_w * p.stride) - int(p.window / 2);
+    int top = int(pixel / p.out_w * p.stride) - int(p.window / 2);
+    int left = int(pixel % p.out_w * p.stride) - int(p.window / 2);
 
     float4 sums[4] = {float4(0.0f), float4(0.0f), float4(0.0f), float4(0.0f)};
     for (uint tap = 0; tap < p.window * p.window; ++tap) {

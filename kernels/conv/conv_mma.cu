@@ -1,9 +1,11 @@
 // conv_mma_*: what conv.cu computes, on tensor cores    definition: conv.cu, whose table these pass too
 //   arguments of conv.cu, T half    bound: tensor cores; for few channels memory, in and out once
-//   launch: grid = (ceil(out_h*out_w/PIXELS), ceil(out_cs/CHANNELS), n), block = 32 * WARPS; the name says PIXELS x CHANNELS
+//   launch: grid = (ceil(out_h*out_w/PIXELS), ceil(out_cs/CHANNELS), n), block = 32 * WARPS; the name says PIXELS x
+//   CHANNELS
 //
-// A block multiplies PIXELS rows of inputs, gathered as an implicit im2col, by CHANNELS columns of weights, STEP rows of these at a time. A
-// warp has 32 by 32 of the sums. Three buffers in shared memory: while a step is multiplied the next but one is on its way.
+// A block multiplies PIXELS rows of inputs, gathered as an implicit im2col, by CHANNELS columns of weights, STEP rows
+// of these at a time. A warp has 32 by 32 of the sums. Three buffers in shared memory: while a step is multiplied the
+// next but one is on its way.
 #include "mma.cuh"
 #include "conv.cuh"
 
@@ -19,9 +21,11 @@ template <u32 WARP_ROWS, u32 WARP_COLUMNS> struct Block {
 };
 
 template <u32 WARP_ROWS, u32 WARP_COLUMNS>
-__device__ __forceinline__ void conv_mma(const half* __restrict__ in, const half* __restrict__ weight, const float* __restrict__ bias,
+__device__ __forceinline__ void conv_mma(const half* __restrict__ in, const half* __restrict__ weight,
+                                         const float* __restrict__ bias,
                                          const float* __restrict__ scale, const float* __restrict__ shift,
-                                         const half* __restrict__ residual, half* __restrict__ out, const ConvParams& p) {
+                                         const half* __restrict__ residual, half* __restrict__ out,
+                                         const ConvParams& p) {
     using B = Block<WARP_ROWS, WARP_COLUMNS>;
     constexpr u32 STEP = B::STEP, STAGES = B::STAGES, PIECES = B::PIECES;
     SHARED(half, tile, [STAGES * B::STAGE]);
@@ -58,12 +62,15 @@ __device__ __forceinline__ void conv_mma(const half* __restrict__ in, const half
     Copies copies;
     const auto begin_inputs = [&](u32 step) {
 #pragma unroll
-        for (u32 i = 0; i < B::INPUTS; i++) copies.begin(input_place(step, i), from[i] == nullptr ? in : from[i], from[i] != nullptr);
+        for (u32 i = 0; i < B::INPUTS; i++) {
+            copies.begin(input_place(step, i), from[i] == nullptr ? in : from[i], from[i] != nullptr);
+        }
     };
     const auto begin_weights = [&](u32 step) {
 #pragma unroll
         for (u32 i = 0; i < B::WEIGHTS; i++) {
-            const u32 k = thread * PIECE / B::CHANNELS + i * (B::THREADS * PIECE / B::CHANNELS), c = thread * PIECE % B::CHANNELS;
+            const u32 k = thread * PIECE / B::CHANNELS + i * (B::THREADS * PIECE / B::CHANNELS),
+                c = thread * PIECE % B::CHANNELS;
             const bool there = step * STEP + k < rows && first_channel + c < p.out_cs;
             half* const to = tile + step % STAGES * B::STAGE + B::PIXELS * B::INPUT_ROW + k * B::WEIGHT_ROW + c;
             copies.begin(to, there ? weight + (size_t)(step * STEP + k) * p.out_cs + first_channel + c : weight, there);

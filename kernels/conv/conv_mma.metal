@@ -1,13 +1,16 @@
 // conv_mma: conv on matrix units: the same arguments, layout and flags as conv.metal, of which it uses the parts.
-//   launch: grid = (ceil(out_h * out_w / PIXELS), ceil(out_cs / CHANNELS), n), block = 256: ROWS by COLUMNS simdgroups, each 16 pixels by
-//   32 channels in eight 8x8 sums. conv_mma: 64 pixels by 64 channels. conv_mma_narrow: 128 by 32, for maps of few channels
+//   launch: grid = (ceil(out_h * out_w / PIXELS), ceil(out_cs / CHANNELS), n), block = 256: ROWS by COLUMNS simdgroups,
+//   each 16 pixels by 32 channels in eight 8x8 sums
+//   conv_mma: 64 pixels by 64 channels    conv_mma_narrow: 128 by 32, for maps of few channels
 //   bound: arithmetic; products of T, sums f32. A slab of 16 input channels goes through threadgroup memory
 
 template <typename T, uint ROWS, uint COLUMNS>
 [[kernel, max_total_threads_per_threadgroup(256)]] void
 conv_mma(device const T* x [[buffer(0)]], device const T* weight [[buffer(1)]], device const float* bias [[buffer(2)]],
-         device const float* scale [[buffer(3)]], device const float* shift [[buffer(4)]], device const T* residual [[buffer(5)]],
-         device T* out [[buffer(6)]], constant ConvParams& p [[buffer(7)]], uint3 block [[threadgroup_position_in_grid]],
+         device const float* scale [[buffer(3)]], device const float* shift [[buffer(4)]],
+         device const T* residual [[buffer(5)]],
+         device T* out [[buffer(6)]], constant ConvParams& p [[buffer(7)]],
+         uint3 block [[threadgroup_position_in_grid]],
          uint3 tid [[thread_position_in_threadgroup]], uint lane [[thread_index_in_simdgroup]],
          uint lanes_at [[simdgroup_index_in_threadgroup]]) {
     SHARED(T, inputs, [16 * ROWS][20]); // pixel by channel; rows of 20 spread neighbours over the banks
@@ -48,7 +51,9 @@ conv_mma(device const T* x [[buffer(0)]], device const T* weight [[buffer(1)]], 
                 for (uint i = 0; i < 2; ++i) simdgroup_load(left[i], &inputs[row_at + 8 * i][k], 20);
                 for (uint j = 0; j < 4; ++j) simdgroup_load(right[j], &weights[k][column_at + 8 * j], 32 * COLUMNS + 4);
                 for (uint i = 0; i < 2; ++i) {
-                    for (uint j = 0; j < 4; ++j) simdgroup_multiply_accumulate(sums[i][j], left[i], right[j], sums[i][j]);
+                    for (uint j = 0; j < 4; ++j) {
+                        simdgroup_multiply_accumulate(sums[i][j], left[i], right[j], sums[i][j]);
+                    }
                 }
             }
             threadgroup_barrier(mem_flags::mem_threadgroup); // nobody reads it any longer
@@ -59,7 +64,8 @@ conv_mma(device const T* x [[buffer(0)]], device const T* weight [[buffer(1)]], 
         for (uint j = 0; j < 4; ++j) {
             simdgroup_store(sums[i][j], &finished[lanes_at][0][0], 8);
             simdgroup_barrier(mem_flags::mem_threadgroup); // it is there
-            uint pixel = first_pixel + row_at + 8 * i + lane / 4, channel = first_channel + column_at + 8 * j + lane % 4 * 2;
+            uint pixel = first_pixel + row_at + 8 * i + lane / 4;
+            uint channel = first_channel + column_at + 8 * j + lane % 4 * 2;
             if (pixel < pixels && channel < p.out_cs) {
                 uint to = (block.z * pixels + pixel) * p.out_cs + channel;
                 for (uint k = 0; k < 2; ++k) {

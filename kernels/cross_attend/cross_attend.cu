@@ -1,15 +1,19 @@
-// cross_attend: out = x + softmax(norm(x) . keys * factor) . values, norm(x) = scale * x + shift    definition: scalar.rs
-//   x, out [n, h*w, cs] T, kv [n, side*side, kv_cs] T, scale, shift [cs] f32; of kv channels 0..c are keys, c..2c values, c <= 256
-//   launch: grid = (ceil(h*w/16), 1, n), block = 256    twin: cross_attend.metal    bound: multiply-adds, 4*c*side*side a pixel
+// cross_attend: out = x + softmax(norm(x) . keys * factor) . values, norm(x) = scale * x + shift
+//   definition: scalar.rs
+//   x, out [n, h*w, cs] T, kv [n, side*side, kv_cs] T, scale, shift [cs] f32; of kv channels 0..c are keys, c..2c
+//   values, c <= 256
+//   launch: grid = (ceil(h*w/16), 1, n), block = 256    twin: cross_attend.metal
+//   bound: multiply-adds, 4*c*side*side a pixel
 //
-// A block has PIXELS pixels. It meets the keys KEYS at a time: scores, their part of the softmax, and their part of the values'
-// mean, which is scaled down when a later score is greater (online softmax). So the map of scores, [side*side, h, w], never exists,
-// and any side will do.
+// A block has PIXELS pixels. It meets the keys KEYS at a time: scores, their part of the softmax, and their part of the
+// values' mean, which is scaled down when a later score is greater (online softmax). So the map of scores, [side*side,
+// h, w], never exists, and any side will do.
 #include "cross_attend.cuh"
 
 // What a block has in shared memory.
 struct AttendTile {
-    static constexpr u32 PIXELS = 16, CHANNELS = 256, KEYS = 64, STEP = 2 * PIECE; // STEP: channels of the keys at a time
+    // STEP: channels of the keys at a time
+    static constexpr u32 PIXELS = 16, CHANNELS = 256, KEYS = 64, STEP = 2 * PIECE;
     // From a key's weights to the next: more than needed, to spread columns over the banks.
     static constexpr u32 WEIGHT_ROW = PIXELS + 4;
 
@@ -21,7 +25,8 @@ struct AttendTile {
 
 // In the mean a thread has 4 channels of ROWS pixels: 64 * ROWS channels keep all threads busy.
 template <u32 ROWS, typename T>
-__device__ __forceinline__ void attend(const T* __restrict__ x, const T* __restrict__ kv, T* __restrict__ out, AttendTile tile,
+__device__ __forceinline__ void attend(const T* __restrict__ x, const T* __restrict__ kv, T* __restrict__ out,
+                                       AttendTile tile,
                                        const CrossAttendParams& p) {
     constexpr u32 PIXELS = AttendTile::PIXELS, KEYS = AttendTile::KEYS, STEP = AttendTile::STEP;
     const u32 thread = threadIdx.x, first_pixel = blockIdx.x * PIXELS, pixels = p.h * p.w, keys = p.side * p.side;
@@ -37,7 +42,9 @@ __device__ __forceinline__ void attend(const T* __restrict__ x, const T* __restr
                 // Where c is no multiple of 8 the last piece has values behind its keys; queries are zero there.
                 const u32 piece = thread / KEYS * PIECE;
                 float v[PIECE] = {};
-                if (first_key + j < keys && first + piece < p.cs) load(kv + (size_t)(first_key + j) * p.kv_cs + first + piece, v);
+                if (first_key + j < keys && first + piece < p.cs) {
+                    load(kv + (size_t)(first_key + j) * p.kv_cs + first + piece, v);
+                }
 #pragma unroll
                 for (u32 i = 0; i < PIECE; i++) tile.key[piece + i][j] = v[i];
             }
@@ -112,7 +119,8 @@ __device__ __forceinline__ void attend(const T* __restrict__ x, const T* __restr
 }
 
 template <typename T>
-__device__ __forceinline__ void cross_attend(const T* __restrict__ x, const float* __restrict__ scale, const float* __restrict__ shift,
+__device__ __forceinline__ void cross_attend(const T* __restrict__ x, const float* __restrict__ scale,
+                                             const float* __restrict__ shift,
                                              const T* __restrict__ kv, T* __restrict__ out, CrossAttendParams p) {
     constexpr u32 PIXELS = AttendTile::PIXELS, KEYS = AttendTile::KEYS, STEP = AttendTile::STEP;
     SHARED(float, query, [AttendTile::CHANNELS][PIXELS]);

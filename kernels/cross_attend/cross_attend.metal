@@ -1,9 +1,13 @@
-// cross_attend: x + softmax(norm(x) . keys / side) . values, scores never stored.    twin: cross_attend.cu    definition: scalar.rs
-//   x and out [n, h * w, cs] T, scale and shift [cs] f32, kv [n, side * side, kv_cs] T: key j has channels 0 .. c, its value c .. 2c
+// cross_attend: x + softmax(norm(x) . keys / side) . values, scores never stored.    twin: cross_attend.cu
+//   definition: scalar.rs
+//   x and out [n, h * w, cs] T, scale and shift [cs] f32, kv [n, side * side, kv_cs] T: key j has channels 0 .. c, its
+//   value c .. 2c
 //   c at most 256; factor = 1 / side
-//   launch: grid = (ceil(h * w / 16), 1, n), block = 256: 16 pixels by 16 lanes; a lane scores one key of a tile of 16, and then
+//   launch: grid = (ceil(h * w / 16), 1, n), block = 256: 16 pixels by 16 lanes; a lane scores one key of a tile of 16,
+//   and then
 //   adds up every 16th channel of their values
-//   bound: arithmetic, 4 * c * side^2 operations a pixel; the softmax is a running one, so a tile's scores live in its lanes
+//   bound: arithmetic, 4 * c * side^2 operations a pixel; the softmax is a running one, so a tile's scores live in its
+//   lanes
 
 struct CrossAttendParams {
     uint n, h, w, c, cs, kv_cs, side;
@@ -22,10 +26,11 @@ inline float sixteen_sum(float value) {
 }
 
 template <typename T>
-[[kernel, max_total_threads_per_threadgroup(256)]] void cross_attend(device const T* x [[buffer(0)]], device const float* scale [[buffer(1)]],
-                             device const float* shift [[buffer(2)]], device const T* kv [[buffer(3)]], device T* out [[buffer(4)]],
-                             constant CrossAttendParams& p [[buffer(5)]], uint3 block [[threadgroup_position_in_grid]],
-                             uint3 tid [[thread_position_in_threadgroup]]) {
+[[kernel, max_total_threads_per_threadgroup(256)]] void
+cross_attend(device const T* x [[buffer(0)]], device const float* scale [[buffer(1)]],
+             device const float* shift [[buffer(2)]], device const T* kv [[buffer(3)]], device T* out [[buffer(4)]],
+             constant CrossAttendParams& p [[buffer(5)]], uint3 block [[threadgroup_position_in_grid]],
+             uint3 tid [[thread_position_in_threadgroup]]) {
     SHARED(float, queries, [16][260]);
     SHARED(float, keys, [16][65]); // 64 channels of a tile's keys
     SHARED(float, weights, [16][16]);
@@ -56,7 +61,8 @@ template <typename T>
         total = total * rescale + sixteen_sum(weight);
         top = higher;
         weights[own][lane] = weight;
-        simdgroup_barrier(mem_flags::mem_threadgroup); // weights are there; the next are written behind the barriers above
+        // weights are there; the next are written behind the barriers above
+        simdgroup_barrier(mem_flags::mem_threadgroup);
         uint tile = min(16u, count - first);
         for (uint i = 0; i < 16; ++i) {
             uint channel = lane + 16 * i;

@@ -1,10 +1,12 @@
-// cross_attend_mma_*: what cross_attend.cu computes, on tensor cores    definition: cross_attend.cu, whose table these pass too
+// cross_attend_mma_*: what cross_attend.cu computes, on tensor cores
+//   definition: cross_attend.cu, whose table these pass too
 //   arguments of cross_attend.cu, T half, c a multiple of 8 and at most CHANNELS, which the name says
-//   launch: grid = (ceil(h*w/64), 1, n), block = 128    bound: memory, x and out once; keys and values stay in the second-level cache
+//   launch: grid = (ceil(h*w/64), 1, n), block = 128
+//   bound: memory, x and out once; keys and values stay in the second-level cache
 //
-// A warp has 16 pixels: their queries, their means and one chunk of their scores are in registers, and a chunk's weights go from
-// the accumulators of one product into the operands of the next (FlashAttention-2: Dao, arXiv:2307.08691). Keys and values come
-// through shared memory, KEYS at a time.
+// A warp has 16 pixels: their queries, their means and one chunk of their scores are in registers, and a chunk's
+// weights go from the accumulators of one product into the operands of the next (FlashAttention-2: Dao,
+// arXiv:2307.08691). Keys and values come through shared memory, KEYS at a time.
 #include "cross_attend.cuh"
 #include "mma.cuh"
 
@@ -114,7 +116,8 @@ __device__ __forceinline__ void attend_mma(const half* __restrict__ x, const flo
 #pragma unroll
         for (u32 k = 0; k < KEYS / 16; k++) {
             const float(&low)[4] = score[2 * k], (&high)[4] = score[2 * k + 1];
-            const u32 a[4] = {pair(low[0], low[1]), pair(low[2], low[3]), pair(high[0], high[1]), pair(high[2], high[3])};
+            const u32 a[4] = {pair(low[0], low[1]), pair(low[2], low[3]), pair(high[0], high[1]),
+                              pair(high[2], high[3])};
 #pragma unroll
             for (u32 i = 0; i < CHANNELS / 16; i++) {
                 u32 b[4];

@@ -1,14 +1,19 @@
-// The grouped double normalization of GPU-friendly attention, in place: softmax over the pixels of each channel, then every pixel
+// The grouped double normalization of GPU-friendly attention, in place: softmax over the pixels of each channel, then
+// every pixel
 // divided by its sum over the channels of its group plus 1e-6.    twin: ea_norm.metal    definition: scalar.rs
 //
-// ea_stats: each channel's greatest logit and sum of exponentials, by splits of the pixels (pixel p is in split p % splits)
-//   x [n, pixels, cs] T, stats [n, splits, cs, 2] f32    launch: grid = (ceil(cs/32), splits, n), block = 256    bound: memory, 1 read
+// ea_stats: each channel's greatest logit and sum of exponentials, by splits of the pixels (pixel p is in split p %
+// splits)
+//   x [n, pixels, cs] T, stats [n, splits, cs, 2] f32    launch: grid = (ceil(cs/32), splits, n), block = 256
+//   bound: memory, 1 read
 // ea_norm: both normalizations
-//   stats, x in place, padding stays as it is    launch: grid = (ceil(pixels/64), groups, n), block = 256    bound: memory, 1 read + 1 write
+//   stats, x in place, padding stays as it is    launch: grid = (ceil(pixels/64), groups, n), block = 256
+//   bound: memory, 1 read + 1 write
 //
-// The softmax needs all pixels of a channel, the L1 norm all channels of a pixel. Greatest logit and sum come from one pass (online
-// softmax: Milakov and Gimelshein, arXiv:1805.02867); softmax, sum over the group and quotient from another, in registers: weights
-// are never stored between the two normalizations, so that in half precision only the result is rounded.
+// The softmax needs all pixels of a channel, the L1 norm all channels of a pixel. Greatest logit and sum come from one
+// pass (online softmax: Milakov and Gimelshein, arXiv:1805.02867); softmax, sum over the group and quotient from
+// another, in registers: weights are never stored between the two normalizations, so that in half precision only the
+// result is rounded.
 #include "common.cuh"
 
 struct EaStatsParams {
@@ -34,7 +39,8 @@ __device__ __forceinline__ Seen merged(Seen a, Seen b) {
 }
 
 // A lane is a channel, a warp's turn a pixel.
-template <typename T> __device__ __forceinline__ void ea_stats(const T* __restrict__ x, float* __restrict__ stats, EaStatsParams p) {
+template <typename T>
+__device__ __forceinline__ void ea_stats(const T* __restrict__ x, float* __restrict__ stats, EaStatsParams p) {
     constexpr u32 WARPS = BLOCK / 32;
     SHARED(float, greatest, [WARPS][32]);
     SHARED(float, sum, [WARPS][32]);
@@ -57,7 +63,8 @@ template <typename T> __device__ __forceinline__ void ea_stats(const T* __restri
 }
 
 // A warp is a pixel, its lanes are channels.
-template <typename T> __device__ __forceinline__ void ea_norm(const float* __restrict__ stats, T* __restrict__ x, EaNormParams p) {
+template <typename T>
+__device__ __forceinline__ void ea_norm(const float* __restrict__ stats, T* __restrict__ x, EaNormParams p) {
     constexpr u32 WARPS = BLOCK / 32, MAX_GROUP = 1024, TILE = 64; // TILE: pixels of a block
     SHARED(float, greatest, [MAX_GROUP]);
     SHARED(float, share, [MAX_GROUP]);

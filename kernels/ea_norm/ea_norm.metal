@@ -1,16 +1,20 @@
 // ea_stats: of each channel and split of the pixels, the greatest logit and the sum of e^(logit - greatest).
 //   x [n, pixels, cs] T, stats [n, splits, cs, 2] f32; pixel i belongs to split i % splits
-//   launch: grid = (ceil(cs / 32), splits, n), block = 256 = 8 parts of the split by 32 channels    bound: memory, x once
-// ea_norm: softmax over pixels, then L1 over the channels of a group, in place.    twin: ea_norm.cu    definition: scalar.rs
+//   launch: grid = (ceil(cs / 32), splits, n), block = 256 = 8 parts of the split by 32 channels
+//   bound: memory, x once
+// ea_norm: softmax over pixels, then L1 over the channels of a group, in place.    twin: ea_norm.cu
+//   definition: scalar.rs
 //   stats as above, x [n, pixels, cs] T, a group at most 1024 channels
-//   launch: grid = (ceil(pixels / 64), groups, n), block = 256, a simdgroup a pixel at a time    bound: memory, x twice and back once
+//   launch: grid = (ceil(pixels / 64), groups, n), block = 256, a simdgroup a pixel at a time
+//   bound: memory, x twice and back once
 
 struct EaStatsParams {
     uint n, c, cs, pixels, splits;
 };
 
 template <typename T>
-[[kernel]] void ea_stats(device const T* x [[buffer(0)]], device float* stats [[buffer(1)]], constant EaStatsParams& p [[buffer(2)]],
+[[kernel]] void ea_stats(device const T* x [[buffer(0)]], device float* stats [[buffer(1)]],
+                         constant EaStatsParams& p [[buffer(2)]],
                          uint3 block [[threadgroup_position_in_grid]], uint3 tid [[thread_position_in_threadgroup]]) {
     SHARED(float, tops, [8][32]);
     SHARED(float, sums, [8][32]);
@@ -42,7 +46,8 @@ struct EaNormParams {
 };
 
 template <typename T>
-[[kernel]] void ea_norm(device const float* stats [[buffer(0)]], device T* x [[buffer(1)]], constant EaNormParams& p [[buffer(2)]],
+[[kernel]] void ea_norm(device const float* stats [[buffer(0)]], device T* x [[buffer(1)]],
+                        constant EaNormParams& p [[buffer(2)]],
                         uint3 block [[threadgroup_position_in_grid]], uint3 tid [[thread_position_in_threadgroup]],
                         uint lane [[thread_index_in_simdgroup]], uint lanes_at [[simdgroup_index_in_threadgroup]]) {
     SHARED(float, tops, [1024]);
@@ -52,7 +57,9 @@ template <typename T>
         device const float* of = stats + 2 * (block.z * p.splits * p.cs + first + i);
         float top = of[0], sum = 0.0f;
         for (uint split = 1; split < p.splits; ++split) top = max(top, of[2 * split * p.cs]);
-        for (uint split = 0; split < p.splits; ++split) sum += of[2 * split * p.cs + 1] * exp(of[2 * split * p.cs] - top);
+        for (uint split = 0; split < p.splits; ++split) {
+            sum += of[2 * split * p.cs + 1] * exp(of[2 * split * p.cs] - top);
+        }
         tops[i] = top;
         shares[i] = 1.0f / sum;
     }

@@ -1,6 +1,7 @@
 // What every .cu shares: pieces of channels, activations, taps of a resize, sums over a warp.
 //
-// Maps are NHWC, their channels padded with zeros to a stride `cs`, a multiple of 8. T is float or half; every computation is in float.
+// Maps are NHWC, their channels padded with zeros to a stride `cs`, a multiple of 8. T is float or half; every
+// computation is in float.
 #pragma once
 #include <cuda_fp16.h>
 
@@ -61,7 +62,8 @@ template <u32 LEN> __device__ __forceinline__ void store(half* to, const float (
     *reinterpret_cast<Halves<LEN>*>(to) = v;
 }
 
-// Where an output pixel of a resize looks: `first` weighs 1 - weight, `second` weighs weight. As `resize_add::Axis::tap`.
+// Where an output pixel of a resize looks: `first` weighs 1 - weight, `second` weighs weight. As
+// `resize_add::Axis::tap`.
 struct Tap {
     u32 first, second;
     float weight;

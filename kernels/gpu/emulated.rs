@@ -22,8 +22,8 @@ use crate::ShapeError;
 
 /// Words of sixteen bytes ahead of a buffer's memory and behind it.
 const GUARD: usize = 256;
-/// Not a number, in single and in half precision.
-const POISON: u8 = 0xff;
+/// Not a number, in single and in half precision; a memory's own, so that what is read from one's guard shows in another's.
+const POISONS: std::ops::RangeInclusive<u16> = 0xffc0..=0xffff;
 
 /// A language that kernels are written in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -68,6 +68,8 @@ pub struct Emulated {
     conv_kernel: Choice<conv::ConvParams, conv::ConvKernel>,
     attend_kernel: Choice<cross_attend::CrossAttendParams, cross_attend::AttendKernel>,
     memories: Arc<Memories<Memory>>,
+    /// How many were made: neighbours have different poison.
+    made: Arc<AtomicU64>,
     /// What was recorded so far, while something is.
     recorded: Arc<Mutex<Vec<Step<Memory>>>>,
 }
@@ -79,16 +81,18 @@ pub type EmulatedBuffer = Pooled<Memory>;
 #[derive(Clone)]
 pub struct Memory(Arc<Words>);
 
-struct Words(Box<[UnsafeCell<u128>]>);
+/// And the poison that they are full of.
+struct Words(Box<[UnsafeCell<u128>]>, [u8; 2]);
 
 // SAFETY: the memory is written through a shared reference by launches, and by `write`, whose callers promise that nobody else uses it
 // meanwhile.
 unsafe impl Sync for Words {}
 
 impl Memory {
-    fn new(len: usize) -> Self {
-        let word = || UnsafeCell::new(u128::from_ne_bytes([POISON; 16]));
-        Self(Arc::new(Words(std::iter::repeat_with(word).take(len.div_ceil(16) + 2 * GUARD).collect())))
+    fn new(len: usize, number: u64) -> Self {
+        let poison = (POISONS.start() + (number % POISONS.len() as u64) as u16).to_ne_bytes();
+        let words = std::iter::repeat_with(|| UnsafeCell::new(0)).take(len.div_ceil(16) + 2 * GUARD).collect();
+        Self(Arc::new(Words(words, poison)))
     }
 
     /// The first byte of its memory, aligned to sixteen.
@@ -105,7 +109,8 @@ impl Memory {
     fn poison(&self) {
         let (first, len) = self.all();
         // SAFETY: all of its words; it was just handed out, and nobody else has it.
-        unsafe { first.write_bytes(POISON, len) };
+        let all = unsafe { std::slice::from_raw_parts_mut(first, len) };
+        all.as_chunks_mut().0.fill(self.0.1);
     }
 
     /// Forgets what is behind the first `len` bytes: a recording's buffers of nearly one size take turns in one memory.
@@ -125,8 +130,8 @@ impl Memory {
         let (first, all) = self.all();
         // SAFETY: all of its words, as bytes; nothing is launched meanwhile.
         let all = unsafe { std::slice::from_raw_parts(first, all) };
-        let (before, after) = (&all[..GUARD * 16], &all[GUARD * 16 + len..]);
-        before.iter().chain(after).all(|byte| *byte == POISON)
+        let mut guards = (0..GUARD * 16).chain(GUARD * 16 + len..all.len());
+        guards.all(|i| all[i] == self.0.1[i % 2])
     }
 }
 
@@ -184,6 +189,7 @@ impl Emulated {
             conv_kernel: |_, _| conv::ConvKernel::PLAIN,
             attend_kernel: |_, _| cross_attend::AttendKernel::PLAIN,
             memories: Arc::default(),
+            made: Arc::default(),
             recorded: Arc::default(),
         };
         Ok(Some((0..variants.len()).map(variant).collect()))
@@ -408,7 +414,11 @@ impl Device for Emulated {
 
     fn buffer(&self, bytes: usize) -> Result<EmulatedBuffer, GpuError> {
         ShapeError::at_least("buffer", "bytes", bytes, 1)?;
-        let buffer = self.memories.buffer(bytes, |room| Ok(Memory::new(room)), || Ok(()))?;
+        let buffer = self.memories.buffer(
+            bytes,
+            |room| Ok(Memory::new(room, self.made.fetch_add(1, Ordering::Relaxed))),
+            || Ok(()),
+        )?;
         buffer.memory().poison();
         Ok(buffer)
     }

@@ -1,7 +1,7 @@
 // Tensor cores: products of 16 by 16 by 8 in half with sums in float, fragments from shared memory, and copies into it.
 //
-// In fragments lane l has row l / 4 and the two columns from l % 4 * 2 on (PTX ISA, "Matrix Fragments for mma.m16n8k16"). Compiled
-// for the host, the same by shuffles: for the tests.
+// In fragments lane l has row l / 4 and the two columns from l % 4 * 2 on (PTX ISA, "Matrix Fragments for
+// mma.m16n8k16"). Compiled for the host, the same by shuffles: for the tests.
 #pragma once
 #include "common.cuh"
 
@@ -9,7 +9,8 @@
 __device__ __forceinline__ void load_matrices(u32 (&to)[4], const half* row);
 // The same, each matrix transposed.
 __device__ __forceinline__ void load_transposed(u32 (&to)[4], const half* row);
-// d += a b: a is 16 by 16, its quarters being rows 0.., rows 8.. of columns 0.., then the same of columns 8..; b is 16 by 8, d 16 by 8.
+// d += a b: a is 16 by 16, its quarters being rows 0.., rows 8.. of columns 0.., then the same of columns 8..; b is 16
+// by 8, d 16 by 8.
 __device__ __forceinline__ void multiply_add(float (&d)[4], const u32 (&a)[4], u32 b0, u32 b1);
 
 #ifdef __CUDACC__
@@ -32,7 +33,8 @@ __device__ __forceinline__ void load_transposed(u32 (&to)[4], const half* row) {
 
 __device__ __forceinline__ void multiply_add(float (&d)[4], const u32 (&a)[4], u32 b0, u32 b1) {
 #if __CUDA_ARCH__ >= 800
-    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 "
+                 "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
                  : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
                  : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 #else // Turing multiplies half as many columns at a time
@@ -45,7 +47,8 @@ __device__ __forceinline__ void multiply_add(float (&d)[4], const u32 (&a)[4], u
 #endif
 }
 
-// Copies of 16 bytes from global to shared memory that a thread begins, closes into groups, and waits for. Turing does them at once.
+// Copies of 16 bytes from global to shared memory that a thread begins, closes into groups, and waits for. Turing does
+// them at once.
 struct Copies {
     // Copies, or stores zeros and does not read.
     __device__ __forceinline__ void begin(half* to, const half* from, bool copies) {

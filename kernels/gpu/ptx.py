@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Compiles every kernels/*/*.cu to PTX, which lies beside it and is what the program hands to the driver.
 
-    ptx.py           writes <name>.75.ptx, <name>.80.ptx and <name>.90.ptx
+    ptx.py           writes <name>.75.ptx, <name>.80.ptx and <name>.90a.ptx
     ptx.py --check   compares with those that are there; prints what ptxas makes of each kernel, and fails where one spills
 
 Needs no CUDA toolkit: NVRTC and ptxas are PyPI's, of one pinned version, in a virtual environment under target/.
@@ -19,7 +19,7 @@ import tempfile
 
 VERSION = "12.2.140"  # PTX 8.2, which drivers from release 535 on read
 PACKAGES = [f"nvidia-cuda-{part}-cu12=={VERSION}" for part in ("nvrtc", "runtime", "nvcc")]
-TARGETS = (75, 80, 90)
+TARGETS = ("75", "80", "90a")  # `a`: for GPUs of just that capability
 KERNELS = pathlib.Path(__file__).resolve().parent.parent
 ENVIRONMENT = KERNELS.parent / "target" / "ptx"
 

@@ -8,7 +8,8 @@ struct PackParams {
 };
 
 // One thread, one pixel.
-template <typename T> __device__ __forceinline__ void pack(const float* __restrict__ in, T* __restrict__ out, PackParams p) {
+template <typename T>
+__device__ __forceinline__ void pack(const float* __restrict__ in, T* __restrict__ out, PackParams p) {
     const u32 pixel = blockIdx.x * BLOCK + threadIdx.x, pixels = p.h * p.w;
     if (pixel >= pixels) return;
     in += (size_t)blockIdx.z * p.c * pixels + pixel;
@@ -21,7 +22,8 @@ template <typename T> __device__ __forceinline__ void pack(const float* __restri
     }
 }
 
-template <typename T> __device__ __forceinline__ void unpack(const T* __restrict__ in, float* __restrict__ out, PackParams p) {
+template <typename T>
+__device__ __forceinline__ void unpack(const T* __restrict__ in, float* __restrict__ out, PackParams p) {
     const u32 pixel = blockIdx.x * BLOCK + threadIdx.x, pixels = p.h * p.w;
     if (pixel >= pixels) return;
     in += ((size_t)blockIdx.z * pixels + pixel) * p.cs;

@@ -6,7 +6,8 @@ struct PackParams {
 };
 
 template <typename T>
-[[kernel]] void pack(device const float* plain [[buffer(0)]], device T* map [[buffer(1)]], constant PackParams& p [[buffer(2)]],
+[[kernel]] void pack(device const float* plain [[buffer(0)]], device T* map [[buffer(1)]],
+                     constant PackParams& p [[buffer(2)]],
                      uint3 block [[threadgroup_position_in_grid]], uint3 tid [[thread_position_in_threadgroup]]) {
     uint pixels = p.h * p.w, pixel = 256 * block.x + tid.x;
     if (pixel >= pixels) return;
@@ -18,7 +19,8 @@ template <typename T>
 }
 
 template <typename T>
-[[kernel]] void unpack(device const T* map [[buffer(0)]], device float* plain [[buffer(1)]], constant PackParams& p [[buffer(2)]],
+[[kernel]] void unpack(device const T* map [[buffer(0)]], device float* plain [[buffer(1)]],
+                       constant PackParams& p [[buffer(2)]],
                        uint3 block [[threadgroup_position_in_grid]], uint3 tid [[thread_position_in_threadgroup]]) {
     uint pixels = p.h * p.w, pixel = 256 * block.x + tid.x;
     if (pixel >= pixels) return;

@@ -1,5 +1,6 @@
 // relu: out = max(x, 0)    add: out = a + b    twin: pointwise.metal    definition: scalar.rs
-//   x, a, b, out [len] T, len a multiple of 8    launch: grid = ceil(len/8/256), block = 256    bound: memory, each byte once
+//   x, a, b, out [len] T, len a multiple of 8    launch: grid = ceil(len/8/256), block = 256
+//   bound: memory, each byte once
 #include "common.cuh"
 
 struct PointwiseParams {
@@ -7,7 +8,8 @@ struct PointwiseParams {
 };
 
 // One thread, one piece.
-template <typename T> __device__ __forceinline__ void relu(const T* __restrict__ x, T* __restrict__ out, PointwiseParams p) {
+template <typename T>
+__device__ __forceinline__ void relu(const T* __restrict__ x, T* __restrict__ out, PointwiseParams p) {
     const size_t at = ((size_t)blockIdx.x * BLOCK + threadIdx.x) * PIECE;
     if (at >= p.len) return;
     float v[PIECE];
@@ -18,7 +20,8 @@ template <typename T> __device__ __forceinline__ void relu(const T* __restrict__
 }
 
 template <typename T>
-__device__ __forceinline__ void add(const T* __restrict__ a, const T* __restrict__ b, T* __restrict__ out, PointwiseParams p) {
+__device__ __forceinline__ void add(const T* __restrict__ a, const T* __restrict__ b, T* __restrict__ out,
+                                    PointwiseParams p) {
     const size_t at = ((size_t)blockIdx.x * BLOCK + threadIdx.x) * PIECE;
     if (at >= p.len) return;
     float v[PIECE], w[PIECE];

@@ -1,12 +1,14 @@
 // relu: max(x, 0).    add: a + b.    twin: pointwise.cu    definition: scalar.rs
-//   x, a, b, out [len] T, len a multiple of 8    launch: grid = ceil(len / 8 / 256), block = 256    bound: memory, each number once
+//   x, a, b, out [len] T, len a multiple of 8    launch: grid = ceil(len / 8 / 256), block = 256
+//   bound: memory, each number once
 
 struct PointwiseParams {
     uint len;
 };
 
 template <typename T>
-[[kernel]] void relu(device const T* x [[buffer(0)]], device T* out [[buffer(1)]], constant PointwiseParams& p [[buffer(2)]],
+[[kernel]] void relu(device const T* x [[buffer(0)]], device T* out [[buffer(1)]],
+                     constant PointwiseParams& p [[buffer(2)]],
                      uint3 block [[threadgroup_position_in_grid]], uint3 tid [[thread_position_in_threadgroup]]) {
     uint first = 8 * (256 * block.x + tid.x);
     if (first >= p.len) return;

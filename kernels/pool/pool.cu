@@ -5,7 +5,8 @@
 //   x [n, h, w, cs], out [n, cs] T    launch: grid = (ceil(cs/32), 1, n), block = 256    bound: memory, the map once
 // max_pool_to: the adaptive maximum of scale * x + shift
 //   x [n, h, w, cs], out [n, side, side, cs] T, scale, shift [cs] f32
-//   launch: grid = (ceil(side*side*(cs/8)/256), 1, n), block = 256    bound: memory, the map once (windows overlap by a pixel)
+//   launch: grid = (ceil(side*side*(cs/8)/256), 1, n), block = 256
+//   bound: memory, the map once (windows overlap by a pixel)
 #include "common.cuh"
 
 struct AvgPoolParams {
@@ -21,12 +22,15 @@ struct MaxPoolToParams {
 };
 
 // One thread, one piece of one output pixel.
-template <typename T> __device__ __forceinline__ void avg_pool(const T* __restrict__ x, T* __restrict__ out, AvgPoolParams p) {
-    const u32 pieces = p.cs / PIECE, i = blockIdx.x * BLOCK + threadIdx.x, pixel = i / pieces, channel = i % pieces * PIECE;
+template <typename T>
+__device__ __forceinline__ void avg_pool(const T* __restrict__ x, T* __restrict__ out, AvgPoolParams p) {
+    const u32 pieces = p.cs / PIECE, i = blockIdx.x * BLOCK + threadIdx.x, pixel = i / pieces,
+        channel = i % pieces * PIECE;
     if (pixel >= p.out_h * p.out_w) return;
     x += (size_t)blockIdx.z * p.h * p.w * p.cs + channel;
     // The part of the window that lies on the map; it may be none of it.
-    const int top = (int)(pixel / p.out_w * p.stride) - (int)p.padding, left = (int)(pixel % p.out_w * p.stride) - (int)p.padding;
+    const int top = (int)(pixel / p.out_w * p.stride) - (int)p.padding;
+    const int left = (int)(pixel % p.out_w * p.stride) - (int)p.padding;
     const int bottom = min(top + (int)p.window, (int)p.h), right = min(left + (int)p.window, (int)p.w);
     float sum[PIECE] = {};
     for (int y = max(top, 0); y < bottom; y++) {
@@ -49,7 +53,8 @@ template <typename T>
 __device__ __forceinline__ void global_avg_pool(const T* __restrict__ x, T* __restrict__ out, GlobalAvgPoolParams p) {
     constexpr u32 LANES = BLOCK / 4;
     SHARED(float, partial, [LANES][4 * PIECE]);
-    const u32 piece = threadIdx.x % 4 * PIECE, lane = threadIdx.x / 4, channel = blockIdx.x * 32 + piece, pixels = p.h * p.w;
+    const u32 piece = threadIdx.x % 4 * PIECE, lane = threadIdx.x / 4, channel = blockIdx.x * 32 + piece,
+        pixels = p.h * p.w;
     const bool exists = channel < p.cs;
     x += (size_t)blockIdx.z * pixels * p.cs + channel;
     float sum[PIECE] = {}, v[PIECE];
@@ -77,9 +82,11 @@ __device__ __forceinline__ void global_avg_pool(const T* __restrict__ x, T* __re
 
 // One thread, one piece of one output pixel.
 template <typename T>
-__device__ __forceinline__ void max_pool_to(const T* __restrict__ x, const float* __restrict__ scale, const float* __restrict__ shift,
+__device__ __forceinline__ void max_pool_to(const T* __restrict__ x, const float* __restrict__ scale,
+                                            const float* __restrict__ shift,
                                             T* __restrict__ out, MaxPoolToParams p) {
-    const u32 pieces = p.cs / PIECE, i = blockIdx.x * BLOCK + threadIdx.x, pixel = i / pieces, channel = i % pieces * PIECE;
+    const u32 pieces = p.cs / PIECE, i = blockIdx.x * BLOCK + threadIdx.x, pixel = i / pieces,
+        channel = i % pieces * PIECE;
     if (pixel >= p.side * p.side) return;
     const u32 row = pixel / p.side, column = pixel % p.side;
     // Window i of n over length l: floor(i * l / n) .. ceil((i + 1) * l / n).
@@ -102,8 +109,12 @@ __device__ __forceinline__ void max_pool_to(const T* __restrict__ x, const float
 
 extern "C" __global__ void avg_pool_f32(const float* x, float* out, AvgPoolParams p) { avg_pool(x, out, p); }
 extern "C" __global__ void avg_pool_f16(const half* x, half* out, AvgPoolParams p) { avg_pool(x, out, p); }
-extern "C" __global__ void global_avg_pool_f32(const float* x, float* out, GlobalAvgPoolParams p) { global_avg_pool(x, out, p); }
-extern "C" __global__ void global_avg_pool_f16(const half* x, half* out, GlobalAvgPoolParams p) { global_avg_pool(x, out, p); }
+extern "C" __global__ void global_avg_pool_f32(const float* x, float* out, GlobalAvgPoolParams p) {
+    global_avg_pool(x, out, p);
+}
+extern "C" __global__ void global_avg_pool_f16(const half* x, half* out, GlobalAvgPoolParams p) {
+    global_avg_pool(x, out, p);
+}
 extern "C" __global__ void max_pool_to_f32(
     const float* x, const float* scale, const float* shift, float* out, MaxPoolToParams p) {
     max_pool_to(x, scale, shift, out, p);

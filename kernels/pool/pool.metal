@@ -3,7 +3,8 @@
 //   launch: grid = (ceil(out_h * out_w * cs / 8 / 256), 1, n), block = 256, a thread eight channels of a pixel
 //   bound: the caches; a pixel lies in about (window / stride)^2 windows
 // global_avg_pool: the mean of each channel.
-//   x [n, h, w, cs] T, out [n, cs] T    launch: grid = (ceil(cs / 32), 1, n), block = 256 = 8 parts of the pixels by 32 channels
+//   x [n, h, w, cs] T, out [n, cs] T
+//   launch: grid = (ceil(cs / 32), 1, n), block = 256 = 8 parts of the pixels by 32 channels
 //   bound: memory, x once
 // max_pool_to: adaptive maximum of scale * x + shift; window i is floor(i * len / side) .. ceil((i + 1) * len / side).
 //   x [n, h, w, cs] T, scale and shift [cs] f32, out [n, side, side, cs] T
@@ -14,7 +15,8 @@ struct AvgPoolParams {
 };
 
 template <typename T>
-[[kernel]] void avg_pool(device const T* x [[buffer(0)]], device T* out [[buffer(1)]], constant AvgPoolParams& p [[buffer(2)]],
+[[kernel]] void avg_pool(device const T* x [[buffer(0)]], device T* out [[buffer(1)]],
+                         constant AvgPoolParams& p [[buffer(2)]],
                          uint3 block [[threadgroup_position_in_grid]], uint3 tid [[thread_position_in_threadgroup]]) {
     uint index = 256 * block.x + tid.x, pixels = p.out_h * p.out_w, pixel = index / (p.cs / 8);
     if (pixel >= pixels) return;
@@ -40,7 +42,8 @@ struct GlobalAvgPoolParams {
 
 template <typename T>
 [[kernel]] void global_avg_pool(device const T* x [[buffer(0)]], device T* out [[buffer(1)]],
-                                constant GlobalAvgPoolParams& p [[buffer(2)]], uint3 block [[threadgroup_position_in_grid]],
+                                constant GlobalAvgPoolParams& p [[buffer(2)]],
+                                uint3 block [[threadgroup_position_in_grid]],
                                 uint3 tid [[thread_position_in_threadgroup]]) {
     SHARED(float, sums, [8][32]);
     uint lane = tid.x % 32, part = tid.x / 32, channel = 32 * block.x + lane, pixels = p.h * p.w;

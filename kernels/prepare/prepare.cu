@@ -1,5 +1,6 @@
 // prepare: 8-bit pixels to the network's input, by a table    twin: prepare.metal    definition: scalar.rs
-//   bytes [pixels, p.bytes] u8, table [3, 256] f32, map [pixels, 8] T: a pixel's red, green and blue as the table has them, then zeros
+//   bytes [pixels, p.bytes] u8, table [3, 256] f32, map [pixels, 8] T: a pixel's red, green and blue as the table has
+//   them, then zeros
 //   launch: grid = ceil(pixels/256), block = 256    bound: memory, each byte once
 #include "common.cuh"
 
@@ -7,10 +8,11 @@ struct PrepareParams {
     u32 pixels, bytes, red, green, blue; // in all images; in a pixel; where in it
 };
 
-// One thread, one pixel. The table stays where it is, and comes to be in the first-level cache: a block that took it to shared memory
-// would read as many of its numbers as it looks up, and would have to wait for them.
+// One thread, one pixel. The table stays where it is, and comes to be in the first-level cache: a block that took it to
+// shared memory would read as many of its numbers as it looks up, and would have to wait for them.
 template <typename T>
-__device__ __forceinline__ void prepare(const u8* __restrict__ bytes, const float* __restrict__ table, T* __restrict__ map,
+__device__ __forceinline__ void prepare(const u8* __restrict__ bytes, const float* __restrict__ table,
+                                        T* __restrict__ map,
                                         PrepareParams p) {
     const u32 pixel = blockIdx.x * BLOCK + threadIdx.x;
     if (pixel >= p.pixels) return;

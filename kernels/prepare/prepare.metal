@@ -1,5 +1,6 @@
 // prepare: 8-bit pixels to the network's input, by a table.    twin: prepare.cu    definition: scalar.rs
-//   bytes [pixels, p.bytes] u8, table [3, 256] f32, map [pixels, 8] T: a pixel's red, green and blue as the table has them, then zeros
+//   bytes [pixels, p.bytes] u8, table [3, 256] f32, map [pixels, 8] T: a pixel's red, green and blue as the table has
+//   them, then zeros
 //   launch: grid = ceil(pixels / 256), block = 256, a thread a pixel    bound: memory, each byte once
 //   The table stays where it is: a threadgroup would read as many of its numbers to keep them as it looks up.
 
@@ -8,7 +9,8 @@ struct PrepareParams {
 };
 
 template <typename T>
-[[kernel]] void prepare(device const uchar* bytes [[buffer(0)]], device const float* table [[buffer(1)]], device T* map [[buffer(2)]],
+[[kernel]] void prepare(device const uchar* bytes [[buffer(0)]], device const float* table [[buffer(1)]],
+                        device T* map [[buffer(2)]],
                         constant PrepareParams& p [[buffer(3)]], uint3 block [[threadgroup_position_in_grid]],
                         uint3 tid [[thread_position_in_threadgroup]]) {
     uint pixel = 256 * block.x + tid.x;

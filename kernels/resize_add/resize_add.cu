@@ -1,5 +1,7 @@
-// resize: out = bilinear(x, size of out)    resize_add: that plus base    twin: resize_add.metal    definition: scalar.rs
-//   x [n, h, w, cs], base and out [n, out_h, out_w, cs] T    launch: grid = (ceil(out_h*out_w*(cs/8)/256), 1, n), block = 256
+// resize: out = bilinear(x, size of out)    resize_add: that plus base    twin: resize_add.metal
+//   definition: scalar.rs
+//   x [n, h, w, cs], base and out [n, out_h, out_w, cs] T
+//   launch: grid = (ceil(out_h*out_w*(cs/8)/256), 1, n), block = 256
 //   bound: memory, the output's bytes; the four taps of neighbours are the same lines of a cache
 #include "common.cuh"
 
@@ -10,7 +12,8 @@ struct ResizeParams {
 
 // One thread, one piece of one output pixel.
 template <bool ADD, typename T>
-__device__ __forceinline__ void resize(const T* __restrict__ x, const T* __restrict__ base, T* __restrict__ out, ResizeParams p) {
+__device__ __forceinline__ void resize(const T* __restrict__ x, const T* __restrict__ base, T* __restrict__ out,
+                                       ResizeParams p) {
     const u32 pieces = p.cs / PIECE, i = blockIdx.x * BLOCK + threadIdx.x, pixel = i / pieces;
     if (pixel >= p.out_h * p.out_w) return;
     const u32 channel = i % pieces * PIECE;

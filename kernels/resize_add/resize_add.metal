@@ -1,4 +1,5 @@
-// resize: bilinear, half-pixel centres.    resize_add: the same, plus a map.    twin: resize_add.cu    definition: scalar.rs
+// resize: bilinear, half-pixel centres.    resize_add: the same, plus a map.    twin: resize_add.cu
+//   definition: scalar.rs
 //   x [n, h, w, cs] T, base and out [n, out_h, out_w, cs] T
 //   launch: grid = (ceil(out_h * out_w * cs / 8 / 256), 1, n), block = 256, a thread eight channels of a pixel
 //   bound: memory, x and base once, out once
@@ -18,7 +19,8 @@ template <typename T> inline float4 resized(device const T* image, constant Resi
 }
 
 template <typename T>
-[[kernel]] void resize(device const T* x [[buffer(0)]], device T* out [[buffer(1)]], constant ResizeParams& p [[buffer(2)]],
+[[kernel]] void resize(device const T* x [[buffer(0)]], device T* out [[buffer(1)]],
+                       constant ResizeParams& p [[buffer(2)]],
                        uint3 block [[threadgroup_position_in_grid]], uint3 tid [[thread_position_in_threadgroup]]) {
     uint index = 256 * block.x + tid.x, pixels = p.out_h * p.out_w, pixel = index / (p.cs / 8);
     if (pixel >= pixels) return;
@@ -31,7 +33,8 @@ template <typename T>
 }
 
 template <typename T>
-[[kernel]] void resize_add(device const T* x [[buffer(0)]], device const T* base [[buffer(1)]], device T* out [[buffer(2)]],
+[[kernel]] void resize_add(device const T* x [[buffer(0)]], device const T* base [[buffer(1)]],
+                           device T* out [[buffer(2)]],
                            constant ResizeParams& p [[buffer(3)]], uint3 block [[threadgroup_position_in_grid]],
                            uint3 tid [[thread_position_in_threadgroup]]) {
     uint index = 256 * block.x + tid.x, pixels = p.out_h * p.out_w, pixel = index / (p.cs / 8);

@@ -2,15 +2,16 @@
 
 use crate::gpu::GpuError;
 
-/// Compute capabilities that kernels are compiled for, the oldest first; a GPU takes the newest that is not newer than itself.
-const TARGETS: [i32; 3] = [75, 80, 90];
+/// Compute capabilities that kernels are compiled for, the oldest first, and what stands behind them. Where that is an `a`, the text may
+/// have instructions that no other GPU has: only one of just that capability takes it. A GPU takes the newest that it can.
+const TARGETS: [(i32, &str); 3] = [(75, ""), (80, ""), (90, "a")];
 
 macro_rules! files {
     ($($folder:literal / $name:literal),* $(,)?) => {
         [$(($name, [
             include_str!(concat!("../../", $folder, "/", $name, ".75.ptx")),
             include_str!(concat!("../../", $folder, "/", $name, ".80.ptx")),
-            include_str!(concat!("../../", $folder, "/", $name, ".90.ptx")),
+            include_str!(concat!("../../", $folder, "/", $name, ".90a.ptx")),
         ])),*]
     };
 }
@@ -33,7 +34,8 @@ pub(super) const FILES: [(&str, [&str; TARGETS.len()]); 12] = files![
 
 /// Which of the targets a GPU takes.
 pub(super) fn target(name: &str, capability: i32) -> Result<usize, GpuError> {
-    TARGETS.iter().rposition(|&target| target <= capability).ok_or_else(|| {
+    let runs = |&(target, only): &(i32, &str)| target == capability || target < capability && only.is_empty();
+    TARGETS.iter().rposition(runs).ok_or_else(|| {
         let (major, minor, oldest) = (capability / 10, capability % 10, "7.5 (Turing)");
         GpuError::Missing(format!(
             "{name} has compute capability {major}.{minor}, kernels need {oldest} or newer; use `--device cpu`"
@@ -53,8 +55,8 @@ mod tests {
 
     #[test]
     fn a_gpu_takes_the_newest_target_that_it_can() {
-        for (capability, want) in [(75, 75), (80, 80), (86, 80), (89, 80), (90, 90), (120, 90)] {
-            assert_eq!(TARGETS[target("a GPU", capability).unwrap()], want);
+        for (capability, want) in [(75, 75), (80, 80), (86, 80), (89, 80), (90, 90), (100, 80), (103, 80), (120, 80)] {
+            assert_eq!(TARGETS[target("a GPU", capability).unwrap()].0, want);
         }
         let error = target("GeForce GTX 1080", 61).unwrap_err().to_string();
         assert!(error.contains("GTX 1080") && error.contains("6.1") && error.contains("7.5"), "{error}");
@@ -68,9 +70,9 @@ mod tests {
         };
         for (name, texts) in FILES {
             assert!(!entries(texts[0]).is_empty(), "{name}");
-            for (text, target) in texts.iter().zip(TARGETS) {
+            for (text, (target, only)) in texts.iter().zip(TARGETS) {
                 assert_eq!(entries(text), entries(texts[0]), "{name}, {target}");
-                assert!(text.contains(&format!(".target sm_{target}\n")), "{name}, {target}");
+                assert!(text.contains(&format!(".target sm_{target}{only}\n")), "{name}, {target}");
             }
         }
         assert_eq!(file_of("conv_f16").map(|file| FILES[file].0), Some("conv"));
