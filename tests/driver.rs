@@ -143,7 +143,13 @@ fn threads_share_a_gpu_with_a_segmenter_each_or_one_for_all() {
 
 fn share_among_threads(photos: &[Image]) {
     let open = |precision| {
-        Segmenter::builder().weights(TINY).device(Device::Cuda(0)).precision(precision).confidence(true).build().unwrap()
+        Segmenter::builder()
+            .weights(TINY)
+            .device(Device::Cuda(0))
+            .precision(precision)
+            .confidence(true)
+            .build()
+            .unwrap()
     };
     let run = |segmenter: &Segmenter, photo: &Image| -> (Mask, Vec<f32>) {
         let scene = segmenter.segment(photo).unwrap();
@@ -160,7 +166,10 @@ fn share_among_threads(photos: &[Image]) {
                     // Each begins with another photo, and goes back to sizes that it met before.
                     for i in (first..first + photos.len()).map(|i| i % photos.len()) {
                         assert!(run(shared, &photos[i]) == want[i], "a shared one, photo {i} in {precision}");
-                        assert!(first > 0 || run(&own, &photos[i]) == want[i], "one of its own, photo {i} in {precision}");
+                        assert!(
+                            first > 0 || run(&own, &photos[i]) == want[i],
+                            "one of its own, photo {i} in {precision}"
+                        );
                     }
                 });
             }
@@ -260,7 +269,9 @@ fn a_photo_that_does_not_fit_into_memory_fails_alone() {
     let (input, out) = (folder.path().join("in"), folder.path().join("out"));
     fs::create_dir(&input).unwrap();
     let photo = |name: &str, width, height| {
-        image::RgbImage::from_fn(width, height, |x, y| image::Rgb([x as u8, y as u8, 7])).save(input.join(name)).unwrap();
+        image::RgbImage::from_fn(width, height, |x, y| image::Rgb([x as u8, y as u8, 7]))
+            .save(input.join(name))
+            .unwrap();
     };
     photo("0.png", 64, 48);
     photo("1.png", 1024, 1024);
