@@ -61,3 +61,6 @@ fn build(compiler: &Path, folder: &Path, kernels: &Path) -> Result<PathBuf, Stri
     fs::hard_link(folder.join("libcuda.so.1"), folder.join("libcuda.so")).map_err(words)?;
     Ok(folder.to_path_buf())
 }
+
+#[cfg(test)]
+mod tests;
