@@ -116,8 +116,13 @@ impl Memory {
     /// Forgets what is behind the first `len` bytes: a recording's buffers of nearly one size take turns in one memory.
     fn poison_behind(&self, len: usize) {
         let (first, all) = self.all();
-        // SAFETY: the rest of its words; nothing is launched meanwhile.
-        unsafe { first.add(GUARD * 16 + len).write_bytes(POISON, all - GUARD * 16 - len) };
+        // SAFETY: all of its words, as bytes; nothing is launched meanwhile.
+        let all = unsafe { std::slice::from_raw_parts_mut(first, all) };
+        let end = GUARD * 16 + len;
+        if len % 2 == 1 {
+            all[end] = self.0.1[1];
+        }
+        all.as_chunks_mut().0[end.div_ceil(2)..].fill(self.0.1);
     }
 
     fn bytes(&self, len: usize) -> &[u8] {
@@ -130,8 +135,9 @@ impl Memory {
         let (first, all) = self.all();
         // SAFETY: all of its words, as bytes; nothing is launched meanwhile.
         let all = unsafe { std::slice::from_raw_parts(first, all) };
-        let mut guards = (0..GUARD * 16).chain(GUARD * 16 + len..all.len());
-        guards.all(|i| all[i] == self.0.1[i % 2])
+        let (end, pairs) = (GUARD * 16 + len, all.as_chunks().0);
+        let mut guards = pairs[..GUARD * 8].iter().chain(&pairs[end.div_ceil(2)..]);
+        guards.all(|pair| *pair == self.0.1) && (len % 2 == 0 || all[end] == self.0.1[1])
     }
 }
 
