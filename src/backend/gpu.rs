@@ -117,7 +117,7 @@ impl<D: Device> Gpu<D> {
         shape: GpuShape,
     ) -> Result<Arc<GpuMaps<D::Buffer>>> {
         let read = (shape.n * shape.pixels() * layout.bytes) as f64;
-        self.op("prepare", read, || prepare::prepare(&self.device, pixels, layout, table, shape, self.element))
+        self.op("normalise", read, || prepare::prepare(&self.device, pixels, layout, table, shape, self.element))
     }
 
     /// Inputs in device memory, planes of floats → the network's input.

@@ -526,7 +526,7 @@ mod tests {
             everything(&engine, &[(&photo).into()], 1);
             let operations = engine.profile(false);
             let names: Vec<_> = operations.iter().map(|operation| operation.name.as_str()).collect();
-            assert_eq!((names[0], names[1], names[2]), ("copy in", "prepare", "conv1.0"), "run {run}");
+            assert_eq!((names[0], names[1], names[2]), ("copy in", "normalise", "conv1.0"), "run {run}");
             assert_eq!(names.last(), Some(&"copy out"));
             assert!(operations.iter().all(|operation| operation.bytes > 0.0 && operation.milliseconds >= 0.0));
         }
