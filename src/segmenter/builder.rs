@@ -40,9 +40,10 @@ pub struct Builder {
     readout: Readout,
 }
 
-/// How far a GPU's logits may be from the CPU's for [`Device::Auto`] to take it, relative to the greatest: ten times what rounding was
-/// measured to do to the shipped weights in f16, a hundred times in f32. A kernel that is wrong is off by more.
-const AGREEMENT: [(Precision, f32); 2] = [(Precision::F16, 0.05), (Precision::F32, 1e-3)];
+/// How far a GPU's logits may be from the CPU's for [`Device::Auto`] to take it, relative to the greatest: in f16 ten times what rounding
+/// does (0.07 % on the embedded weights, 0.12 and 0.19 % on random Slim and Base, emulated), in f32 what parity allows and as much again
+/// for larger networks. A kernel that is wrong is off by more.
+const AGREEMENT: [(Precision, f32); 2] = [(Precision::F16, 0.02), (Precision::F32, 1e-3)];
 
 impl Builder {
     /// A `.safetensors` file of this project; see `rtformer convert`.
