@@ -103,6 +103,28 @@ fn the_shipped_weights_give_the_masks_of_the_cpu() {
 }
 
 #[test]
+fn bench_measures_it_and_auto_takes_it() {
+    let Some(driver) = Emulated::driver() else { return };
+    let run = |arguments: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_rtformer"));
+        let output =
+            command.args(arguments).args(["--weights", TINY]).env("LD_LIBRARY_PATH", &driver).output().unwrap();
+        assert_eq!(code(&output), 0, "{arguments:?}: {}", stderr(&output));
+        (String::from_utf8_lossy(&output.stdout).into_owned(), stderr(&output))
+    };
+    let bench = ["bench", "--device", "cuda", "--precision", "f32", "--size", "64x48", "--runs", "2", "--profile"];
+    let (table, _) = run(&bench);
+    for word in ["cuda:0", "frame", "conv1.0", "between"] {
+        assert!(table.contains(word), "no `{word}` in {table}");
+    }
+    let folder = tempfile::tempdir().unwrap();
+    photos(folder.path());
+    let (photo, out) = (folder.path().join("0.png"), folder.path().join("out"));
+    let (_, said) = run(&["segment", "--device", "auto", "--out", out.to_str().unwrap(), photo.to_str().unwrap()]);
+    assert!(said.contains("cuda:0"), "{said}");
+}
+
+#[test]
 fn processes_share_a_gpu() {
     let Some(driver) = Emulated::driver() else { return };
     let folder = tempfile::tempdir().unwrap();
