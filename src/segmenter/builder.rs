@@ -318,3 +318,37 @@ impl Readout {
         self.confidence || self.reject_below.is_some()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Noise;
+
+    /// A small network on the CPU, with the parameters of a seed.
+    fn seeded(builder: Builder, seed: u64) -> Result<Segmenter> {
+        let dataset = Dataset::named("cityscapes").unwrap();
+        let config = Config { base_channels: 8, ..Config::slim(dataset.classes.len()) };
+        builder.load("random".into(), config, dataset, 1.0, &mut Noise::new(seed))
+    }
+
+    #[test]
+    fn a_device_whose_logits_are_others_is_not_taken() {
+        let builder = Segmenter::builder().device(Device::Auto);
+        let on_gpu = || seeded(Segmenter::builder().device(Device::Cpu), 7).unwrap();
+        let (_, reason) = builder.checked(on_gpu(), |builder| seeded(builder, 7)).unwrap();
+        assert_eq!(reason, "cpu is here, its logits within 0.00 % of the CPU's");
+        let error = builder.checked(on_gpu(), |builder| seeded(builder, 8)).unwrap_err().to_string();
+        assert!(error.starts_with("device `cpu`: its logits differ from the CPU's by "), "{error}");
+    }
+
+    #[test]
+    fn auto_keeps_to_what_was_asked_of_it() {
+        let open = |precision| Segmenter::builder().precision(precision).open(|builder| seeded(builder, 7));
+        let single = open(Precision::F32).unwrap();
+        assert!(single.device() != Device::Auto && single.precision() == Precision::F32);
+        match open(Precision::Bf16) {
+            Ok(half) => assert_eq!((half.device(), half.device_reason()), (Device::Cpu, "only CPUs run in bf16")),
+            Err(error) => assert!(error.to_string().contains("bf16"), "{error}"), // a CPU without it
+        }
+    }
+}
