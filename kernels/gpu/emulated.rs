@@ -11,12 +11,12 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 
 use libloading::{Library, Symbol};
 
-use super::memories::{Memories, Pooled};
-use super::tape::{Moment, OwnedLaunch, Step, Tape};
+use super::memories::Pooled;
+use super::tape::{Moment, OwnedLaunch, Recorder, Step, Tape};
 use super::{Device, GpuElement, GpuError, Launch, conv, cross_attend, metal_source};
 use crate::ShapeError;
 
@@ -67,11 +67,9 @@ pub struct Emulated {
     launches: Arc<AtomicU64>,
     conv_kernel: Choice<conv::ConvParams, conv::ConvKernel>,
     attend_kernel: Choice<cross_attend::CrossAttendParams, cross_attend::AttendKernel>,
-    memories: Arc<Memories<Memory>>,
+    recorder: Arc<Recorder<Memory>>,
     /// How many were made: neighbours have different poison.
     made: Arc<AtomicU64>,
-    /// What was recorded so far, while something is.
-    recorded: Arc<Mutex<Vec<Step<Memory>>>>,
 }
 
 /// Memory of an emulated GPU.
@@ -194,9 +192,8 @@ impl Emulated {
             launches: Arc::default(),
             conv_kernel: |_, _| conv::ConvKernel::PLAIN,
             attend_kernel: |_, _| cross_attend::AttendKernel::PLAIN,
-            memories: Arc::default(),
+            recorder: Arc::default(),
             made: Arc::default(),
-            recorded: Arc::default(),
         };
         Ok(Some((0..variants.len()).map(variant).collect()))
     }
@@ -334,18 +331,6 @@ impl std::fmt::Debug for Emulated {
 }
 
 impl Emulated {
-    fn recorded(&self) -> MutexGuard<'_, Vec<Step<Memory>>> {
-        self.recorded.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// `Ok` when nothing is being recorded: what is recorded is not done, so nobody can wait for it.
-    fn not_recording(&self, call: &'static str) -> Result<(), GpuError> {
-        if self.memories.is_recording() {
-            return Err(GpuError::Driver { call, reason: "not while work is recorded".into() });
-        }
-        Ok(())
-    }
-
     /// Runs a kernel, and looks at the guards.
     ///
     /// # Safety
@@ -415,12 +400,12 @@ impl Device for Emulated {
     }
 
     fn fork(&self) -> Result<Self, GpuError> {
-        Ok(Self { memories: Arc::default(), recorded: Arc::default(), ..self.clone() })
+        Ok(Self { recorder: Arc::default(), ..self.clone() })
     }
 
     fn buffer(&self, bytes: usize) -> Result<EmulatedBuffer, GpuError> {
         ShapeError::at_least("buffer", "bytes", bytes, 1)?;
-        let buffer = self.memories.buffer(
+        let buffer = self.recorder.memories.buffer(
             bytes,
             |room| Ok(Memory::new(room, self.made.fetch_add(1, Ordering::Relaxed))),
             || Ok(()),
@@ -435,7 +420,7 @@ impl Device for Emulated {
 
     fn write(&self, to: &mut EmulatedBuffer, bytes: &[u8]) -> Result<(), GpuError> {
         ShapeError::at_least("write", "bytes of the buffer", to.len(), bytes.len())?;
-        self.not_recording("write")?;
+        self.recorder.may_wait("write")?;
         // SAFETY: the buffer is borrowed exclusively, and is that long.
         unsafe { std::slice::from_raw_parts_mut(to.memory().start(), bytes.len()) }.copy_from_slice(bytes);
         Ok(())
@@ -443,7 +428,7 @@ impl Device for Emulated {
 
     fn read(&self, from: &EmulatedBuffer, bytes: &mut [u8]) -> Result<(), GpuError> {
         ShapeError::at_least("read", "bytes of the buffer", from.len(), bytes.len())?;
-        self.not_recording("read")?;
+        self.recorder.may_wait("read")?;
         bytes.copy_from_slice(from.memory().bytes(bytes.len()));
         Ok(())
     }
@@ -469,31 +454,23 @@ impl Device for Emulated {
     }
 
     unsafe fn launch(&self, launch: &Launch<'_, EmulatedBuffer>) -> Result<(), GpuError> {
-        let owned = OwnedLaunch::of(launch);
-        if self.memories.is_recording() {
-            launch.buffers.iter().for_each(|buffer| self.memories.keep(buffer));
-            self.recorded().push(Step::Launch(owned));
-            return Ok(());
+        match self.recorder.launch(launch) {
+            // SAFETY: the caller's promise.
+            Some(launch) => unsafe { self.run(&launch) },
+            None => Ok(()),
         }
-        // SAFETY: the caller's promise.
-        unsafe { self.run(&owned) }
     }
 
     fn finish(&self) -> Result<(), GpuError> {
-        self.not_recording("finish")
+        self.recorder.may_wait("finish")
     }
 
     fn record<T, E: From<GpuError>>(&self, work: impl FnOnce() -> Result<T, E>) -> Result<(Tape<Memory>, T), E> {
-        self.not_recording("record")?;
-        self.memories.begin_recording();
-        let done = work();
-        let held = self.memories.end_recording();
-        let steps = std::mem::take(&mut *self.recorded());
-        Ok((Tape { steps, _held: held }, done?))
+        self.recorder.record(work)
     }
 
     unsafe fn start(&self, program: &Tape<Memory>) -> Result<(), GpuError> {
-        self.not_recording("start")?;
+        self.recorder.may_wait("start")?;
         program.steps.iter().try_for_each(|step| match step {
             Step::Launch(launch) => {
                 launch.buffers.iter().for_each(|(memory, len)| memory.poison_behind(*len));
@@ -508,13 +485,7 @@ impl Device for Emulated {
     }
 
     fn stamp(&self) -> Result<Moment, GpuError> {
-        let moment = Moment::default();
-        if self.memories.is_recording() {
-            self.recorded().push(Step::Stamp(moment.clone()));
-        } else {
-            moment.note();
-        }
-        Ok(moment)
+        self.recorder.stamp(|| Ok(()))
     }
 
     fn between(&self, begin: &Moment, end: &Moment) -> Result<f64, GpuError> {

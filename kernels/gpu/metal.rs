@@ -18,8 +18,8 @@ use objc2_metal::{
 };
 
 use super::conv::{ConvKernel, ConvParams};
-use super::memories::{Memories, Pooled};
-use super::tape::{Moment, OwnedLaunch, Step, Tape};
+use super::memories::Pooled;
+use super::tape::{Moment, OwnedLaunch, Recorder, Step, Tape};
 use super::{Device, GpuElement, GpuError, Launch, metal_source};
 use crate::ShapeError;
 
@@ -45,9 +45,7 @@ struct Gpu {
 struct Queue {
     commands: Retained<ProtocolObject<dyn MTLCommandQueue>>,
     pending: Mutex<Pending>,
-    memories: Memories<MetalMemory>,
-    /// What was recorded so far, while something is.
-    recorded: Mutex<Vec<Step<MetalMemory>>>,
+    recorder: Recorder<MetalMemory>,
 }
 
 /// Launches that were not waited for yet.
@@ -128,14 +126,6 @@ impl Metal {
         let queue = Queue::new(&device)?;
         Ok(Self { gpu: Arc::new(Gpu { device, library, pipelines: Mutex::default() }), queue: Arc::new(queue) })
     }
-
-    /// `Ok` when nothing is being recorded: what is recorded is not done, so nobody can wait for it.
-    fn not_recording(&self, call: &'static str) -> Result<(), GpuError> {
-        if self.queue.memories.is_recording() {
-            return Err(GpuError::Driver { call, reason: "not while work is recorded".into() });
-        }
-        Ok(())
-    }
 }
 
 impl Gpu {
@@ -177,7 +167,7 @@ impl Gpu {
 impl Queue {
     fn new(device: &ProtocolObject<dyn MTLDevice>) -> Result<Self, GpuError> {
         let commands = device.newCommandQueue().ok_or_else(|| GpuError::Lost("it gives no command queue".into()))?;
-        Ok(Self { commands, pending: Mutex::default(), memories: Memories::default(), recorded: Mutex::default() })
+        Ok(Self { commands, pending: Mutex::default(), recorder: Recorder::default() })
     }
 
     /// Sends off what is pending, and waits for all that was.
@@ -255,7 +245,7 @@ impl Device for Metal {
     fn buffer(&self, bytes: usize) -> Result<MetalBuffer, GpuError> {
         ShapeError::at_least("buffer", "bytes", bytes, 1)?;
         // What is idle may be what is missing. A command buffer holds on to what it uses.
-        self.queue.memories.buffer(bytes, |room| self.gpu.allocate(room), || self.finish())
+        self.queue.recorder.memories.buffer(bytes, |room| self.gpu.allocate(room), || self.finish())
     }
 
     fn len(&self, buffer: &MetalBuffer) -> usize {
@@ -303,32 +293,24 @@ impl Device for Metal {
     }
 
     unsafe fn launch(&self, launch: &Launch<'_, MetalBuffer>) -> Result<(), GpuError> {
-        let owned = OwnedLaunch::of(launch);
-        if self.queue.memories.is_recording() {
-            launch.buffers.iter().for_each(|buffer| self.queue.memories.keep(buffer));
-            lock(&self.queue.recorded).push(Step::Launch(owned));
-            return Ok(());
+        match self.queue.recorder.launch(launch) {
+            // SAFETY: the caller's promise.
+            Some(launch) => unsafe { self.encode(&launch) },
+            None => Ok(()),
         }
-        // SAFETY: the caller's promise.
-        unsafe { self.encode(&owned) }
     }
 
     fn finish(&self) -> Result<(), GpuError> {
-        self.not_recording("finish")?;
+        self.queue.recorder.may_wait("finish")?;
         autoreleasepool(|_| self.queue.wait())
     }
 
     fn record<T, E: From<GpuError>>(&self, work: impl FnOnce() -> Result<T, E>) -> Result<(Tape<MetalMemory>, T), E> {
-        self.not_recording("record")?;
-        self.queue.memories.begin_recording();
-        let done = work();
-        let held = self.queue.memories.end_recording();
-        let steps = std::mem::take(&mut *lock(&self.queue.recorded));
-        Ok((Tape { steps, _held: held }, done?))
+        self.queue.recorder.record(work)
     }
 
     unsafe fn start(&self, program: &Tape<MetalMemory>) -> Result<(), GpuError> {
-        self.not_recording("start")?;
+        self.queue.recorder.may_wait("start")?;
         program.steps.iter().try_for_each(|step| match step {
             // SAFETY: who recorded it promised as much, and the tape keeps the memory.
             Step::Launch(launch) => unsafe { self.encode(launch) },
@@ -340,14 +322,7 @@ impl Device for Metal {
     }
 
     fn stamp(&self) -> Result<Moment, GpuError> {
-        let moment = Moment::default();
-        if self.queue.memories.is_recording() {
-            lock(&self.queue.recorded).push(Step::Stamp(moment.clone()));
-        } else {
-            self.finish()?;
-            moment.note();
-        }
-        Ok(moment)
+        self.queue.recorder.stamp(|| self.finish())
     }
 
     fn between(&self, begin: &Moment, end: &Moment) -> Result<f64, GpuError> {

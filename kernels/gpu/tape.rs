@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use super::memories::{Held, Pooled};
+use super::memories::{Held, Memories, Pooled};
 use super::{GpuElement, GpuError, Launch};
 
 /// One thing to do.
@@ -41,6 +41,65 @@ impl<M: Clone> OwnedLaunch<M> {
 pub struct Tape<M: Clone> {
     pub(super) steps: Vec<Step<M>>,
     pub(super) _held: Option<Held<M>>,
+}
+
+/// A queue's memory, and the tape that is being recorded, while one is.
+pub(super) struct Recorder<M: Clone> {
+    pub(super) memories: Memories<M>,
+    steps: Mutex<Vec<Step<M>>>,
+}
+
+impl<M: Clone> Default for Recorder<M> {
+    fn default() -> Self {
+        Self { memories: Memories::default(), steps: Mutex::default() }
+    }
+}
+
+impl<M: Clone> Recorder<M> {
+    fn steps(&self) -> MutexGuard<'_, Vec<Step<M>>> {
+        self.steps.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// `Ok` when nothing is being recorded: what is recorded is not done, so nobody can wait for it.
+    pub(super) fn may_wait(&self, call: &'static str) -> Result<(), GpuError> {
+        if self.memories.is_recording() {
+            return Err(GpuError::Driver { call, reason: "not while work is recorded".into() });
+        }
+        Ok(())
+    }
+
+    /// A launch that is to be done now; none when it was recorded.
+    pub(super) fn launch(&self, launch: &Launch<'_, Pooled<M>>) -> Option<OwnedLaunch<M>> {
+        let owned = OwnedLaunch::of(launch);
+        if !self.memories.is_recording() {
+            return Some(owned);
+        }
+        launch.buffers.iter().for_each(|buffer| self.memories.keep(buffer));
+        self.steps().push(Step::Launch(owned));
+        None
+    }
+
+    /// Notes the moment that `now` is, or records that it is to be noted.
+    pub(super) fn stamp(&self, now: impl FnOnce() -> Result<(), GpuError>) -> Result<Moment, GpuError> {
+        let moment = Moment::default();
+        if self.memories.is_recording() {
+            self.steps().push(Step::Stamp(moment.clone()));
+        } else {
+            now()?;
+            moment.note();
+        }
+        Ok(moment)
+    }
+
+    /// [`Device::record`](super::Device::record).
+    pub(super) fn record<T, E: From<GpuError>>(&self, work: impl FnOnce() -> Result<T, E>) -> Result<(Tape<M>, T), E> {
+        self.may_wait("record")?;
+        self.memories.begin_recording();
+        let done = work();
+        let held = self.memories.end_recording();
+        let steps = std::mem::take(&mut *self.steps());
+        Ok((Tape { steps, _held: held }, done?))
+    }
 }
 
 /// When the queue last came by.
