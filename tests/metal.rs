@@ -47,3 +47,29 @@ fn a_network_on_metal_in_f16_is_near() {
     let Some(device) = device() else { return };
     network::is_near_in_f16(device);
 }
+
+/// Photos of one size, so that all but the first are recorded work.
+#[cfg(target_os = "macos")]
+#[test]
+fn the_shipped_weights_on_metal_give_the_masks_of_the_cpu_and_nearly_so_in_f16() {
+    use rtformer::pixels::Image;
+    use rtformer::{Device, Precision, Segmenter};
+
+    if device().is_none() {
+        return;
+    }
+    let street = std::fs::read_dir(network::data("street/0016E5")).unwrap();
+    let photos: Vec<_> = street.map(|entry| Image::open(entry.unwrap().path()).unwrap()).collect();
+    let of = |device, precision| Segmenter::builder().device(device).precision(precision).build().unwrap();
+    let cpu = of(Device::Cpu, Precision::F32);
+    for (precision, least) in [(Precision::F32, 0.9999), (Precision::F16, 0.995)] {
+        let metal = of(Device::Metal, precision);
+        for photo in &photos {
+            let (got, want) = (metal.segment(photo).unwrap(), cpu.segment(photo).unwrap());
+            let same = got.mask().iter().zip(want.mask().iter()).filter(|(a, b)| a == b).count();
+            let share = same as f64 / got.mask().iter().count() as f64;
+            println!("{:.4} % of the pixels in {precision}", 100.0 * share);
+            assert!(share >= least, "{share} in {precision}");
+        }
+    }
+}

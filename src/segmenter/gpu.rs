@@ -424,11 +424,15 @@ mod tests {
     const TINY: &str = "tests/data/golden/tiny.safetensors";
 
     fn emulated(size: Size) -> Option<OnGpu<Emulated>> {
-        let gpu = Gpu::new(Emulated::cuda()?, "emulated", GpuElement::F32);
+        Emulated::cuda().map(|device| engine(device, size))
+    }
+
+    fn engine(device: Emulated, size: Size) -> OnGpu<Emulated> {
+        let gpu = Gpu::new(device, "emulated", GpuElement::F32);
         let weights = Weights::open(TINY).unwrap();
         let (config, dataset) = (Config::of(&weights).unwrap(), weights.dataset().unwrap());
         let preparation = Preparation { normalization: Normalization { mean: dataset.mean, std: dataset.std }, size };
-        Some(OnGpu::new(gpu, &config, &mut weights.reader("tiny"), preparation).unwrap())
+        OnGpu::new(gpu, &config, &mut weights.reader("tiny"), preparation).unwrap()
     }
 
     fn photo(seed: u32) -> RgbImage {
@@ -455,15 +459,15 @@ mod tests {
         Builder::default().weights(TINY).device(crate::Device::Cpu).size(size).logits(true).build().unwrap()
     }
 
-    #[test]
-    fn photos_that_come_together_are_as_each_alone_and_as_on_the_cpu() {
+    /// One after the other, in pairs, on two lanes: as each alone, and as on the CPU.
+    fn are_as_each_alone_and_as_on_the_cpu(device: &Emulated) {
         for size in [Size::Native, Size::Exact { width: 32, height: 24 }] {
-            let Some(engine) = emulated(size) else { return };
+            let engine = engine(device.clone(), size);
             let photos: Vec<_> = (0..5).map(photo).collect();
             let pixels: Vec<Pixels<'_>> = photos.iter().map(Into::into).collect();
             let alone: Vec<_> =
                 pixels.iter().flat_map(|one| everything(&engine, std::slice::from_ref(one), 1)).collect();
-            // One after the other and in pairs, on two lanes; lanes and plans are known from the second time on.
+            // Lanes and plans are known from the second time on.
             for together in [1, 2, 1, 5] {
                 assert!(everything(&engine, &pixels, together) == alone, "{together} together at {size}");
             }
@@ -477,6 +481,18 @@ mod tests {
                 assert!(same + 3 >= 40 * 33, "{size}: {same} pixels of 1320");
             }
         }
+    }
+
+    #[test]
+    fn photos_that_come_together_on_cuda_are_as_each_alone_and_as_on_the_cpu() {
+        let Some(device) = &Emulated::cuda() else { return };
+        are_as_each_alone_and_as_on_the_cpu(device);
+    }
+
+    #[test]
+    fn photos_that_come_together_on_metal_are_as_each_alone_and_as_on_the_cpu() {
+        let Some(device) = &Emulated::metal() else { return };
+        are_as_each_alone_and_as_on_the_cpu(device);
     }
 
     #[test]

@@ -5,16 +5,16 @@ use super::*;
 /// An EXIF block with one entry: the orientation.
 fn exif(orientation: u16, little: bool) -> Vec<u8> {
     let (two, four) = if little {
-        (u16::to_le_bytes as fn(u16) -> _, u32::to_le_bytes as fn(u32) -> _)
+        (u16::to_le_bytes as fn(u16) -> [u8; 2], u32::to_le_bytes as fn(u32) -> [u8; 4])
     } else {
-        (u16::to_be_bytes as fn(u16) -> _, u32::to_be_bytes as fn(u32) -> _)
+        (u16::to_be_bytes as fn(u16) -> [u8; 2], u32::to_be_bytes as fn(u32) -> [u8; 4])
     };
     let mut block = if little { b"II*\0".to_vec() } else { b"MM\0*".to_vec() };
     block.extend(four(8)); // where the directory is
     block.extend(two(1)); // one entry: a tag, the type SHORT, one of it, its value and two bytes unused
-    [two(0x0112), two(3)].iter().for_each(|number| block.extend(number));
+    [two(0x0112), two(3)].iter().for_each(|number| block.extend_from_slice(number));
     block.extend(four(1));
-    [two(orientation), two(0)].iter().for_each(|number| block.extend(number));
+    [two(orientation), two(0)].iter().for_each(|number| block.extend_from_slice(number));
     block.extend(four(0)); // no directory follows
     block
 }
