@@ -99,7 +99,7 @@ check() {
     mkdir -p $raw/results
     SIZES=96x64 RUNS=1 WARMUP=0 RESULTS=$raw/results README=$raw/README.md
     step "the tests start, and say that there is no GPU or run on it"
-    kept $raw/tests.txt $tests --test-threads 1
+    kept $raw/tests.txt $tests --test-threads 1 --nocapture --skip emulated --skip stand_in
     step "rtformer bench takes every flag that will be given"
     figures cpu 1:f32 8:f32
     step "PyTorch"

@@ -7,7 +7,8 @@
 Needs PyTorch 2.4 or newer with CUDA, NumPy and Pillow; no network. PyTorch runs in half precision and channels_last, eager in a CUDA
 graph and compiled with `mode="max-autotune"`, which captures one too. Each run ends in a synchronisation; the figure is network → mask
 of a batch, which is one frame repeated, input and masks staying on the GPU. What fails, for want of memory or of a compiler, is noted
-in its place. The rates that shares refer to are the card's own, measured in the same run: a copy of 1 GiB, a product of 8192 by 8192 in half precision.
+in its place. The rates that shares refer to are the card's own, measured in the same run: a copy of 1 GiB, a product of 8192 by 8192 in
+half precision.
 """
 
 import argparse
