@@ -24,7 +24,7 @@ from table import Marks, place, shown, speedup, typical  # noqa: E402
 MARKS = Marks("<!-- gpu table -->", "<!-- /gpu table -->", "python3 benches/gpu_table.py table --readme README.md")
 NOTHING = "Nothing has been measured on a GPU yet."
 SANITIZERS = ["memcheck", "racecheck", "initcheck"]
-SLOWEST = 10  # kernels that the README shows; the file has all
+SHOWN, SLOWEST = "slim 2048x1024", 10  # whose operations the README shows, and how many
 
 
 def main() -> None:
@@ -164,12 +164,11 @@ def of(files: list[dict]) -> str:
 
 def source(results: dict) -> str:
     """Where the figures are from, and what did not go as it should."""
-    torch = results["versions"]["torch"]
-    text = (
-        f"{results['gpu']}, driver {results['driver']}; {results['date']}, commit {results['commit']}"
-        f"{f', PyTorch {torch}' if torch else ', without PyTorch'}; milliseconds a batch, medians. PyTorch runs in f16 and channels_last "
-        "from CUDA graphs; the last column is the median of ratios within rounds."
-    )
+    text = (f"{results['gpu']}, driver {results['driver']}; {results['date']}, commit {results['commit']}; milliseconds a batch, medians; "
+            "f16 unless said.")
+    if version := results["versions"]["torch"]:
+        text += (f" PyTorch {version} runs in f16 and channels_last, from CUDA graphs; the last column is the median of the rounds' ratios, "
+                 "measured in turns.")
     checks = {"tests": results["tests"], **results["sanitizer"]}
     names = {"passed": [name for name, one in checks.items() if one and one["passed"]],
              "failed": [name for name, one in checks.items() if one and not one["passed"]],
@@ -210,10 +209,11 @@ def times(results: dict) -> str:
 
 
 def slowest(results: dict) -> list[str]:
-    """Of the first network and size, where most of the time goes."""
+    """Where most of the time goes; of one network and size, for the file has all."""
     if not results["kernels"]:
         return []
-    name, lines = next(iter(sorted(results["kernels"].items(), key=lambda one: (one[0] != "slim 2048x1024", one[0]))))
+    name = SHOWN if SHOWN in results["kernels"] else next(iter(results["kernels"]))
+    lines = results["kernels"][name]
     rows = [f"| the slowest of {len(lines)} operations, {name.capitalize()} | µs | GB/s | of a copy's | TFLOP/s | of a product's |",
             "| --- |" + " ---: |" * 5]
     percent = lambda share: "-" if share is None else f"{100 * share:.0f} %"
