@@ -167,8 +167,8 @@ def source(results: dict) -> str:
     text = (f"{results['gpu']}, driver {results['driver']}; {results['date']}, commit {results['commit']}; milliseconds a batch, medians; "
             "f16 unless said.")
     if version := results["versions"]["torch"]:
-        text += (f" PyTorch {version} runs in f16 and channels_last, from CUDA graphs; the last column is the median of the rounds' ratios, "
-                 "measured in turns.")
+        text += (f" PyTorch {version} runs in f16 and channels_last, from CUDA graphs; the last column is the median of the rounds' "
+                 "ratios, measured in turns.")
     checks = {"tests": results["tests"], **results["sanitizer"]}
     names = {"passed": [name for name, one in checks.items() if one and one["passed"]],
              "failed": [name for name, one in checks.items() if one and not one["passed"]],
