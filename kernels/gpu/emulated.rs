@@ -137,7 +137,7 @@ impl Memory {
         let all = unsafe { std::slice::from_raw_parts(first, all) };
         let (end, pairs) = (GUARD * 16 + len, all.as_chunks().0);
         let mut guards = pairs[..GUARD * 8].iter().chain(&pairs[end.div_ceil(2)..]);
-        guards.all(|pair| *pair == self.0.1) && (len % 2 == 0 || all[end] == self.0.1[1])
+        guards.all(|pair| *pair == self.0.1) && (len.is_multiple_of(2) || all[end] == self.0.1[1])
     }
 }
 

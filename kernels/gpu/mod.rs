@@ -168,8 +168,8 @@ pub enum GpuError {
     /// There is no such device, or its driver is missing or too old.
     #[error("{0}")]
     Missing(String),
-    /// No more memory.
-    #[error("{bytes} bytes of device memory were needed{}; take a smaller size or batch", free_text(*free))]
+    /// No more memory, on the device or pinned on the host.
+    #[error("{bytes} bytes of memory for the device were needed{}; take a smaller size or batch", free_text(*free))]
     OutOfMemory {
         /// What was asked for.
         bytes: usize,

@@ -378,7 +378,7 @@ fn shapes_that_do_not_fit_are_errors() {
 #[test]
 fn errors_say_what_was_needed_and_what_was_there() {
     let error = GpuError::OutOfMemory { bytes: 7, free: Some(5) }.to_string();
-    assert_eq!(error, "7 bytes of device memory were needed, 5 were free; take a smaller size or batch");
+    assert_eq!(error, "7 bytes of memory for the device were needed, 5 were free; take a smaller size or batch");
     assert!(!GpuError::OutOfMemory { bytes: 7, free: None }.to_string().contains("free"));
     assert_eq!((blocks(1), blocks(256), blocks(257)), (1, 1, 2));
 }

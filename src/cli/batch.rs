@@ -3,6 +3,12 @@
 use rtformer::pixels::{Image, Pixels};
 use rtformer::{Error, Scene, Segmenter};
 
+/// How many photos are given to the network together: what was asked for, or what the device is fast with. On a GPU the copies of one
+/// overlap with the computation of another; on a CPU one photo keeps every core busy.
+pub(super) fn size(asked: Option<u16>, segmenter: &Segmenter) -> u16 {
+    asked.unwrap_or(if segmenter.device().is_gpu() { 8 } else { 1 })
+}
+
 /// Segments the photos that were decoded, in order; every error names its photo.
 pub(super) fn segment<'a>(
     segmenter: &Segmenter,
@@ -15,11 +21,11 @@ pub(super) fn segment<'a>(
         // One of them was refused: each by itself then.
         Err(_) => photos.iter().map(|photo| segmenter.segment(photo)).collect(),
     };
-    // What the library says of pixels does not name the file that they are from.
+    // What the library says of pixels or of a device does not name the file that it was busy with.
     let named = names.into_iter().zip(scenes).map(|(name, scene)| {
         scene.map_err(|error| match error {
             Error::Input(reason) | Error::Pixels(reason) => Error::image(name, reason),
-            other => other,
+            other => Error::image(name, other.to_string()),
         })
     });
     named.collect()

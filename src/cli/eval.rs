@@ -11,10 +11,10 @@ use rtformer::weights::Dataset;
 use rtformer::{Error, Segmenter, Size};
 use serde::{Serialize, Serializer};
 
-use super::Outcome;
 use super::console::Console;
 use super::model::{ModelArgs, opened};
 use super::plot;
+use super::{Outcome, batch};
 
 const ABOUT: &str = "Measure IoU on labelled photos";
 
@@ -46,9 +46,9 @@ pub(super) struct Args {
     #[arg(long, value_name = "SIZE", default_value = "native")]
     size: Size,
 
-    /// Photos that go through the network together, where neighbours have one size
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1024))]
-    batch: u16,
+    /// Photos that are given to the network together, where neighbours have one size: 1 on CPUs, 8 on GPUs unless said
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    batch: Option<u16>,
 
     #[command(flatten)]
     model: ModelArgs,
@@ -96,7 +96,7 @@ struct Tally {
 /// Counts every pair. The next ones are decoded while the network runs; no more than two batches are in memory.
 fn measure(args: &Args, console: &Console, segmenter: &Segmenter, pairs: &[Pair], tally: &mut Tally) {
     let bar = console.progress(pairs.len() as u64, "photos");
-    let batch = usize::from(args.batch);
+    let batch = usize::from(batch::size(args.batch, segmenter));
     let dataset = segmenter.dataset();
     thread::scope(|scope| {
         let (door, opened) = bounded::<Opened<'_>>(batch);
@@ -145,7 +145,7 @@ fn count<'a>(
     tally: &mut Tally,
 ) -> Vec<(&'a Pair, rtformer::Result<()>)> {
     let photos = batch.iter().filter_map(|(_, opened)| opened.as_ref().ok()).map(|(photo, _)| photo);
-    let mut scenes = super::batch::segment(segmenter, photos).into_iter();
+    let mut scenes = batch::segment(segmenter, photos).into_iter();
     let counted = batch.into_iter().map(|(pair, opened)| {
         let counted = opened.and_then(|(_, labels)| {
             let missing = || Error::Backend { operation: "segment_batch", reason: "a photo has no scene".into() };
@@ -217,7 +217,7 @@ impl<'a> Report<'a> {
             precision: segmenter.precision().to_string(),
             temperature: segmenter.temperature(),
             size: args.size.to_string(),
-            batch: args.batch,
+            batch: batch::size(args.batch, segmenter),
         }
     }
 

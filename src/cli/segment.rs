@@ -56,9 +56,9 @@ pub(super) struct Args {
     #[arg(long, value_name = "SIZE", default_value = "native")]
     size: Size,
 
-    /// Photos that go through the network together, where neighbours have one size
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1024))]
-    batch: u16,
+    /// Photos that are given to the network together, where neighbours have one size: 1 on CPUs, 8 on GPUs unless said
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    batch: Option<u16>,
 
     /// Skip photos whose outputs are all there
     #[arg(long, conflicts_with = "overwrite")]
@@ -286,7 +286,8 @@ impl Run<'_> {
         let mut ready = VecDeque::new();
         std::iter::from_fn(move || {
             if ready.is_empty() {
-                let batch: Vec<_> = decoded.by_ref().take(usize::from(self.args.batch)).collect();
+                let size = batch::size(self.args.batch, &self.segmenter);
+                let batch: Vec<_> = decoded.by_ref().take(usize::from(size)).collect();
                 ready.extend(self.segment_batch(batch));
             }
             ready.pop_front()

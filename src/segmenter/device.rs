@@ -89,7 +89,12 @@ impl Device {
     }
 
     /// Whether it is a GPU.
-    pub(super) fn is_gpu(self) -> bool {
+    ///
+    /// ```
+    /// # use rtformer::Device;
+    /// assert!(Device::Cuda(1).is_gpu() && !Device::Cpu.is_gpu());
+    /// ```
+    pub fn is_gpu(self) -> bool {
         matches!(self, Self::Cuda(_) | Self::Metal)
     }
 }
