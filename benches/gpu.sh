@@ -3,18 +3,28 @@
 #
 #   benches/gpu.sh --build     where there is Rust: builds the program and the GPU's tests into target/gpu
 #   benches/gpu.sh --check     a dry run anywhere: are all files there, and does every command do what it should on the CPU?
-#   benches/gpu.sh             where there is a GPU: tests, sanitizer, figures, PyTorch; into benches/results/<gpu>/
+#   benches/gpu.sh             where there is a GPU: everything below; into benches/results/<gpu>.json and the README's table
+#   benches/gpu.sh STEP..      only these: tests, sanitizer, figures, torch (goes on where it was cut off), merge
 #
-# Carry the repository with target/gpu to the GPU's machine (x86-64 Linux, glibc as old as the building machine's or newer).
-# What is not there is said to be SKIPPED: compute-sanitizer (of the CUDA toolkit) and PyTorch (PYTHON=python3 by default).
+# Carry the repository with target/gpu to the GPU's machine (x86-64 Linux, glibc 2.36 or newer) and bring benches/results/<gpu>.json
+# and README.md back. What is not there is said to be SKIPPED: compute-sanitizer (of the CUDA toolkit) and PyTorch
+# (PYTHON=python3 by default). What fails is written down, the rest is measured all the same, and the exit code is 1.
+# MODELS, SIZES, RUNS, WARMUP and ROUNDS make it shorter; RESULTS and README are other places for what comes out.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 gpu=target/gpu
 rtformer=$gpu/rtformer
 tests=$gpu/gpu-tests
+newest_glibc=2.36
 PYTHON=${PYTHON:-python3}
-SIZES="2048x1024 1024x512 960x720"
+MODELS=${MODELS:-slim base}
+SIZES=${SIZES:-2048x1024 1024x512 960x720}
+RUNS=${RUNS:-200}
+WARMUP=${WARMUP:-20}
+ROUNDS=${ROUNDS:-5}
+RESULTS=${RESULTS:-benches/results}
+README=${README:-README.md}
 
 step() { printf '\n== %s (%s s)\n' "$1" "$SECONDS"; }
 have() { command -v "$1" >/dev/null 2>&1; }
@@ -27,7 +37,19 @@ build() {
     found=$(cargo test --release --test gpu --no-run --message-format=json |
         sed -n 's/.*"executable":"\([^"]*\/gpu-[0-9a-f]*\)".*/\1/p' | tail -n 1)
     cp "$found" $tests
-    echo "built: $rtformer and $tests"
+    carries $rtformer
+    carries $tests
+}
+
+# An older glibc than the newest symbol's does not start the program. The names stand in the file as they are.
+carries() {
+    local needs
+    needs=$(grep -aoE 'GLIBC_[0-9]+\.[0-9]+' "$1" | cut -d_ -f2 | sort -uV | tail -n 1)
+    echo "$1: glibc ${needs:-none} or newer"
+    if [ "$(printf '%s\n' "$needs" $newest_glibc | sort -V | tail -n 1)" != $newest_glibc ]; then
+        echo "error: that is newer than $newest_glibc: build on an older system" >&2
+        exit 1
+    fi
 }
 
 needs() {
@@ -39,21 +61,97 @@ needs() {
     done
 }
 
+# The command, what it says and its exit code are kept; a failure ends nothing here, for a GPU's hour is dear.
+failed=0
+kept() {
+    local file=$1 code=0
+    shift
+    echo "\$ $*" >"$file"
+    "$@" 2>&1 | tee -a "$file" || code=$?
+    echo "exit code $code" >>"$file"
+    if [ $code != 0 ]; then
+        echo "FAILED: $*"
+        failed=1
+    fi
+}
+
+# One file a cell, its name of no meaning; "batch:precision" are the cells of each model and size. The profile is of single frames.
+figures() {
+    local device=$1 variant size cell batch precision profile
+    shift
+    for variant in $MODELS; do
+        for size in $SIZES; do
+            for cell in "$@"; do
+                batch=${cell%:*} precision=${cell#*:} profile=
+                if [ "$cell" = "$1" ]; then profile=--profile; fi
+                kept "$raw/$variant.$size.$batch.$precision.txt" $rtformer bench --device "$device" --precision "$precision" \
+                    --variant $variant --size "$size" --batch "$batch" --stages mask,frame --runs "$RUNS" --warmup "$WARMUP" $profile \
+                    --json "$raw/bench.$variant.$size.$batch.$precision.json"
+            done
+        done
+    done
+}
+
 check() {
     needs
+    raw=$gpu/check
+    rm -rf $raw
+    mkdir -p $raw/results
+    SIZES=96x64 RUNS=1 WARMUP=0 RESULTS=$raw/results README=$raw/README.md
     step "the tests start, and say that there is no GPU or run on it"
-    $tests --test-threads 1
+    kept $raw/tests.txt $tests --test-threads 1 --nocapture --skip emulated --skip stand_in
     step "rtformer bench takes every flag that will be given"
-    $rtformer bench --device cpu --variant slim --size 96x64 --stages mask,frame --runs 1 --warmup 0 --profile --json - >/dev/null
+    figures cpu 1:f32 8:f32
     step "PyTorch"
     if $PYTHON -c 'import torch, numpy, PIL' 2>/dev/null; then
         (cd benches/peers && $PYTHON -m doctest torch_gpu.py)
-        $PYTHON benches/peers/torch_gpu.py --rtformer $rtformer --check
+        kept $raw/torch.txt $PYTHON benches/peers/torch_gpu.py --rtformer $rtformer --check --out $raw/torch.json
     else
         $PYTHON -m py_compile benches/peers/torch_gpu.py
         echo "SKIPPED: $PYTHON has no torch, numpy or PIL; torch_gpu.py was only compiled"
     fi
+    step "the files become one, and that a table"
+    printf 'name, driver_version\nNo GPU at all, 0.0\n' >$raw/gpu.csv
+    printf '========= ERROR SUMMARY: 0 errors\nexit code 0\n' >$raw/memcheck.txt
+    cp README.md $README
+    $PYTHON -m doctest benches/gpu_table.py
+    merge
+    if [ $failed != 0 ]; then exit 1; fi
     echo "ready: nothing was measured"
+}
+
+merge() {
+    $PYTHON benches/gpu_table.py merge $raw --results "$RESULTS"
+    $PYTHON benches/gpu_table.py table --results "$RESULTS" --readme "$README"
+    $PYTHON benches/gpu_table.py table --results "$RESULTS" --check "$README"
+}
+
+# What is emulated needs a compiler and no GPU.
+gpu_tests() {
+    RTFORMER_REQUIRE=cuda kept $raw/tests.txt $tests --test-threads 1 --nocapture --skip emulated --skip stand_in
+}
+
+# Every kernel, at the small shapes of its table.
+sanitizer() {
+    PATH=$PATH:/usr/local/cuda/bin
+    if ! have compute-sanitizer; then
+        echo "SKIPPED: no compute-sanitizer"
+        return
+    fi
+    local tool
+    for tool in memcheck racecheck initcheck; do
+        RTFORMER_REQUIRE=cuda kept $raw/$tool.txt timeout 30m compute-sanitizer --tool $tool --error-exitcode 1 \
+            $tests --test-threads 1 --exact kernels_agree_with_their_definitions
+    done
+}
+
+torch() {
+    if ! $PYTHON -c 'import numpy, PIL, torch; assert torch.cuda.is_available()' 2>/dev/null; then
+        echo "SKIPPED: $PYTHON has no torch with CUDA, no numpy or no PIL"
+        return
+    fi
+    kept $raw/torch.txt $PYTHON benches/peers/torch_gpu.py --rtformer $rtformer --models $MODELS --sizes $SIZES --rounds "$ROUNDS" \
+        --out $raw/torch.json
 }
 
 measure() {
@@ -62,47 +160,36 @@ measure() {
         echo "error: no nvidia-smi, so no NVIDIA driver; --check is the dry run" >&2
         exit 2
     fi
-    local name out
-    name=$(nvidia-smi --query-gpu=name --format=csv,noheader -i 0 | tr 'A-Z ' 'a-z-' | tr -cd 'a-z0-9-')
-    out=benches/results/$name
-    mkdir -p "$out"
-    nvidia-smi --query-gpu=name,driver_version,memory.total,clocks.max.sm,power.limit --format=csv | tee "$out/gpu.csv"
-
-    step "tests"
-    RTFORMER_REQUIRE=cuda $tests --test-threads 1 --nocapture | tee "$out/tests.txt"
-
-    step "compute-sanitizer"
-    if have compute-sanitizer; then
-        for tool in memcheck racecheck; do
-            RTFORMER_REQUIRE=cuda compute-sanitizer --tool $tool --error-exitcode 1 $tests --test-threads 1 kernels |
-                tee "$out/$tool.txt"
-        done
-    else
-        echo "SKIPPED: no compute-sanitizer"
+    raw=$gpu/raw
+    if [ $# = 0 ]; then
+        rm -rf $raw
+        set -- tests sanitizer figures torch merge
     fi
-
-    step "figures"
-    for variant in slim base; do
-        for size in $SIZES; do
-            for precision in f16 f32; do
-                $rtformer bench --device cuda --precision $precision --variant $variant --size "$size" --stages mask,frame \
-                    --runs 200 --warmup 20 --profile --json "$out/$variant.$size.$precision.json"
-            done
-        done
+    mkdir -p $raw "$RESULTS"
+    nvidia-smi --query-gpu=name,driver_version,memory.total,clocks.max.sm,power.limit --format=csv -i 0 | tee $raw/gpu.csv
+    local one
+    for one in "$@"; do
+        step "$one"
+        case $one in
+            tests) gpu_tests ;;
+            sanitizer) sanitizer ;;
+            figures) figures cuda 1:f16 8:f16 1:f32 ;;
+            torch) torch ;; # in turns with ours
+            merge) merge ;;
+        esac
     done
-
-    step "PyTorch, in turns with ours"
-    if $PYTHON -c 'import torch; assert torch.cuda.is_available()' 2>/dev/null; then
-        $PYTHON benches/peers/torch_gpu.py --rtformer $rtformer --out "$out/torch.json" | tee "$out/torch.md"
-    else
-        echo "SKIPPED: $PYTHON has no torch with CUDA"
-    fi
-    step "done: $out"
+    step "done: every file of this run is in $raw"
+    exit $failed
 }
 
+for word in "$@"; do
+    case $word in
+        --build | --check | tests | sanitizer | figures | torch | merge) ;;
+        *) sed -n '2,13s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
+    esac
+done
 case "${1:-}" in
     --build) build ;;
     --check) check ;;
-    "") measure ;;
-    *) sed -n '2,9s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
+    *) measure "$@" ;;
 esac

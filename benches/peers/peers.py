@@ -190,10 +190,10 @@ def show(args: argparse.Namespace) -> None:
         sys.exit(f"error: {len(found)} results in {RESULTS}: name one, or `make peers` first")
     text = table.of(json.loads(found[0].read_text()))
     if args.check:
-        table.check(text, args.check)
+        table.MARKS.check(text, args.check)
         return
     if args.readme:
-        table.put(text, args.readme)
+        table.MARKS.put(text, args.readme)
     print(text)
 
 

@@ -1,9 +1,9 @@
 """The table of what `peers.py` measured, as Markdown: the README shows it, and only this makes it."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
-BEGIN, END = "<!-- peers: made by `make peers-table` -->", "<!-- /peers -->"
 READ_OUTS = {"logits": "network → full-size logits", "mask": "network → mask"}
 LIBRARIES = {"onnxruntime": "ONNX Runtime", "openvino": "OpenVINO"}
 
@@ -122,21 +122,30 @@ def peak(memory: dict, versions: dict) -> str:
     return "\n".join(rows)
 
 
-def put(text: str, readme: Path) -> None:
-    """Replaces what stands between the marks."""
-    before, _, after = parts(readme)
-    readme.write_text(f"{before}{BEGIN}\n\n{text}\n\n{END}{after}")
+@dataclass(frozen=True)
+class Marks:
+    """Two comments, and between them what only `command` writes."""
+
+    begin: str
+    end: str
+    command: str
+
+    def put(self, text: str, readme: Path) -> None:
+        """Replaces what stands between the marks."""
+        before, _, after = self.parts(readme)
+        readme.write_text(f"{before}{self.begin}\n\n{text}\n\n{self.end}{after}")
+
+    def check(self, text: str, readme: Path) -> None:
+        if self.parts(readme)[1].strip() != text:
+            raise SystemExit(f"error: {readme} shows other figures than were measured: `{self.command}` puts them there")
+
+    def parts(self, readme: Path) -> tuple[str, str, str]:
+        """What stands before, between and after the marks."""
+        before, begin, rest = readme.read_text().partition(self.begin)
+        between, end, after = rest.partition(self.end)
+        if not begin or not end:
+            raise SystemExit(f"error: {readme} has no `{self.begin}` with `{self.end}` under it")
+        return before, between, after
 
 
-def check(text: str, readme: Path) -> None:
-    if parts(readme)[1].strip() != text:
-        raise SystemExit(f"error: {readme} shows other figures than were measured: `make peers-table` puts them there")
-
-
-def parts(readme: Path) -> tuple[str, str, str]:
-    """What stands before, between and after the marks."""
-    before, begin, rest = readme.read_text().partition(BEGIN)
-    between, end, after = rest.partition(END)
-    if not begin or not end:
-        raise SystemExit(f"error: {readme} has no `{BEGIN}` with `{END}` under it")
-    return before, between, after
+MARKS = Marks("<!-- peers: made by `make peers-table` -->", "<!-- /peers -->", "make peers-table")

@@ -1,15 +1,19 @@
 #!/usr/bin/env python3
 """Time PyTorch against ours on one NVIDIA GPU: the same network, weights and frame, in turns.
 
-    torch_gpu.py --rtformer target/release/rtformer --out benches/results/GPU.json
-    torch_gpu.py --rtformer target/release/rtformer --check      one small frame on the CPU: does everything run?
+    torch_gpu.py --rtformer target/gpu/rtformer --out target/gpu/raw/torch.json
+    torch_gpu.py --rtformer target/gpu/rtformer --check      one small frame on the CPU: does everything run?
 
 Needs PyTorch 2.4 or newer with CUDA, NumPy and Pillow; no network. PyTorch runs in half precision and channels_last, eager in a CUDA
-graph and compiled with `mode="max-autotune"`, which captures one too. Each run ends in a synchronisation; the figure is network → mask.
-The rates that shares refer to are the card's own, measured in the same run: a copy of 1 GiB, a product of 8192 by 8192 in half precision.
+graph and compiled with `mode="max-autotune"`, which captures one too. Each run ends in a synchronisation; the figure is network → mask
+of a batch, which is one frame repeated, input and masks staying on the GPU. What fails, for want of memory or of a compiler, is noted
+in its place. The rates that shares refer to are the card's own, measured in the same run: a copy of 1 GiB, a product of 8192 by 8192 in
+half precision.
 """
 
 import argparse
+import gc
+import itertools
 import json
 import statistics
 import subprocess
@@ -26,25 +30,68 @@ from export import CONFIGS, MEAN, ROOT, STD, ReadOut, frame, seeded
 
 PHOTO = ROOT / "tests/data/street/0016E5_07959.jpg"
 SIZES = ["2048x1024", "1024x512", "960x720"]
+BATCHES = [1, 8]
+WARMUP = 5
+AGREEMENT = 0.95  # of a random network's pixels, many of which are close calls in half precision
+PEERS = ("torch eager", "torch compile")
 
 
 def main() -> None:
     args = arguments()
     if args.check:
-        args.models, args.sizes, args.rounds, args.runs = ["slim"], ["96x64"], 1, 1
+        args.models, args.sizes, args.batch, args.rounds, args.runs = ["slim"], ["96x64"], [1, 2], 1, 1
     device = torch.device("cpu" if args.check else "cuda")
-    results = {"torch": torch.__version__, "gpu": None, "rates": None, "timings": []}
-    if not args.check:
-        results["gpu"] = torch.cuda.get_device_name(device)
+    results = begun(args, None if args.check else torch.cuda.get_device_name(device))
+    if not args.check and not results["rates"]:
         results["rates"] = {"copy_bytes_per_s": copy_rate(device), "matmul_flops_per_s": matmul_rate(device)}
+        save(args, results)
     with tempfile.TemporaryDirectory() as folder:
-        for model in args.models:
-            for size in args.sizes:
-                results["timings"].append(measure(args, Path(folder), model, size, device))
-                print(json.dumps(results["timings"][-1]), file=sys.stderr, flush=True)
-                if args.out:  # after every cell: a run that is cut off has still measured something
-                    args.out.write_text(json.dumps(results, indent=2) + "\n")
+        for model, size, batch in itertools.product(args.models, args.sizes, args.batch):
+            where = {"model": model, "size": size, "batch": batch}
+            if any(where.items() <= one.items() and "error" not in one for one in results["timings"]):
+                continue
+            results["timings"] = [one for one in results["timings"] if not where.items() <= one.items()]
+            try:
+                timing = measure(args, Path(folder), model, size, batch, device)
+            except (RuntimeError, subprocess.CalledProcessError) as error:
+                if args.check:
+                    raise
+                timing = {"error": short(error)}
+            results["timings"].append(where | timing)
+            print(json.dumps(results["timings"][-1]), file=sys.stderr, flush=True)
+            save(args, results)
+            tidy(device)
     print(table(results))
+
+
+def begun(args: argparse.Namespace, gpu: str | None) -> dict:
+    """Empty results; or what OUT holds, for a run that was cut off goes on."""
+    empty = {"torch": torch.__version__, "gpu": gpu, "rates": None, "timings": []}
+    if args.check or not args.out or not args.out.exists():
+        return empty
+    results = json.loads(args.out.read_text())
+    differs = [key for key in ("torch", "gpu") if results[key] != empty[key]]
+    if differs:
+        sys.exit(f"error: {args.out} is from another {' and '.join(differs)}: it is not to be mixed; remove it first")
+    return results
+
+
+def save(args: argparse.Namespace, results: dict) -> None:
+    """After every cell: a run that is cut off has still measured something."""
+    if args.out:
+        args.out.write_text(json.dumps(results, indent=2) + "\n")
+
+
+def short(error: Exception) -> str:
+    return f"{type(error).__name__}: {str(error).strip()[:300]}"
+
+
+def tidy(device: torch.device) -> None:
+    """Gives back what a cell held, so that the next one's memory, and our own process's, is there."""
+    torch.compiler.reset()
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
 
 
 def arguments() -> argparse.Namespace:
@@ -52,33 +99,40 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--rtformer", type=Path, required=True, metavar="PROGRAM")
     parser.add_argument("--models", nargs="+", choices=CONFIGS, default=list(CONFIGS))
     parser.add_argument("--sizes", nargs="+", default=SIZES, metavar="WxH")
+    parser.add_argument("--batch", nargs="+", type=int, default=BATCHES, metavar="N", help="frames at once (default 1 8)")
     parser.add_argument("--rounds", type=int, default=5, help="in each of which everyone has a turn (default 5)")
     parser.add_argument("--runs", type=int, default=50, help="of a turn, after five to warm up (default 50)")
-    parser.add_argument("--out", type=Path, help="write the figures here, as JSON")
+    parser.add_argument("--out", type=Path, help="write the figures here, as JSON; cells that it has are not measured again")
     parser.add_argument("--check", action="store_true", help="a dry run on the CPU")
     return parser.parse_args()
 
 
-def measure(args: argparse.Namespace, folder: Path, model: str, size: str, device: torch.device) -> dict:
-    """One model at one size: whether PyTorch gives our mask, then how fast all are, in turns."""
+def measure(args: argparse.Namespace, folder: Path, model: str, size: str, batch: int, device: torch.device) -> dict:
+    """One model at one size and batch: whether PyTorch gives our mask, then how fast all are, in turns."""
     torch.backends.cudnn.benchmark = True
     picture = frame(PHOTO, tuple(map(int, size.split("x"))))
     network = seeded(CONFIGS[model], PHOTO)
     torch.save(network.state_dict(), folder / f"{model}.pth")
     picture.save(folder / "frame.png")
-    ours = Ours(args, folder, model)
+    ours = Ours(args, folder, model, batch)
 
     kind = torch.float32 if args.check else torch.float16
     half = ReadOut(network, mask=True).eval().to(device, kind).to(memory_format=torch.channels_last)
     pixels = (np.asarray(picture, np.float32) / 255 - MEAN) / STD
-    x = torch.from_numpy(pixels).permute(2, 0, 1)[None].to(device, kind).to(memory_format=torch.channels_last)
+    x = torch.from_numpy(pixels).permute(2, 0, 1)[None].to(device, kind)
+    x = x.repeat(batch, 1, 1, 1).contiguous(memory_format=torch.channels_last)
+    result = {"agreement": None, "runs_per_block": args.runs}
     with torch.inference_mode():
-        theirs = half(x)[0].cpu().numpy()
-        agreement = float((theirs == ours.mask()).mean())
+        result["agreement"] = float((half(x).cpu().numpy() == ours.mask()).mean())
+        if result["agreement"] < (0.999 if args.check else AGREEMENT):
+            raise RuntimeError(f"not the same network: {result['agreement']:.4f} of the pixels agree")
         turns = {"torch eager": timed(args, captured(half, x), device)}
-        if not args.check:
-            compiled = torch.compile(half, mode="max-autotune")
-            turns["torch compile"] = timed(args, lambda: compiled(x), device)
+        try:
+            turns["torch compile"] = timed(args, compiled(half, x, args), device)
+        except Exception as error:  # of many kinds: Triton, its compiler, the driver
+            if args.check:
+                raise
+            result["compile_error"] = short(error)
         turns["rtformer"] = ours.block
         blocks = {name: [] for name in turns}
         for round_ in range(args.rounds):
@@ -86,13 +140,14 @@ def measure(args: argparse.Namespace, folder: Path, model: str, size: str, devic
             names = list(turns)
             for name in names[round_ % len(names):] + names[:round_ % len(names)]:
                 blocks[name].append(round(turns[name](), 5))
-    return {"model": model, "size": size, "agreement": agreement, "runs_per_block": args.runs, "blocks_ms": blocks}
+    return result | {"blocks_ms": blocks}
 
 
 class Ours:
     """`rtformer` on one frame and one file of weights."""
 
-    def __init__(self, args: argparse.Namespace, folder: Path, model: str):
+    def __init__(self, args: argparse.Namespace, folder: Path, model: str, batch: int):
+        self.batch = batch
         self.args, self.frame, self.weights = args, folder / "frame.png", folder / f"{model}.safetensors"
         self.where = ["--device", "cpu"] if args.check else ["--device", "cuda", "--precision", "f16"]
         convert = ["convert", folder / f"{model}.pth", "-o", self.weights, "--dataset", "cityscapes", "--overwrite"]
@@ -110,8 +165,9 @@ class Ours:
             return np.asarray(Image.open(path))  # a palette's indices
 
     def block(self) -> float:
-        words = ["bench", "--quiet", "--json", "-", "--stages", "mask", "--photo", self.frame, "--weights", self.weights]
-        report = json.loads(self.run(*words, "--runs", self.args.runs, "--warmup", 5, *self.where))
+        words = ["bench", "--quiet", "--json", "-", "--stages", "mask", "--photo", self.frame, "--weights", self.weights,
+                 "--batch", self.batch]
+        report = json.loads(self.run(*words, "--runs", self.args.runs, "--warmup", WARMUP, *self.where))
         return report["stages"]["mask"]["median_ms"]
 
 
@@ -131,6 +187,17 @@ def captured(network: torch.nn.Module, x: torch.Tensor):
     return graph.replay
 
 
+def compiled(network: torch.nn.Module, x: torch.Tensor, args: argparse.Namespace):
+    """Runs the network as the compiler makes it for this very shape; it is compiled here."""
+    # A dry run asks whether it compiles at all; choosing among kernels takes minutes.
+    mode = {"backend": "aot_eager"} if args.check else {"mode": "max-autotune"}
+    run = torch.compile(network, dynamic=False, **mode)
+    torch._dynamo.mark_static_address(x)  # or the graph would copy it into a place of its own first
+    for _ in range(3):
+        run(x)
+    return lambda: run(x)
+
+
 def timed(args: argparse.Namespace, run, device: torch.device):
     def synchronised() -> float:
         start = time.perf_counter()
@@ -140,7 +207,7 @@ def timed(args: argparse.Namespace, run, device: torch.device):
         return 1e3 * (time.perf_counter() - start)
 
     def turn() -> float:
-        for _ in range(5):
+        for _ in range(WARMUP):
             synchronised()
         return statistics.median(synchronised() for _ in range(args.runs))
 
@@ -176,21 +243,22 @@ def table(results: dict) -> str:
     """Markdown: medians of the rounds, and how many times as fast as each peer we are.
 
     >>> blocks = {"torch eager": [3.0, 3.0], "torch compile": [2.0, 2.0], "rtformer": [1.0, 1.0]}
-    >>> cell = {"model": "slim", "size": "2048x1024", "agreement": 1.0, "blocks_ms": blocks}
-    >>> print(table({"timings": [cell]}))
-    | model | size | torch eager, ms | torch compile, ms | rtformer, ms | over eager | over compile |
-    | --- | --- | --- | --- | --- | --- | --- |
-    | slim | 2048x1024 | 3.000 | 2.000 | 1.000 | 3.00 | 2.00 |
+    >>> cell = {"model": "slim", "size": "2048x1024", "batch": 1, "agreement": 1.0, "blocks_ms": blocks}
+    >>> print(table({"timings": [cell, cell | {"batch": 8, "blocks_ms": {}, "error": "no memory"}]}))
+    | model | size | batch | torch eager, ms | torch compile, ms | rtformer, ms | over eager | over compile |
+    | --- | --- | --- | --- | --- | --- | --- | --- |
+    | slim | 2048x1024 | 1 | 3.000 | 2.000 | 1.000 | 3.00 | 2.00 |
+    | slim | 2048x1024 | 8 | - | - | - | - | - |
     """
-    lines = ["| model | size | torch eager, ms | torch compile, ms | rtformer, ms | over eager | over compile |", "|" + " --- |" * 7]
+    heads = ["model", "size", "batch", *(f"{name}, ms" for name in (*PEERS, "rtformer")), "over eager", "over compile"]
+    lines = [f"| {' | '.join(heads)} |", "|" + " --- |" * len(heads)]
     for one in results["timings"]:
-        blocks = one["blocks_ms"]
-        shown = [f"{statistics.median(blocks[name]):.3f}" if name in blocks else "-"
-                 for name in ("torch eager", "torch compile", "rtformer")]
-        for peer in ("torch eager", "torch compile"):
-            ratios = [theirs / ours for theirs, ours in zip(blocks.get(peer, []), blocks["rtformer"])]
+        blocks = one.get("blocks_ms", {})
+        shown = [f"{statistics.median(blocks[name]):.3f}" if name in blocks else "-" for name in (*PEERS, "rtformer")]
+        for peer in PEERS:
+            ratios = [theirs / ours for theirs, ours in zip(blocks.get(peer, []), blocks.get("rtformer", []))]
             shown.append(f"{statistics.median(ratios):.2f}" if ratios else "-")
-        lines.append(f"| {' | '.join([one['model'], one['size'], *shown])} |")
+        lines.append(f"| {' | '.join([one['model'], one['size'], str(one['batch']), *shown])} |")
     return "\n".join(lines)
 
 
