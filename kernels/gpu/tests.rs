@@ -244,22 +244,28 @@ fn a_missing_barrier_or_a_wrong_bound_is_noticed() {
             files.map(|&(name, all)| Source { name, text: text(name, all), compiled: true }).collect()
         })
         .collect();
-    let devices = Emulated::variants(Dialect::Metal, &variants).unwrap_or_else(|e| panic!("{e}"));
-    let Some(devices) = devices else {
-        println!("SKIPPED: no C++ compiler");
-        return;
-    };
-    let passed = mutants.iter().zip(devices).filter(|(mutant, device)| {
-        let conv: fn(GpuElement, &conv::ConvParams) -> conv::ConvKernel = if mutant.conv == metal_source::MMA_NARROW {
+    let passed = unnoticed(Dialect::Metal, &variants, |i, device| {
+        let Mutant { conv, table: (_, table), .. } = mutants[i];
+        let conv: fn(GpuElement, &conv::ConvParams) -> conv::ConvKernel = if conv == metal_source::MMA_NARROW {
             |_, _| metal_source::MMA_NARROW
         } else {
             |_, _| conv::ConvKernel::PLAIN
         };
-        let device = device.clone().choosing(conv, |_, _| cross_attend::AttendKernel::PLAIN);
-        catch_unwind(AssertUnwindSafe(|| (mutant.table.1)(&device, GpuElement::F32))).is_ok()
+        table(&device.choosing(conv, |_, _| cross_attend::AttendKernel::PLAIN), GpuElement::F32);
     });
-    let passed: Vec<_> = passed.map(|(mutant, _)| format!("{}, which {}", mutant.file, mutant.why)).collect();
+    let passed: Vec<_> = passed.into_iter().map(|i| format!("{}, which {}", mutants[i].file, mutants[i].why)).collect();
     assert!(passed.is_empty(), "tables do not notice: {passed:#?}");
+}
+
+/// Which of these variants of kernels pass what `check` does with a device that has them; none where nothing can be compiled.
+pub(super) fn unnoticed(dialect: Dialect, variants: &[Vec<Source<'_>>], check: impl Fn(usize, Emulated)) -> Vec<usize> {
+    let devices = Emulated::variants(dialect, variants).unwrap_or_else(|e| panic!("{e}"));
+    let Some(devices) = devices else {
+        println!("SKIPPED: no C++ compiler");
+        return Vec::new();
+    };
+    let passes = |i, device: &Emulated| catch_unwind(AssertUnwindSafe(|| check(i, device.clone()))).is_ok();
+    devices.iter().enumerate().filter(|&(i, device)| passes(i, device)).map(|(i, _)| i).collect()
 }
 
 /// A change to a text: what is changed, the how manyth of its occurrences, and what is put in its place.
