@@ -43,10 +43,6 @@ pub(super) struct Line {
     /// What has to be read and written at the least; 0 where nobody counts it.
     #[serde(default)]
     gbytes_per_s: f64,
-    #[serde(default)]
-    flops: f64,
-    #[serde(default)]
-    bytes: f64,
 }
 
 impl Profile {
@@ -87,8 +83,6 @@ impl Profile {
                 gflops: rounded(gflops),
                 peak_share: peak_share(gflops),
                 gbytes_per_s: rounded(giga(ms, op.bytes)),
-                flops: op.flops,
-                bytes: op.bytes,
             }
         };
         let lines: Vec<_> = operations.iter().enumerate().map(line).collect();

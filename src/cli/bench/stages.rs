@@ -65,9 +65,7 @@ pub(super) fn measure(
     let (width, height) = frame.dimensions();
     let classes = segmenter.config().num_classes;
     let batch = args.batch as usize;
-    let inputs = (0..batch).map(|_| segmenter.prepare(frame)).collect::<Result<Vec<_>, _>>()?;
-    let resident = segmenter.resident_batch(&inputs)?;
-    drop(inputs);
+    let resident = segmenter.resident_batch(&vec![segmenter.prepare(frame)?; batch])?;
     let floats = width as usize * height as usize * classes * batch;
     if args.stages.contains(&Stage::Paper) && Vec::<f32>::new().try_reserve_exact(floats).is_err() {
         return Err(misuse(format!(
