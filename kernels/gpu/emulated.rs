@@ -465,6 +465,12 @@ impl Device for Emulated {
         self.recorder.may_wait("finish")
     }
 
+    fn trim(&self) -> Result<(), GpuError> {
+        self.finish()?;
+        self.recorder.memories.trim();
+        Ok(())
+    }
+
     fn record<T, E: From<GpuError>>(&self, work: impl FnOnce() -> Result<T, E>) -> Result<(Tape<Memory>, T), E> {
         self.recorder.record(work)
     }

@@ -121,7 +121,7 @@ impl<M: Clone> Memories<M> {
             None => allocate(room).or_else(|error| match error {
                 GpuError::OutOfMemory { .. } if recording.is_none() => {
                     finish()?;
-                    drop(self.idle.drain());
+                    self.trim();
                     allocate(room)
                 }
                 other => Err(other),
@@ -129,6 +129,11 @@ impl<M: Clone> Memories<M> {
         };
         let home = recording.unwrap_or_else(|| Arc::clone(&self.idle));
         Ok(Pooled { lease: Arc::new(Lease { memory, room, home }), len })
+    }
+
+    /// Frees what is not in use; the queue must have finished.
+    pub(super) fn trim(&self) {
+        drop(self.idle.drain());
     }
 
     /// From here on buffers are for what is recorded.
@@ -224,6 +229,9 @@ mod tests {
         );
         drop(memories.end_recording());
         assert!(memories.buffer(2048, short, || Ok(())).is_ok());
+        let idle = Arc::downgrade(buffer(&memories, 512).memory());
+        memories.trim();
+        assert!(idle.upgrade().is_none());
         assert!(memories.buffer(usize::MAX, |_| Ok(Arc::new(0)), || Ok(())).is_err());
     }
 }

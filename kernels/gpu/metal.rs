@@ -305,6 +305,12 @@ impl Device for Metal {
         autoreleasepool(|_| self.queue.wait())
     }
 
+    fn trim(&self) -> Result<(), GpuError> {
+        self.finish()?;
+        self.queue.recorder.memories.trim();
+        Ok(())
+    }
+
     fn record<T, E: From<GpuError>>(&self, work: impl FnOnce() -> Result<T, E>) -> Result<(Tape<MetalMemory>, T), E> {
         self.queue.recorder.record(work)
     }

@@ -112,6 +112,9 @@ pub trait Device: Clone + Send + Sync {
     /// Waits for all launches and copies.
     fn finish(&self) -> Result<(), GpuError>;
 
+    /// Waits, and frees the memory of this queue that nobody uses.
+    fn trim(&self) -> Result<(), GpuError>;
+
     /// Records what `work` launches and copies in place of doing it. Memory that it asks for is the program's; memory that it only
     /// uses is kept for the program. Nobody else may use the queue meanwhile, and `work` can neither read, write nor wait.
     fn record<T, E: From<GpuError>>(&self, work: impl FnOnce() -> Result<T, E>) -> Result<(Self::Program, T), E>;

@@ -85,6 +85,11 @@ impl<D: Device> Gpu<D> {
         self.device.finish().map_err(self.error("finish"))
     }
 
+    /// Frees the memory of this queue that nobody uses.
+    pub(crate) fn trim(&self) -> Result<()> {
+        self.device.trim().map_err(self.error("trim"))
+    }
+
     /// A frame on this queue, with inputs and outputs of so many bytes.
     pub(crate) fn frame(&self, inputs: &[usize], outputs: &[usize]) -> Result<Frame<D>> {
         Frame::new(&self.device, inputs, outputs).map_err(self.error("frame"))

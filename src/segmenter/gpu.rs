@@ -266,6 +266,8 @@ impl<D: Device> Plan<D> {
         } else {
             if plans.len() == PLANS {
                 plans.remove(0);
+                // Or a folder of photos of many sizes would fill the device.
+                gpu.trim()?;
             }
             let frame = gpu.frame(&[key.input()], &key.outputs())?;
             Self { key, frame, marks: None }

@@ -192,8 +192,7 @@ impl Device for Cuda {
     }
 
     fn write(&self, to: &mut CudaBuffer, bytes: &[u8]) -> Result<(), GpuError> {
-        let fits = bytes.len() <= to.len();
-        ShapeError::ensure(fits, "write", "bytes", bytes.len(), format_args!("at most {}", to.len()))?;
+        ShapeError::at_least("write", "bytes of the buffer", to.len(), bytes.len())?;
         self.queue.may_wait("write")?;
         // SAFETY: the buffer has room for them, and they may be used again when the call returns: pageable memory is staged.
         let code = unsafe {
@@ -203,8 +202,7 @@ impl Device for Cuda {
     }
 
     fn read(&self, from: &CudaBuffer, bytes: &mut [u8]) -> Result<(), GpuError> {
-        let fits = bytes.len() <= from.len();
-        ShapeError::ensure(fits, "read", "bytes", bytes.len(), format_args!("at most {}", from.len()))?;
+        ShapeError::at_least("read", "bytes of the buffer", from.len(), bytes.len())?;
         self.queue.may_wait("read")?;
         // SAFETY: the buffer has as many, and `bytes` outlives the copy: it is waited for.
         let code = unsafe {
@@ -267,6 +265,12 @@ impl Device for Cuda {
 
     fn finish(&self) -> Result<(), GpuError> {
         self.queue.finish()
+    }
+
+    fn trim(&self) -> Result<(), GpuError> {
+        self.queue.finish()?;
+        self.queue.memories.trim();
+        Ok(())
     }
 
     fn record<T, E: From<GpuError>>(&self, work: impl FnOnce() -> Result<T, E>) -> Result<(CudaProgram, T), E> {
