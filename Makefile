@@ -1,14 +1,14 @@
-# What a maintainer runs; `.ci/run` runs the same.
+# Maintainers' commands; `.ci/run` runs the same checks.
 .PHONY: test test-isa ptx neon memcheck miri darwin lint doc deny bench peers peers-table goldens parity-full smoke pictures
 
-test:            ## everything, as the README says
+test:            ## the README's test command
 	cargo test --release --workspace
 
 ISAS ?= $(if $(filter aarch64 arm64,$(shell uname -m)),scalar neon,scalar avx2 avx512)
 test-isa:        ## the whole suite once per instruction set
 	for isa in $(ISAS); do RTFORMER_ISA=$$isa cargo test --release --workspace || exit 1; done
 
-neon:            ## the kernels and the tiny networks on 64-bit Arm, under emulation where this machine is none
+neon:            ## the kernels and the tiny networks on 64-bit Arm, under qemu on other machines
 	tests/neon.sh
 
 memcheck:        ## the kernels' suite under valgrind, seven minutes
@@ -17,10 +17,10 @@ memcheck:        ## the kernels' suite under valgrind, seven minutes
 miri:            ## the kernels' suite under Miri
 	tests/miri.sh
 
-darwin:          ## whether the workspace compiles for a Mac, as far as can be told without one
+darwin:          ## check that the workspace compiles for macOS
 	tests/darwin.sh
 
-ptx:             ## the PTX beside every .cu, and what ptxas makes of it; CI fails when it differs
+ptx:             ## regenerate the PTX and check it with ptxas; CI fails if it differs from the sources
 	$(PYTHON) kernels/gpu/ptx.py
 
 lint:
@@ -30,19 +30,19 @@ lint:
 doc:
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps
 
-deny:            ## licences, sources, duplicates; advisories where their database can be fetched
+deny:            ## licences, sources, duplicates; advisories if their database can be fetched
 	cargo deny check bans licenses sources
-	cargo deny check advisories || echo "SKIPPED: no advisory database here"
+	cargo deny check advisories || echo "SKIPPED: the advisory database is not available"
 
 bench:
 	cargo bench
 
 PEERS ?=
-peers:           ## ONNX Runtime and OpenVINO against us; see benches/peers/README.md; PEERS=--quick takes a minute
+peers:           ## compare with ONNX Runtime and OpenVINO, see benches/peers/README.md; PEERS=--quick takes a minute
 	cargo build --release
 	python3 benches/peers/peers.py measure $(PEERS)
 
-peers-table:     ## the table of what `make peers` measured, into the README
+peers-table:     ## write the results of `make peers` into the README
 	python3 benches/peers/peers.py table --readme README.md
 
 GOLDENS ?= target/goldens
@@ -50,13 +50,13 @@ PYTHON ?= python3
 goldens:         ## full-width goldens from PaddleSeg; see tests/data/README.md for what it needs
 	$(PYTHON) tests/data/reference.py full --out $(GOLDENS) --photo tests/data/street/0016E5_07959.jpg
 
-parity-full:     ## against the goldens of `make goldens`
+parity-full:     ## compare with the goldens of `make goldens`
 	RTFORMER_GOLDENS=$(abspath $(GOLDENS)) cargo test --release --test parity --test pdparams
 
-smoke:           ## five minutes: the training recipe against the program; CAMVID=folder, PYTHON=one with weights/train/requirements.txt
+smoke:           ## check the training recipe against the program, five minutes; CAMVID=folder, PYTHON=with weights/train/requirements.txt
 	cargo build --release
 	$(PYTHON) weights/train/check.py --rtformer target/release/rtformer --data $(CAMVID)
 
-pictures:        ## the README's and the model card's, from the embedded weights; CAMVID and PYTHON as for smoke
+pictures:        ## the README's and the model card's pictures, from the embedded weights; CAMVID and PYTHON as for smoke
 	cargo build --release
 	$(PYTHON) weights/train/pictures.py --rtformer target/release/rtformer --data $(CAMVID)
