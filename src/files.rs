@@ -1,10 +1,70 @@
-//! Outputs are written whole: into a temporary file beside the target, then renamed over it.
+//! Files are read whole and written whole: a file that is too long is an error, and an output takes its name only once it is complete.
 
+use std::borrow::Cow;
 use std::fs;
-use std::io::{self, BufWriter, Write};
+use std::io::{self, BufWriter, Read, Write};
 use std::path::Path;
 
 use crate::error::{Error, Result};
+
+/// Reads `reader` to its end. More than `longest` bytes are an error: the result is never a shortened file.
+///
+/// ```
+/// use rtformer::files::read_within;
+///
+/// assert_eq!(read_within(&b"four"[..], 4)?, b"four");
+/// assert!(read_within(&b"five!"[..], 4).is_err());
+/// # Ok::<(), std::io::Error>(())
+/// ```
+///
+/// # Errors
+/// The reader's own; [`io::ErrorKind::FileTooLarge`] for more than `longest` bytes.
+pub fn read_within(reader: impl Read, longest: u64) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let length = reader.take(longest.saturating_add(1)).read_to_end(&mut bytes)? as u64;
+    if length > longest {
+        let reason = format!("it is longer than {longest} bytes, the most that is read");
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, reason));
+    }
+    Ok(bytes)
+}
+
+/// The text of a file that a person edited: UTF-8 or UTF-16, with or without a byte-order mark.
+///
+/// Windows editors and `PowerShell` redirections write all of these. UTF-16 without a mark is recognised by its first character,
+/// which must be ASCII.
+///
+/// ```
+/// use rtformer::files::text;
+///
+/// assert_eq!(text(b"\xef\xbb\xbf{}")?, "{}", "UTF-8 with a byte-order mark");
+/// assert_eq!(text(b"\xff\xfe{\0}\0")?, "{}", "UTF-16, little-endian");
+/// # Ok::<(), String>(())
+/// ```
+///
+/// # Errors
+/// A phrase that says why it is no text.
+pub fn text(bytes: &[u8]) -> Result<Cow<'_, str>, String> {
+    let utf16 = |bytes: &[u8], number: fn([u8; 2]) -> u16| {
+        let (pairs, rest) = bytes.as_chunks::<2>();
+        let text = char::decode_utf16(pairs.iter().map(|pair| number(*pair))).collect::<Result<String, _>>();
+        match text {
+            Ok(text) if rest.is_empty() => Ok(Cow::Owned(text)),
+            _ => Err("is damaged UTF-16; save it as UTF-8".to_owned()),
+        }
+    };
+    match bytes {
+        [0xff, 0xfe, 0, 0, ..] | [0, 0, 0xfe, 0xff, ..] => Err("is UTF-32; save it as UTF-8".into()),
+        [0xff, 0xfe, rest @ ..] => utf16(rest, u16::from_le_bytes),
+        [0xfe, 0xff, rest @ ..] => utf16(rest, u16::from_be_bytes),
+        [1..=0x7f, 0, ..] => utf16(bytes, u16::from_le_bytes),
+        [0, 1..=0x7f, ..] => utf16(bytes, u16::from_be_bytes),
+        _ => {
+            let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
+            std::str::from_utf8(bytes).map(Cow::Borrowed).map_err(|e| format!("is no UTF-8 text ({e})"))
+        }
+    }
+}
 
 /// Writes `path` whole: `fill` writes a temporary file in the same folder, which then takes the name.
 ///
@@ -58,6 +118,48 @@ fn make_readable(_: &fs::File) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_file_is_read_whole_or_not_at_all() {
+        let cases = [(0, 0, true), (1, 0, false), (7, 8, true), (8, 8, true), (9, 8, false), (9, u64::MAX, true)];
+        for (length, longest, fits) in cases {
+            match read_within(&vec![1; length][..], longest) {
+                Ok(bytes) => assert!(fits && bytes.len() == length, "{length} of {longest}"),
+                Err(e) => assert!(!fits && e.to_string().contains("longer than"), "{length} of {longest}: {e}"),
+            }
+        }
+    }
+
+    #[test]
+    fn every_editors_text_is_read() {
+        let utf16 = |text: &str, bytes: fn(u16) -> [u8; 2]| text.encode_utf16().flat_map(bytes).collect::<Vec<u8>>();
+        let long = "{\"name\": \"Stra\u{df}e \u{1f6a6}\"}"; // two bytes in UTF-8, and a pair of surrogates in UTF-16
+        for text_in in ["", "{}", long, "{\r\n}"] {
+            let (little, big) = (utf16(text_in, u16::to_le_bytes), utf16(text_in, u16::to_be_bytes));
+            let forms: [&[&[u8]]; 6] = [
+                &[text_in.as_bytes()],
+                &[b"\xef\xbb\xbf", text_in.as_bytes()], // Notepad
+                &[b"\xff\xfe", &little],                // PowerShell 5's `>`
+                &[b"\xfe\xff", &big],
+                &[&little], // .NET without a preamble
+                &[&big],
+            ];
+            for form in forms {
+                assert_eq!(text(&form.concat()).unwrap(), text_in, "{form:?}");
+            }
+        }
+        let refused: [(&[u8], &str); 6] = [
+            (b"\xff\xfe\0\0{\0\0\0", "UTF-32"),
+            (b"\0\0\xfe\xff\0\0\0{", "UTF-32"),
+            (b"\xff\xfe{\0}", "damaged UTF-16"), // cut in the middle of a character
+            (b"\xff\xfe\x00\xd8{\0", "damaged UTF-16"), // half of a pair
+            (b"\xe9t\xe9", "no UTF-8"),          // Latin-1
+            (b"\x89PNG", "no UTF-8"),
+        ];
+        for (bytes, want) in refused {
+            assert!(text(bytes).unwrap_err().contains(want), "{bytes:?}");
+        }
+    }
 
     #[test]
     fn a_failed_write_leaves_the_old_file_and_nothing_else() {

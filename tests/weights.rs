@@ -232,7 +232,7 @@ fn the_auxiliary_head_may_be_anything_or_missing() {
 #[test]
 fn what_the_metadata_lacks_is_said() {
     type Edit = fn(&mut Draft);
-    let cases: [(&str, Edit, &str); 35] = [
+    let cases: [(&str, Edit, &str); 36] = [
         ("none at all", |d| d.metadata.clear(), "no `config`"),
         ("no configuration", |d| drop(d.metadata.remove("config")), "`rtformer convert`"),
         ("no classes", |d| drop(d.metadata.remove("classes")), "has no `classes` in its metadata"),
@@ -277,6 +277,11 @@ fn what_the_metadata_lacks_is_said() {
         ("a colour past 255", |d| d.say("palette", "[[0,0,0],[1,1,256],[2,2,2]]"), "`palette` in its metadata cannot"),
         ("labels too few", |d| d.say("label_ids", "[7, 8]"), "and 2 `label_ids`"),
         ("a mean of two", |d| d.say("mean", "[0.5, 0.5]"), "`mean` in its metadata cannot be understood"),
+        (
+            "another model",
+            |d| d.say("model", "unet\u{7}"),
+            "holds the model `unet\\u{7}`; this version runs `rtformer` only",
+        ),
         ("a deviation of zero", |d| d.say("std", "[0.2, 0.0, 0.2]"), "std[1] is 0, it must be above zero"),
         (
             "a newer format",
@@ -298,6 +303,40 @@ fn what_the_metadata_lacks_is_said() {
     draft.say("config", &"x".repeat(1 << 20));
     std::fs::write(&path, draft.file()).unwrap();
     assert!(text(Segmenter::open(&path, Device::Cpu), "a long configuration").len() < 1000);
+}
+
+#[test]
+fn a_pad_multiple_is_read_or_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("pad.safetensors");
+    let cases = [
+        ("1", Ok(1)), // pads nothing
+        ("32", Ok(32)),
+        ("24", Ok(24)), // not a power of two
+        ("256", Ok(256)),
+        ("0", Err("a multiple of 0; expected 1 to 256")),
+        ("257", Err("a multiple of 257; expected 1 to 256")),
+        ("4294967296", Err("`4294967296` is not a whole number")), // past u32
+        ("-32", Err("`-32` is not a whole number")),
+        ("1.5", Err("`1.5` is not a whole number")),
+        ("none", Err("`none` is not a whole number")),
+        ("", Err("`` is not a whole number")),
+        ("[32]", Err("`[32]` is not a whole number")),
+    ];
+    for (value, want) in cases {
+        let mut draft = Draft::uneven();
+        draft.say("pad_multiple", value);
+        std::fs::write(&path, draft.file()).unwrap();
+        match (Weights::open(&path).unwrap().pad_multiple(), want) {
+            (Ok(got), Ok(want)) => assert_eq!(got, Some(want)),
+            (Err(error), Err(want)) => {
+                let text = error.to_string();
+                let named = text.contains("pad.safetensors: ") && text.contains("`pad_multiple`");
+                assert!(named && text.contains(want), "{value}: {text}");
+            }
+            (got, want) => panic!("{value}: {got:?}, wanted {want:?}"),
+        }
+    }
 }
 
 #[test]

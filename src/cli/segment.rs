@@ -7,7 +7,7 @@ mod report;
 
 use std::collections::VecDeque;
 use std::fs;
-use std::io::{Read, Write, stdin, stdout};
+use std::io::{Write, stdin, stdout};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,6 +16,7 @@ use std::time::Instant;
 
 use anyhow::Context;
 use clap::ValueEnum;
+use rtformer::files::read_within;
 use rtformer::pixels::{Image, Limits};
 use rtformer::{Error, Scene, Segmenter, Size};
 
@@ -344,8 +345,7 @@ fn read(path: &Path) -> rtformer::Result<Image> {
         return Image::open(path);
     }
     let limits = Limits::default();
-    let mut bytes = Vec::new();
-    stdin().lock().take(limits.max_alloc).read_to_end(&mut bytes).map_err(Error::reading(path))?;
+    let bytes = read_within(stdin().lock(), limits.max_alloc).map_err(Error::reading(path))?;
     Image::decode(&bytes, path, &limits)
 }
 

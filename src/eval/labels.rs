@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::{Cursor, Read};
+use std::io::Cursor;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
@@ -10,6 +10,7 @@ use png::{BitDepth, ColorType};
 
 use super::Confusion;
 use crate::error::{Error, Result};
+use crate::files::read_within;
 use crate::pixels::Limits;
 use crate::weights::Dataset;
 
@@ -79,10 +80,8 @@ impl LabelImage {
     pub fn open(path: impl AsRef<Path>, dataset: &Dataset) -> Result<Self> {
         let path = path.as_ref();
         let limits = Limits::default();
-        let mut bytes = Vec::new();
-        File::open(path)
-            .and_then(|file| file.take(limits.max_alloc).read_to_end(&mut bytes))
-            .map_err(Error::reading(path))?;
+        let bytes =
+            File::open(path).and_then(|file| read_within(file, limits.max_alloc)).map_err(Error::reading(path))?;
         let meaning = Meaning::of(path, dataset)?;
         // As with photos: should the decoder panic, that costs one image and not the others.
         let decoded = catch_unwind(AssertUnwindSafe(|| decode(&bytes, &limits, dataset, &meaning)));

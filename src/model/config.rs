@@ -5,6 +5,9 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Result};
 use crate::weights::Weights;
 
+/// The family of networks, in the metadata's key `model`; a file without the key is of this family.
+pub(crate) const FAMILY: &str = "rtformer";
+
 /// The sizes of one RTFormer, as in PaddleSeg's arguments of the same names.
 ///
 /// ```
@@ -76,9 +79,13 @@ impl Config {
     /// ```
     ///
     /// # Errors
-    /// [`Error::Weights`] when its metadata has none, or one that [`from_json`](Self::from_json) refuses.
+    /// [`Error::Weights`] if its metadata name another model, have no configuration, or one that [`from_json`](Self::from_json) refuses.
     pub fn of(weights: &Weights) -> Result<Self> {
         let path = weights.path();
+        if let Some(model) = weights.metadata("model").filter(|model| *model != FAMILY) {
+            let model = model.escape_debug();
+            return Err(Error::weights(path, format!("holds the model `{model}`; this version runs `{FAMILY}` only")));
+        }
         let json = weights.metadata("config").ok_or_else(|| {
             Error::weights(
                 path,

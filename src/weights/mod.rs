@@ -7,7 +7,8 @@
 //!
 //! The metadata, each value a string: `format` (`rtformer-1`), `config` (the model's configuration as JSON), `classes`
 //! (JSON array of names), `palette` (JSON array of `[r, g, b]`), `label_ids` (JSON array, only where a data set has
-//! them), `mean` and `std` (JSON arrays of three), `dataset`, `source`, `license`.
+//! them), `mean` and `std` (JSON arrays of three), `dataset`, `source`, `license`; and optionally `model` (`rtformer`), `temperature` and
+//! `pad_multiple` (width and height are padded to a multiple of it).
 
 mod checkpoint;
 mod dataset;
@@ -28,4 +29,4 @@ pub use download::{Fetch, cache_dir, fetch};
 pub use official::Official;
 pub use reader::Reader;
 pub use save::{Store, save};
-pub use store::{Weights, check_temperature};
+pub use store::{Weights, check_pad_multiple, check_temperature};

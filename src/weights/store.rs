@@ -20,6 +20,9 @@ pub(super) const FORMAT: &str = "rtformer-1";
 /// The metadata's key for what divides the logits ahead of the softmax.
 pub(super) const TEMPERATURE: &str = "temperature";
 
+/// The metadata's key for the multiple that photos are padded to.
+pub(super) const PAD_MULTIPLE: &str = "pad_multiple";
+
 /// Behind a tensor's name: the scales of the int8 tensor of that name.
 pub(super) const SCALES: &str = ".scale";
 
@@ -208,6 +211,24 @@ impl Weights {
         checked.map(Some).map_err(|reason| self.broken(format!("`{TEMPERATURE}` in its metadata is wrong: {reason}")))
     }
 
+    /// The multiple that width and height are padded to before the network runs; `None` if the metadata do not say, as for
+    /// `PaddleSeg`'s checkpoints, whose photos are used as they are.
+    ///
+    /// ```
+    /// let weights = rtformer::weights::Weights::open("tests/data/golden/tiny.safetensors")?;
+    /// assert_eq!(weights.pad_multiple()?, None);
+    /// # Ok::<(), rtformer::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Weights`] if the metadata hold something other than a whole number from 1 to 256.
+    pub fn pad_multiple(&self) -> Result<Option<u32>> {
+        let Some(text) = self.metadata(PAD_MULTIPLE) else { return Ok(None) };
+        let multiple = text.parse().map_err(|_| format!("`{}` is not a whole number", text.escape_debug()));
+        let checked = multiple.and_then(|multiple| check_pad_multiple(multiple).map(|()| multiple));
+        checked.map(Some).map_err(|reason| self.broken(format!("`{PAD_MULTIPLE}` in its metadata is wrong: {reason}")))
+    }
+
     /// The tensors' names, sorted.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.tensors.keys().map(String::as_str)
@@ -342,6 +363,18 @@ pub fn check_temperature(temperature: f32) -> Result<(), String> {
         return Ok(());
     }
     Err(format!("a temperature of {temperature}; it must be above zero, and is usually 0.5 to 3"))
+}
+
+/// Checks a multiple that photos are padded to.
+///
+/// # Errors
+///
+/// A sentence that says which multiples are possible.
+pub fn check_pad_multiple(multiple: u32) -> Result<(), String> {
+    if (1..=256).contains(&multiple) {
+        return Ok(());
+    }
+    Err(format!("a multiple of {multiple}; expected 1 to 256, usually 32"))
 }
 
 /// Maps a file into memory.
