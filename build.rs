@@ -12,6 +12,10 @@ const SOURCES: [&str; 6] =
     ["src", "kernels", "weights/rtformer-slim-camvid.safetensors", "build.rs", "Cargo.toml", "Cargo.lock"];
 
 fn main() {
+    println!("cargo:rerun-if-changed=build.rs");
+    if env::var_os("CARGO_FEATURE_CLI").is_none() {
+        return; // Only the program says it.
+    }
     let root = env::var_os("CARGO_MANIFEST_DIR").map_or_else(|| PathBuf::from("."), PathBuf::from);
     let commit = from_git(&root).or_else(|| from_package(&root)).unwrap_or_else(|| "unknown".into());
     println!("cargo:rustc-env=RTFORMER_COMMIT={commit}");

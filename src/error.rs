@@ -66,6 +66,12 @@ pub enum Error {
         reason: String,
     },
 
+    /// No weights file was named, and this build has no embedded weights.
+    #[error(
+        "no weights: this build has no embedded weights; name a weights file, or enable the Cargo feature `embedded-weights`"
+    )]
+    NoWeights,
+
     /// A tensor that the model needs is not in the file.
     #[error("{path}: tensor `{name}` is missing, {model} needs it as {want:?}; is this another model's file?")]
     MissingTensor {

@@ -1,4 +1,5 @@
 #![forbid(unsafe_code)]
+#![cfg_attr(docsrs, feature(doc_cfg))]
 //! RTFormer ([arXiv:2210.07124](https://arxiv.org/abs/2210.07124)), real-time semantic segmentation: photos in, the class of every
 //! pixel out, with the same masks as PaddleSeg and no runtime to install.
 //!
@@ -23,6 +24,15 @@
 //!
 //! [`Segmenter`] is the door; [`Segmenter::builder`] has every option. [`pixels`] reads photos and writes pictures, [`weights`] reads
 //! checkpoints, [`eval`] measures. [`model`] is the network itself, generic over a [`backend`]; most users need neither.
+//!
+//! # Cargo features
+//!
+//! All are on by default; `default-features = false` gives the library alone.
+//!
+//! - `cli`: the program `rtformer`.
+//! - `download`: `weights::fetch` and `weights::cache_dir`, and `rtformer pull`.
+//! - `embedded-weights`: `Segmenter::embedded`, a network of 6 MB. These weights are for research and evaluation; the crate's licence
+//!   does not cover them. Without the feature, name a file with [`Builder::weights`].
 
 pub mod backend;
 mod convert;

@@ -48,6 +48,7 @@ impl Console {
     }
 
     /// The same for bytes, where the total may be unknown (0).
+    #[cfg(feature = "download")]
     pub(super) fn progress_bytes(&self, total: u64) -> &ProgressBar {
         self.start(total, "{bar:30} {bytes}/{total_bytes}  {bytes_per_sec}  {eta} left")
     }

@@ -4,10 +4,11 @@ use std::fmt::Write as _;
 use std::io::Write as _;
 
 use rtformer::weights::Weights;
-use rtformer::{Config, Device, Segmenter};
+use rtformer::{Config, Device};
 use serde::Serialize;
 
-use super::{Outcome, model::weights_path};
+use super::Outcome;
+use super::model::{embedded, weights_path};
 
 /// Say what is in a weights file, or in this program
 #[derive(Debug, clap::Args)]
@@ -73,7 +74,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<Outcome> {
     let path = args.weights.as_deref().map(weights_path).transpose()?.flatten();
     let weights = match path {
         Some(path) => Weights::open(path)?,
-        None => Segmenter::embedded_weights()?,
+        None => embedded()?,
     };
     let info = Info::of(&weights, args.weights.is_none().then(Program::this))?;
     let text = if args.json { serde_json::to_string_pretty(&info)? + "\n" } else { info.text() };

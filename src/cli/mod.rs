@@ -10,6 +10,7 @@ mod info;
 mod manual;
 mod model;
 mod plot;
+#[cfg(feature = "download")]
 mod pull;
 mod segment;
 
@@ -41,6 +42,7 @@ enum Command {
     Eval(eval::Args),
     Bench(bench::Args),
     Convert(convert::Args),
+    #[cfg(feature = "download")]
     Pull(pull::Args),
     Info(info::Args),
     Completions(manual::CompletionsArgs),
@@ -83,6 +85,7 @@ pub(crate) fn run(cli: &Cli) -> ExitCode {
         Command::Eval(args) => eval::run(args, &console),
         Command::Bench(args) => bench::run(args, &console),
         Command::Convert(args) => convert::run(args, &console),
+        #[cfg(feature = "download")]
         Command::Pull(args) => pull::run(args, &console),
         Command::Info(args) => info::run(args),
         Command::Completions(args) => manual::completions(args),

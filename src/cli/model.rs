@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use rtformer::weights::{Official, cache_dir};
+use rtformer::weights::{Official, Weights};
 use rtformer::{Builder, Device, Precision, Segmenter};
 
 use super::misuse;
@@ -65,25 +65,48 @@ pub(super) fn opened(segmenter: rtformer::Result<Segmenter>) -> anyhow::Result<S
     })
 }
 
-/// The file that `--weights` stands for; none for the embedded ones.
+/// The weights that are compiled into the program.
+pub(super) fn embedded() -> rtformer::Result<Weights> {
+    #[cfg(feature = "embedded-weights")]
+    return Segmenter::embedded_weights();
+    #[cfg(not(feature = "embedded-weights"))]
+    return Err(rtformer::Error::NoWeights);
+}
+
+/// The file that `--weights` stands for; `None` for the embedded weights.
 pub(super) fn weights_path(name: &str) -> anyhow::Result<Option<PathBuf>> {
     if name == "embedded" {
         return Ok(None);
     }
     let file = Path::new(name);
     match Official::named(name) {
-        Some(official) if !file.exists() => {
-            let pulled = pulled_path(official)?;
-            if pulled.exists() {
-                return Ok(Some(pulled));
-            }
-            Err(misuse(format!("weights `{name}` are not on this machine yet: `rtformer pull {name}` fetches them")))
-        }
+        Some(official) if !file.exists() => pulled(official).map(Some),
         _ => Ok(Some(file.to_path_buf())),
     }
 }
 
+/// The model that `pull` converted.
+#[cfg(feature = "download")]
+fn pulled(official: &Official) -> anyhow::Result<PathBuf> {
+    let path = pulled_path(official)?;
+    if path.exists() {
+        return Ok(path);
+    }
+    let name = official.name;
+    Err(misuse(format!("weights `{name}` are not on this machine yet: `rtformer pull {name}` fetches them")))
+}
+
+#[cfg(not(feature = "download"))]
+fn pulled(official: &Official) -> anyhow::Result<PathBuf> {
+    let Official { name, url, .. } = official;
+    Err(misuse(format!(
+        "weights `{name}`: this program was built without the feature `download`; fetch {url}, run `rtformer convert` on it and \
+         name the converted file"
+    )))
+}
+
 /// Where `pull` keeps a converted model.
+#[cfg(feature = "download")]
 pub(super) fn pulled_path(official: &Official) -> anyhow::Result<PathBuf> {
-    Ok(cache_dir()?.join(format!("{}.safetensors", official.name)))
+    Ok(rtformer::weights::cache_dir()?.join(format!("{}.safetensors", official.name)))
 }

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use super::Segmenter;
 use super::device::{self, Device, Precision};
+use super::embedded::default_weights;
 use super::engine::{Engine, Loaded, Preparation};
 use super::gpu::OnGpu;
 use super::scene::Labels;
@@ -147,11 +148,11 @@ impl Builder {
     ///
     /// # Errors
     /// [`Error::Read`], [`Error::Weights`] and the tensor errors for the weights, [`Error::Config`] for their configuration,
-    /// [`Error::Device`] for the device.
+    /// [`Error::Device`] for the device; [`Error::NoWeights`] if no file is named and the Cargo feature `embedded-weights` is off.
     pub fn build(self) -> Result<Segmenter> {
         let weights = match &self.weights {
             Some(path) => Weights::open(path)?,
-            None => Segmenter::embedded_weights()?,
+            None => default_weights()?,
         };
         let path = weights.path().to_path_buf();
         let config = Config::of(&weights)?;

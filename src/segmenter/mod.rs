@@ -2,6 +2,7 @@
 
 mod builder;
 mod device;
+mod embedded;
 mod engine;
 mod gpu;
 mod profile;
@@ -27,10 +28,7 @@ use crate::error::{Error, Result};
 use crate::model::{Config, Noise};
 use crate::pixels::{IdsMut, Input, Mask, Palette, Pixels};
 use crate::timing::{Timings, timed};
-use crate::weights::{Dataset, Weights};
-
-/// RTFormer-Slim trained on CamVid by `weights/train`: what runs when no weights are named.
-static EMBEDDED: &[u8] = include_bytes!("../../weights/rtformer-slim-camvid.safetensors");
+use crate::weights::Dataset;
 
 /// The most pixels that go through the network together, whatever the batch: a gigabyte of feature maps (Slim).
 const BATCH_PIXELS: usize = 16 << 20;
@@ -96,35 +94,6 @@ impl Segmenter {
     /// As [`Builder::build`].
     pub fn open(path: impl AsRef<Path>, device: Device) -> Result<Self> {
         Self::builder().weights(path.as_ref()).device(device).build()
-    }
-
-    /// The network that is part of this library: RTFormer-Slim for CamVid's 11 classes of street scenes.
-    ///
-    /// ```
-    /// # use rtformer::{Device, Segmenter};
-    /// let segmenter = Segmenter::embedded(Device::Cpu)?;
-    /// assert_eq!((segmenter.dataset().name.as_str(), segmenter.config().num_classes), ("camvid", 11));
-    /// # Ok::<(), rtformer::Error>(())
-    /// ```
-    ///
-    /// # Errors
-    /// As [`Builder::build`].
-    pub fn embedded(device: Device) -> Result<Self> {
-        Self::builder().device(device).build()
-    }
-
-    /// The weights that are part of this library, as an open file.
-    ///
-    /// ```
-    /// let weights = rtformer::Segmenter::embedded_weights()?;
-    /// assert_eq!(weights.dataset()?.classes.len(), 11);
-    /// # Ok::<(), rtformer::Error>(())
-    /// ```
-    ///
-    /// # Errors
-    /// [`Error::Weights`], as [`Weights::open`].
-    pub fn embedded_weights() -> Result<Weights> {
-        Weights::from_static(EMBEDDED, "embedded")
     }
 
     /// A network of random parameters and real shapes, Cityscapes' 19 classes; `variant` is `slim` or `base`. For benchmarks.
