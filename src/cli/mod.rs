@@ -7,6 +7,7 @@ mod console;
 mod convert;
 mod eval;
 mod info;
+mod list;
 mod manual;
 mod model;
 mod plot;

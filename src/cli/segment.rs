@@ -1,5 +1,6 @@
 //! `rtformer segment`: photos in, masks out.
 
+mod emit;
 mod inputs;
 mod outputs;
 mod pipeline;
@@ -23,15 +24,20 @@ use rtformer::{Error, Scene, Segmenter, Size};
 use super::console::Console;
 use super::model::{ModelArgs, opened};
 use super::{Outcome, batch, misuse};
+use emit::Emit;
 use inputs::Found;
-use outputs::Emit;
 
 /// Segment photos: write masks, overlays and more
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// Files, folders (recursively), globs, and `-` for one image on standard input
-    #[arg(value_name = "INPUT", required = true)]
+    /// Photos, folders (searched recursively), globs, list files (.txt or .lst), and `-` for standard input
+    #[arg(value_name = "INPUT", required_unless_present = "list")]
     inputs: Vec<PathBuf>,
+
+    /// A list file with any name: one photo per line, or a photo and its labels, which are ignored; relative paths start at the
+    /// list's folder or the current folder
+    #[arg(long, value_name = "FILE")]
+    list: Vec<PathBuf>,
 
     /// The folder to write to; it mirrors the input folders
     #[arg(short, long, value_name = "FOLDER", required_unless_present_any = ["dry_run", "json"])]
@@ -95,11 +101,19 @@ struct Job {
 
 pub(super) fn run(args: &Args, console: &Console) -> anyhow::Result<Outcome> {
     let emits = args.emits();
-    let Found { inputs, failures, repeated, passed_over } = inputs::find(&args.inputs, args.out.as_deref());
-    if repeated + passed_over > 0 {
-        console.detail(&format!("{repeated} files were named twice, {passed_over} files in folders are no images"));
+    let Found { inputs, failures, repeated, passed_over, special } =
+        inputs::find(&args.inputs, &args.list, args.out.as_deref());
+    for (count, what) in [
+        (repeated, "paths were named twice"),
+        (passed_over, "files in folders are no images"),
+        (special, "pipes, sockets and devices in folders were skipped"),
+    ] {
+        if count > 0 {
+            console.detail(&format!("{count} {what}"));
+        }
     }
-    let stems = outputs::stems(args.out.as_deref().unwrap_or(Path::new("")), &inputs);
+    let places: Vec<_> = inputs.iter().map(|input| input.place.as_path()).collect();
+    let stems = outputs::stems(args.out.as_deref().unwrap_or(Path::new("")), &places);
     let jobs = inputs.into_iter().zip(stems).map(|(input, stem)| Job { path: input.path, stem });
     let (jobs, skipped) = args.open_jobs(jobs.collect(), &emits)?;
 

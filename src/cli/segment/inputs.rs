@@ -1,40 +1,50 @@
-//! Which photos a command line means: files, folders, globs and standard input, in one order, each once.
+//! Which photos a command line means: files, folders, globs, list files and standard input, in one order, each once.
 
 use std::collections::HashSet;
 use std::ffi::OsStr;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use rtformer::Image;
 use walkdir::{DirEntry, WalkDir};
 
-use super::outputs::is_output;
+use super::super::list;
+use super::emit::is_output;
 
-/// One photo to be.
+/// A photo to segment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Input {
     /// `-` is standard input.
     pub(super) path: PathBuf,
-    /// Where in the output folder it belongs: its path within the folder that was named, or its bare file name.
+    /// Where in the output folder it belongs: its path in the folder or list that was named, or its file name.
     pub(super) place: PathBuf,
 }
 
-/// What was found, and what was not, in words.
+/// What was found, and why the rest was not taken.
 #[derive(Debug, Default)]
 pub(super) struct Found {
     pub(super) inputs: Vec<Input>,
     pub(super) failures: Vec<(PathBuf, String)>,
-    /// Named twice, and taken once.
+    /// Paths that were named twice, and are taken once.
     pub(super) repeated: usize,
     /// Files in folders that are no images by their names.
     pub(super) passed_over: usize,
+    /// Pipes, sockets and devices in folders.
+    pub(super) special: usize,
 }
 
-/// Walks the arguments in their order, each folder in the order of its names. What lies in `out` is no input.
-pub(super) fn find(arguments: &[PathBuf], out: Option<&Path>) -> Found {
+/// Walks the arguments in their order, each folder in the order of its names, then the list files. The folder `out` is not searched.
+pub(super) fn find(arguments: &[PathBuf], lists: &[PathBuf], out: Option<&Path>) -> Found {
     let mut search =
         Search { found: Found::default(), seen: HashSet::new(), out: out.and_then(|out| out.canonicalize().ok()) };
     for argument in arguments {
         search.argument(argument);
+    }
+    for list in lists {
+        match list::read(list) {
+            Ok(entries) if entries.is_empty() => search.fail(list, "lists no photos"),
+            Ok(entries) => search.entries(list, entries),
+            Err(reason) => search.fail(list, reason),
+        }
     }
     search.found
 }
@@ -49,14 +59,50 @@ impl Search {
     fn argument(&mut self, argument: &Path) {
         if argument == Path::new("-") {
             self.take("-".into(), "stdin".into());
-        } else if argument.is_dir() {
-            self.folder(argument);
         } else if argument.symlink_metadata().is_ok() {
-            self.file(argument);
+            self.existing(argument);
         } else if is_pattern(argument) {
             self.glob(argument);
         } else {
             self.fail(argument, "is not there; is the path right?");
+        }
+    }
+
+    fn existing(&mut self, path: &Path) {
+        if path.is_dir() {
+            self.folder(path);
+        } else if path.is_file() && list::has_list_extension(path) {
+            self.possible_list(path);
+        } else {
+            self.file(path);
+        }
+    }
+
+    /// A text file is a list if one of its lines names a file; otherwise it is a photo like any other file, and decoding says what it is.
+    fn possible_list(&mut self, path: &Path) {
+        match list::read(path) {
+            Ok(entries) if entries.iter().any(|entry| entry.photo.exists()) => self.entries(path, entries),
+            Ok(entries) if !entries.is_empty() => self.fail(
+                path,
+                format!(
+                    "is no list of photos: none of its {} lines names an existing file (the first is {})",
+                    entries.len(),
+                    entries[0].photo.display()
+                ),
+            ),
+            _ => self.file(path),
+        }
+    }
+
+    fn entries(&mut self, list: &Path, entries: Vec<list::Entry>) {
+        let folder = list.parent().unwrap_or(Path::new(""));
+        for list::Entry { line, photo, .. } in entries {
+            if photo.exists() {
+                let place = place_in(folder, &photo);
+                self.take(photo, place);
+            } else {
+                self.fail(&photo, format!("does not exist ({}, line {line})", list.display()));
+            }
         }
     }
 
@@ -82,6 +128,8 @@ impl Search {
                     self.fail(&path, format!("cannot be read: {error}"));
                 }
                 Ok(entry) if entry.file_type().is_dir() => {}
+                // Reading a pipe could wait forever, and reading a device could change it.
+                Ok(entry) if !entry.file_type().is_file() => self.found.special += 1,
                 Ok(entry) if has_image_extension(entry.path()) && !(shared && is_output(entry.path())) => {
                     let place = entry.path().strip_prefix(folder).unwrap_or(entry.path()).to_path_buf();
                     self.take(entry.into_path(), place);
@@ -108,8 +156,7 @@ impl Search {
         for found in matches {
             any = true;
             match found {
-                Ok(path) if path.is_dir() => self.folder(&path),
-                Ok(path) => self.file(&path),
+                Ok(path) => self.existing(&path),
                 Err(error) => self.fail(error.path(), format!("cannot be read: {}", error.error())),
             }
         }
@@ -119,9 +166,7 @@ impl Search {
     }
 
     fn take(&mut self, path: PathBuf, place: PathBuf) {
-        // One file under two names (a link, `./a` and `a`) is one photo.
-        let identity = path.canonicalize().unwrap_or_else(|_| path.clone());
-        if self.seen.insert(identity) {
+        if self.seen.insert(absolute(&path)) {
             self.found.inputs.push(Input { path, place });
         } else {
             self.found.repeated += 1;
@@ -131,6 +176,28 @@ impl Search {
     fn fail(&mut self, path: &Path, reason: impl Into<String>) {
         self.found.failures.push((path.to_path_buf(), reason.into()));
     }
+}
+
+/// The path without `.`, `..` and the current folder: `./a`, `sub/../a` and `a` are one. Links are kept, since each name of a file is
+/// a photo of its own.
+fn absolute(path: &Path) -> PathBuf {
+    let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf());
+    let components: Vec<_> = absolute.components().collect();
+    let Some(last) = components.iter().rposition(|component| *component == Component::ParentDir) else {
+        return absolute;
+    };
+    // What `..` means depends on links.
+    let (start, rest) = components.split_at(last + 1);
+    let start: PathBuf = start.iter().collect();
+    rest.iter().fold(start.canonicalize().unwrap_or(start), |path, component| path.join(component))
+}
+
+/// Where the outputs of a listed photo belong: its path from the list's folder or the current folder, or its file name if it is elsewhere.
+fn place_in(folder: &Path, photo: &Path) -> PathBuf {
+    let inner = photo.strip_prefix(folder).unwrap_or(photo);
+    let inside = inner.components().all(|component| matches!(component, Component::Normal(_) | Component::CurDir));
+    let named = inner.components().filter(|component| matches!(component, Component::Normal(_)));
+    if inside { named.collect() } else { photo.file_name().unwrap_or(OsStr::new("photo")).into() }
 }
 
 fn is_pattern(path: &Path) -> bool {
@@ -156,7 +223,7 @@ mod tests {
     /// The places of what is found, and how many failures there are.
     fn places(arguments: &[&Path], out: Option<&Path>) -> (Vec<String>, usize) {
         let arguments: Vec<_> = arguments.iter().map(|path| path.to_path_buf()).collect();
-        let found = find(&arguments, out);
+        let found = find(&arguments, &[], out);
         let places = found.inputs.iter().map(|input| input.place.to_string_lossy().replace('\\', "/"));
         (places.collect(), found.failures.len())
     }
@@ -205,8 +272,63 @@ mod tests {
     #[test]
     fn a_folder_without_images_is_a_failure() {
         let folder = folder(&["notes.txt"]);
-        let found = find(&[folder.path().to_path_buf()], None);
+        let found = find(&[folder.path().to_path_buf()], &[], None);
         assert!(found.failures[0].1.contains("holds no images"), "{found:?}");
         assert_eq!(found.passed_over, 1);
+    }
+
+    #[test]
+    fn lists_name_photos() {
+        let folder = folder(&["in/a.png", "in/sub/b.png", "c.png", "list.txt", "notes.txt", "bare", "empty.txt"]);
+        let root = folder.path();
+        let absolute = root.join("in/a.png");
+        let write = |name: &str, text: &str| fs::write(root.join(name), text).unwrap();
+        write("list.txt", &format!("in/sub/b.png in/sub/b_L.png\n{}\nin/../c.png\nin/a.png\n", absolute.display()));
+        write("notes.txt", "taken in spring\nwith a phone\n");
+        write("bare", "c.png\nnone.png\n");
+        let cases: [(&[&str], &[&str], &[&str], usize); 6] = [
+            // Mirrored below the list's folder, unless the path leaves it; each path once.
+            (&["list.txt"], &[], &["in/sub/b.png", "in/a.png", "c.png"], 0),
+            (&["c.png", "list.txt"], &[], &["c.png", "in/sub/b.png", "in/a.png"], 0),
+            (&["notes.txt"], &[], &[], 1),         // no list; one error, not one a line
+            (&[], &["bare"], &["c.png"], 1),       // whatever its name; a missing photo fails
+            (&[], &["notes.txt"], &[], 2),         // what the flag names is a list
+            (&[], &["empty.txt", "none"], &[], 2), // and says why it is of no use
+        ];
+        for (arguments, lists, want, failures) in cases {
+            let paths = |names: &[&str]| names.iter().map(|name| root.join(name)).collect::<Vec<_>>();
+            let found = find(&paths(arguments), &paths(lists), None);
+            let places: Vec<_> = found.inputs.iter().map(|input| input.place.clone()).collect();
+            let want: Vec<_> = want.iter().map(PathBuf::from).collect();
+            assert_eq!((places, found.failures.len()), (want, failures), "{arguments:?} {lists:?} {found:?}");
+        }
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn every_name_of_a_file_is_a_photo() {
+        let folder = folder(&["a.png", "sub/x"]);
+        let root = folder.path();
+        fs::hard_link(root.join("a.png"), root.join("b.png")).unwrap();
+        std::os::unix::fs::symlink("a.png", root.join("c.png")).unwrap();
+        assert_eq!(places(&[root], None), (["a.png", "b.png", "c.png"].map(String::from).into(), 0));
+        let one = ["a.png", "./a.png", "sub/../a.png"].map(|name| root.join(name));
+        let one: Vec<_> = one.iter().map(PathBuf::as_path).collect();
+        assert_eq!(places(&one, None).0, ["a.png"], "one path");
+    }
+
+    /// Opening a pipe would wait for a writer.
+    #[cfg(unix)]
+    #[test]
+    fn pipes_and_sockets_in_folders_are_passed_over() {
+        let folder = folder(&["a.png"]);
+        let root = folder.path();
+        let _socket = std::os::unix::net::UnixListener::bind(root.join("s.png")).unwrap();
+        let made = std::process::Command::new("mkfifo").arg(root.join("p.jpg")).status().unwrap();
+        assert!(made.success());
+        std::os::unix::fs::symlink("/dev/zero", root.join("z.jpg")).unwrap();
+        let found = find(&[root.to_path_buf()], &[], None);
+        assert_eq!((found.inputs.len(), found.special, found.failures.len()), (1, 3, 0), "{found:?}");
+        assert_eq!(places(&[&root.join("p.jpg")], None).0, ["p.jpg"], "taken where it is named");
     }
 }

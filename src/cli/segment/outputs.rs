@@ -5,87 +5,40 @@ use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use clap::ValueEnum;
 use rtformer::Scene;
 use rtformer::pixels::{Image, render};
 use walkdir::WalkDir;
 
-use super::inputs::Input;
-
-/// One kind of output.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(super) enum Emit {
-    /// Indexed PNG of train ids in the data set's colours
-    Mask,
-    /// Grey PNG of the data set's own label ids
-    #[value(alias = "label-id")]
-    Labelid,
-    /// The photo under the colours of its classes
-    Overlay,
-    /// Grey PNG of the top probability
-    Confidence,
-    /// NumPy f32 [classes, height, width] at the photo's size
-    Logits,
-    /// What `--json` prints, one file a photo
-    Json,
-}
-
-impl Emit {
-    const ALL: [Self; 6] = [Self::Mask, Self::Labelid, Self::Overlay, Self::Confidence, Self::Logits, Self::Json];
-
-    fn suffix(self) -> &'static str {
-        match self {
-            Self::Mask => ".mask.png",
-            Self::Labelid => ".labelid.png",
-            Self::Overlay => ".overlay.png",
-            Self::Confidence => ".confidence.png",
-            Self::Logits => ".logits.npy",
-            Self::Json => ".json",
-        }
-    }
-
-    /// Where this of a photo is written.
-    pub(super) fn path(self, stem: &Path) -> PathBuf {
-        let mut path = OsString::from(stem);
-        path.push(self.suffix());
-        path.into()
-    }
-}
-
-/// Whether a file's name is one that a run gives.
-pub(super) fn is_output(path: &Path) -> bool {
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    Emit::ALL.iter().any(|emit| name.ends_with(emit.suffix()))
-}
+use super::emit::Emit;
 
 /// The stem of every photo's outputs, in order: the output folder mirrors the input folder.
 ///
 /// `street.jpg` gives `street`. Where photos would share a stem (`street.jpg` and `street.png`), each keeps its whole file name
 /// instead, and where they share that as well (of two folders), all but the first get a number. Names are compared without regard
 /// to case, as the file systems of macOS and Windows do.
-pub(super) fn stems(out: &Path, inputs: &[Input]) -> Vec<PathBuf> {
+pub(super) fn stems(out: &Path, places: &[&Path]) -> Vec<PathBuf> {
     let key = |stem: &Path| stem.to_string_lossy().to_lowercase();
+    let short = |place: &Path| key(&place.with_extension(""));
     let mut sharing = HashMap::<String, usize>::new();
-    for input in inputs {
-        *sharing.entry(key(&input.place.with_extension(""))).or_default() += 1;
+    for place in places {
+        *sharing.entry(short(place)).or_default() += 1;
     }
-    let alone = |input: &Input| sharing[&key(&input.place.with_extension(""))] == 1;
+    let alone = |place: &Path| sharing[&short(place)] == 1;
     // Those that are alone keep their names whatever the others become.
-    let mut taken: HashSet<String> =
-        inputs.iter().filter(|input| alone(input)).map(|input| key(&input.place.with_extension(""))).collect();
-    let stem = |input: &Input| {
-        if alone(input) {
-            return out.join(input.place.with_extension(""));
+    let mut taken: HashSet<String> = places.iter().filter(|place| alone(place)).map(|place| short(place)).collect();
+    let stem = |&place: &&Path| {
+        if alone(place) {
+            return out.join(place.with_extension(""));
         }
         let numbered = (2..).map(|number| {
-            let mut name = OsString::from(&input.place);
+            let mut name = OsString::from(place);
             name.push(format!("-{number}"));
             PathBuf::from(name)
         });
-        let free = std::iter::once(input.place.clone()).chain(numbered).find(|place| taken.insert(key(place)));
+        let free = std::iter::once(place.to_path_buf()).chain(numbered).find(|place| taken.insert(key(place)));
         out.join(free.unwrap_or_default())
     };
-    inputs.iter().map(stem).collect()
+    places.iter().map(stem).collect()
 }
 
 /// Writes one output of a scene that is no JSON; each appears whole or not at all.
@@ -143,17 +96,9 @@ mod tests {
             (&["stdin"], &["stdin"]),
         ];
         for (places, want) in cases {
-            let inputs: Vec<_> = places.iter().map(|place| Input { path: place.into(), place: place.into() }).collect();
+            let places: Vec<_> = places.iter().map(Path::new).collect();
             let want: Vec<_> = want.iter().map(|stem| Path::new("out").join(stem)).collect();
-            assert_eq!(stems(Path::new("out"), &inputs), want);
+            assert_eq!(stems(Path::new("out"), &places), want);
         }
-    }
-
-    #[test]
-    fn outputs_are_known_by_their_names() {
-        for emit in Emit::ALL {
-            assert!(is_output(&emit.path(Path::new("out/a.b"))));
-        }
-        assert!(!is_output(Path::new("out/mask.png")));
     }
 }
