@@ -18,8 +18,8 @@ use crate::error::{Error, Result};
 use crate::timing::timed;
 
 mod exif;
-mod jpeg;
-mod sniff;
+pub(super) mod jpeg;
+pub(super) mod sniff;
 
 /// How large an image may be before its decoding is refused. Checked before anything of that size is allocated.
 ///

@@ -5,6 +5,7 @@ pub mod mask;
 pub mod palette;
 pub mod prepare;
 pub mod render;
+pub mod stream;
 
 pub use decode::{Image, Limits};
 pub use mask::{IdsMut, Mask};

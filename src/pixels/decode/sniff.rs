@@ -3,7 +3,7 @@
 use image::ImageFormat;
 
 /// The format, when it is one that we decode; else what the file looks like, and what to do.
-pub(super) fn format(bytes: &[u8]) -> Result<ImageFormat, String> {
+pub(in crate::pixels) fn format(bytes: &[u8]) -> Result<ImageFormat, String> {
     if bytes.is_empty() {
         return Err("is empty; copy or save it again".into());
     }
