@@ -12,7 +12,7 @@ const STRIDE: usize = 1536;
 
 fn main() -> rtformer::Result<()> {
     let segmenter = Segmenter::embedded(Device::auto())?;
-    let mut mask = Mask::new(WIDTH, HEIGHT, segmenter.config().num_classes);
+    let mut mask = Mask::new(WIDTH, HEIGHT, segmenter.model().num_classes());
     let mut buffer = vec![0u8; STRIDE * HEIGHT as usize];
     for frame in 0..10u8 {
         // Stands for the camera's driver, which fills its own buffer.

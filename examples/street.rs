@@ -4,8 +4,7 @@
 
 use std::path::PathBuf;
 
-use rtformer::pixels::{Image, render};
-use rtformer::{Device, Segmenter};
+use rtformer::{Device, Image, Segmenter};
 
 fn main() -> rtformer::Result<()> {
     let path = PathBuf::from(std::env::args_os().nth(1).unwrap_or_else(|| "tests/data/street/0016E5_07959.jpg".into()));
@@ -16,8 +15,8 @@ fn main() -> rtformer::Result<()> {
     for class in scene.classes() {
         println!("{:5.1} %  {}", 100.0 * class.share, class.name);
     }
-    scene.palette().save(path.with_extension("mask.png"))?;
-    render::save_rgb(path.with_extension("overlay.png"), &scene.overlay(&street, 0.5))?;
+    scene.save_mask(path.with_extension("mask.png"))?;
+    scene.save_overlay(path.with_extension("overlay.png"), &street, 0.5)?;
     println!("{}", scene.timings());
     Ok(())
 }

@@ -4,21 +4,21 @@ use std::collections::BTreeSet;
 
 use crate::backend::Reference;
 use crate::error::{Error, Result};
-use crate::model::{Config, Parameters, RtFormer};
+use crate::model::{Config, Parameters, RtFormer, Variant};
 use crate::weights::{Checkpoint, Dataset};
 
 /// What is known of a checkpoint beside its tensors; all of it may be left open.
 ///
 /// ```
-/// use rtformer::Hints;
+/// use rtformer::{Hints, Variant};
 ///
-/// let hints = Hints { variant: Some("slim"), cross_size: Some(8), ..Hints::default() };
+/// let hints = Hints { variant: Some(Variant::Slim), cross_size: Some(8), ..Hints::default() };
 /// assert_eq!(hints.num_heads, None, "as PaddleSeg's own configurations have it");
 /// ```
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Hints<'a> {
-    /// `slim` or `base`: refused when the tensors say otherwise.
-    pub variant: Option<&'a str>,
+pub struct Hints {
+    /// A checkpoint of another variant is an error.
+    pub variant: Option<Variant>,
     /// In no tensor's shape. PaddleSeg's configurations have 12, and 8 for Slim on ADE20K.
     pub cross_size: Option<usize>,
     /// In no tensor's shape. PaddleSeg's configurations have 8.
@@ -44,7 +44,7 @@ pub struct Hints<'a> {
 /// # Errors
 /// [`Error::Config`] when the tensors are no RTFormer's, when a hint says otherwise than they do, or when the data set has another
 /// number of classes; [`Error::Shape`], [`Error::MissingTensor`] and [`Error::LeftoverTensors`] for a tensor that does not fit.
-pub fn infer_config(checkpoint: &Checkpoint, dataset: &Dataset, hints: Hints<'_>) -> Result<Config> {
+pub fn infer_config(checkpoint: &Checkpoint, dataset: &Dataset, hints: Hints) -> Result<Config> {
     let width = |name: &str| {
         let tensor = checkpoint.tensors.get(name);
         tensor.and_then(|tensor| tensor.shape.first().copied()).ok_or_else(|| {
@@ -63,19 +63,15 @@ pub fn infer_config(checkpoint: &Checkpoint, dataset: &Dataset, hints: Hints<'_>
         use_injection: [has("layer4.down."), has("layer5.down.")],
         num_classes: width("seghead.conv2.weight")?,
     };
-    let inferred = match config.name().as_str() {
-        "RTFormer-Slim" => Some("slim"),
-        "RTFormer-Base" => Some("base"),
-        _ => None,
-    };
-    if let Some(variant) = hints.variant.filter(|variant| inferred != Some(variant)) {
+    let inferred = config.variant();
+    if let Some(variant) = hints.variant.filter(|variant| inferred != Some(*variant)) {
         return Err(Error::Config(format!(
             "the checkpoint is {}, not the variant `{variant}` that was asked for",
             config.name()
         )));
     }
     config.cross_size =
-        hints.cross_size.unwrap_or(if inferred == Some("slim") && dataset.name == "ade20k" { 8 } else { 12 });
+        hints.cross_size.unwrap_or(if inferred == Some(Variant::Slim) && dataset.name == "ade20k" { 8 } else { 12 });
     if dataset.classes.len() != config.num_classes {
         let (dataset, names, outputs) = (&dataset.name, dataset.classes.len(), config.num_classes);
         return Err(Error::Config(format!(

@@ -53,6 +53,15 @@ pub enum Error {
         reason: String,
     },
 
+    /// A photo could not be segmented; `cause` says why.
+    #[error("{photo}: {cause}")]
+    Photo {
+        /// The photo's [name](crate::pixels::Pixels::name).
+        photo: PathBuf,
+        /// What failed; part of the text, and so not the `source()`.
+        cause: Box<Error>,
+    },
+
     /// A borrowed pixel buffer does not hold the picture that its dimensions promise.
     #[error("pixel buffer: {0}")]
     Pixels(String),
@@ -158,7 +167,83 @@ pub enum Error {
     },
 }
 
+/// What kind of failure an [`Error`] is. Several variants share a kind; new variants get one of these kinds or a new one.
+///
+/// | kind | variants |
+/// | --- | --- |
+/// | `NotFound` | [`Error::Read`] of a file that does not exist |
+/// | `Io` | [`Error::Read`] otherwise, [`Error::Write`] |
+/// | `Image` | [`Error::Image`] |
+/// | `Weights` | [`Error::Weights`], [`Error::NoWeights`], [`Error::MissingTensor`], [`Error::Shape`], [`Error::LeftoverTensors`], [`Error::Config`] |
+/// | `Input` | [`Error::Input`], [`Error::Pixels`] |
+/// | `Device` | [`Error::Device`] |
+/// | `OutOfMemory` | [`Error::DeviceMemory`] |
+/// | `Download` | [`Error::Download`] |
+/// | `Internal` | [`Error::Backend`] |
+///
+/// [`Error::Photo`] has the kind of its cause.
+///
+/// ```
+/// use rtformer::pixels::Image;
+/// use rtformer::{Device, ErrorKind, Segmenter};
+///
+/// assert_eq!(Image::open("none.jpg").unwrap_err().kind(), ErrorKind::NotFound);
+/// assert_eq!(Image::open("Cargo.toml").unwrap_err().kind(), ErrorKind::Image);
+/// assert_eq!(Segmenter::open("Cargo.toml", Device::Cpu).unwrap_err().kind(), ErrorKind::Weights);
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// A file does not exist.
+    NotFound,
+    /// A file cannot be read or written.
+    Io,
+    /// A file is not an image that can be decoded.
+    Image,
+    /// A weights file or checkpoint is damaged, unknown or missing, or does not fit the network.
+    Weights,
+    /// An argument, option or pixel buffer is invalid.
+    Input,
+    /// A device, precision or instruction set is not available.
+    Device,
+    /// The machine or the device has too little memory.
+    OutOfMemory,
+    /// A download failed or is not allowed.
+    Download,
+    /// A defect of this library.
+    Internal,
+}
+
 impl Error {
+    /// The kind of failure.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Read { cause, .. } if cause.kind() == std::io::ErrorKind::NotFound => ErrorKind::NotFound,
+            Self::Read { .. } | Self::Write { .. } => ErrorKind::Io,
+            Self::Image { .. } => ErrorKind::Image,
+            Self::Photo { cause, .. } => cause.kind(),
+            Self::Input(_) | Self::Pixels(_) => ErrorKind::Input,
+            Self::Weights { .. }
+            | Self::NoWeights
+            | Self::MissingTensor { .. }
+            | Self::Shape { .. }
+            | Self::LeftoverTensors { .. }
+            | Self::Config(_) => ErrorKind::Weights,
+            Self::Device { .. } => ErrorKind::Device,
+            Self::DeviceMemory { .. } => ErrorKind::OutOfMemory,
+            Self::Download { .. } => ErrorKind::Download,
+            Self::Backend { .. } => ErrorKind::Internal,
+        }
+    }
+
+    /// An [`Error::Photo`] if the photo has a name, else the error itself.
+    pub(crate) fn of_photo(self, name: Option<&Path>) -> Self {
+        match name {
+            Some(name) => Self::Photo { photo: name.to_path_buf(), cause: Box::new(self) },
+            None => self,
+        }
+    }
+
     /// An [`Error::Read`] of `path`, for `map_err`.
     ///
     /// ```

@@ -4,8 +4,7 @@
 //! pixel out, with the same masks as PaddleSeg and no runtime to install.
 //!
 //! ```no_run
-//! use rtformer::pixels::{Image, render::save_rgb};
-//! use rtformer::{Device, Segmenter};
+//! use rtformer::{Device, Image, Segmenter};
 //!
 //! fn main() -> rtformer::Result<()> {
 //!     let segmenter = Segmenter::embedded(Device::auto())?;
@@ -15,8 +14,8 @@
 //!     for class in scene.classes() {
 //!         println!("{:5.1} %  {}", 100.0 * class.share, class.name);
 //!     }
-//!     scene.palette().save("street.mask.png")?;
-//!     save_rgb("street.overlay.png", &scene.overlay(&street, 0.5))?;
+//!     scene.save_mask("street.mask.png")?;
+//!     scene.save_overlay("street.overlay.png", &street, 0.5)?;
 //!     println!("{}", scene.timings());
 //!     Ok(())
 //! }
@@ -35,6 +34,7 @@
 //!   does not cover them. Without the feature, name a file with [`Builder::weights`].
 
 pub mod backend;
+pub mod bench;
 mod convert;
 pub mod error;
 pub mod eval;
@@ -45,10 +45,10 @@ mod segmenter;
 mod timing;
 pub mod weights;
 
-pub use backend::OpTime;
+pub use backend::Isa;
 pub use convert::{Hints, infer_config};
-pub use error::{Error, Result};
-pub use model::Config;
+pub use error::{Error, ErrorKind, Result};
+pub use model::{Config, Model, Variant};
 pub use pixels::{Image, Size};
-pub use segmenter::{Builder, ClassShare, Device, FrameProfile, Precision, Resident, Scene, Segmenter};
+pub use segmenter::{Builder, ClassShare, Device, Precision, Scene, Segmenter};
 pub use timing::Timings;

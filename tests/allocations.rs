@@ -28,7 +28,7 @@ fn a_frame_after_the_first_allocates_nothing() {
     ];
     for (name, builder, photo) in cases {
         let segmenter = builder.build().expect("the embedded weights load");
-        let mut mask = Mask::new(0, 0, segmenter.config().num_classes);
+        let mut mask = Mask::new(0, 0, segmenter.model().num_classes());
         let mut frame = || {
             let before = ALLOCATOR.count();
             segmenter.segment_into(&photo, &mut mask).expect("a photo of a few pixels");

@@ -12,7 +12,7 @@ const FLOORS: [&[&str]; 8] = [
     &["backend"],
     &["model"],
     &["convert", "segmenter"],
-    &["eval"],
+    &["bench", "eval"],
     &["cli"],
 ];
 

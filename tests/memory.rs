@@ -3,7 +3,7 @@
 
 use image::RgbImage;
 use rtformer::pixels::Mask;
-use rtformer::{Device, Segmenter};
+use rtformer::{Device, Segmenter, Variant, bench};
 
 /// Other engines take 540 to 970 MB for this frame.
 const MOST_KB: usize = 350_000;
@@ -18,13 +18,14 @@ fn peak_kb() -> usize {
 // A binary of its own: other tests' memory would count.
 #[test]
 fn a_frame_of_two_megapixels_stays_below_350_mb() {
-    let segmenter = Segmenter::random("slim", Segmenter::builder().device(Device::Cpu)).expect("random weights load");
+    let segmenter =
+        bench::random(Variant::Slim, Segmenter::builder().device(Device::Cpu)).expect("random weights load");
     if segmenter.instruction_set() == "scalar" {
         println!("skipped: the scalar definitions would take minutes for a frame of this size");
         return;
     }
     let photo = RgbImage::from_fn(2048, 1024, |x, y| image::Rgb([x as u8, y as u8, (x ^ y) as u8]));
-    let mut mask = Mask::new(0, 0, segmenter.config().num_classes);
+    let mut mask = Mask::new(0, 0, segmenter.model().num_classes());
     for frame in 1..=2 {
         segmenter.segment_into(&photo, &mut mask).expect("the frame fits");
         let peak = peak_kb();

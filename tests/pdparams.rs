@@ -6,7 +6,7 @@ use rtformer::backend::{Backend, Cpu, Reference};
 use rtformer::model::RtFormer;
 use rtformer::pixels::Image;
 use rtformer::weights::{Checkpoint, Class, Dataset, Official, Store, Weights, save};
-use rtformer::{Config, Device, Hints, Segmenter, infer_config};
+use rtformer::{Config, Device, Hints, Segmenter, Variant, infer_config};
 use rtformer_kernels::Isa;
 use safetensors::SafeTensors;
 
@@ -27,7 +27,7 @@ fn seven() -> Dataset {
     }
 }
 
-const HINTS: Hints<'static> = Hints { variant: None, cross_size: Some(4), num_heads: Some(2) };
+const HINTS: Hints = Hints { variant: None, cross_size: Some(4), num_heads: Some(2) };
 
 /// `thirds.pdparams` as `rtformer convert` writes it.
 fn converted(folder: &Path) -> PathBuf {
@@ -93,7 +93,7 @@ fn a_converted_checkpoint_is_a_segmenter() {
     let scene = |path: PathBuf| {
         let segmenter = Segmenter::builder().weights(path).device(Device::Cpu).logits(true).build().unwrap();
         let scene = segmenter.segment(&photo).unwrap();
-        (segmenter.config().clone(), scene.logits().unwrap().to_vec(), scene.into_mask())
+        (segmenter.model().clone(), scene.logits().unwrap().to_vec(), scene.into_mask())
     };
     assert_eq!(scene(ours.clone()), scene(golden("thirds.safetensors")));
     let segmenter = Segmenter::open(&ours, Device::Cpu).unwrap();
@@ -122,7 +122,13 @@ fn a_checkpoint_and_what_is_said_of_it_must_agree() {
     };
     let cases = [
         ("another data set", whole.clone(), six, HINTS, "the checkpoint has 7 classes, data set `seven` has 6"),
-        ("a variant", whole.clone(), seven(), Hints { variant: Some("slim"), ..HINTS }, "not the variant `slim`"),
+        (
+            "a variant",
+            whole.clone(),
+            seven(),
+            Hints { variant: Some(Variant::Slim), ..HINTS },
+            "not the variant `slim`",
+        ),
         ("heads that divide nothing", whole.clone(), seven(), Hints { num_heads: Some(5), ..HINTS }, "num_heads is 5"),
         ("no heads", whole.clone(), seven(), Hints { num_heads: Some(0), ..HINTS }, "num_heads is 0"),
         ("no stem", without("conv1.0.weight"), seven(), HINTS, "the checkpoint has no `conv1.0.weight`"),
@@ -150,7 +156,7 @@ fn checkpoints_of_full_width_arrive_whole() {
     for official in Official::all() {
         let checkpoint = Checkpoint::open(folder.join(format!("{}.pdparams", official.name))).unwrap();
         let dataset = Dataset::named(official.dataset).unwrap();
-        let variant = official.name.split('-').next();
+        let variant = official.name.split('-').next().map(|name| name.parse().unwrap());
         let hints = Hints { variant, cross_size: Some(official.cross_size), num_heads: None };
         let config = infer_config(&checkpoint, &dataset, hints).unwrap();
         let twin = Weights::open(folder.join(format!("{}.safetensors", official.name))).unwrap();

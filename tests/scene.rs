@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use image::{DynamicImage, RgbImage};
 use rtformer::pixels::{Image, Mask, PixelFormat, Pixels, Size};
 use rtformer::weights::{Checkpoint, Store, Weights, save};
-use rtformer::{Builder, Device, Error, Segmenter};
+use rtformer::{Builder, Device, Error, ErrorKind, Segmenter};
 use safetensors::SafeTensors;
 
 fn data(name: &str) -> PathBuf {
@@ -91,8 +91,7 @@ fn batches_and_reused_masks_give_what_single_photos_give() {
     let whole = photo();
     let part = image::imageops::crop_imm(&whole, 7, 3, 61, 41).to_image();
     let photos = [&whole, &whole, &part, &whole];
-    let pixels: Vec<Pixels<'_>> = photos.iter().map(|photo| Pixels::from(*photo)).collect();
-    let scenes = segmenter.segment_batch(&pixels).unwrap();
+    let scenes = segmenter.segment_batch(photos).unwrap();
     let mut mask = Mask::new(1, 1, 2);
     for (scene, photo) in scenes.iter().zip(photos) {
         let alone = segmenter.segment(photo).unwrap();
@@ -102,6 +101,25 @@ fn batches_and_reused_masks_give_what_single_photos_give() {
         segmenter.segment_into(photo, &mut mask).unwrap();
         assert_eq!(&mask, scene.mask());
     }
+}
+
+#[test]
+fn an_error_names_its_photo_and_spares_the_others() {
+    // At this size a line is a line, and any other photo has more pixels than the network takes.
+    let segmenter = tiny().size(Size::Within { width: 65_535, height: 65_535 }).build().unwrap();
+    let (line, large) = (RgbImage::new(1, 65_535), photo());
+    let photos = [Pixels::from(&large).named("camera 1"), (&line).into(), (&large).into()];
+    let results = segmenter.segment_each(&photos);
+    let [Err(named), Ok(scene), Err(unnamed)] = &results[..] else { panic!("{results:?}") };
+    assert_eq!(scene.mask().height(), 65_535);
+    assert!(named.to_string().starts_with("camera 1: "), "{named}");
+    assert!(matches!(unnamed, Error::Input(_)), "{unnamed}");
+    assert_eq!((named.kind(), unnamed.kind()), (ErrorKind::Input, ErrorKind::Input));
+    assert_eq!(segmenter.segment_batch(&photos).unwrap_err().to_string(), named.to_string());
+    let mut mask = Mask::new(1, 1, 2);
+    assert_eq!(segmenter.segment_into(&photos[0], &mut mask).unwrap_err().to_string(), named.to_string());
+    let file = segmenter.segment(&Image::open(data("golden/photo.png")).unwrap()).unwrap_err().to_string();
+    assert!(file.contains("photo.png: "), "{file}");
 }
 
 #[test]

@@ -382,7 +382,7 @@ pub trait Backend: Send + Sync {
     /// let logits = b.upload(&[0.0, 1.0], [1, 2, 1, 1])?; // two classes, one pixel
     /// let mut mask = Mask::new(2, 2, 2);
     /// b.argmax(&logits, 0, (2, 2), mask.ids_mut(), None)?;
-    /// assert_eq!(mask.counts(2), [0, 4]);
+    /// assert_eq!(mask.counts(), [0, 4]);
     /// # Ok::<(), rtformer::Error>(())
     /// ```
     fn argmax(

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 
 use rtformer::files::write_whole;
 use rtformer::pixels::Limits;
-use rtformer::{Segmenter, Size};
+use rtformer::{Segmenter, Size, Variant, bench};
 
 use super::model::{DeviceArgs, opened, weights_path};
 use super::{Outcome, console::Console, misuse};
@@ -44,8 +44,8 @@ pub(super) struct Args {
     photo: Option<PathBuf>,
 
     /// A network of random parameters and Cityscapes' 19 classes
-    #[arg(long, value_parser = ["slim", "base"], default_value = "slim", conflicts_with = "weights")]
-    variant: String,
+    #[arg(long, value_name = "slim|base", default_value_t = Variant::Slim, conflicts_with = "weights")]
+    variant: Variant,
 
     /// Take these weights: a .safetensors file, a name that `rtformer pull` knows, or `embedded`
     #[arg(long, value_name = "FILE|NAME")]
@@ -134,7 +134,7 @@ impl Args {
 
     fn segmenter(&self) -> anyhow::Result<Segmenter> {
         let builder = self.device.builder();
-        let Some(weights) = &self.weights else { return opened(Segmenter::random(&self.variant, builder)) };
+        let Some(weights) = &self.weights else { return opened(bench::random(self.variant, builder)) };
         opened(match weights_path(weights)? {
             Some(path) => builder.weights(path).build(),
             None => builder.build(),

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use rtformer::weights::{self, Checkpoint, Dataset, Store, Weights};
-use rtformer::{Config, Device, Hints, Segmenter, infer_config};
+use rtformer::{Config, Device, ErrorKind, Hints, Segmenter, Variant, infer_config};
 
 use super::info::short;
 use super::{Outcome, console::Console, misuse};
@@ -29,8 +29,8 @@ pub(super) struct Args {
     dataset: Option<String>,
 
     /// Refuse a checkpoint of another variant
-    #[arg(long, value_parser = ["slim", "base"])]
-    variant: Option<String>,
+    #[arg(long, value_name = "slim|base")]
+    variant: Option<Variant>,
 
     /// Side of the pooled map in the cross-resolution attention
     #[arg(long, value_name = "N")]
@@ -62,7 +62,7 @@ pub(super) fn run(args: &Args, console: &Console) -> anyhow::Result<Outcome> {
         return Err(misuse(format!("{output}: is there already; --overwrite replaces it")));
     }
     let dataset = args.dataset.as_deref().map(dataset).transpose()?;
-    let hints = Hints { variant: args.variant.as_deref(), cross_size: args.cross_size, num_heads: args.num_heads };
+    let hints = Hints { variant: args.variant, cross_size: args.cross_size, num_heads: args.num_heads };
     convert(&args.input, &args.output, dataset, hints, args.temperature, args.store, console)?;
     Ok(Outcome::Done)
 }
@@ -92,7 +92,7 @@ pub(super) fn convert(
     input: &Path,
     output: &Path,
     dataset: Option<Dataset>,
-    hints: Hints<'_>,
+    hints: Hints,
     temperature: Option<f32>,
     store: Store,
     console: &Console,
@@ -136,7 +136,7 @@ pub(super) fn convert(
     weights::save(output, &checkpoint, &dataset, &config.to_json(), store).with_context(name)?;
     match Segmenter::open(output, Device::Cpu) {
         Ok(_) => {}
-        Err(error @ rtformer::Error::Device { .. }) => return Err(error.into()), // says nothing of the file
+        Err(error) if error.kind() == ErrorKind::Device => return Err(error.into()), // says nothing of the file
         Err(error) => {
             // Every tensor was checked, so this is a defect of ours; a file that does not load must not stay.
             let _ = fs::remove_file(output);

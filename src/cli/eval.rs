@@ -145,7 +145,7 @@ fn count<'a>(
     tally: &mut Tally,
 ) -> Vec<(&'a Pair, rtformer::Result<()>)> {
     let photos = batch.iter().filter_map(|(_, opened)| opened.as_ref().ok()).map(|(photo, _)| photo);
-    let mut scenes = batch::segment(segmenter, photos).into_iter();
+    let mut scenes = segmenter.segment_each(photos).into_iter();
     let counted = batch.into_iter().map(|(pair, opened)| {
         let counted = opened.and_then(|(_, labels)| {
             let missing = || Error::Backend { operation: "segment_batch", reason: "a photo has no scene".into() };
@@ -208,7 +208,7 @@ impl<'a> Report<'a> {
             images: *images,
             pixels: confusion.pixels(),
             failed: *failed,
-            model: segmenter.config().name(),
+            model: segmenter.model().name(),
             weights: segmenter.weights_name().display().to_string(),
             dataset: &segmenter.dataset().name,
             device: segmenter.device().to_string(),

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::io::Write as _;
 
 use rtformer::weights::Weights;
-use rtformer::{Config, Device};
+use rtformer::{Device, Model};
 use serde::Serialize;
 
 use super::Outcome;
@@ -29,7 +29,7 @@ struct Info {
     program: Option<Program>,
     weights: String,
     model: String,
-    config: Config,
+    config: Model,
     /// Numbers in all tensors, norm statistics and auxiliary head included.
     parameters: usize,
     tensors: usize,
@@ -95,14 +95,14 @@ impl Program {
 
 impl Info {
     fn of(weights: &Weights, program: Option<Program>) -> anyhow::Result<Self> {
-        let config = Config::of(weights)?;
+        let model = Model::of(weights)?;
         let dataset = weights.dataset()?;
         let classes = dataset.classes.into_iter().enumerate();
         Ok(Self {
             program,
             weights: weights.path().display().to_string(),
-            model: config.name(),
-            config,
+            model: model.name(),
+            config: model,
             parameters: weights.parameters(),
             tensors: weights.names().count(),
             stored: weights.dtypes().into_iter().map(|(dtype, numbers)| Stored { dtype, numbers }).collect(),
@@ -127,30 +127,14 @@ impl Info {
             let _ = writeln!(text, "  devices       {}", devices.join(", "));
             let _ = writeln!(text, "  instructions  {}\n", instruction_sets.join(", "));
         }
-        let Config {
-            base_channels,
-            layer_nums,
-            spp_channels,
-            num_heads,
-            head_channels,
-            cross_size,
-            use_injection,
-            num_classes,
-        } = &self.config;
         let stored: Vec<_> =
             self.stored.iter().map(|stored| format!("{} {}", short(stored.numbers), stored.dtype)).collect();
         let lines = [
             ("model", self.model.clone()),
-            (
-                "network",
-                format!(
-                    "base channels {base_channels}, layers {layer_nums:?}, DAPPM {spp_channels}, head {head_channels}, \
-                     {num_heads} heads, cross size {cross_size}, injections {use_injection:?}"
-                ),
-            ),
+            ("network", self.config.to_string()),
             ("parameters", format!("{} in {} tensors ({})", short(self.parameters), self.tensors, stored.join(", "))),
             ("size", format!("{} bytes", self.bytes)),
-            ("data set", format!("{}, {num_classes} classes", self.dataset)),
+            ("data set", format!("{}, {} classes", self.dataset, self.config.num_classes())),
             ("mean", format!("{:?}", self.mean)),
             ("deviation", format!("{:?}", self.std)),
             ("temperature", self.temperature.to_string()),

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use rtformer::weights::{Official, Weights};
-use rtformer::{Builder, Device, Precision, Segmenter};
+use rtformer::{Builder, Device, ErrorKind, Precision, Segmenter};
 
 use super::misuse;
 
@@ -59,9 +59,9 @@ impl DeviceArgs {
 
 /// A segmenter, opened. A device that was asked for and cannot be had is a command that cannot be obeyed.
 pub(super) fn opened(segmenter: rtformer::Result<Segmenter>) -> anyhow::Result<Segmenter> {
-    segmenter.map_err(|error| match error {
-        rtformer::Error::Device { .. } | rtformer::Error::DeviceMemory { .. } => misuse(error.to_string()),
-        other => other.into(),
+    segmenter.map_err(|error| match error.kind() {
+        ErrorKind::Device | ErrorKind::OutOfMemory => misuse(error.to_string()),
+        _ => error.into(),
     })
 }
 

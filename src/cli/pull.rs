@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use clap::builder::FalseyValueParser;
 use rtformer::weights::{Dataset, Fetch, Official, Store, Weights, cache_dir, fetch};
-use rtformer::{Error, Hints};
+use rtformer::{ErrorKind, Hints};
 
 use super::convert::convert;
 use super::model::pulled_path;
@@ -145,7 +145,7 @@ fn get(args: &Args, url: &str, to: &Path, console: &Console) -> anyhow::Result<(
 
 /// Converts a download into the model, and removes it then: the model has all of its numbers.
 fn make(official: &Official, download: &Path, model: &Path, console: &Console) -> anyhow::Result<()> {
-    let variant = official.name.split_once('-').map(|(variant, _)| variant);
+    let variant = official.name.split_once('-').and_then(|(variant, _)| variant.parse().ok());
     let hints = Hints { variant, cross_size: Some(official.cross_size), num_heads: None };
     // As f32, so that masks are PaddleSeg's own.
     convert(download, model, Dataset::named(official.dataset), hints, None, Store::F32, console)?;
@@ -157,14 +157,5 @@ fn make(official: &Official, download: &Path, model: &Path, console: &Console) -
 
 /// Whether the download is to blame, and not the disk or the device.
 fn is_damaged(error: &anyhow::Error) -> bool {
-    matches!(
-        error.downcast_ref(),
-        Some(
-            Error::Weights { .. }
-                | Error::Config(_)
-                | Error::MissingTensor { .. }
-                | Error::Shape { .. }
-                | Error::LeftoverTensors { .. }
-        )
-    )
+    error.downcast_ref().is_some_and(|error: &rtformer::Error| error.kind() == ErrorKind::Weights)
 }

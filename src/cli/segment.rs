@@ -313,7 +313,7 @@ impl Run<'_> {
         &self,
         batch: Vec<(Job, rtformer::Result<Image>)>,
     ) -> impl Iterator<Item = (Job, rtformer::Result<(Image, Scene)>)> {
-        let scenes = batch::segment(&self.segmenter, batch.iter().filter_map(|(_, image)| image.as_ref().ok()));
+        let scenes = self.segmenter.segment_each(batch.iter().filter_map(|(_, image)| image.as_ref().ok()));
         let mut scenes = scenes.into_iter();
         batch.into_iter().map(move |(job, image)| {
             let seen = image.and_then(|image| {

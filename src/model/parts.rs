@@ -35,25 +35,25 @@ impl Parameters for Reader<'_> {
 }
 
 /// Epsilon of every norm but the MLPs'.
-pub(super) const EPSILON: f32 = 1e-5;
+pub(in crate::model) const EPSILON: f32 = 1e-5;
 /// Epsilon of the MLPs' norms.
-pub(super) const MLP_EPSILON: f32 = 1e-6;
+pub(in crate::model) const MLP_EPSILON: f32 = 1e-6;
 
 /// A backend and the parameters that it is to be given.
-pub(super) struct Parts<'a, B> {
-    pub(super) backend: &'a B,
-    pub(super) parameters: &'a mut dyn Parameters,
+pub(in crate::model) struct Parts<'a, B> {
+    pub(in crate::model) backend: &'a B,
+    pub(in crate::model) parameters: &'a mut dyn Parameters,
 }
 
 impl<B: Backend> Parts<'_, B> {
     /// A norm that no convolution takes in.
-    pub(super) fn norm(&mut self, name: &str, channels: usize) -> Result<B::Norm> {
+    pub(in crate::model) fn norm(&mut self, name: &str, channels: usize) -> Result<B::Norm> {
         let norm = self.batch_norm(name, channels, EPSILON)?;
         self.backend.pack_norm(norm)
     }
 
     /// Packs the convolution that `plan` describes.
-    pub(super) fn conv(&mut self, plan: &Plan<'_>) -> Result<B::Conv> {
+    pub(in crate::model) fn conv(&mut self, plan: &Plan<'_>) -> Result<B::Conv> {
         let Plan { name, in_channels, out_channels, kernel, stride, .. } = *plan;
         let weight = if plan.bare { name.to_owned() } else { format!("{name}.weight") };
         let layer = ConvLayer {
@@ -80,7 +80,7 @@ impl<B: Backend> Parts<'_, B> {
     }
 
     /// PaddleSeg's usual triple `Sequential(norm, ReLU, conv)`, whose members are called `.0`, `.1` and `.2`.
-    pub(super) fn norm_relu_conv(
+    pub(in crate::model) fn norm_relu_conv(
         &mut self,
         name: &str,
         in_channels: usize,
@@ -105,7 +105,7 @@ impl<B: Backend> Parts<'_, B> {
 
 /// A convolution as the checkpoint names it.
 #[derive(Clone, Copy)]
-pub(super) struct Plan<'a> {
+pub(in crate::model) struct Plan<'a> {
     name: &'a str,
     in_channels: usize,
     out_channels: usize,
@@ -120,7 +120,7 @@ pub(super) struct Plan<'a> {
 }
 
 impl<'a> Plan<'a> {
-    pub(super) fn new(name: &'a str, in_channels: usize, out_channels: usize, kernel: usize) -> Self {
+    pub(in crate::model) fn new(name: &'a str, in_channels: usize, out_channels: usize, kernel: usize) -> Self {
         Self {
             name,
             in_channels,
@@ -135,32 +135,32 @@ impl<'a> Plan<'a> {
         }
     }
 
-    pub(super) fn stride(self, stride: usize) -> Self {
+    pub(in crate::model) fn stride(self, stride: usize) -> Self {
         Self { stride, ..self }
     }
 
-    pub(super) fn bias(self) -> Self {
+    pub(in crate::model) fn bias(self) -> Self {
         Self { bias: true, ..self }
     }
 
     /// The input is the uploaded photo.
-    pub(super) fn photo(self) -> Self {
+    pub(in crate::model) fn photo(self) -> Self {
         Self { photo: true, ..self }
     }
 
-    pub(super) fn bare(self) -> Self {
+    pub(in crate::model) fn bare(self) -> Self {
         Self { bare: true, ..self }
     }
 
-    pub(super) fn norm_before(self, norm: &'a str, epsilon: f32) -> Self {
+    pub(in crate::model) fn norm_before(self, norm: &'a str, epsilon: f32) -> Self {
         Self { before: Some((norm, epsilon, false)), ..self }
     }
 
-    pub(super) fn norm_relu_before(self, norm: &'a str) -> Self {
+    pub(in crate::model) fn norm_relu_before(self, norm: &'a str) -> Self {
         Self { before: Some((norm, EPSILON, true)), ..self }
     }
 
-    pub(super) fn norm_after(self, norm: &'a str) -> Self {
+    pub(in crate::model) fn norm_after(self, norm: &'a str) -> Self {
         Self { after: Some(norm), ..self }
     }
 }

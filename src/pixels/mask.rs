@@ -3,26 +3,27 @@
 use image::{DynamicImage, ImageBuffer, Luma};
 use sha2::{Digest, Sha256};
 
+use crate::error::{Error, Result};
+
 /// One train id a pixel, at the photo's own size.
 ///
 /// Ids are bytes for up to 256 classes and 16-bit past that. The highest value of either width is the
 /// [ignore id](Mask::ignore_id), for pixels that belong to no class. (With exactly 256 classes, id 255 is a class.)
 ///
 /// ```
-/// use rtformer::pixels::{IdsMut, Mask};
+/// use rtformer::pixels::Mask;
 ///
-/// let mut mask = Mask::new(3, 1, 19);
-/// if let IdsMut::U8(ids) = mask.ids_mut() {
-///     ids.copy_from_slice(&[0, 13, 255]);
-/// }
+/// let mask = Mask::from_ids(3, 1, 19, [0_u8, 13, 255])?;
 /// assert_eq!(mask.get(1, 0), 13);
-/// assert_eq!(mask.counts(19)[13], 1);
-/// assert_eq!(mask.counts(19).iter().sum::<u64>(), 2, "255 is ignored");
+/// assert_eq!(mask.counts()[13], 1);
+/// assert_eq!(mask.counts().iter().sum::<u64>(), 2, "255 is ignored");
+/// # Ok::<(), rtformer::Error>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mask {
     width: u32,
     height: u32,
+    classes: usize,
     ids: Ids,
 }
 
@@ -53,14 +54,52 @@ pub enum IdsMut<'a> {
 }
 
 impl Mask {
-    /// A mask of zeros for a model of so many classes.
+    /// A mask of zeros for a number of classes.
     pub fn new(width: u32, height: u32, classes: usize) -> Self {
-        let mut mask = Self { width: 0, height: 0, ids: Ids::U8(Vec::new()) };
+        let mut mask = Self { width: 0, height: 0, classes, ids: Ids::U8(Vec::new()) };
         mask.resize_for(width, height, classes);
         mask
     }
 
-    /// Makes this a mask of that size, for so many classes, and keeps its memory where it can. The ids are unspecified.
+    /// A mask of these ids, row by row: bytes or 16-bit numbers.
+    ///
+    /// ```
+    /// # use rtformer::pixels::Mask;
+    /// let mask = Mask::from_ids(2, 2, 300, [0_u16, 299, 65_535, 7])?;
+    /// assert_eq!(mask.get(0, 1), mask.ignore_id());
+    /// assert!(Mask::from_ids(2, 2, 19, [0_u8, 1, 2]).is_err(), "three ids for four pixels");
+    /// assert!(Mask::from_ids(1, 1, 19, [19_u8]).is_err(), "neither a class nor the ignore id");
+    /// # Ok::<(), rtformer::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Input`] unless there is one id for each pixel, and each is a class or the ignore id.
+    pub fn from_ids<I: Into<u16>>(
+        width: u32,
+        height: u32,
+        classes: usize,
+        ids: impl IntoIterator<Item = I>,
+    ) -> Result<Self> {
+        let refuse = |why: String| Err(Error::Input(format!("a {width}x{height} mask of {classes} classes: {why}")));
+        let mut mask = Self { width, height, classes, ids: Ids::U8(Vec::new()) };
+        if classes > 256 {
+            mask.ids = Ids::U16(Vec::new());
+        }
+        let ignore = mask.ignore_id();
+        for (i, id) in ids.into_iter().map(Into::into).enumerate() {
+            if usize::from(id) >= classes && id != ignore {
+                return refuse(format!("id {id} at index {i} is neither a class nor the ignore id {ignore}"));
+            }
+            match &mut mask.ids {
+                Ids::U8(ids) => ids.push(id as u8),
+                Ids::U16(ids) => ids.push(id),
+            }
+        }
+        let (got, want) = (mask.len(), width as usize * height as usize);
+        if got == want { Ok(mask) } else { refuse(format!("expected {want} ids, got {got}")) }
+    }
+
+    /// Makes this a mask of that size and number of classes, and keeps its memory where it can. The ids are unspecified.
     ///
     /// ```
     /// let mut mask = rtformer::pixels::Mask::new(4, 4, 19);
@@ -69,7 +108,7 @@ impl Mask {
     /// ```
     pub fn resize_for(&mut self, width: u32, height: u32, classes: usize) {
         let pixels = width as usize * height as usize;
-        (self.width, self.height) = (width, height);
+        (self.width, self.height, self.classes) = (width, height, classes);
         match &mut self.ids {
             Ids::U8(ids) if classes <= 256 => ids.resize(pixels, 0),
             Ids::U16(ids) if classes > 256 => ids.resize(pixels, 0),
@@ -86,6 +125,11 @@ impl Mask {
     /// Rows.
     pub fn height(&self) -> u32 {
         self.height
+    }
+
+    /// The number of classes, without the ignore id.
+    pub fn classes(&self) -> usize {
+        self.classes
     }
 
     /// The ids row by row, when they are bytes: up to 256 classes.
@@ -153,14 +197,14 @@ impl Mask {
         }
     }
 
-    /// How many pixels each of the classes has. An id past them, the ignore id among those, counts for none.
-    pub fn counts(&self, classes: usize) -> Vec<u64> {
+    /// The number of pixels of each class. Other ids, such as the ignore id, are not counted.
+    pub fn counts(&self) -> Vec<u64> {
         // A table of every possible id: no branch a pixel.
         let mut counts = match &self.ids {
             Ids::U8(ids) => tally(ids.iter().map(|&id| usize::from(id)), 1 << 8),
             Ids::U16(ids) => tally(ids.iter().map(|&id| usize::from(id)), 1 << 16),
         };
-        counts.resize(classes, 0);
+        counts.resize(self.classes, 0);
         counts
     }
 
@@ -233,12 +277,33 @@ mod tests {
     use super::*;
 
     fn filled(width: u32, height: u32, classes: usize, ids: &[u16]) -> Mask {
-        let mut mask = Mask::new(width, height, classes);
-        match mask.ids_mut() {
-            IdsMut::U8(out) => out.iter_mut().zip(ids).for_each(|(out, &id)| *out = id as u8),
-            IdsMut::U16(out) => out.copy_from_slice(ids),
+        Mask::from_ids(width, height, classes, ids.iter().copied()).unwrap()
+    }
+
+    #[test]
+    fn ids_that_do_not_fit_are_refused() {
+        type Case<'a> = (u32, u32, usize, &'a [u16], Option<&'a str>);
+        let cases: [Case<'_>; 10] = [
+            (0, 0, 3, &[], None),
+            (2, 1, 3, &[0, 255], None),
+            (1, 1, 256, &[255], None), // a class
+            (1, 1, 257, &[65_535], None),
+            (2, 1, 3, &[0], Some("expected 2 ids, got 1")),
+            (2, 1, 3, &[0, 1, 2], Some("expected 2 ids, got 3")),
+            (0, 7, 3, &[0], Some("expected 0 ids, got 1")),
+            (1, 1, 3, &[3], Some("id 3 at index 0 is neither a class nor the ignore id 255")),
+            (2, 1, 3, &[0, 256], Some("id 256 at index 1")), // must not become 0
+            (1, 1, 257, &[257], Some("the ignore id 65535")),
+        ];
+        for (width, height, classes, ids, want) in cases {
+            match (Mask::from_ids(width, height, classes, ids.iter().copied()), want) {
+                (Ok(mask), None) => {
+                    assert_eq!((mask.iter().collect::<Vec<_>>(), mask.classes()), (ids.into(), classes))
+                }
+                (Err(error), Some(part)) => assert!(error.to_string().contains(part), "{error}"),
+                (got, want) => panic!("{ids:?}: {got:?}, wanted {want:?}"),
+            }
         }
-        mask
     }
 
     #[test]
@@ -260,9 +325,14 @@ mod tests {
 
     #[test]
     fn ignored_pixels_count_for_no_class() {
-        assert_eq!(filled(5, 1, 3, &[2, 0, 2, 255, 3]).counts(3), [1, 0, 2]);
-        assert_eq!(filled(3, 1, 300, &[299, 65535, 1]).counts(300)[299], 1);
-        assert_eq!(filled(1, 1, 70_000, &[9]).counts(70_000).len(), 70_000);
+        let mut mask = filled(5, 1, 3, &[2, 0, 2, 255, 1]);
+        assert_eq!(mask.counts(), [1, 1, 2]);
+        if let IdsMut::U8(ids) = mask.ids_mut() {
+            ids[4] = 3; // not a class either
+        }
+        assert_eq!(mask.counts(), [1, 0, 2]);
+        assert_eq!(filled(3, 1, 300, &[299, 65535, 1]).counts()[299], 1);
+        assert_eq!(filled(1, 1, 70_000, &[9]).counts().len(), 70_000);
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 pub mod decode;
 pub mod mask;
+mod npy;
 pub mod palette;
 pub mod prepare;
 pub mod render;

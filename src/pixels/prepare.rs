@@ -5,6 +5,7 @@
 //! standard deviation, each step in f64 and rounded to f32. Source: `paddleseg/transforms/functional.py`.
 
 use std::fmt;
+use std::path::Path;
 use std::str::FromStr;
 use std::sync::Arc;
 
@@ -81,6 +82,7 @@ pub struct Pixels<'a> {
     stride: usize,
     format: PixelFormat,
     decode_ms: f64,
+    name: Option<&'a Path>,
 }
 
 /// Shared where a conversion was unavoidable, so that a clone never copies a picture.
@@ -118,7 +120,7 @@ impl<'a> Pixels<'a> {
     }
 
     fn whole(data: Data<'a>, width: u32, height: u32, stride: usize, format: PixelFormat) -> Self {
-        Self { data, width, height, stride, format, decode_ms: 0.0 }
+        Self { data, width, height, stride, format, decode_ms: 0.0, name: None }
     }
 
     /// The pixels of an `image` buffer, which has no padding.
@@ -149,6 +151,25 @@ impl<'a> Pixels<'a> {
     /// ```
     pub fn decode_ms(&self) -> f64 {
         self.decode_ms
+    }
+
+    /// The same picture with a name, which errors of the segmenter then start with.
+    ///
+    /// ```
+    /// use rtformer::pixels::{PixelFormat, Pixels};
+    ///
+    /// let frame = [0; 12];
+    /// let pixels = Pixels::new(&frame, 2, 2, 6, PixelFormat::Rgb8)?.named("camera 1");
+    /// assert_eq!(pixels.name(), Some("camera 1".as_ref()));
+    /// # Ok::<(), rtformer::Error>(())
+    /// ```
+    pub fn named(self, name: &'a (impl AsRef<Path> + ?Sized)) -> Self {
+        Self { name: Some(name.as_ref()), ..self }
+    }
+
+    /// The name: an [`Image`]'s own, or the one that [`named`](Self::named) gave; `None` if there is none.
+    pub fn name(&self) -> Option<&'a Path> {
+        self.name
     }
 
     /// One row's bytes, without the padding.
@@ -221,7 +242,8 @@ impl<'a> From<&'a DynamicImage> for Pixels<'a> {
 
 impl<'a> From<&'a Image> for Pixels<'a> {
     fn from(image: &'a Image) -> Self {
-        Self { decode_ms: image.decode_ms(), ..image.rgb().into() }
+        let name = Some(image.name()).filter(|name| !name.as_os_str().is_empty());
+        Self { decode_ms: image.decode_ms(), name, ..image.rgb().into() }
     }
 }
 

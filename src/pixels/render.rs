@@ -6,7 +6,6 @@ use std::io::{self, Write};
 use std::path::Path;
 
 use image::{GrayImage, Luma, RgbImage};
-use npyz::WriterBuilder;
 use png::{BitDepth, ColorType, Compression, Filter};
 use rayon::prelude::*;
 
@@ -15,6 +14,8 @@ use super::palette::Palette;
 use super::prepare::Pixels;
 use crate::error::Result;
 use crate::files::write_whole;
+
+pub use super::npy::write_npy;
 
 /// A mask as a picture whose pixel values are the train ids and whose colours are the data set's.
 ///
@@ -192,32 +193,6 @@ pub fn save_rgb(path: impl AsRef<Path>, picture: &RgbImage) -> Result<()> {
 pub fn save_gray(path: impl AsRef<Path>, picture: &GrayImage) -> Result<()> {
     let format = (ColorType::Grayscale, BitDepth::Eight);
     write_whole(path.as_ref(), |file| write_png(file, picture.dimensions(), format, picture, None))
-}
-
-/// Writes numbers as a NumPy file: little-endian f32 of this shape, the last dimension fastest.
-///
-/// ```
-/// # let folder = tempfile::tempdir()?;
-/// let path = folder.path().join("street.logits.npy");
-/// rtformer::pixels::render::write_npy(&path, &[0.5; 12], [3, 2, 2])?;
-/// assert!(rtformer::pixels::render::write_npy(&path, &[0.5; 12], [3, 2, 3]).is_err(), "18 numbers are needed");
-/// # Ok::<(), Box<dyn std::error::Error>>(())
-/// ```
-///
-/// # Errors
-/// [`Error::Write`](crate::error::Error::Write), naming the path, also when `data` is not as long as its shape says.
-pub fn write_npy(path: impl AsRef<Path>, data: &[f32], shape: [usize; 3]) -> Result<()> {
-    write_whole(path.as_ref(), |file| {
-        let numbers = shape.iter().try_fold(1usize, |product, &side| product.checked_mul(side));
-        if numbers != Some(data.len()) {
-            return Err(io::Error::other(format!("{} numbers are no array of shape {shape:?}", data.len())));
-        }
-        let options =
-            npyz::WriteOptions::<f32>::new().dtype(npyz::DType::Plain("<f4".parse().map_err(io::Error::other)?));
-        let mut writer = options.shape(&shape.map(|side| side as u64)).writer(file).begin_nd()?;
-        writer.extend(data.iter().copied())?;
-        writer.finish()
-    })
 }
 
 #[cfg(test)]

@@ -9,9 +9,9 @@ use super::embedded::default_weights;
 use super::engine::{Engine, Loaded, Preparation};
 use super::gpu::OnGpu;
 use super::scene::Labels;
-use crate::backend::{Cpu, Reference};
+use crate::backend::{Cpu, Isa, Reference};
 use crate::error::{Error, Result};
-use crate::model::{Config, Parameters};
+use crate::model::{Model, Parameters};
 use crate::pixels::{Input, Normalization, Palette, Size};
 use crate::weights::{Dataset, Weights};
 
@@ -38,6 +38,7 @@ pub struct Builder {
     device: Device,
     precision: Option<Precision>,
     threads: usize,
+    isa: Option<Isa>,
     readout: Readout,
 }
 
@@ -52,7 +53,7 @@ impl Builder {
     /// ```
     /// # use rtformer::{Device, Segmenter};
     /// let builder = Segmenter::builder().weights("tests/data/golden/tiny.safetensors").device(Device::Cpu);
-    /// assert_eq!(builder.build()?.config().num_classes, 5);
+    /// assert_eq!(builder.build()?.model().num_classes(), 5);
     /// # Ok::<(), rtformer::Error>(())
     /// ```
     pub fn weights(mut self, path: impl Into<PathBuf>) -> Self {
@@ -84,13 +85,28 @@ impl Builder {
         self
     }
 
+    /// The CPU's instruction set. The default is the one that the environment variable `RTFORMER_ISA` names, else the fastest.
+    ///
+    /// An instruction set that this CPU lacks cannot be passed: see [`Device::instruction_set`].
+    ///
+    /// ```
+    /// # use rtformer::{Isa, Segmenter};
+    /// let builder = Segmenter::builder().weights("tests/data/golden/tiny.safetensors");
+    /// assert_eq!(builder.isa(Isa::Scalar).build()?.instruction_set(), "scalar");
+    /// # Ok::<(), rtformer::Error>(())
+    /// ```
+    pub fn isa(mut self, isa: Isa) -> Self {
+        self.isa = Some(isa);
+        self
+    }
+
     /// The size that photos are resized to ahead of the network. Masks have the photo's own size all the same.
     ///
     /// ```
     /// # use rtformer::{Segmenter, Size};
     /// let segmenter = Segmenter::builder().size(Size::Exact { width: 64, height: 32 }).build()?;
     /// let photo = image::RgbImage::new(96, 48);
-    /// assert_eq!(segmenter.prepare(&photo)?.width, 64);
+    /// assert_eq!(rtformer::bench::prepare(&segmenter, &photo)?.width, 64);
     /// assert_eq!(segmenter.segment(&photo)?.mask().width(), 96);
     /// # Ok::<(), rtformer::Error>(())
     /// ```
@@ -155,10 +171,10 @@ impl Builder {
             None => default_weights()?,
         };
         let path = weights.path().to_path_buf();
-        let config = Config::of(&weights)?;
+        let model = Model::of(&weights)?;
         let dataset = weights.dataset()?;
-        if dataset.classes.len() != config.num_classes {
-            let (names, outputs) = (dataset.classes.len(), config.num_classes);
+        if dataset.classes.len() != model.num_classes() {
+            let (names, outputs) = (dataset.classes.len(), model.num_classes());
             return Err(Error::weights(
                 &path,
                 format!("its metadata names {names} classes, its configuration has {outputs}"),
@@ -166,8 +182,8 @@ impl Builder {
         }
         let temperature = weights.temperature()?;
         self.open(|builder| {
-            let mut reader = weights.reader(config.name());
-            let loaded = builder.load(path.clone(), config.clone(), dataset.clone(), temperature, &mut reader);
+            let mut reader = weights.reader(model.name());
+            let loaded = builder.load(path.clone(), &model, &dataset, temperature, &mut reader);
             let segmenter = loaded.map_err(|e| match e {
                 Error::Config(reason) => Error::weights(weights.path(), reason),
                 other => other,
@@ -179,12 +195,12 @@ impl Builder {
 
     /// Loads the network on the device that was asked for. [`Device::Auto`] takes a GPU when that gives what the CPU gives, else the CPU,
     /// and says why.
-    pub(super) fn open(self, load: impl Fn(Self) -> Result<Segmenter>) -> Result<Segmenter> {
+    pub(crate) fn open(self, load: impl Fn(Self) -> Result<Segmenter>) -> Result<Segmenter> {
         if self.device != Device::Auto {
             return load(self);
         }
         let on = |device| load(Self { device, ..self.clone() });
-        let (opened, reason) = match device::fastest(self.precision) {
+        let (opened, reason) = match device::fastest(self.precision, self.isa) {
             Err(why) => (on(Device::Cpu)?, why),
             Ok(gpu) => match on(gpu).and_then(|segmenter| self.checked(segmenter, &load)) {
                 Ok(agreeing) => agreeing,
@@ -214,11 +230,11 @@ impl Builder {
     }
 
     /// A segmenter of any parameters; `weights` names them.
-    pub(super) fn load(
+    pub(crate) fn load(
         self,
         weights: PathBuf,
-        config: Config,
-        dataset: Dataset,
+        model: &Model,
+        dataset: &Dataset,
         temperature: f32,
         parameters: &mut dyn Parameters,
     ) -> Result<Segmenter> {
@@ -236,41 +252,46 @@ impl Builder {
             let reason = format!("it runs in {has}, not in {precision}");
             Error::Device { device: device.to_string(), reason }
         };
+        if let Some(isa) = self.isa.filter(|_| device != Device::Cpu) {
+            let reason =
+                format!("the instruction set {} is the CPU's; leave it out, or use the device cpu", isa.name());
+            return Err(Error::Device { device: device.to_string(), reason });
+        }
         let (engine, instruction_set, threads): (Box<dyn Engine>, _, _) = match device {
             Device::Reference => {
                 if precision != Precision::F32 {
                     return Err(unfit("f32"));
                 }
-                let loaded = Loaded::new(Reference::folded(), &config, parameters, preparation)?;
+                let loaded = Loaded::new(Reference::folded(), model, parameters, preparation)?;
                 (Box::new(loaded), "candle", all())
             }
             Device::Cuda(number) => {
                 let element = precision.on_gpu().ok_or_else(|| unfit("f16 and f32"))?;
                 let gpu = crate::backend::cuda(number, element)?;
-                (Box::new(OnGpu::new(gpu, &config, parameters, preparation)?), "cuda", all())
+                (Box::new(OnGpu::new(gpu, model, parameters, preparation)?), "cuda", all())
             }
             #[cfg(target_os = "macos")]
             Device::Metal => {
                 let element = precision.on_gpu().ok_or_else(|| unfit("f16 and f32"))?;
                 let gpu = crate::backend::metal(element)?;
-                (Box::new(OnGpu::new(gpu, &config, parameters, preparation)?), "metal", all())
+                (Box::new(OnGpu::new(gpu, model, parameters, preparation)?), "metal", all())
             }
             _ => {
-                let cpu = Cpu::new(device::instruction_set()?, self.threads)?;
+                let cpu = Cpu::new(self.isa.map_or_else(device::default_isa, Ok)?, self.threads)?;
                 let cpu = match precision {
                     Precision::F32 => cpu,
                     Precision::Bf16 => cpu.bf16()?,
                     Precision::F16 => return Err(unfit("f32 and bf16")),
                 };
                 let (isa, threads) = (cpu.isa().name(), cpu.threads());
-                (Box::new(Loaded::new(cpu, &config, parameters, preparation)?), isa, threads)
+                (Box::new(Loaded::new(cpu, model, parameters, preparation)?), isa, threads)
             }
         };
         let palette = Palette::new(dataset.classes.iter().map(|class| class.color).collect());
         Ok(Segmenter {
             weights,
-            config,
-            labels: Arc::new(Labels { dataset, palette }),
+            model: model.clone(),
+            labels: Arc::new(Labels { dataset: dataset.clone(), palette }),
             preparation,
             temperature,
             engine,
@@ -294,8 +315,8 @@ impl Segmenter {
         });
         let input = Input::prepare(&(&frame).into(), &self.preparation.normalization, Size::Native)?;
         let (mut ours, mut theirs) = (Vec::new(), Vec::new());
-        self.resident(&input)?.logits(&mut ours)?;
-        other.resident(&input)?.logits(&mut theirs)?;
+        self.resident(std::slice::from_ref(&input))?.logits(&mut ours)?;
+        other.resident(std::slice::from_ref(&input))?.logits(&mut theirs)?;
         let greatest = theirs.iter().fold(f32::MIN_POSITIVE, |greatest, logit| greatest.max(logit.abs()));
         // What is not a number is as far away as can be.
         let off =
@@ -323,13 +344,13 @@ impl Readout {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::Noise;
+    use crate::model::{Config, Noise};
 
     /// A small network on the CPU, with the parameters of a seed.
     fn seeded(builder: Builder, seed: u64) -> Result<Segmenter> {
         let dataset = Dataset::named("cityscapes").unwrap();
-        let config = Config { base_channels: 8, ..Config::slim(dataset.classes.len()) };
-        builder.load("random".into(), config, dataset, 1.0, &mut Noise::new(seed))
+        let model = Config { base_channels: 8, ..Config::slim(dataset.classes.len()) }.into();
+        builder.load("random".into(), &model, &dataset, 1.0, &mut Noise::new(seed))
     }
 
     #[test]

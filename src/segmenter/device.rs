@@ -64,13 +64,34 @@ impl Device {
         }
     }
 
-    /// The instruction sets of this machine's processor that there are kernels for, the fastest first; `RTFORMER_ISA` picks another.
+    /// The instruction sets of this machine's processor that there are kernels for, the fastest first. [`Builder::isa`](crate::Builder::isa) picks one.
     ///
     /// ```
     /// assert_eq!(rtformer::Device::instruction_sets().last(), Some(&"scalar"));
     /// ```
     pub fn instruction_sets() -> Vec<&'static str> {
         Isa::available().into_iter().rev().map(Isa::name).collect()
+    }
+
+    /// The instruction set of that name, for [`Builder::isa`](crate::Builder::isa).
+    ///
+    /// ```
+    /// # use rtformer::{Device, Isa};
+    /// assert_eq!(Device::instruction_set("scalar")?, Isa::Scalar);
+    /// assert!(Device::instruction_set("mmx").is_err());
+    /// # Ok::<(), rtformer::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Device`] if the name is unknown or this CPU lacks it.
+    pub fn instruction_set(name: &str) -> Result<Isa> {
+        Isa::from_name(name).ok_or_else(|| Error::Device {
+            device: "cpu".into(),
+            reason: format!(
+                "instruction set `{name}` is not available; this CPU has {}",
+                Self::instruction_sets().join(", ")
+            ),
+        })
     }
 
     /// The device itself, if it can be here.
@@ -100,7 +121,10 @@ impl Device {
 }
 
 /// The GPU that [`Device::Auto`] is to try, or why there is none.
-pub(super) fn fastest(precision: Option<Precision>) -> Result<Device, String> {
+pub(super) fn fastest(precision: Option<Precision>, isa: Option<Isa>) -> Result<Device, String> {
+    if let Some(isa) = isa {
+        return Err(format!("only CPUs have the instruction set {}", isa.name()));
+    }
     if precision.is_some_and(|precision| precision.on_gpu().is_none()) {
         return Err("only CPUs run in bf16".into());
     }
@@ -208,17 +232,11 @@ impl fmt::Display for Precision {
     }
 }
 
-/// The instruction set to use: `RTFORMER_ISA` where it is set, else the best that the machine has.
-pub(super) fn instruction_set() -> Result<Isa> {
+/// The instruction set that the environment variable `RTFORMER_ISA` names, else the fastest.
+pub(super) fn default_isa() -> Result<Isa> {
     match std::env::var("RTFORMER_ISA") {
         Err(_) => Ok(Isa::best()),
-        Ok(name) => Isa::from_name(&name).ok_or_else(|| {
-            let have: Vec<_> = Isa::available().into_iter().map(Isa::name).collect();
-            Error::Device {
-                device: "cpu".into(),
-                reason: format!("RTFORMER_ISA={name} is not to be had here; this machine has {}", have.join(", ")),
-            }
-        }),
+        Ok(name) => Device::instruction_set(&name),
     }
 }
 

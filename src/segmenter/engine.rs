@@ -4,7 +4,7 @@ use std::sync::{Mutex, PoisonError};
 
 use crate::backend::{Backend, Confidence, OpTime};
 use crate::error::Result;
-use crate::model::{Config, Parameters, RtFormer};
+use crate::model::{Model, Network, Parameters};
 use crate::pixels::{IdsMut, Input, Normalization, Pixels, Size};
 use crate::timing::timed;
 
@@ -69,7 +69,7 @@ pub(super) trait Engine: Send + Sync {
 /// A backend and a network that is on it.
 pub(super) struct Loaded<B: Backend> {
     backend: B,
-    network: RtFormer<B>,
+    network: Network<B>,
     preparation: Preparation,
     /// Batches of inputs whose memory the next batch takes.
     spares: Mutex<Vec<Vec<Input>>>,
@@ -78,11 +78,11 @@ pub(super) struct Loaded<B: Backend> {
 impl<B: Backend> Loaded<B> {
     pub(super) fn new(
         backend: B,
-        config: &Config,
+        model: &Model,
         parameters: &mut dyn Parameters,
         preparation: Preparation,
     ) -> Result<Self> {
-        let network = RtFormer::load(&backend, config, parameters)?;
+        let network = Network::load(&backend, model, parameters)?;
         Ok(Self { backend, network, preparation, spares: Mutex::default() })
     }
 

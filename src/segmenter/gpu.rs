@@ -14,7 +14,7 @@ use rtformer_kernels::gpu::{Device, Frame, GpuMaps, GpuShape, Io};
 use super::engine::{Engine, Preparation, Product, Spent, Uploaded, Wanted, read_out, resized};
 use crate::backend::{Backend, Fault, Gpu, Marks, OpTime};
 use crate::error::{Error, Result};
-use crate::model::{Config, Parameters, RtFormer};
+use crate::model::{Model, Network, Parameters};
 use crate::pixels::{IdsMut, Input, PixelFormat, Pixels};
 use crate::timing::timed;
 
@@ -33,7 +33,7 @@ pub(super) struct OnGpu<D: Device> {
     /// Those that nobody uses.
     lanes: Mutex<Vec<Lane<D>>>,
     gpu: Gpu<D>,
-    network: RtFormer<Gpu<D>>,
+    network: Network<Gpu<D>>,
     table: Table<D::Buffer>,
     preparation: Preparation,
     classes: usize,
@@ -113,15 +113,15 @@ impl Key {
 impl<D: Device> OnGpu<D> {
     pub(super) fn new(
         gpu: Gpu<D>,
-        config: &Config,
+        model: &Model,
         parameters: &mut dyn Parameters,
         preparation: Preparation,
     ) -> Result<Self> {
-        let network = RtFormer::load(&gpu, config, parameters)?;
+        let network = Network::load(&gpu, model, parameters)?;
         let table = gpu.table(&preparation.normalization.tables()?)?;
         // The lanes are to see the parameters.
         gpu.finish()?;
-        let (lanes, times, classes) = (Mutex::default(), Mutex::default(), config.num_classes);
+        let (lanes, times, classes) = (Mutex::default(), Mutex::default(), model.num_classes());
         Ok(Self { lanes, gpu, network, table, preparation, classes, times })
     }
 
@@ -432,9 +432,9 @@ mod tests {
     fn engine(device: Emulated, size: Size) -> OnGpu<Emulated> {
         let gpu = Gpu::new(device, "emulated", GpuElement::F32);
         let weights = Weights::open(TINY).unwrap();
-        let (config, dataset) = (Config::of(&weights).unwrap(), weights.dataset().unwrap());
+        let (model, dataset) = (Model::of(&weights).unwrap(), weights.dataset().unwrap());
         let preparation = Preparation { normalization: Normalization { mean: dataset.mean, std: dataset.std }, size };
-        OnGpu::new(gpu, &config, &mut weights.reader("tiny"), preparation).unwrap()
+        OnGpu::new(gpu, &model, &mut weights.reader("tiny"), preparation).unwrap()
     }
 
     fn photo(seed: u32) -> RgbImage {

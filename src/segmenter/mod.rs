@@ -8,10 +8,11 @@ mod gpu;
 mod profile;
 mod resident;
 mod scene;
+mod segment;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 pub use builder::Builder;
 pub use device::{Device, Precision};
@@ -20,22 +21,17 @@ pub use resident::Resident;
 pub use scene::{ClassShare, Scene};
 
 use builder::Readout;
-use engine::{Engine, Preparation, Spent, Wanted};
+use engine::{Engine, Preparation};
 use scene::Labels;
 
-use crate::backend::Confidence;
-use crate::error::{Error, Result};
-use crate::model::{Config, Noise};
-use crate::pixels::{IdsMut, Input, Mask, Palette, Pixels};
-use crate::timing::{Timings, timed};
+use crate::error::Result;
+use crate::model::Model;
+use crate::pixels::Palette;
 use crate::weights::Dataset;
 
-/// The most pixels that go through the network together, whatever the batch: a gigabyte of feature maps (Slim).
-const BATCH_PIXELS: usize = 16 << 20;
-
-/// RTFormer, its weights, and the device that they are on.
+/// A network with its weights on a device.
 ///
-/// One can be used by many threads at once; what it makes does not depend on how many there are.
+/// Threads can share one. Results do not depend on the number of threads.
 ///
 /// ```
 /// use rtformer::{Device, Segmenter};
@@ -53,7 +49,7 @@ const BATCH_PIXELS: usize = 16 << 20;
 /// ```
 pub struct Segmenter {
     weights: PathBuf,
-    config: Config,
+    model: Model,
     labels: Arc<Labels>,
     preparation: Preparation,
     temperature: f32,
@@ -96,270 +92,36 @@ impl Segmenter {
         Self::builder().weights(path.as_ref()).device(device).build()
     }
 
-    /// A network of random parameters and real shapes, Cityscapes' 19 classes; `variant` is `slim` or `base`. For benchmarks.
-    ///
-    /// ```
-    /// # use rtformer::{Device, Segmenter};
-    /// let segmenter = Segmenter::random("slim", Segmenter::builder().device(Device::Cpu))?;
-    /// assert_eq!(segmenter.config().num_classes, 19);
-    /// # Ok::<(), rtformer::Error>(())
-    /// ```
-    ///
-    /// # Errors
-    /// [`Error::Input`] for another variant, else as [`Builder::build`].
-    pub fn random(variant: &str, builder: Builder) -> Result<Self> {
-        let dataset =
-            Dataset::named("cityscapes").ok_or_else(|| Error::Config("`cityscapes` is no known data set".into()))?;
-        let config = match variant {
-            "slim" => Config::slim(dataset.classes.len()),
-            "base" => Config::base(dataset.classes.len()),
-            _ => return Err(Error::Input(format!("variant `{variant}` is not known; there are slim and base"))),
-        };
-        builder.open(|builder| builder.load("random".into(), config.clone(), dataset.clone(), 1.0, &mut Noise::new(7)))
-    }
-
-    /// Segments one photo.
-    ///
-    /// ```
-    /// # use rtformer::pixels::{PixelFormat, Pixels};
-    /// # use rtformer::{Device, Segmenter};
-    /// # let segmenter = Segmenter::embedded(Device::Cpu)?;
-    /// let frame = vec![90; 4 * 64 * 48]; // a camera's buffer
-    /// let scene = segmenter.segment(Pixels::new(&frame, 64, 48, 4 * 64, PixelFormat::Bgra8)?)?;
-    /// assert_eq!(scene.mask().width(), 64);
-    /// # Ok::<(), rtformer::Error>(())
-    /// ```
-    ///
-    /// # Errors
-    /// [`Error::Input`] for a size that cannot be; otherwise only a device can fail.
-    pub fn segment<'a>(&self, photo: impl Into<Pixels<'a>>) -> Result<Scene> {
-        let mut scenes = self.segment_batch(&[photo.into()])?;
-        scenes.pop().ok_or_else(|| Error::Backend { operation: "segment", reason: "one photo gave no scene".into() })
-    }
-
-    /// Segments photos of any sizes, in order. Neighbours of one size go through the network together; each scene is the same,
-    /// bit for bit, as [`segment`](Self::segment) gives.
-    ///
-    /// ```
-    /// # use rtformer::{Device, Segmenter};
-    /// # let segmenter = Segmenter::embedded(Device::Cpu)?;
-    /// let photos = [image::RgbImage::new(64, 48), image::RgbImage::new(64, 48), image::RgbImage::new(32, 32)];
-    /// let scenes = segmenter.segment_batch(&photos.each_ref().map(Into::into))?;
-    /// assert_eq!(scenes[2].mask(), segmenter.segment(&photos[2])?.mask());
-    /// # Ok::<(), rtformer::Error>(())
-    /// ```
-    ///
-    /// # Errors
-    /// As [`segment`](Self::segment).
-    pub fn segment_batch(&self, photos: &[Pixels<'_>]) -> Result<Vec<Scene>> {
-        let mut scenes = Vec::with_capacity(photos.len());
-        let same = |a: &Pixels<'_>, b: &Pixels<'_>| (a.width(), a.height()) == (b.width(), b.height());
-        for group in photos.chunk_by(same) {
-            let pixels = group[0].width() as usize * group[0].height() as usize;
-            for batch in group.chunks((BATCH_PIXELS / pixels.max(1)).max(1)) {
-                scenes.extend(self.segment_group(batch)?);
-            }
-        }
-        Ok(scenes)
-    }
-
-    /// Segments one photo into a mask whose memory is used again, with nothing else read out.
-    ///
-    /// ```
-    /// # use rtformer::pixels::Mask;
-    /// # use rtformer::{Device, Segmenter};
-    /// # let segmenter = Segmenter::embedded(Device::Cpu)?;
-    /// let mut mask = Mask::new(0, 0, segmenter.config().num_classes);
-    /// for frame in [image::RgbImage::new(64, 48), image::RgbImage::new(64, 48)] {
-    ///     let timings = segmenter.segment_into(&frame, &mut mask)?;
-    ///     assert!(mask.width() == 64 && timings.total() > 0.0);
-    /// }
-    /// # Ok::<(), rtformer::Error>(())
-    /// ```
-    ///
-    /// # Errors
-    /// As [`segment`](Self::segment).
-    pub fn segment_into<'a>(&self, photo: impl Into<Pixels<'a>>, mask: &mut Mask) -> Result<Timings> {
-        let photo = photo.into();
-        mask.resize_for(photo.width(), photo.height(), self.config.num_classes);
-        let reject = self.readout.reject_below.is_some();
-        let spares = || self.spares.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut confidence = spares().pop().unwrap_or_default();
-        if reject {
-            blank(&mut confidence, &photo, 1)?;
-        }
-        let (spent, total) = timed(|| {
-            let wanted = Wanted {
-                size: (photo.height() as usize, photo.width() as usize),
-                ids: Some(mask.ids_mut()),
-                confidence: reject.then(|| self.confidence(&mut confidence)),
-                logits: None,
-            };
-            self.engine.run(std::slice::from_ref(&photo), &mut [wanted])
-        });
-        self.reject(mask, reject.then_some(&confidence));
-        spares().push(confidence);
-        Ok(timings(&photo, spent?, total, 1))
-    }
-
-    fn segment_group(&self, photos: &[Pixels<'_>]) -> Result<Vec<Scene>> {
-        let mut scenes = Vec::with_capacity(photos.len());
-        let classes = self.config.num_classes;
-        for photo in photos {
-            let floats = |channels| {
-                let mut floats = Vec::new();
-                blank(&mut floats, photo, channels).map(|()| floats)
-            };
-            scenes.push(Scene {
-                labels: Arc::clone(&self.labels),
-                mask: Mask::new(photo.width(), photo.height(), classes),
-                confidence: self.readout.needs_confidence().then(|| floats(1)).transpose()?,
-                logits: self.readout.logits.then(|| floats(classes)).transpose()?,
-                timings: Timings::default(),
-            });
-        }
-        let (spent, total) = timed(|| {
-            let wanted = scenes.iter_mut().map(|scene| Wanted {
-                size: (scene.mask.height() as usize, scene.mask.width() as usize),
-                ids: Some(scene.mask.ids_mut()),
-                confidence: scene.confidence.as_deref_mut().map(|values| self.confidence(values)),
-                logits: scene.logits.as_deref_mut(),
-            });
-            self.engine.run(photos, &mut wanted.collect::<Vec<_>>())
-        });
-        let spent = spent?;
-        for (scene, photo) in scenes.iter_mut().zip(photos) {
-            self.reject(&mut scene.mask, scene.confidence.as_deref());
-            if !self.readout.confidence {
-                scene.confidence = None;
-            }
-            scene.timings = timings(photo, spent, total, photos.len());
-        }
-        Ok(scenes)
-    }
-
-    /// Where to write the confidence, at the weights' temperature.
-    fn confidence<'a>(&self, values: &'a mut [f32]) -> Confidence<'a> {
-        Confidence { values, temperature: self.temperature }
-    }
-
-    /// Gives the ignore id to pixels of too low a confidence.
-    fn reject(&self, mask: &mut Mask, confidence: Option<&[f32]>) {
-        let (Some(below), Some(confidence)) = (self.readout.reject_below, confidence) else { return };
-        let ignore = mask.ignore_id();
-        match mask.ids_mut() {
-            IdsMut::U8(ids) => {
-                ids.iter_mut().zip(confidence).filter(|(_, p)| **p < below).for_each(|(id, _)| *id = ignore as u8);
-            }
-            IdsMut::U16(ids) => {
-                ids.iter_mut().zip(confidence).filter(|(_, p)| **p < below).for_each(|(id, _)| *id = ignore);
-            }
-        }
-    }
-
-    /// The input that a photo becomes: resized where a size was asked for, and normalised.
-    ///
-    /// ```
-    /// # use rtformer::{Device, Segmenter};
-    /// # let segmenter = Segmenter::embedded(Device::Cpu)?;
-    /// let input = segmenter.prepare(&image::RgbImage::new(64, 48))?;
-    /// assert_eq!((input.width, input.height), (64, 48));
-    /// # Ok::<(), rtformer::Error>(())
-    /// ```
-    ///
-    /// # Errors
-    /// [`Error::Input`] for a size that cannot be.
-    pub fn prepare<'a>(&self, photo: impl Into<Pixels<'a>>) -> Result<Input> {
-        let (photo, Preparation { normalization, size }) = (photo.into(), &self.preparation);
-        let mut input = Ok(Input::default());
-        self.engine.enter(&mut || input = Input::prepare(&photo, normalization, *size));
-        input
-    }
-
-    /// Takes an input to the device once, so that the network can be run on it again and again. For benchmarks.
-    ///
-    /// ```
-    /// # use rtformer::pixels::Mask;
-    /// # use rtformer::{Device, Segmenter};
-    /// # let segmenter = Segmenter::embedded(Device::Cpu)?;
-    /// let input = segmenter.prepare(&image::RgbImage::new(64, 48))?;
-    /// let resident = segmenter.resident(&input)?;
-    /// let mut mask = Mask::new(64, 48, segmenter.config().num_classes);
-    /// for _ in 0..2 {
-    ///     resident.mask(&mut mask)?; // to be timed: no photo, no upload
-    /// }
-    /// # Ok::<(), rtformer::Error>(())
-    /// ```
-    ///
-    /// # Errors
-    /// As [`segment`](Self::segment).
-    pub fn resident(&self, input: &Input) -> Result<Resident<'_>> {
-        self.resident_batch(std::slice::from_ref(input))
-    }
-
-    /// [`resident`](Self::resident) of inputs of one size, which then go through the network together.
-    ///
-    /// ```
-    /// # use rtformer::{Device, Segmenter};
-    /// # let segmenter = Segmenter::embedded(Device::Cpu)?;
-    /// let inputs = [segmenter.prepare(&image::RgbImage::new(64, 48))?, segmenter.prepare(&image::RgbImage::new(64, 48))?];
-    /// segmenter.resident_batch(&inputs)?.compute_masks()?;
-    /// # Ok::<(), rtformer::Error>(())
-    /// ```
-    ///
-    /// # Errors
-    /// [`Error::Input`] for inputs of several sizes or none, otherwise as [`segment`](Self::segment).
-    pub fn resident_batch(&self, inputs: &[Input]) -> Result<Resident<'_>> {
-        let size = inputs.first().map(|input| (input.height, input.width));
-        let (Some(size), true) = (size, inputs.iter().all(|input| Some((input.height, input.width)) == size)) else {
-            return Err(Error::Input(
-                "inputs that go through the network together must be some, and of one size".into(),
-            ));
-        };
-        Ok(Resident::new(self.engine.upload(inputs)?, inputs.len(), size, self.config.num_classes))
-    }
-
-    /// The most floating-point operations a second that the device can do, measured now; `None` where nobody knows.
-    ///
-    /// ```
-    /// # use rtformer::{Device, Segmenter};
-    /// let segmenter = Segmenter::embedded(Device::Cpu)?;
-    /// assert!(segmenter.peak_flops().is_some_and(|peak| peak > 0.0));
-    /// # Ok::<(), rtformer::Error>(())
-    /// ```
-    pub fn peak_flops(&self) -> Option<f64> {
-        self.engine.peak_flops()
-    }
-
     /// The data set: names, colours, normalisation, where the weights are from, and their licence.
     ///
     /// ```
     /// # use rtformer::{Device, Segmenter};
-    /// # let segmenter = Segmenter::embedded(Device::Cpu)?;
+    /// # let segmenter = Segmenter::open("tests/data/golden/tiny.safetensors", Device::Cpu)?;
     /// let names: Vec<_> = segmenter.dataset().classes.iter().map(|class| class.name.as_str()).collect();
-    /// assert!(names.contains(&"road"));
+    /// assert_eq!(names, ["class 0", "class 1", "class 2", "class 3", "class 4"]);
     /// # Ok::<(), rtformer::Error>(())
     /// ```
     pub fn dataset(&self) -> &Dataset {
         &self.labels.dataset
     }
 
-    /// The network's sizes.
+    /// The network and its sizes.
     ///
     /// ```
     /// # use rtformer::{Device, Segmenter};
-    /// assert_eq!(Segmenter::embedded(Device::Cpu)?.config().name(), "RTFormer-Slim");
+    /// let segmenter = Segmenter::open("tests/data/golden/tiny.safetensors", Device::Cpu)?;
+    /// assert_eq!((segmenter.model().family(), segmenter.model().num_classes()), ("rtformer", 5));
     /// # Ok::<(), rtformer::Error>(())
     /// ```
-    pub fn config(&self) -> &Config {
-        &self.config
+    pub fn model(&self) -> &Model {
+        &self.model
     }
 
     /// The data set's colours.
     ///
     /// ```
     /// # use rtformer::{Device, Segmenter};
-    /// # let segmenter = Segmenter::embedded(Device::Cpu)?;
+    /// # let segmenter = Segmenter::open("tests/data/golden/tiny.safetensors", Device::Cpu)?;
     /// assert_eq!(segmenter.palette().color(3), segmenter.dataset().classes[3].color);
     /// # Ok::<(), rtformer::Error>(())
     /// ```
@@ -371,7 +133,7 @@ impl Segmenter {
     ///
     /// ```
     /// # use rtformer::{Device, Segmenter};
-    /// let segmenter = Segmenter::embedded(Device::Cpu)?;
+    /// let segmenter = Segmenter::open("tests/data/golden/tiny.safetensors", Device::Cpu)?;
     /// assert_eq!((segmenter.device(), segmenter.device_reason()), (Device::Cpu, "asked for by name"));
     /// # Ok::<(), rtformer::Error>(())
     /// ```
@@ -388,7 +150,7 @@ impl Segmenter {
     ///
     /// ```
     /// # use rtformer::{Device, Segmenter};
-    /// let segmenter = Segmenter::embedded(Device::Cpu)?;
+    /// let segmenter = Segmenter::open("tests/data/golden/tiny.safetensors", Device::Cpu)?;
     /// assert!(Device::instruction_sets().contains(&segmenter.instruction_set()));
     /// # Ok::<(), rtformer::Error>(())
     /// ```
@@ -428,7 +190,7 @@ impl Segmenter {
 impl fmt::Display for Segmenter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Dataset { name, classes, .. } = self.dataset();
-        let (model, classes, weights) = (self.config.name(), classes.len(), self.weights.display());
+        let (model, classes, weights) = (self.model.name(), classes.len(), self.weights.display());
         write!(f, "{model}, {classes} classes of {name} ({weights}), ")?;
         let Self { precision, device, instruction_set, threads, reason, .. } = self;
         write!(f, "{precision} on {device} ({instruction_set}, {threads} threads; {reason})")
@@ -439,24 +201,4 @@ impl fmt::Debug for Segmenter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Segmenter({self})")
     }
-}
-
-/// Makes `floats` as long as a photo of `channels`; one that does not fit into memory is an error, not an abort.
-fn blank(floats: &mut Vec<f32>, photo: &Pixels<'_>, channels: usize) -> Result<()> {
-    let (width, height) = (photo.width() as usize, photo.height() as usize);
-    let wanted = width.checked_mul(height).and_then(|pixels| pixels.checked_mul(channels)).unwrap_or(usize::MAX);
-    floats.try_reserve_exact(wanted.saturating_sub(floats.len())).map_err(|_| {
-        Error::Input(format!("{channels} floats for each of {width}x{height} pixels do not fit into memory"))
-    })?;
-    floats.resize(wanted, 0.0);
-    Ok(())
-}
-
-/// A photo's part of what its batch took; what the engine does not account for is the network's.
-fn timings(photo: &Pixels<'_>, spent: Spent, total: f64, batch: usize) -> Timings {
-    let share = |milliseconds: f64| milliseconds / batch as f64;
-    let mut timings = Timings { decode: photo.decode_ms(), prepare: share(spent.prepare), ..Timings::default() };
-    timings.argmax = share(spent.argmax);
-    timings.model = share((total - spent.prepare - spent.argmax).max(spent.model));
-    timings
 }

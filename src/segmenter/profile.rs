@@ -17,30 +17,18 @@ pub struct FrameProfile {
 }
 
 impl Segmenter {
-    /// [`segment_into`](Self::segment_into), and where its time went.
-    ///
-    /// Frames that other threads give the same segmenter meanwhile would be in it too.
-    ///
-    /// ```
-    /// # use rtformer::pixels::Mask;
-    /// # use rtformer::{Device, Segmenter};
-    /// # let segmenter = Segmenter::embedded(Device::Cpu)?;
-    /// let mut mask = Mask::new(0, 0, segmenter.config().num_classes);
-    /// let frame = segmenter.profile(&image::RgbImage::new(64, 48), &mut mask)?;
-    /// assert!(frame.operations.iter().any(|op| op.name == "conv1.0" && op.flops > 0.0));
-    /// assert!(frame.operations.iter().map(|op| op.milliseconds).sum::<f64>() <= frame.milliseconds);
-    /// # Ok::<(), rtformer::Error>(())
-    /// ```
-    ///
-    /// # Errors
-    /// As [`segment`](Self::segment).
-    pub fn profile<'a>(&self, photo: impl Into<Pixels<'a>>, mask: &mut Mask) -> Result<FrameProfile> {
-        let photo = photo.into();
+    /// [`bench::profile`](crate::bench::profile).
+    pub(crate) fn profile(&self, photo: &Pixels<'_>, mask: &mut Mask) -> Result<FrameProfile> {
         self.engine.profile(true);
         let (timings, milliseconds) = timed(|| self.segment_into(photo, mask));
         let mut operations = self.engine.profile(false);
         // The backend begins with the upload; the photo is prepared before it.
         operations.insert(0, OpTime { name: "prepare".into(), milliseconds: timings?.prepare, flops: 0.0, bytes: 0.0 });
         Ok(FrameProfile { milliseconds, operations })
+    }
+
+    /// [`bench::peak_flops`](crate::bench::peak_flops).
+    pub(crate) fn peak_flops(&self) -> Option<f64> {
+        self.engine.peak_flops()
     }
 }

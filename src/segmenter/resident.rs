@@ -1,26 +1,27 @@
-//! An input that stays on the device, for benchmarks.
+//! Inputs that stay on the device, for benchmarks.
 
 use std::fmt;
 use std::sync::{Mutex, PoisonError};
 
-use super::engine::{Product, Uploaded, Wanted};
-use crate::error::Result;
-use crate::pixels::Mask;
+use super::Segmenter;
+use super::engine::{Preparation, Product, Uploaded, Wanted};
+use crate::error::{Error, Result};
+use crate::pixels::{Input, Mask, Pixels};
 
-/// An input that is on the device already.
+/// Inputs of one size that are on the device. [`bench::resident`](crate::bench::resident) makes one.
 ///
 /// ```
 /// use rtformer::pixels::Mask;
-/// use rtformer::{Device, Segmenter};
+/// use rtformer::{Device, Segmenter, bench};
 ///
-/// let segmenter = Segmenter::embedded(Device::Cpu)?;
+/// let segmenter = Segmenter::open("tests/data/golden/tiny.safetensors", Device::Cpu)?;
 /// let photo = image::RgbImage::new(64, 48);
-/// let input = segmenter.prepare(&photo)?;
-/// let resident = segmenter.resident(&input)?;
-/// let (mut mask, mut logits) = (Mask::new(64, 48, 11), Vec::new());
+/// let input = bench::prepare(&segmenter, &photo)?;
+/// let resident = bench::resident(&segmenter, &[input])?;
+/// let (mut mask, mut logits) = (Mask::new(64, 48, 5), Vec::new());
 /// resident.mask(&mut mask)?;
 /// resident.logits(&mut logits)?;
-/// assert_eq!((&mask, logits.len()), (segmenter.segment(&photo)?.mask(), 11 * 48 * 64));
+/// assert_eq!((&mask, logits.len()), (segmenter.segment(&photo)?.mask(), 5 * 48 * 64));
 /// # Ok::<(), rtformer::Error>(())
 /// ```
 pub struct Resident<'a> {
@@ -32,11 +33,32 @@ pub struct Resident<'a> {
     kept: Mutex<(Vec<Mask>, Vec<Vec<f32>>)>,
 }
 
-impl<'a> Resident<'a> {
-    pub(super) fn new(uploaded: Box<dyn Uploaded + 'a>, batch: usize, size: (usize, usize), classes: usize) -> Self {
-        Self { uploaded, batch, size, classes, kept: Mutex::default() }
+impl Segmenter {
+    /// [`bench::prepare`](crate::bench::prepare).
+    pub(crate) fn prepare(&self, photo: &Pixels<'_>) -> Result<Input> {
+        let Preparation { normalization, size } = &self.preparation;
+        let mut input = Ok(Input::default());
+        self.engine.enter(&mut || input = Input::prepare(photo, normalization, *size));
+        input
     }
 
+    /// [`bench::resident`](crate::bench::resident).
+    pub(crate) fn resident(&self, inputs: &[Input]) -> Result<Resident<'_>> {
+        let size = inputs.first().map(|input| (input.height, input.width));
+        let (Some(size), true) = (size, inputs.iter().all(|input| Some((input.height, input.width)) == size)) else {
+            return Err(Error::Input("expected inputs of one size, at least one".into()));
+        };
+        Ok(Resident {
+            uploaded: self.engine.upload(inputs)?,
+            batch: inputs.len(),
+            size,
+            classes: self.model.num_classes(),
+            kept: Mutex::default(),
+        })
+    }
+}
+
+impl Resident<'_> {
     /// The network and its full-size bilinear logits, `[classes, height, width]`, into `out`; of a batch, the first photo's.
     ///
     /// # Errors

@@ -1,9 +1,11 @@
 //! What was seen on a photo.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use image::RgbImage;
 
+use crate::error::Result;
 use crate::pixels::{IndexedPicture, Mask, Palette, Pixels, render};
 use crate::timing::Timings;
 use crate::weights::Dataset;
@@ -23,7 +25,7 @@ pub(super) struct Labels {
 /// let photo = image::RgbImage::from_pixel(64, 48, image::Rgb([90, 120, 200]));
 /// let scene = Segmenter::embedded(Device::Cpu)?.segment(&photo)?;
 /// let largest = &scene.classes()[0];
-/// let pixels = scene.mask().counts(11)[usize::from(largest.id)];
+/// let pixels = scene.mask().counts()[usize::from(largest.id)];
 /// assert_eq!(largest.share, pixels as f64 / (64.0 * 48.0));
 /// assert_eq!(scene.overlay(&photo, 0.0), photo, "none of the colours");
 /// # Ok::<(), rtformer::Error>(())
@@ -71,7 +73,7 @@ impl Scene {
     /// The mask alone, without a copy.
     ///
     /// ```
-    /// # let segmenter = rtformer::Segmenter::embedded(rtformer::Device::Cpu)?;
+    /// # let segmenter = rtformer::Segmenter::open("tests/data/golden/tiny.safetensors", rtformer::Device::Cpu)?;
     /// let mask = segmenter.segment(&image::RgbImage::new(64, 48))?.into_mask();
     /// assert_eq!(mask.iter().count(), 64 * 48);
     /// # Ok::<(), rtformer::Error>(())
@@ -84,7 +86,7 @@ impl Scene {
     pub fn classes(&self) -> Vec<ClassShare> {
         let classes = &self.labels.dataset.classes;
         let pixels = f64::from(self.mask.width()) * f64::from(self.mask.height());
-        let counts = self.mask.counts(classes.len());
+        let counts = self.mask.counts();
         let mut shares: Vec<_> = classes
             .iter()
             .zip(counts)
@@ -101,24 +103,42 @@ impl Scene {
         shares
     }
 
-    /// The mask as a picture in the data set's colours, whose indices are the train ids.
+    /// The mask as an indexed picture: the indices are the train ids, the palette is the data set's.
     ///
     /// ```
-    /// # let segmenter = rtformer::Segmenter::embedded(rtformer::Device::Cpu)?;
+    /// # let segmenter = rtformer::Segmenter::open("tests/data/golden/tiny.safetensors", rtformer::Device::Cpu)?;
     /// # let scene = segmenter.segment(&image::RgbImage::new(64, 48))?;
     /// let mut file = Vec::new();
-    /// scene.palette().write_to(&mut file).unwrap();
+    /// scene.to_indexed().write_to(&mut file).unwrap();
     /// assert!(file.starts_with(b"\x89PNG"));
     /// # Ok::<(), rtformer::Error>(())
     /// ```
-    pub fn palette(&self) -> IndexedPicture<'_> {
+    pub fn to_indexed(&self) -> IndexedPicture<'_> {
         IndexedPicture::new(&self.mask, &self.labels.palette)
+    }
+
+    /// Writes [`to_indexed`](Self::to_indexed) as PNG. The file is complete or does not change.
+    ///
+    /// ```
+    /// # let folder = tempfile::tempdir().unwrap();
+    /// # let segmenter = rtformer::Segmenter::open("tests/data/golden/tiny.safetensors", rtformer::Device::Cpu)?;
+    /// let scene = segmenter.segment(&image::RgbImage::new(64, 48))?;
+    /// # let path = folder.path().join("street.mask.png");
+    /// scene.save_mask(&path)?;
+    /// assert_eq!(image::image_dimensions(&path).unwrap(), (64, 48));
+    /// # Ok::<(), rtformer::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Write`](crate::Error::Write).
+    pub fn save_mask(&self, path: impl AsRef<Path>) -> Result<()> {
+        self.to_indexed().save(path)
     }
 
     /// The photo with the mask's colours over it; `alpha` of 0 is the photo alone, 1 the colours alone.
     ///
     /// ```
-    /// # let segmenter = rtformer::Segmenter::embedded(rtformer::Device::Cpu)?;
+    /// # let segmenter = rtformer::Segmenter::open("tests/data/golden/tiny.safetensors", rtformer::Device::Cpu)?;
     /// let photo = image::RgbImage::new(64, 48);
     /// let scene = segmenter.segment(&photo)?;
     /// let colours = scene.overlay(&photo, 1.0);
@@ -127,6 +147,24 @@ impl Scene {
     /// ```
     pub fn overlay<'a>(&self, photo: impl Into<Pixels<'a>>, alpha: f32) -> RgbImage {
         render::overlay(&photo.into(), &self.mask, &self.labels.palette, alpha)
+    }
+
+    /// Writes [`overlay`](Self::overlay) as PNG. The file is complete or does not change.
+    ///
+    /// ```
+    /// # let folder = tempfile::tempdir().unwrap();
+    /// # let segmenter = rtformer::Segmenter::open("tests/data/golden/tiny.safetensors", rtformer::Device::Cpu)?;
+    /// let photo = image::RgbImage::new(64, 48);
+    /// # let path = folder.path().join("street.overlay.png");
+    /// segmenter.segment(&photo)?.save_overlay(&path, &photo, 0.5)?;
+    /// assert_eq!(image::image_dimensions(&path).unwrap(), (64, 48));
+    /// # Ok::<(), rtformer::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Write`](crate::Error::Write).
+    pub fn save_overlay<'a>(&self, path: impl AsRef<Path>, photo: impl Into<Pixels<'a>>, alpha: f32) -> Result<()> {
+        render::save_rgb(path, &self.overlay(photo, alpha))
     }
 
     /// The softmax probability of each pixel's class, `[height, width]`, where [`Builder::confidence`](super::Builder::confidence)
@@ -158,7 +196,7 @@ impl Scene {
     /// Where the time went.
     ///
     /// ```
-    /// # let segmenter = rtformer::Segmenter::embedded(rtformer::Device::Cpu)?;
+    /// # let segmenter = rtformer::Segmenter::open("tests/data/golden/tiny.safetensors", rtformer::Device::Cpu)?;
     /// let timings = segmenter.segment(&image::RgbImage::new(64, 48))?.timings();
     /// assert!(timings.model > 0.0 && timings.decode == 0.0, "the photo came decoded");
     /// # Ok::<(), rtformer::Error>(())

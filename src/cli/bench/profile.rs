@@ -3,8 +3,9 @@
 use std::fmt::Write as _;
 
 use image::RgbImage;
+use rtformer::Segmenter;
+use rtformer::bench::{self, FrameProfile};
 use rtformer::pixels::Mask;
-use rtformer::{FrameProfile, Segmenter};
 use serde::{Deserialize, Serialize};
 
 use super::stats::rounded;
@@ -48,12 +49,13 @@ pub(super) struct Line {
 impl Profile {
     /// Profiles so many frames after some to warm up.
     pub(super) fn measure(segmenter: &Segmenter, frame: &RgbImage, runs: u32, warmup: u32) -> anyhow::Result<Self> {
-        let mut mask = Mask::new(frame.width(), frame.height(), segmenter.config().num_classes);
+        let mut mask = Mask::new(frame.width(), frame.height(), segmenter.model().num_classes());
         for _ in 0..warmup {
-            segmenter.profile(frame, &mut mask)?;
+            bench::profile(segmenter, frame, &mut mask)?;
         }
-        let frames = (0..runs).map(|_| segmenter.profile(frame, &mut mask)).collect::<rtformer::Result<Vec<_>>>()?;
-        Ok(Self::of(frames, segmenter.peak_flops().filter(|peak| *peak > 0.0)))
+        let frames =
+            (0..runs).map(|_| bench::profile(segmenter, frame, &mut mask)).collect::<rtformer::Result<Vec<_>>>()?;
+        Ok(Self::of(frames, bench::peak_flops(segmenter).filter(|peak| *peak > 0.0)))
     }
 
     /// Averages the middle half of `frames`; `peak` is in floating-point operations a second.

@@ -59,12 +59,12 @@ impl Report {
     ) -> Self {
         Self {
             stages,
-            model: segmenter.config().name(),
-            variant: args.weights.is_none().then(|| args.variant.clone()),
+            model: segmenter.model().name(),
+            variant: args.weights.is_none().then(|| args.variant.to_string()),
             weights: args.weights.is_some().then(|| segmenter.weights_name().display().to_string()),
             photo: args.photo.as_ref().map(|photo| photo.display().to_string()),
             size,
-            classes: segmenter.config().num_classes,
+            classes: segmenter.model().num_classes(),
             machine: Machine::this(),
             threads: segmenter.threads(),
             instruction_set: segmenter.instruction_set().to_owned(),

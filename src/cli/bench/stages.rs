@@ -6,9 +6,9 @@ use std::time::Instant;
 use anyhow::Context;
 use image::RgbImage;
 use image::codecs::jpeg::JpegEncoder;
-use rtformer::Segmenter;
 use rtformer::files::write_whole;
 use rtformer::pixels::{Image, IndexedPicture, Mask};
+use rtformer::{Segmenter, bench};
 use serde::{Deserialize, Serialize};
 
 use super::stats::Figures;
@@ -63,9 +63,9 @@ pub(super) fn measure(
         })?;
     }
     let (width, height) = frame.dimensions();
-    let classes = segmenter.config().num_classes;
+    let classes = segmenter.model().num_classes();
     let batch = args.batch as usize;
-    let resident = segmenter.resident_batch(&vec![segmenter.prepare(frame)?; batch])?;
+    let resident = bench::resident(segmenter, &vec![bench::prepare(segmenter, frame)?; batch])?;
     let floats = width as usize * height as usize * classes * batch;
     if args.stages.contains(&Stage::Paper) && Vec::<f32>::new().try_reserve_exact(floats).is_err() {
         return Err(misuse(format!(
@@ -77,10 +77,9 @@ pub(super) fn measure(
         Stage::Paper => resident.compute_logits(),
         Stage::Mask => resident.compute_masks(),
         Stage::Frame if batch == 1 => segmenter.segment_into(frame, &mut mask).map(drop),
-        Stage::Frame => segmenter.segment_batch(&vec![frame.into(); batch]).map(drop),
+        Stage::Frame => segmenter.segment_batch(vec![frame; batch]).map(drop),
         Stage::File => {
             let photos = (0..batch).map(|_| Image::open(&photo)).collect::<Result<Vec<_>, _>>()?;
-            let photos: Vec<_> = photos.iter().map(Into::into).collect();
             let save = |mask: &Mask| IndexedPicture::new(mask, segmenter.palette()).save(&picture);
             if let [photo] = &photos[..] {
                 segmenter.segment_into(photo, &mut mask)?;

@@ -53,8 +53,8 @@ pub(super) fn write(
     let mask = scene.mask();
     let (width, height) = (mask.width(), mask.height());
     match emit {
-        Emit::Mask => scene.palette().save(path),
-        Emit::Overlay => render::save_rgb(path, &scene.overlay(image, alpha)),
+        Emit::Mask => scene.save_mask(path),
+        Emit::Overlay => scene.save_overlay(path, image, alpha),
         Emit::Labelid => render::save_gray(path, &render::label_ids(mask, labels)),
         Emit::Confidence => {
             let confidence = scene.confidence().unwrap_or_default();

@@ -135,11 +135,10 @@ fn an_array_is_numpys() {
     for (shape, data) in [([4, 2, 3], &data[..24]), ([1, 1, 28], &data), ([0, 5, 5], &[])] {
         write_npy(&path, data, shape).unwrap();
         let bytes = fs::read(&path).unwrap();
-        let file = npyz::NpyFile::new(bytes.as_slice()).unwrap();
-        assert_eq!(file.shape(), shape.map(|side| side as u64));
-        assert_eq!((file.order(), file.dtype().descr()), (npyz::Order::C, "'<f4'".into()));
-        let numbers: Vec<f32> = file.into_vec().unwrap();
-        assert!(numbers.iter().zip(data).all(|(a, b)| a.to_bits() == b.to_bits()) && numbers.len() == data.len());
+        let (header, numbers) = bytes.split_at(128);
+        let [a, b, c] = shape;
+        assert!(String::from_utf8_lossy(header).contains(&format!("'shape': ({a}, {b}, {c})")));
+        assert_eq!(numbers, data.iter().flat_map(|number| number.to_le_bytes()).collect::<Vec<_>>());
     }
     let before = fs::read(&path).unwrap();
     for shape in [[4, 2, 4], [0, 2, 3], [usize::MAX, 2, 1], [usize::MAX, usize::MAX, usize::MAX]] {

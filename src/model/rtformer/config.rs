@@ -1,12 +1,15 @@
 //! The sizes of a network.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
+use super::Variant;
 use crate::error::{Error, Result};
 use crate::weights::Weights;
 
 /// The family of networks, in the metadata's key `model`; a file without the key is of this family.
-pub(crate) const FAMILY: &str = "rtformer";
+pub(in crate::model) const FAMILY: &str = "rtformer";
 
 /// The sizes of one RTFormer, as in PaddleSeg's arguments of the same names.
 ///
@@ -60,21 +63,30 @@ impl Config {
         Self { base_channels: 64, head_channels: 128, use_injection: [true, false], ..Self::slim(num_classes) }
     }
 
+    /// The published variant whose widths these are; `None` for other widths.
+    pub fn variant(&self) -> Option<Variant> {
+        match (self.base_channels, self.head_channels) {
+            (32, 64) => Some(Variant::Slim),
+            (64, 128) => Some(Variant::Base),
+            _ => None,
+        }
+    }
+
     /// `RTFormer-Slim`, `RTFormer-Base`, or `RTFormer (base channels 8)`.
     pub fn name(&self) -> String {
-        match (self.base_channels, self.head_channels) {
-            (32, 64) => "RTFormer-Slim".into(),
-            (64, 128) => "RTFormer-Base".into(),
-            (channels, _) => format!("RTFormer (base channels {channels})"),
+        match self.variant() {
+            Some(Variant::Slim) => "RTFormer-Slim".into(),
+            Some(Variant::Base) => "RTFormer-Base".into(),
+            None => format!("RTFormer (base channels {})", self.base_channels),
         }
     }
 
     /// The configuration of an open weights file.
     ///
     /// ```
-    /// # use rtformer::{Config, Segmenter};
-    /// let config = Config::of(&Segmenter::embedded_weights()?)?;
-    /// assert_eq!((config.name().as_str(), config.num_classes), ("RTFormer-Slim", 11));
+    /// # use rtformer::{Config, weights::Weights};
+    /// let config = Config::of(&Weights::open("tests/data/golden/tiny.safetensors")?)?;
+    /// assert_eq!((config.name().as_str(), config.num_classes), ("RTFormer (base channels 4)", 5));
     /// # Ok::<(), rtformer::Error>(())
     /// ```
     ///
@@ -83,7 +95,7 @@ impl Config {
     pub fn of(weights: &Weights) -> Result<Self> {
         let path = weights.path();
         if let Some(model) = weights.metadata("model").filter(|model| *model != FAMILY) {
-            let model = model.escape_debug();
+            let model: String = model.chars().take(40).flat_map(char::escape_debug).collect();
             return Err(Error::weights(path, format!("holds the model `{model}`; this version runs `{FAMILY}` only")));
         }
         let json = weights.metadata("config").ok_or_else(|| {
@@ -157,5 +169,19 @@ impl Config {
             )));
         }
         Ok(())
+    }
+}
+
+/// The sizes in one line.
+impl fmt::Display for Config {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            base_channels, layer_nums, spp_channels, num_heads, head_channels, cross_size, use_injection, ..
+        } = self;
+        write!(
+            f,
+            "base channels {base_channels}, layers {layer_nums:?}, DAPPM {spp_channels}, head {head_channels}, "
+        )?;
+        write!(f, "{num_heads} heads, cross size {cross_size}, injections {use_injection:?}")
     }
 }

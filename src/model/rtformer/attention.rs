@@ -4,9 +4,9 @@
 //! Source: RTFormer, arXiv:2210.07124, section 3.
 
 use super::block::Mlp;
-use super::parts::{EPSILON, Parts, Plan};
 use crate::backend::{Backend, Epilogue};
 use crate::error::Result;
+use crate::model::parts::{EPSILON, Parts, Plan};
 
 /// Widths of one block.
 #[derive(Clone, Copy)]

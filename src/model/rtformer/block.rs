@@ -1,8 +1,8 @@
 //! The residual stages of the backbone, and the MLP of the RTFormer block.
 
-use super::parts::{MLP_EPSILON, Parts, Plan};
 use crate::backend::{Activation, Backend, Epilogue};
 use crate::error::Result;
+use crate::model::parts::{MLP_EPSILON, Parts, Plan};
 
 /// Two 3x3 convolutions and the way around them.
 struct BasicBlock<B: Backend> {

@@ -1,8 +1,8 @@
 //! The segmentation head.
 
-use super::parts::{Parts, Plan};
 use crate::backend::{Activation, Backend, Epilogue};
 use crate::error::Result;
+use crate::model::parts::{Parts, Plan};
 
 /// A 3x3 convolution and the classifier.
 pub(super) struct Head<B: Backend> {

@@ -2,9 +2,9 @@
 //!
 //! Source: DDRNet, arXiv:2101.06085, section 3.3, in PaddleSeg's arrangement.
 
-use super::parts::{Parts, Plan};
 use crate::backend::{Backend, Epilogue, Window};
 use crate::error::Result;
+use crate::model::parts::{Parts, Plan};
 
 /// The pools of the branches, from the narrowest to the whole map.
 const POOLS: [Option<Window>; 4] = [

@@ -1,0 +1,98 @@
+//! What only benchmarks need: networks with random parameters, inputs that stay on the device, and profiles.
+
+use crate::error::{Error, Result};
+use crate::model::{Noise, Variant};
+use crate::pixels::{Input, Mask, Pixels};
+use crate::segmenter::{Builder, Segmenter};
+use crate::weights::Dataset;
+
+pub use crate::backend::OpTime;
+pub use crate::segmenter::{FrameProfile, Resident};
+
+/// A network with the sizes of `variant`, random parameters and Cityscapes' 19 classes.
+///
+/// ```
+/// use rtformer::{Device, Segmenter, Variant, bench};
+///
+/// let segmenter = bench::random(Variant::Slim, Segmenter::builder().device(Device::Cpu))?;
+/// assert_eq!(segmenter.model().num_classes(), 19);
+/// # Ok::<(), rtformer::Error>(())
+/// ```
+///
+/// # Errors
+/// As [`Builder::build`].
+pub fn random(variant: Variant, builder: Builder) -> Result<Segmenter> {
+    let dataset = Dataset::named("cityscapes").ok_or_else(|| Error::Config("unknown data set `cityscapes`".into()))?;
+    let model = variant.config(dataset.classes.len()).into();
+    builder.open(|builder| builder.load("random".into(), &model, &dataset, 1.0, &mut Noise::new(7)))
+}
+
+/// The network's input for a photo: resized if the builder set a size, and normalised.
+///
+/// ```
+/// # use rtformer::{Device, Segmenter, bench};
+/// # let segmenter = Segmenter::open("tests/data/golden/tiny.safetensors", Device::Cpu)?;
+/// let input = bench::prepare(&segmenter, &image::RgbImage::new(64, 48))?;
+/// assert_eq!((input.width, input.height), (64, 48));
+/// # Ok::<(), rtformer::Error>(())
+/// ```
+///
+/// # Errors
+/// [`Error::Input`] for a size that the network cannot take.
+pub fn prepare<'a>(segmenter: &Segmenter, photo: impl Into<Pixels<'a>>) -> Result<Input> {
+    segmenter.prepare(&photo.into())
+}
+
+/// Copies inputs of one size to the device, so that the network can run on them repeatedly. They go through the network together.
+///
+/// ```
+/// # use rtformer::pixels::Mask;
+/// # use rtformer::{Device, Segmenter, bench};
+/// # let segmenter = Segmenter::open("tests/data/golden/tiny.safetensors", Device::Cpu)?;
+/// let input = bench::prepare(&segmenter, &image::RgbImage::new(64, 48))?;
+/// let resident = bench::resident(&segmenter, &[input])?;
+/// let mut mask = Mask::new(64, 48, segmenter.model().num_classes());
+/// for _ in 0..2 {
+///     resident.mask(&mut mask)?; // time this: no photo, no upload
+/// }
+/// # Ok::<(), rtformer::Error>(())
+/// ```
+///
+/// # Errors
+/// [`Error::Input`] for no input, or inputs of different sizes; otherwise as [`Segmenter::segment`].
+pub fn resident<'a>(segmenter: &'a Segmenter, inputs: &[Input]) -> Result<Resident<'a>> {
+    segmenter.resident(inputs)
+}
+
+/// [`Segmenter::segment_into`], with the time of each operation.
+///
+/// Frames that other threads give the same segmenter meanwhile are included.
+///
+/// ```
+/// # use rtformer::pixels::Mask;
+/// # use rtformer::{Device, Segmenter, bench};
+/// # let segmenter = Segmenter::open("tests/data/golden/tiny.safetensors", Device::Cpu)?;
+/// let mut mask = Mask::new(0, 0, segmenter.model().num_classes());
+/// let frame = bench::profile(&segmenter, &image::RgbImage::new(64, 48), &mut mask)?;
+/// assert!(frame.operations.iter().any(|op| op.name == "conv1.0" && op.flops > 0.0));
+/// assert!(frame.operations.iter().map(|op| op.milliseconds).sum::<f64>() <= frame.milliseconds);
+/// # Ok::<(), rtformer::Error>(())
+/// ```
+///
+/// # Errors
+/// As [`Segmenter::segment`].
+pub fn profile<'a>(segmenter: &Segmenter, photo: impl Into<Pixels<'a>>, mask: &mut Mask) -> Result<FrameProfile> {
+    segmenter.profile(&photo.into(), mask)
+}
+
+/// The most floating-point operations per second that the device can do, measured now; `None` if unknown.
+///
+/// ```
+/// # use rtformer::{Device, Segmenter, bench};
+/// # let segmenter = Segmenter::open("tests/data/golden/tiny.safetensors", Device::Cpu)?;
+/// assert!(bench::peak_flops(&segmenter).is_some_and(|peak| peak > 0.0));
+/// # Ok::<(), rtformer::Error>(())
+/// ```
+pub fn peak_flops(segmenter: &Segmenter) -> Option<f64> {
+    segmenter.peak_flops()
+}

@@ -1,0 +1,148 @@
+//! RTFormer ([arXiv:2210.07124](https://arxiv.org/abs/2210.07124)) as the paper describes it.
+//!
+//! Names follow PaddleSeg's `rtformer.py`, so that every parameter of a checkpoint is found under its own name; `x1` … `x6` are the
+//! paper's feature maps, and a trailing underscore marks the high-resolution branch.
+
+mod attention;
+mod block;
+mod config;
+mod dappm;
+mod head;
+mod variant;
+
+pub use config::Config;
+pub(super) use config::FAMILY;
+pub use variant::Variant;
+
+use attention::{RtFormerBlock, Widths};
+use block::{End, Stage};
+use dappm::Dappm;
+use head::Head;
+
+use crate::backend::{Activation, Backend, Epilogue};
+use crate::error::Result;
+use crate::model::parts::{Parameters, Parts, Plan};
+
+/// RTFormer with its parameters on a device.
+///
+/// ```
+/// use rtformer::Config;
+/// use rtformer::backend::{Backend, Reference};
+/// use rtformer::model::{Noise, RtFormer};
+///
+/// let b = Reference::folded();
+/// let small = Config { base_channels: 8, ..Config::slim(19) };
+/// let network = RtFormer::load(&b, &small, &mut Noise::new(7))?;
+/// let photo = b.upload(&[0.0; 3 * 48 * 64], [1, 3, 48, 64])?;
+/// assert_eq!(b.shape(&network.forward(&b, photo)?), [1, 19, 6, 8]);
+/// # Ok::<(), rtformer::Error>(())
+/// ```
+pub struct RtFormer<B: Backend> {
+    stem: [B::Conv; 2],
+    layer1: Stage<B>,
+    layer2: Stage<B>,
+    layer3: Stage<B>,
+    compression3: B::Conv,
+    layer3_: Stage<B>,
+    layer4: RtFormerBlock<B>,
+    layer5: RtFormerBlock<B>,
+    spp: Dappm<B>,
+    head: Head<B>,
+}
+
+impl<B: Backend> RtFormer<B> {
+    /// Takes every parameter that the configuration calls for to the device.
+    ///
+    /// # Errors
+    /// What `parameters` says of a tensor that is missing or misshapen, and what the backend says.
+    pub fn load(backend: &B, config: &Config, parameters: &mut dyn Parameters) -> Result<Self> {
+        let parts = &mut Parts { backend, parameters };
+        let c = config.base_channels;
+        let [blocks1, blocks2, blocks3] = config.blocks();
+        let widths = |low| Widths { high: 2 * c, low, heads: config.num_heads, cross_size: config.cross_size };
+        Ok(Self {
+            stem: [
+                parts.conv(&Plan::new("conv1.0", 3, c, 3).photo().stride(2).bias().norm_after("conv1.1"))?,
+                parts.conv(&Plan::new("conv1.3", c, c, 3).stride(2).bias().norm_after("conv1.4"))?,
+            ],
+            layer1: Stage::load(parts, "layer1", [c, c], blocks1, 1, End::Relu)?,
+            layer2: Stage::load(parts, "layer2", [c, 2 * c], blocks2, 2, End::Raw)?,
+            layer3: Stage::load(parts, "layer3", [2 * c, 4 * c], blocks3, 2, End::Raw)?,
+            compression3: parts.norm_relu_conv("compression3", 4 * c, 2 * c, 1)?,
+            layer3_: Stage::load(parts, "layer3_", [2 * c, 2 * c], 1, 1, End::Relu)?,
+            layer4: RtFormerBlock::load(parts, "layer4", widths([4 * c, 8 * c]), config.use_injection[0])?,
+            layer5: RtFormerBlock::load(parts, "layer5", widths([8 * c, 8 * c]), config.use_injection[1])?,
+            spp: Dappm::load(parts, "spp", 8 * c, config.spp_channels, 2 * c)?,
+            head: Head::load(parts, "seghead", 4 * c, 2 * config.head_channels, config.num_classes)?,
+        })
+    }
+
+    /// `[n, 3, h, w]`, normalised RGB → logits `[n, classes, ceil(h/8), ceil(w/8)]`.
+    ///
+    /// # Errors
+    /// What the backend says.
+    pub fn forward(&self, b: &B, x: B::Tensor) -> Result<B::Tensor> {
+        self.observe(b, x, &mut |_, _| Ok(()))
+    }
+
+    /// [`forward`](Self::forward), with every stage's result shown to `see` under its name.
+    ///
+    /// # Errors
+    /// What the backend or `see` says.
+    #[rustfmt::skip] // The comments beside the arrows are the map of the network.
+    pub fn observe(&self, b: &B, x: B::Tensor, see: Observer<'_, B>) -> Result<B::Tensor> {
+        let mut look = |name, x: B::Tensor| see(name, &x).map(|()| x);
+
+        let x0 = look("stem", self.stem(b, x)?)?;                                   // c,  1/4
+        let x1 = look("x1", self.layer1.forward(b, x0)?)?;                          // c,  1/4
+        let x2 = look("x2", self.layer2.forward(b, x1)?)?;                          // 2c, 1/8
+        let x3 = look("x3", self.layer3.forward(b, b.relu(&x2)?)?)?;                // 4c, 1/16
+
+        let up = b.conv(&self.compression3, &x3, Epilogue::default())?;             // 2c, 1/16
+        let x3_ = b.relu(&b.resize_add(&up, &x2)?)?;                                // 2c, 1/8
+        drop((up, x2));
+        let x3_ = look("x3_", self.layer3_.forward(b, x3_)?)?;                      // 2c, 1/8
+
+        let x3 = b.relu(&x3)?;
+        let (x4_, x4) = self.layer4.forward(b, x3_, x3)?;                           // 2c, 1/8; 8c, 1/32
+        let (x4_, x4) = (look("x4_", x4_)?, look("x4", x4)?);
+        let (x4_, x4) = (b.relu(&x4_)?, b.relu(&x4)?);
+        let (x5_, x5) = self.layer5.forward(b, x4_, x4)?;                           // 2c, 1/8; 8c, 1/32
+        let (x5_, x5) = (look("x5_", x5_)?, look("x5", x5)?);
+
+        let x6 = look("x6", self.spp.forward(b, &x5)?)?;                            // 2c, 1/32
+        let [_, _, h, w] = b.shape(&x5_);
+        let x6 = b.resize(&x6, h, w)?;                                              // 2c, 1/8
+        look("logits8", self.head.forward(b, &b.concat(&[&x5_, &x6])?)?)            // classes, 1/8
+    }
+
+    /// `[n, 3, h, w]` → `[n, c, h/4, w/4]`. Between the two lies the largest map of all: neither it nor the photo is kept.
+    fn stem(&self, b: &B, photo: B::Tensor) -> Result<B::Tensor> {
+        let half = b.conv(&self.stem[0], &photo, Epilogue::activate(Activation::Relu))?;
+        drop(photo);
+        b.conv(&self.stem[1], &half, Epilogue::activate(Activation::Relu))
+    }
+}
+
+/// Is shown a stage's name and result.
+///
+/// ```
+/// use rtformer::backend::{Backend, Reference};
+/// use rtformer::model::{Noise, Observer, RtFormer};
+/// # use rtformer::Config;
+///
+/// # let b = Reference::folded();
+/// # let small = Config { base_channels: 8, ..Config::slim(19) };
+/// # let network = RtFormer::load(&b, &small, &mut Noise::new(7))?;
+/// # let photo = b.upload(&[0.0; 3 * 48 * 64], [1, 3, 48, 64])?;
+/// let mut stages = Vec::new();
+/// let see: Observer<'_, Reference> = &mut |name, map| {
+///     stages.push((name, b.shape(map)));
+///     Ok(())
+/// };
+/// network.observe(&b, photo, see)?;
+/// assert_eq!(stages[0], ("stem", [1, 8, 12, 16]));
+/// assert_eq!(stages.last(), Some(&("logits8", [1, 19, 6, 8])));
+/// # Ok::<(), rtformer::Error>(())
+/// ```
+pub type Observer<'a, B> = &'a mut dyn FnMut(&'static str, &<B as Backend>::Tensor) -> Result<()>;

@@ -1,0 +1,202 @@
+//! Photos in, scenes out.
+
+use std::sync::{Arc, PoisonError};
+
+use super::engine::{Spent, Wanted};
+use super::{Scene, Segmenter};
+use crate::backend::Confidence;
+use crate::error::{Error, Result};
+use crate::pixels::{IdsMut, Mask, Pixels};
+use crate::timing::{Timings, timed};
+
+/// The most pixels that go through the network together, whatever the batch: a gigabyte of feature maps (Slim).
+const BATCH_PIXELS: usize = 16 << 20;
+
+impl Segmenter {
+    /// Segments one photo.
+    ///
+    /// ```
+    /// # use rtformer::pixels::{PixelFormat, Pixels};
+    /// # use rtformer::{Device, Segmenter};
+    /// # let segmenter = Segmenter::open("tests/data/golden/tiny.safetensors", Device::Cpu)?;
+    /// let frame = vec![90; 4 * 64 * 48]; // a camera's buffer
+    /// let scene = segmenter.segment(Pixels::new(&frame, 64, 48, 4 * 64, PixelFormat::Bgra8)?)?;
+    /// assert_eq!(scene.mask().width(), 64);
+    /// # Ok::<(), rtformer::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Input`] for a size that the network cannot take, [`Error::Device`] and its neighbours if the device fails. If the photo
+    /// has a [name](Pixels::name), [`Error::Photo`] names it.
+    pub fn segment<'a>(&self, photo: impl Into<Pixels<'a>>) -> Result<Scene> {
+        let photo = photo.into();
+        let scene = self.segment_group(std::slice::from_ref(&photo)).map(|mut scenes| scenes.pop());
+        let none = || Error::Backend { operation: "segment", reason: "one photo gave no scene".into() };
+        scene.and_then(|scene| scene.ok_or_else(none)).map_err(|error| error.of_photo(photo.name()))
+    }
+
+    /// Segments photos of any sizes, in order. Neighbours of one size go through the network together; each scene is the same,
+    /// bit for bit, as [`segment`](Self::segment) gives.
+    ///
+    /// ```
+    /// # use rtformer::{Device, Segmenter};
+    /// # let segmenter = Segmenter::open("tests/data/golden/tiny.safetensors", Device::Cpu)?;
+    /// let photos = [image::RgbImage::new(64, 48), image::RgbImage::new(64, 48), image::RgbImage::new(32, 32)];
+    /// let scenes = segmenter.segment_batch(&photos)?;
+    /// assert_eq!(scenes[2].mask(), segmenter.segment(&photos[2])?.mask());
+    /// # Ok::<(), rtformer::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`segment`](Self::segment), for the first photo that failed. [`segment_each`](Self::segment_each) keeps the other scenes.
+    pub fn segment_batch<'a, P: Into<Pixels<'a>>>(&self, photos: impl IntoIterator<Item = P>) -> Result<Vec<Scene>> {
+        self.segment_each(photos).into_iter().collect()
+    }
+
+    /// [`segment_batch`](Self::segment_batch) with a result for each photo: a photo that fails does not affect the others.
+    ///
+    /// ```
+    /// # use rtformer::{Device, Segmenter};
+    /// # let segmenter = Segmenter::open("tests/data/golden/tiny.safetensors", Device::Cpu)?;
+    /// let photos = [image::RgbImage::new(64, 48), image::RgbImage::new(32, 32)];
+    /// for scene in segmenter.segment_each(&photos) {
+    ///     match scene {
+    ///         Ok(scene) => println!("{} classes", scene.classes().len()),
+    ///         Err(error) => eprintln!("{error}"),
+    ///     }
+    /// }
+    /// # Ok::<(), rtformer::Error>(())
+    /// ```
+    pub fn segment_each<'a, P: Into<Pixels<'a>>>(&self, photos: impl IntoIterator<Item = P>) -> Vec<Result<Scene>> {
+        let photos: Vec<Pixels<'a>> = photos.into_iter().map(Into::into).collect();
+        let mut scenes = Vec::with_capacity(photos.len());
+        let same = |a: &Pixels<'_>, b: &Pixels<'_>| (a.width(), a.height()) == (b.width(), b.height());
+        for group in photos.chunk_by(same) {
+            let pixels = group[0].width() as usize * group[0].height() as usize;
+            for batch in group.chunks((BATCH_PIXELS / pixels.max(1)).max(1)) {
+                match self.segment_group(batch) {
+                    Ok(group) => scenes.extend(group.into_iter().map(Ok)),
+                    Err(error) if batch.len() == 1 => scenes.push(Err(error.of_photo(batch[0].name()))),
+                    // One photo failed them all: try each alone.
+                    Err(_) => scenes.extend(batch.iter().map(|photo| self.segment(photo))),
+                }
+            }
+        }
+        scenes
+    }
+
+    /// Segments one photo into a mask whose memory is used again, with nothing else read out.
+    ///
+    /// ```
+    /// # use rtformer::pixels::Mask;
+    /// # use rtformer::{Device, Segmenter};
+    /// # let segmenter = Segmenter::open("tests/data/golden/tiny.safetensors", Device::Cpu)?;
+    /// let mut mask = Mask::new(0, 0, segmenter.model().num_classes());
+    /// for frame in [image::RgbImage::new(64, 48), image::RgbImage::new(64, 48)] {
+    ///     let timings = segmenter.segment_into(&frame, &mut mask)?;
+    ///     assert!(mask.width() == 64 && timings.total() > 0.0);
+    /// }
+    /// # Ok::<(), rtformer::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`segment`](Self::segment).
+    pub fn segment_into<'a>(&self, photo: impl Into<Pixels<'a>>, mask: &mut Mask) -> Result<Timings> {
+        let photo = photo.into();
+        mask.resize_for(photo.width(), photo.height(), self.model.num_classes());
+        let reject = self.readout.reject_below.is_some();
+        let spares = || self.spares.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut confidence = spares().pop().unwrap_or_default();
+        if reject {
+            blank(&mut confidence, &photo, 1).map_err(|error| error.of_photo(photo.name()))?;
+        }
+        let (spent, total) = timed(|| {
+            let wanted = Wanted {
+                size: (photo.height() as usize, photo.width() as usize),
+                ids: Some(mask.ids_mut()),
+                confidence: reject.then(|| self.confidence(&mut confidence)),
+                logits: None,
+            };
+            self.engine.run(std::slice::from_ref(&photo), &mut [wanted])
+        });
+        self.reject(mask, reject.then_some(&confidence));
+        spares().push(confidence);
+        let spent = spent.map_err(|error| error.of_photo(photo.name()))?;
+        Ok(timings(&photo, spent, total, 1))
+    }
+
+    fn segment_group(&self, photos: &[Pixels<'_>]) -> Result<Vec<Scene>> {
+        let mut scenes = Vec::with_capacity(photos.len());
+        let classes = self.model.num_classes();
+        for photo in photos {
+            let floats = |channels| {
+                let mut floats = Vec::new();
+                blank(&mut floats, photo, channels).map(|()| floats)
+            };
+            scenes.push(Scene {
+                labels: Arc::clone(&self.labels),
+                mask: Mask::new(photo.width(), photo.height(), classes),
+                confidence: self.readout.needs_confidence().then(|| floats(1)).transpose()?,
+                logits: self.readout.logits.then(|| floats(classes)).transpose()?,
+                timings: Timings::default(),
+            });
+        }
+        let (spent, total) = timed(|| {
+            let wanted = scenes.iter_mut().map(|scene| Wanted {
+                size: (scene.mask.height() as usize, scene.mask.width() as usize),
+                ids: Some(scene.mask.ids_mut()),
+                confidence: scene.confidence.as_deref_mut().map(|values| self.confidence(values)),
+                logits: scene.logits.as_deref_mut(),
+            });
+            self.engine.run(photos, &mut wanted.collect::<Vec<_>>())
+        });
+        let spent = spent?;
+        for (scene, photo) in scenes.iter_mut().zip(photos) {
+            self.reject(&mut scene.mask, scene.confidence.as_deref());
+            if !self.readout.confidence {
+                scene.confidence = None;
+            }
+            scene.timings = timings(photo, spent, total, photos.len());
+        }
+        Ok(scenes)
+    }
+
+    /// Where to write the confidence, at the weights' temperature.
+    fn confidence<'a>(&self, values: &'a mut [f32]) -> Confidence<'a> {
+        Confidence { values, temperature: self.temperature }
+    }
+
+    /// Gives the ignore id to pixels of too low a confidence.
+    fn reject(&self, mask: &mut Mask, confidence: Option<&[f32]>) {
+        let (Some(below), Some(confidence)) = (self.readout.reject_below, confidence) else { return };
+        let ignore = mask.ignore_id();
+        match mask.ids_mut() {
+            IdsMut::U8(ids) => {
+                ids.iter_mut().zip(confidence).filter(|(_, p)| **p < below).for_each(|(id, _)| *id = ignore as u8);
+            }
+            IdsMut::U16(ids) => {
+                ids.iter_mut().zip(confidence).filter(|(_, p)| **p < below).for_each(|(id, _)| *id = ignore);
+            }
+        }
+    }
+}
+
+/// Makes `floats` as long as a photo of `channels`; one that does not fit into memory is an error, not an abort.
+fn blank(floats: &mut Vec<f32>, photo: &Pixels<'_>, channels: usize) -> Result<()> {
+    let (width, height) = (photo.width() as usize, photo.height() as usize);
+    let wanted = width.checked_mul(height).and_then(|pixels| pixels.checked_mul(channels)).unwrap_or(usize::MAX);
+    floats.try_reserve_exact(wanted.saturating_sub(floats.len())).map_err(|_| {
+        Error::Input(format!("{channels} floats for each of {width}x{height} pixels do not fit into memory"))
+    })?;
+    floats.resize(wanted, 0.0);
+    Ok(())
+}
+
+/// A photo's part of what its batch took; what the engine does not account for is the network's.
+fn timings(photo: &Pixels<'_>, spent: Spent, total: f64, batch: usize) -> Timings {
+    let share = |milliseconds: f64| milliseconds / batch as f64;
+    let mut timings = Timings { decode: photo.decode_ms(), prepare: share(spent.prepare), ..Timings::default() };
+    timings.argmax = share(spent.argmax);
+    timings.model = share((total - spent.prepare - spent.argmax).max(spent.model));
+    timings
+}
