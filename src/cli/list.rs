@@ -79,7 +79,8 @@ mod tests {
         }
         let outside = root.join("sub/b.jpg");
         let outside = outside.to_str().unwrap();
-        let cases: [(&str, &[(&str, Option<&str>)]); 16] = [
+        type Photos<'a> = &'a [(&'a str, Option<&'a str>)];
+        let cases: [(&str, Photos<'_>); 16] = [
             ("a.jpg", &[("a.jpg", None)]),
             ("a.jpg a.png\n", &[("a.jpg", Some("a.png"))]), // PaddleSeg
             ("a.jpg\ta.png", &[("a.jpg", Some("a.png"))]),  // a table

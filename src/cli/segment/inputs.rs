@@ -286,7 +286,8 @@ mod tests {
         write("list.txt", &format!("in/sub/b.png in/sub/b_L.png\n{}\nin/../c.png\nin/a.png\n", absolute.display()));
         write("notes.txt", "taken in spring\nwith a phone\n");
         write("bare", "c.png\nnone.png\n");
-        let cases: [(&[&str], &[&str], &[&str], usize); 6] = [
+        type Names<'a> = &'a [&'a str];
+        let cases: [(Names<'_>, Names<'_>, Names<'_>, usize); 6] = [
             // Mirrored below the list's folder, unless the path leaves it; each path once.
             (&["list.txt"], &[], &["in/sub/b.png", "in/a.png", "c.png"], 0),
             (&["c.png", "list.txt"], &[], &["c.png", "in/sub/b.png", "in/a.png"], 0),
