@@ -68,6 +68,8 @@ fn entry(folder: &Path, line: &str) -> Option<(PathBuf, Option<PathBuf>)> {
 mod tests {
     use super::*;
 
+    type Photos<'a> = &'a [(&'a str, Option<&'a str>)];
+
     #[test]
     fn a_line_is_a_photo_or_a_photo_and_its_label() {
         let folder = tempfile::tempdir().unwrap();
@@ -79,7 +81,7 @@ mod tests {
         }
         let outside = root.join("sub/b.jpg");
         let outside = outside.to_str().unwrap();
-        let cases: [(&str, &[(&str, Option<&str>)]); 16] = [
+        let cases: [(&str, Photos<'_>); 16] = [
             ("a.jpg", &[("a.jpg", None)]),
             ("a.jpg a.png\n", &[("a.jpg", Some("a.png"))]), // PaddleSeg
             ("a.jpg\ta.png", &[("a.jpg", Some("a.png"))]),  // a table

@@ -1,11 +1,13 @@
 """What a maintainer runs by hand after a change to the recipe; about five minutes.
 
-    python check.py --rtformer ../../target/release/rtformer --data CAMVID
+    python check.py --rtformer ../../target/release/rtformer --data CAMVID [--teachers DIR]
 
 1. The network is the Rust reference backend's: random weights and norm statistics go through `rtformer convert`, a photo
    through both, and the logits are compared.
-2. A short training that is killed twice ends with the very weights of one that is not.
-3. `rtformer eval` measures what `train.py` measured, from exported weights.
+2. `teach.py` computes soft labels for a few photos, which agree with the photos' labels, and computes none twice. Without
+   --teachers this step is skipped, and the next one trains without soft labels.
+3. A short training that is killed twice ends with the very weights of one that is not. It holds out one clip.
+4. `rtformer eval` measures what `train.py` measured, from exported weights.
 """
 
 import argparse
@@ -19,7 +21,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from data import find_pairs, normalize
+from data import CACHE_STEP, IGNORE, Classes, Split, find_pairs, normalize
 from model import Config, RTFormer, resize
 from train import state
 
@@ -31,11 +33,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rtformer", type=Path, required=True, help="the program")
     parser.add_argument("--data", type=Path, required=True, help="CamVid, as train.py wants it")
+    parser.add_argument("--teachers", type=Path, help="folder of the teachers' files, as teach.py wants it")
     args = parser.parse_args()
+    train = find_pairs(args.data / "train", args.data / "train_labels")[::30]
     pairs = find_pairs(args.data / "val", args.data / "val_labels")
     with tempfile.TemporaryDirectory() as folder:
         same_network(args.rtformer.resolve(), pairs[0][0], Path(folder))
-        same_training(args.rtformer.resolve(), args.data.resolve(), pairs[::13], Path(folder))
+        cache = Path(folder) / "soft"
+        if args.teachers:
+            soft_labels(args.teachers, train, cache, Path(folder))
+        else:
+            print("skipped: no --teachers, so teach.py and training with soft labels were not checked")
+        same_training(args.rtformer.resolve(), train, pairs[::13], cache if args.teachers else None, Path(folder))
     print("all is well")
 
 
@@ -67,17 +76,45 @@ def same_network(rtformer: Path, photo: Path, folder: Path) -> None:
             sys.exit(f"model.py and the {device} backend are two networks")
 
 
-def same_training(rtformer: Path, data: Path, pairs: list[tuple[Path, Path]], folder: Path) -> None:
-    for kind in ("photos", "labels"):
-        (folder / kind).mkdir()
-    for photo, label in pairs:
-        (folder / "photos" / photo.name).symlink_to(photo.resolve())
-        (folder / "labels" / label.name).symlink_to(label.resolve())
-    train = [sys.executable, HERE / "train.py", "--smoke", "--train", data / "train", data / "train_labels"]
-    train += ["--val", folder / "photos", folder / "labels"]
+def soft_labels(teachers: Path, pairs: list[tuple[Path, Path]], cache: Path, folder: Path) -> None:
+    photos, labels = linked(pairs, folder / "taught")
+    teach = [sys.executable, HERE / "teach.py", photos, "--teachers", teachers, "--out", cache]
+    call(*teach)
+    again = call(*teach)
+    if f"{len(pairs)} photos, {len(pairs)} of them in {cache}" not in again:
+        sys.exit(f"teach.py does not find what it cached: {again}")
+    split = Split(find_pairs(photos, labels), Classes.load("camvid"), cache)
+    agree = known = 0
+    for ids, soft in zip(split.labels, split.soft):
+        truth = ids[2::CACHE_STEP, 2::CACHE_STEP]
+        guess = soft[:, : truth.shape[0], : truth.shape[1]].argmax(dim=0)
+        known += (truth != IGNORE).sum().item()
+        agree += (guess == truth).sum().item()
+    print(f"soft labels of {len(pairs)} photos: {100 * agree / known:.1f} % of the labelled pixels agree")
+    if agree < 0.7 * known:
+        sys.exit("the teachers' classes are not the data set's")
+
+
+def linked(pairs: list[tuple[Path, Path]], folder: Path) -> tuple[Path, Path]:
+    """Two new folders with these photos and labels."""
+    for kind, files in zip(("photos", "labels"), zip(*pairs)):
+        (folder / kind).mkdir(parents=True)
+        for file in files:
+            (folder / kind / file.name).symlink_to(file.resolve())
+    return folder / "photos", folder / "labels"
+
+
+def same_training(
+    rtformer: Path, train_pairs: list[tuple[Path, Path]], pairs: list[tuple[Path, Path]], cache: Path | None, folder: Path
+) -> None:
+    photos, labels = linked(pairs, folder / "val")
+    clip = train_pairs[0][0].stem[:6]
+    train = [sys.executable, HERE / "train.py", "--smoke", "--batch", 4, "--fold", clip, "--val", photos, labels]
+    train += ["--train", *linked(train_pairs, folder / "train"), *(["--teach", cache] if cache else [])]
     call(*train, "--out", folder / "whole")
     for _ in range(2):
-        run = subprocess.Popen([*train, "--out", folder / "killed"], stdout=subprocess.PIPE, text=True)
+        command = [str(word) for word in [*train, "--out", folder / "killed"]]
+        run = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         next(line for line in run.stdout if line.startswith("iteration"))
         run.terminate()
         run.communicate()
@@ -93,8 +130,10 @@ def same_training(rtformer: Path, data: Path, pairs: list[tuple[Path, Path]], fo
         rtformer, "convert", folder / "whole/final.pth", "-o", folder / "whole.safetensors", "--dataset", "camvid",
         "--temperature", want["temperature"], "--store", "int8",
     )
-    places = ("--images", folder / "photos", "--labels", folder / "labels")
+    places = ("--images", photos, "--labels", labels)
     got = json.loads(call(rtformer, "eval", *places, "--weights", folder / "whole.safetensors", "--json"))
+    if want["fold"]["clip"] != clip or want["fold"]["photos"] != sum(p.stem.startswith(clip) for p, _ in train_pairs):
+        sys.exit(f"--fold {clip} held out other photos: {want['fold']}")
     print(f"mean IoU {100 * want['mean_iou']:.2f} % by train.py, {100 * got['miou']:.2f} % by rtformer eval on int8 weights")
     if abs(want["mean_iou"] - got["miou"]) > 0.002 or got["temperature"] != round(want["temperature"], 3):
         sys.exit("`rtformer eval` measures another network than train.py")

@@ -1,5 +1,6 @@
 """Labelled photos in memory, and the augmentation: every batch is a pure function of the seed and the iteration."""
 
+import hashlib
 import json
 import math
 from dataclasses import dataclass
@@ -12,6 +13,8 @@ from PIL import Image
 from torch import Tensor
 
 IGNORE = 255
+PAD = 32  # photos are padded at the bottom and right to a multiple of it: the rows and columns of the network's coarsest map
+CACHE_STEP = 4  # pixels of a photo to one of its soft labels
 RARE_BELOW = 0.03  # share of the labelled pixels
 MEAN = torch.tensor([0.485, 0.456, 0.406]).reshape(3, 1, 1)
 STD = torch.tensor([0.229, 0.224, 0.225]).reshape(3, 1, 1)
@@ -86,6 +89,16 @@ class Classes:
         return torch.from_numpy(ids)
 
 
+def find_photos(folder: Path) -> list[Path]:
+    """The photos in a folder and its subfolders, sorted."""
+    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in PHOTOS)
+
+
+def cache_place(cache: Path, photo: Path) -> Path:
+    """Where `teach.py` keeps a photo's soft labels: its name, and a digest of its bytes."""
+    return cache / f"{photo.stem}.{hashlib.sha256(photo.read_bytes()).hexdigest()[:16]}.npy"
+
+
 def find_pairs(images: Path, labels: Path) -> list[tuple[Path, Path]]:
     """Photos and their label images, as `rtformer eval` finds them.
 
@@ -97,7 +110,7 @@ def find_pairs(images: Path, labels: Path) -> list[tuple[Path, Path]]:
         by_place[label.relative_to(labels).with_suffix("")] = label
         by_name.setdefault(label.stem, []).append(label)
     pairs = []
-    for photo in sorted(path for path in images.rglob("*") if path.suffix.lower() in PHOTOS):
+    for photo in find_photos(images):
         if "_gtFine_" in photo.stem or "_gtCoarse_" in photo.stem:
             continue
         place = photo.relative_to(images).with_suffix("")
@@ -116,19 +129,25 @@ def find_pairs(images: Path, labels: Path) -> list[tuple[Path, Path]]:
 
 
 class Split:
-    """Photos, decoded once: each `[3, h, w]` u8, its labels `[h, w]` u8, 255 where unlabelled."""
+    """Photos, decoded once: each `[3, h, w]` u8, its labels `[h, w]` u8, 255 where unlabelled.
 
-    def __init__(self, pairs: list[tuple[Path, Path]], classes: Classes):
+    A photo without a label file has soft labels alone. `cache` is `teach.py`'s folder: soft labels, each `[classes, h/4, w/4]` u8.
+    """
+
+    def __init__(self, pairs: list[tuple[Path, Path | None]], classes: Classes, cache: Path | None = None):
         self.classes = classes
         self.photos: list[Tensor] = []
         self.labels: list[Tensor] = []
+        self.soft: list[Tensor] = []
         for photo, label in pairs:
             pixels = torch.from_numpy(np.array(Image.open(photo).convert("RGB"))).permute(2, 0, 1).contiguous()
-            ids = classes.read(label)
+            ids = torch.full(pixels.shape[1:], IGNORE, dtype=torch.uint8) if label is None else classes.read(label)
             if pixels.shape[1:] != ids.shape:
                 raise SystemExit(f"{label}: is {tuple(ids.shape)}, {photo} is {tuple(pixels.shape[1:])} (height, width)")
             self.photos.append(pixels)
             self.labels.append(ids)
+            if cache is not None:
+                self.soft.append(read_soft(cache, photo, classes))
         # Pixels of each class in each photo.
         self.counts = torch.stack([torch.bincount(ids.flatten(), minlength=256)[: len(classes.names)] for ids in self.labels])
 
@@ -147,9 +166,10 @@ class Split:
 
     def batch(
         self, seed: int, iteration: int, size: int, crop: tuple[int, int], scales: tuple[float, float]
-    ) -> tuple[Tensor, Tensor]:
-        """Training batch number `iteration`: `[size, 3, *crop]` f32, normalized, and `[size, *crop]` i64.
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Training batch number `iteration`: photos, labels and soft labels.
 
+        `[size, 3, *crop]` f32, normalized; `[size, *crop]` i64; `[size, classes, crop / 8]` f32, 0 where there are none.
         An epoch is a permutation of the split, less the remainder that fills no batch.
         """
         per_epoch = len(self) // size
@@ -158,11 +178,25 @@ class Split:
         rng = np.random.default_rng([seed, 1, iteration])
         picked = order[step * size : (step + 1) * size]
         rare = self.frequencies() < RARE_BELOW
-        pairs = [
-            augment(self.photos[i], self.labels[i], rare & (self.counts[i] > 0), crop, scales, rng) for i in picked
-        ]
-        photos, labels = (torch.stack(parts) for parts in zip(*pairs))
-        return paste(photos, labels, rare, rng)
+        photos, labels, soft = [], [], []
+        for i in picked:
+            window = choose(self.labels[i], rare & (self.counts[i] > 0), crop, scales, rng)
+            photo, label = augment(self.photos[i], self.labels[i], window, crop, rng)
+            photos.append(photo)
+            labels.append(label)
+            if self.soft:
+                soft.append(window.of_soft(self.soft[i], crop))
+        pasted = paste(torch.stack(photos), torch.stack(labels), rare, rng)
+        return *pasted, torch.stack(soft) if soft else None
+
+
+def read_soft(cache: Path, photo: Path, classes: Classes) -> Tensor:
+    place = cache_place(cache, photo)
+    if not place.exists():
+        raise SystemExit(f"{cache}: has no soft labels of {photo}; run teach.py on its folder")
+    if json.loads((cache / "classes.json").read_text()) != classes.names:
+        raise SystemExit(f"{cache}: holds soft labels of other classes than `{classes.dataset}`; run teach.py with --dataset")
+    return torch.from_numpy(np.load(place))
 
 
 def normalize(photo: Tensor) -> Tensor:
@@ -170,43 +204,52 @@ def normalize(photo: Tensor) -> Tensor:
     return (photo.float() / 255.0 - MEAN) / STD
 
 
-def augment(
-    photo: Tensor,
-    label: Tensor,
-    wanted: Tensor,
-    crop: tuple[int, int],
-    scales: tuple[float, float],
-    rng: np.random.Generator,
-) -> tuple[Tensor, Tensor]:
-    """Random scale, crop, flip and colour. The crop is cut first and resized after, which costs less.
+def pad(photo: Tensor) -> Tensor:
+    """A normalized `[..., h, w]` with the mean colour (0) below and to the right, up to a multiple of `PAD`."""
+    height, width = photo.shape[-2:]
+    return F.pad(photo, (0, -width % PAD, 0, -height % PAD))
 
-    `wanted [classes]`: the classes that the crop should show.
+
+@dataclass(frozen=True)
+class Window:
+    """The part of a photo that a crop shows, in the photo's pixels, and its size in the crop, whose rest is padding."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+    scaled: tuple[int, int]
+    flip: bool
+
+    def of_soft(self, soft: Tensor, crop: tuple[int, int]) -> Tensor:
+        """`[classes, h/4, w/4]` u8 → `[classes, crop / 8]` f32, where the network's logits are; 0 on the padding."""
+        y = (torch.arange(-(-crop[0] // 8)) * 8.0 + 4.0) * (self.height / self.scaled[0])
+        x = (torch.arange(-(-crop[1] // 8)) * 8.0 + 4.0) * (self.width / self.scaled[1])
+        inside = (y < self.height)[:, None] & (x < self.width)
+        if self.flip:
+            x = self.width - x
+        rows, columns = soft.shape[1] * CACHE_STEP, soft.shape[2] * CACHE_STEP
+        y, x = 2.0 * (self.top + y) / rows - 1.0, 2.0 * (self.left + x) / columns - 1.0
+        grid = torch.stack(torch.meshgrid(y, x, indexing="ij")[::-1], dim=2)[None]
+        values = F.grid_sample(soft[None].float() / 255.0, grid, align_corners=False, padding_mode="border")[0]
+        return values * inside
+
+
+def choose(
+    label: Tensor, wanted: Tensor, crop: tuple[int, int], scales: tuple[float, float], rng: np.random.Generator
+) -> Window:
+    """A random scale, aspect, place and flip. Every second window holds a pixel of a `wanted [classes]` class, if there is one.
+
+    The scale leaves at most a quarter of the crop's height and width empty.
     """
     height, width = label.shape
-    scale = math.exp(rng.uniform(math.log(scales[0]), math.log(scales[1])))
-    window = (min(height, round(crop[0] / scale)), min(width, round(crop[1] / scale)))
-    scaled = (min(crop[0], round(window[0] * scale)), min(crop[1], round(window[1] * scale)))
-    top, left = place(label, window, wanted, rng)
-    photo = photo[:, top : top + window[0], left : left + window[1]]
-    label = label[top : top + window[0], left : left + window[1]]
-
-    # Labels, too, are read at half-pixel centres ("nearest-exact"), or they would lie off the photo by half a pixel.
-    photo = F.interpolate(photo[None], size=scaled, mode="bilinear", align_corners=False, antialias=True)[0].float()
-    label = F.interpolate(label[None, None], size=scaled, mode="nearest-exact")[0, 0].long()
-    if rng.random() < 0.5:
-        photo, label = photo.flip(2), label.flip(1)
-    photo = normalize(jitter(photo, rng))
-
-    # A small scale leaves a border: the mean colour (0 after normalization), unlabelled.
-    down, right = crop[0] - scaled[0], crop[1] - scaled[1]
-    above, before = int(rng.integers(down + 1)), int(rng.integers(right + 1))
-    border = (before, right - before, above, down - above)
-    return F.pad(photo, border), F.pad(label, border, value=IGNORE)
-
-
-def place(label: Tensor, window: tuple[int, int], wanted: Tensor, rng: np.random.Generator) -> tuple[int, int]:
-    """Top left corner of the window: every second time, one that holds some pixel of a wanted class, if there is one."""
-    tops, lefts = label.shape[0] - window[0], label.shape[1] - window[1]
+    least = min(scales[1], max(scales[0], 0.75 * min(crop[0] / height, crop[1] / width)))
+    scale = math.exp(rng.uniform(math.log(least), math.log(scales[1])))
+    aspect = math.exp(rng.uniform(-0.1, 0.1))
+    down, across = scale * aspect, scale / aspect
+    window = (min(height, round(crop[0] / down)), min(width, round(crop[1] / across)))
+    scaled = (min(crop[0], round(window[0] * down)), min(crop[1], round(window[1] * across)))
+    tops, lefts = height - window[0], width - window[1]
     low, high = (0, 0), (tops, lefts)
     classes = wanted.nonzero()[:, 0].tolist()
     if classes and rng.random() < 0.5:
@@ -214,7 +257,26 @@ def place(label: Tensor, window: tuple[int, int], wanted: Tensor, rng: np.random
         y, x = pixels[int(rng.integers(len(pixels)))].tolist()
         low = max(0, y - window[0] + 1), max(0, x - window[1] + 1)
         high = min(tops, y), min(lefts, x)
-    return int(rng.integers(low[0], high[0] + 1)), int(rng.integers(low[1], high[1] + 1))
+    top, left = int(rng.integers(low[0], high[0] + 1)), int(rng.integers(low[1], high[1] + 1))
+    return Window(top, left, *window, scaled, flip=bool(rng.random() < 0.5))
+
+
+def augment(
+    photo: Tensor, label: Tensor, window: Window, crop: tuple[int, int], rng: np.random.Generator
+) -> tuple[Tensor, Tensor]:
+    """What a crop shows, in other colours. It is cut first and resized after, which costs less."""
+    rows = slice(window.top, window.top + window.height)
+    columns = slice(window.left, window.left + window.width)
+    photo, label = photo[:, rows, columns], label[rows, columns]
+    # Labels, too, are read at half-pixel centres ("nearest-exact"), or they would lie off the photo by half a pixel.
+    photo = F.interpolate(photo[None], size=window.scaled, mode="bilinear", align_corners=False, antialias=True)[0].float()
+    label = F.interpolate(label[None, None], size=window.scaled, mode="nearest-exact")[0, 0].long()
+    if window.flip:
+        photo, label = photo.flip(2), label.flip(1)
+    photo = normalize(jitter(blur(photo, rng), rng))
+    # Below and to the right, as `pad` does: the mean colour (0 after normalization), unlabelled.
+    border = (0, crop[1] - window.scaled[1], 0, crop[0] - window.scaled[0])
+    return F.pad(photo, border), F.pad(label, border, value=IGNORE)
 
 
 def paste(photos: Tensor, labels: Tensor, rare: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
@@ -233,10 +295,29 @@ def paste(photos: Tensor, labels: Tensor, rare: Tensor, rng: np.random.Generator
     return mixed, torch.where(mask, next_labels, labels)
 
 
+def blur(photo: Tensor, rng: np.random.Generator) -> Tensor:
+    """`[3, h, w]` in 0..255 → the same: every fourth as from a coarser camera, every fourth with noise."""
+    coarse, noisy = rng.random(2) < 0.25
+    if coarse:
+        size = [max(1, round(n / rng.uniform(1.2, 2.5))) for n in photo.shape[1:]]
+        small = F.interpolate(photo[None], size=size, mode="bilinear", align_corners=False)
+        photo = F.interpolate(small, size=photo.shape[1:], mode="bilinear", align_corners=False)[0]
+    if noisy:
+        photo = photo + rng.uniform(1.0, 10.0) * torch.from_numpy(rng.standard_normal(photo.shape, np.float32))
+    return photo
+
+
 def jitter(photo: Tensor, rng: np.random.Generator) -> Tensor:
-    """`[3, h, w]` in 0..255 → the same: brightness, contrast and saturation by 0.6 to 1.4, each channel by 0.9 to 1.1."""
-    brightness, contrast, saturation = rng.uniform(0.6, 1.4, size=3).tolist()
-    gains = torch.from_numpy(rng.uniform(0.9, 1.1, size=3)).float().reshape(3, 1, 1)
+    """`[3, h, w]` in 0..255 → the same under other light, and from another camera.
+
+    Brightness and contrast by 0.6 to 1.4, gamma by 0.7 to 1.4, saturation by 0 to 1.6, each channel by 0.85 to 1.15.
+    """
+    brightness, contrast = rng.uniform(0.6, 1.4, size=2).tolist()
+    saturation = 0.0 if rng.random() < 0.05 else float(rng.uniform(0.4, 1.6))
+    gains = torch.from_numpy(rng.uniform(0.85, 1.15, size=3)).float().reshape(3, 1, 1)
+    gamma = math.exp(rng.uniform(-0.35, 0.35))
+    if rng.random() < 0.5:
+        photo = 255.0 * (photo / 255.0).clamp(1e-3, 1.0) ** gamma
     photo = photo * (brightness * gains)
     mean = photo.mean()
     photo = (photo - mean) * contrast + mean

@@ -36,7 +36,7 @@ class Config:
 
 
 class RTFormer(nn.Module):
-    """Photo `[n, 3, H, W]` → logits `[n, classes, H/8, W/8]`; while training, the auxiliary head's as well.
+    """Photo `[n, 3, H, W]` → logits `[n, classes, H/8, W/8]`; while training, or if asked, the auxiliary head's as well.
 
     The caller resizes the logits (`resize`), because training wants the crop's size and evaluation the photo's.
     """
@@ -61,7 +61,7 @@ class RTFormer(nn.Module):
         self.seghead_extra = SegHead(2 * c, config.head_channels, config.num_classes)
         self.reset_parameters()
 
-    def forward(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor, extra: bool = False) -> Tensor | tuple[Tensor, Tensor]:
         x1 = self.layer1(self.conv1(x))                                         # c,  1/4
         x2 = self.layer2(F.relu(x1))                                            # 2c, 1/8
         x3 = self.layer3(F.relu(x2))                                            # 4c, 1/16
@@ -70,7 +70,7 @@ class RTFormer(nn.Module):
         x5_, x5 = self.layer5(F.relu(x4_), F.relu(x4))                          # 2c, 1/8; 8c, 1/32
         x6 = resize_like(self.spp(x5), x5_)                                     # 2c, 1/8
         logits = self.seghead(torch.cat([x5_, x6], dim=1))                      # classes, 1/8
-        return (logits, self.seghead_extra(x3_)) if self.training else logits
+        return (logits, self.seghead_extra(x3_)) if self.training or extra else logits
 
     def reset_parameters(self) -> None:
         """The original's start: He's normal for convs, almost nothing for attention, so that blocks begin as identities."""
@@ -193,11 +193,12 @@ class DropPath(nn.Module):
     def __init__(self, rate: float):
         super().__init__()
         self.rate = rate
+        self.generator: torch.Generator | None = None  # PyTorch's own by default
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.training or self.rate == 0.0:
             return x
-        keep = torch.rand(x.shape[0], 1, 1, 1, device=x.device) >= self.rate
+        keep = torch.rand(x.shape[0], 1, 1, 1, device=x.device, generator=self.generator) >= self.rate
         return x * (keep / (1.0 - self.rate)).to(x.dtype)
 
 

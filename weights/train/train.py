@@ -26,31 +26,40 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from data import IGNORE, Classes, Split, find_pairs, normalize
-from model import Config, RTFormer, resize
+from data import IGNORE, PAD, Classes, Split, find_pairs, find_photos, normalize, pad
+from model import Config, DropPath, RTFormer, resize
+
+# Shares of the iterations with small, middle and large crops: at the start, and at the end.
+CROP_SHARES = [(0.60, 0.20), (0.35, 0.45), (0.05, 0.35)]
+NOT_TAUGHT = {"pole", "sign", "traffic light", "traffic sign"}  # thin things, about which the teachers are surely wrong
 
 
 def main() -> None:
     args = arguments()
-    torch.set_num_threads(args.threads)
+    torch.set_num_threads(1)
     torch.manual_seed(args.seed)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     args.out.mkdir(parents=True, exist_ok=True)
 
     classes = Classes.load(args.dataset)
-    held_out = find_pairs(*args.val)
-    train = Split(find_pairs(*args.train) + (held_out if args.also_val else []), classes)
-    val = Split(held_out, classes)
+    val_pairs = find_pairs(*args.val)
+    pairs = find_pairs(*args.train) + (val_pairs if args.also_val else [])
+    held_out = [pair for pair in pairs if args.fold and pair[0].stem.startswith(args.fold)]
+    if args.fold and not held_out:
+        raise SystemExit(f"--fold {args.fold}: no photo's name begins so, for example {pairs[0][0].stem}")
+    pairs = [pair for pair in pairs if pair not in held_out]
+    unlabelled = [(photo, None) for folder in args.unlabelled for photo in find_photos(folder)]
+    train = Split(pairs + unlabelled, classes, args.teach)
+    val = Split(val_pairs, classes)
+    fold = Split(held_out, classes) if args.fold else None
     if len(train) < args.batch:
         raise SystemExit(f"{args.train[0]}: {len(train)} photos do not fill one batch of {args.batch}")
-    run = Run(args, len(classes.names), device)
-    weights = train.class_weights().to(device)
+    run = Run(args, classes.names, train.class_weights(), device)
     per_epoch = len(train) // args.batch
-    print(f"{device}, {len(train)} photos, {per_epoch} iterations an epoch, at iteration {run.iteration} of {args.iterations}")
+    print(f"{device}, {len(train)} photos, {per_epoch} iterations an epoch, at iteration {run.iteration} of {args.iterations}", flush=True)
 
-    def batch(iteration: int) -> tuple[Tensor, Tensor]:
-        crop = args.crop if iteration >= args.small_until * args.iterations else args.small_crop
-        return train.batch(args.seed, iteration, args.batch, crop, args.scales)
+    def batch(iteration: int) -> tuple[Tensor, Tensor, Tensor | None]:
+        return train.batch(args.seed, iteration, args.batch, crop_size(args, iteration), args.scales)
 
     losses: list[float] = []
     stopped: list[int] = []
@@ -58,42 +67,56 @@ def main() -> None:
         signal.signal(number, lambda *_: stopped.append(number))
     # The next batches are made meanwhile: one on a CPU, which has no more time for it; as many as it has cores beside a GPU.
     workers = 1 if device.type == "cpu" else os.cpu_count() or 1
-    pool = ThreadPoolExecutor(workers)
+    pool = ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,))
     coming = deque(pool.submit(batch, run.iteration + i) for i in range(workers))
     saved = time.monotonic()
     while run.iteration < args.iterations:
-        photos, labels = coming.popleft().result()
+        photos, labels, soft = coming.popleft().result()
         coming.append(pool.submit(batch, run.iteration + workers))
-        losses.append(run.step(photos, labels, weights))
+        losses.append(run.step(photos, labels, soft))
         epoch, rest = divmod(run.iteration, per_epoch)
-        ends_epoch = rest == 0 or run.iteration == args.iterations
         if run.iteration % 10 == 0:
             print(f"iteration {run.iteration:5d}  loss {sum(losses[-10:]) / len(losses[-10:]):.4f}  {run.seconds:.0f} s", flush=True)
-        if ends_epoch:
+        if rest == 0 or run.iteration == args.iterations:
             due = epoch % args.val_every == 0 or run.iteration == args.iterations
-            report = evaluate(run.ema, val, device) if due else None
-            run.log(sum(losses) / len(losses), report)
+            val_score = evaluate(run.ema, val, device)["mean_iou"] if due else None
+            fold_score = evaluate(run.ema, fold, device)["mean_iou"] if due and fold else None
+            run.log(sum(losses) / len(losses), val_score, fold_score)
             losses.clear()
-        if ends_epoch or stopped or time.monotonic() - saved > 180.0:
+        if run.iteration == args.iterations or stopped or time.monotonic() - saved > 180.0:
             run.save()
             saved = time.monotonic()
         if stopped:
             pool.shutdown(cancel_futures=True)
-            raise SystemExit(f"stopped at iteration {run.iteration}; the same command goes on")
+            raise SystemExit(f"stopped at iteration {run.iteration}; the same command resumes it")
 
     pool.shutdown(cancel_futures=True)
-    result = settled(run.ema, train, args, device)
-    report = evaluate(result, val, device) | calibrate(result, val, device)
-    for name, iou in report["iou"].items():
-        print(f"{100 * iou:6.2f} %  {name}" if iou is not None else f"     -    {name}")
-    print(f"{100 * report['mean_iou']:6.2f} %  mean IoU\n{100 * report['pixel_accuracy']:6.2f} %  pixel accuracy")
+    finish(run, val, fold)
+
+
+def finish(run: "Run", val: Split, fold: Split | None) -> None:
+    """Measures the averaged weights and writes them, with the figures, for `rtformer convert`."""
+    args = run.args
+    report = evaluate(run.ema, val, run.device)
+    show("val, which it was trained on" if args.also_val else "val", report)
+    if fold:
+        report["fold"] = {"clip": args.fold, **evaluate(run.ema, fold, run.device)}
+        show(f"the clip {args.fold}, held out", report["fold"])
+    report |= calibrate(run.ema, fold or val, run.device)
     print(f"{report['temperature']:6.3f}    temperature, which takes the calibration error from {100 * report['ece_at_1']:.2f} to {100 * report['ece']:.2f} %")
-    report |= {"iterations": args.iterations, "seed": args.seed, "precision": args.precision, "also_val": args.also_val, "seconds": round(run.seconds), "cpu_seconds": round(run.cpu_seconds)}
+    report |= {"iterations": args.iterations, "seed": args.seed, "precision": args.precision, "also_val": args.also_val, "teach": args.teach is not None, "seconds": round(run.seconds), "cpu_seconds": round(run.cpu_seconds)}
     write(args.out / "val.json", lambda path: path.write_text(json.dumps(report, indent=2) + "\n"))
-    final = {name: tensor.float().cpu().contiguous() for name, tensor in state(result).items()}
+    final = {name: tensor.float().cpu().contiguous() for name, tensor in state(run.ema).items()}
     write(args.out / "final.pth", lambda path: torch.save(final, path))
     plot(args.out)
     print(f"rtformer convert {args.out / 'final.pth'} -o OUT.safetensors --dataset {args.dataset} --temperature {report['temperature']} --store int8")
+
+
+def show(what: str, report: dict) -> None:
+    print(f"{what}: {report['photos']} photos")
+    for name, iou in report["iou"].items():
+        print(f"{100 * iou:6.2f} %  {name}" if iou is not None else f"     -    {name}")
+    print(f"{100 * report['mean_iou']:6.2f} %  mean IoU\n{100 * report['aux_mean_iou']:6.2f} %  mean IoU of the auxiliary head\n{100 * report['pixel_accuracy']:6.2f} %  pixel accuracy")
 
 
 def arguments() -> argparse.Namespace:
@@ -102,34 +125,52 @@ def arguments() -> argparse.Namespace:
     for split in ("train", "val"):
         parser.add_argument(f"--{split}", type=Path, nargs=2, metavar=("PHOTOS", "LABELS"), help="two folders, as `rtformer eval` reads them")
     parser.add_argument("--also-val", action="store_true", help="train on val too; its figures then say nothing")
+    parser.add_argument("--fold", metavar="CLIP", help="train without the photos whose names begin with this, and measure on them")
+    parser.add_argument("--teach", type=Path, metavar="CACHE", help="teach.py's folder: learn from its soft labels, too")
+    parser.add_argument("--unlabelled", type=Path, nargs="+", default=[], metavar="PHOTOS", help="folders of photos that only have soft labels")
     parser.add_argument("--dataset", default="camvid", metavar="NAME|FILE", help="the classes: camvid, cityscapes, ade20k, or a JSON file")
     parser.add_argument("--out", type=Path, required=True, help="folder for checkpoint, log and weights; resumes what is there")
-    parser.add_argument("--iterations", type=int, default=8000)
-    parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--crop", type=int, nargs=2, default=(288, 384), metavar=("HEIGHT", "WIDTH"))
-    parser.add_argument("--small-crop", type=int, nargs=2, default=(192, 256), metavar=("HEIGHT", "WIDTH"))
-    parser.add_argument("--small-until", type=float, default=0.78, metavar="SHARE", help="of the iterations: these take small crops")
-    parser.add_argument("--scales", type=float, nargs=2, default=(0.6, 2.0), metavar=("LEAST", "MOST"))
+    parser.add_argument("--iterations", type=int, default=10000)
+    parser.add_argument("--batch", type=int, default=12)
+    parser.add_argument("--parts", type=int, default=2, help="of a batch; each has norm statistics of its own, and a CPU thread")
+    parser.add_argument("--crops", type=size, nargs=3, default=[(192, 256), (288, 384), (384, 480)], metavar="WxH", help="small, middle, large; see CROP_SHARES")
+    parser.add_argument("--scales", type=float, nargs=2, default=(0.4, 2.0), metavar=("LEAST", "MOST"))
     parser.add_argument("--lr", type=float, default=1.5e-3, help="the peak of the one-cycle schedule")
     parser.add_argument("--weight-decay", type=float, default=0.02, help="on conv weights only")
     parser.add_argument("--drop-path", type=float, default=0.1, help="stochastic depth (PaddleSeg's default, 0.2, is for longer runs)")
     parser.add_argument("--ema", type=float, default=0.998, help="decay of the averaged weights, which are the result")
-    parser.add_argument("--val-every", type=int, default=8, metavar="EPOCHS")
+    parser.add_argument("--val-every", type=int, default=20, metavar="EPOCHS")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="CPU threads")
     parser.add_argument("--precision", choices=["bf16", "f32"], default=natural_precision(), help="of the convolutions")
     parser.add_argument("--smoke", action="store_true", help="20 iterations instead: every step, and a useless network")
     args = parser.parse_args()
-    for name in ("crop", "small_crop", "scales"):
-        setattr(args, name, tuple(getattr(args, name)))
     for split in ("train", "val"):
         if getattr(args, split) is None:
             if args.data is None:
                 parser.error(f"give --data, or --{split} PHOTOS LABELS")
             setattr(args, split, (args.data / split, args.data / f"{split}_labels"))
+    if args.unlabelled and args.teach is None:
+        parser.error("--unlabelled photos teach nothing without --teach")
+    if args.batch % args.parts or args.batch // args.parts < 2:
+        parser.error(f"--batch {args.batch}: does not make {args.parts} equal --parts of at least 2 crops")
     if args.smoke:
         args.iterations = 20
     return args
+
+
+def size(text: str) -> tuple[int, int]:
+    """`WxH` → height, width."""
+    width, height = (int(n) for n in text.split("x"))
+    if width < 64 or height < 64 or width % PAD or height % PAD:
+        raise argparse.ArgumentTypeError(f"invalid crop `{text}`: expected WxH, multiples of {PAD} from 64")
+    return height, width
+
+
+def crop_size(args: argparse.Namespace, iteration: int) -> tuple[int, int]:
+    """The size of an iteration's crops: drawn by shares that move from those at the start to those at the end."""
+    done = iteration / args.iterations
+    shares = [start + (end - start) * done for start, end in CROP_SHARES]
+    return args.crops[np.random.default_rng([args.seed, 3, iteration]).choice(3, p=shares)]
 
 
 def natural_precision() -> str:
@@ -141,51 +182,84 @@ def natural_precision() -> str:
 class Run:
     """What a checkpoint holds: network, optimizer, average, iteration and the time spent."""
 
-    def __init__(self, args: argparse.Namespace, classes: int, device: torch.device):
+    def __init__(self, args: argparse.Namespace, names: list[str], weights: Tensor, device: torch.device):
         self.args, self.device = args, device
-        config = Config.slim(classes, drop_path=args.drop_path)
+        self.weights = weights.to(device)
+        self.taught = torch.tensor([i for i, name in enumerate(names) if name not in NOT_TAUGHT], device=device)
+        config = Config.slim(len(names), drop_path=args.drop_path)
         self.net = RTFormer(config).to(device, memory_format=torch.channels_last)
         self.ema = copy.deepcopy(self.net).eval().requires_grad_(False)
-        if device.type == "cpu" and args.precision == "bf16":
-            quicken(self.net)
         # Convs, and attention's keys and values, have four dimensions; norms and biases one.
-        convs = [p for p in self.net.parameters() if p.ndim == 4]
-        others = [p for p in self.net.parameters() if p.ndim != 4]
+        self.parameters = list(self.net.parameters())
+        convs = [p for p in self.parameters if p.ndim == 4]
+        others = [p for p in self.parameters if p.ndim != 4]
         groups = [{"params": convs, "weight_decay": args.weight_decay}, {"params": others, "weight_decay": 0.0}]
         self.optimizer = torch.optim.AdamW(groups, lr=args.lr, fused=True)
         self.iteration, self.seconds, self.cpu_seconds = 0, 0.0, 0.0
         self.checkpoint, self.csv = args.out / "checkpoint.pth", args.out / "log.csv"
         if self.checkpoint.exists():
             self.load()
+        self.parts = [Part(self.net, device, args.precision) for _ in range(args.parts)]
+        threads = max(1, (os.cpu_count() or 1) // args.parts)
+        self.pool = ThreadPoolExecutor(args.parts, initializer=torch.set_num_threads, initargs=(threads,))
 
-    def step(self, photos: Tensor, labels: Tensor, weights: Tensor) -> float:
+    def step(self, photos: Tensor, labels: Tensor, soft: Tensor | None) -> float:
         """One iteration; returns its loss."""
         began, began_cpu = time.monotonic(), time.process_time()
-        # Stochastic depth, too, depends on seed and iteration only, so no generator's state need be saved.
-        torch.manual_seed(self.args.seed * 1_000_003 + self.iteration)
         for group in self.optimizer.param_groups:
             group["lr"] = self.learning_rate()
-        photos = photos.to(self.device, memory_format=torch.channels_last)
-        labels = labels.to(self.device)
-
-        self.net.train()
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.args.precision == "bf16"):
-            logits, extra = self.net(photos)
-        loss = segmentation_loss(*sampled(logits, labels, 2, self.iteration), weights)
-        extra, labels = sampled(extra, labels, 4, self.iteration)
-        loss = loss + 0.4 * F.cross_entropy(extra, labels, weights, ignore_index=IGNORE)
-        if not math.isfinite(loss.item()):
-            raise SystemExit(f"iteration {self.iteration}: the loss is {loss.item()}; try a smaller --lr")
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        nn.utils.clip_grad_norm_(self.net.parameters(), 5.0)
+        count = len(self.parts)
+        softs = [None] * count if soft is None else soft.chunk(count)
+        # Each part computes in a thread of its own and shares nothing but the parameters, which only change below.
+        done = list(self.pool.map(self.gradients, range(count), photos.chunk(count), labels.chunk(count), softs))
+        loss = sum(loss for loss, _ in done) / count
+        if not math.isfinite(loss):
+            raise SystemExit(f"iteration {self.iteration}: the loss is {loss}; try a smaller --lr")
+        total = list(done[0][1])
+        for _, gradients in done[1:]:
+            torch._foreach_add_(total, list(gradients))
+        torch._foreach_div_(total, count)
+        for parameter, gradient in zip(self.parameters, total):
+            parameter.grad = gradient
+        nn.utils.clip_grad_norm_(self.parameters, 5.0)
         self.optimizer.step()
+        self.gather_statistics()
         self.average()
 
         self.iteration += 1
         self.seconds += time.monotonic() - began
         self.cpu_seconds += time.process_time() - began_cpu
-        return loss.item()
+        return loss
+
+    def gradients(self, number: int, photos: Tensor, labels: Tensor, soft: Tensor | None) -> tuple[float, tuple[Tensor, ...]]:
+        """One part's loss and gradients."""
+        part, done = self.parts[number], self.iteration / self.args.iterations
+        # Stochastic depth, too, depends on seed, iteration and part only, so no generator's state need be saved.
+        part.generator.manual_seed((self.args.seed * 1_000_003 + self.iteration) * 64 + number)
+        photos = photos.to(self.device, memory_format=torch.channels_last)
+        labels = labels.to(self.device)
+        # Over the last third, rare classes and teachers count less and less.
+        rest = min(1.0, 3.0 * (1.0 - done))
+        weights = self.weights ** (0.5 + 0.5 * rest)
+        # Each value is a weight once in an iteration, so a cache of what autocast rounds would only be shared by accident.
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.args.precision == "bf16", cache_enabled=False):
+            logits, extra = part.net(photos)
+        loss = segmentation_loss(*sampled(logits, labels, 2, self.iteration), weights)
+        loss = loss + 0.4 * segmentation_loss(*sampled(extra, labels, 4, self.iteration), weights)
+        if soft is not None:
+            loss = loss + rest * taught_loss(logits, labels, soft.to(self.device), self.taught)
+        return loss.item(), torch.autograd.grad(loss, self.parameters)
+
+    @torch.no_grad()
+    def gather_statistics(self) -> None:
+        """The network's norm statistics are the mean of the parts', which go on from there."""
+        each = [part.statistics for part in self.parts]
+        mean = each[0]
+        for other in each[1:]:
+            torch._foreach_add_(mean, other)
+        torch._foreach_div_(mean, len(each))
+        for statistics in [statistics_of(self.net), *each[1:]]:
+            torch._foreach_copy_(statistics, mean)
 
     def learning_rate(self) -> float:
         """One cycle: a linear rise over the first 8 %, then a cosine to zero."""
@@ -219,49 +293,45 @@ class Run:
             kept = [line for line in lines if int(line.split(",")[0]) <= self.iteration]
             write(self.csv, lambda path: path.write_text(head + "".join(kept)))
 
-    def log(self, loss: float, report: dict | None) -> None:
-        """One CSV line an epoch; the mIoU column is empty where it was not measured."""
-        mean_iou = f"{report['mean_iou']:.4f}" if report else ""
-        line = [self.iteration, f"{loss:.4f}", f"{self.learning_rate():.3e}", f"{self.seconds:.0f}", f"{self.cpu_seconds:.0f}", mean_iou]
+    def log(self, loss: float, val: float | None, fold: float | None) -> None:
+        """One CSV line an epoch; the columns of mean IoU are empty where it was not measured."""
+        scores = ["" if score is None else f"{score:.4f}" for score in (val, fold)]
+        line = [self.iteration, f"{loss:.4f}", f"{self.learning_rate():.3e}", f"{self.seconds:.0f}", f"{self.cpu_seconds:.0f}", *scores]
         fresh = not self.csv.exists()
         with self.csv.open("a", newline="") as file:
             writer = csv.writer(file)
             if fresh:
-                writer.writerow(["iteration", "loss", "lr", "seconds", "cpu_seconds", "val_mean_iou"])
+                writer.writerow(["iteration", "loss", "lr", "seconds", "cpu_seconds", "val_mean_iou", "fold_mean_iou"])
             writer.writerow(line)
         print("epoch:", *line, flush=True)
 
 
-@torch.no_grad()
-def settled(net: nn.Module, train: Split, args: argparse.Namespace, device: torch.device) -> nn.Module:
-    """The network with norm statistics of the training photos as they are: whole, at scale 1, in their own colours.
+class Part:
+    """The network once more: the same parameters, but norm statistics and stochastic depth of its own."""
 
-    Those gathered in training are of crops with borders, pasted things and stretched colours, and follow weights that moved.
-    """
-    sizes: dict[tuple[int, ...], list[int]] = {}
-    for i in np.random.default_rng([args.seed, 2]).permutation(len(train)):
-        sizes.setdefault(tuple(train.photos[i].shape), []).append(i)
-    if not any(len(same) >= args.batch for same in sizes.values()):
-        return net  # no batch's worth of photos has one size
-    net = copy.deepcopy(net)
-    for norm in (module for module in net.modules() if isinstance(module, nn.BatchNorm2d)):
-        norm.reset_running_stats()
-        norm.momentum = None  # the plain mean over all batches
-        norm.train()
-    batches = [same[i : i + args.batch] for same in sizes.values() for i in range(0, len(same), args.batch)]
-    for batch in batches:
-        if len(batch) == args.batch:  # fewer photos differ less from each other
-            photos = torch.stack([normalize(train.photos[i]) for i in batch]).to(device, memory_format=torch.channels_last)
-            with torch.autocast(device.type, torch.bfloat16, enabled=args.precision == "bf16"):
-                net(photos)
-    return net.eval()
+    def __init__(self, net: RTFormer, device: torch.device, precision: str):
+        self.net = copy.deepcopy(net).train()
+        for own, shared in zip(self.net.modules(), net.modules()):
+            own._parameters.update(shared._parameters)
+        self.statistics = statistics_of(self.net)
+        self.generator = torch.Generator(device)
+        for module in self.net.modules():
+            if isinstance(module, DropPath):
+                module.generator = self.generator
+        if device.type == "cpu" and not torch.cpu._is_amx_tile_supported():
+            quicken(self.net)
+
+
+def statistics_of(net: nn.Module) -> list[Tensor]:
+    """Means and variances of all norms."""
+    return [tensor for tensor in net.buffers() if tensor.is_floating_point()]
 
 
 def sampled(logits: Tensor, labels: Tensor, step: int, iteration: int) -> tuple[Tensor, Tensor]:
     """Logits `[n, classes, h/8, w/8]`, resized to the labels' size, and labels, both at every `step`th pixel and row.
 
-    The loss of all pixels costs a third of an iteration and says little more: neighbours agree. Which of the `step²`
-    grids is taken changes with the iteration. Resizing is linear, so two small matrices compute it at these pixels only.
+    The loss of all pixels would be this one's mean over the `step²` grids, which the iterations take in turns. Resizing
+    is linear, so two small matrices compute it at these pixels only.
     """
     down, right = divmod(iteration % step**2, step)
     rows = resizing(logits.shape[2], labels.shape[1], logits.device)[down::step]
@@ -290,10 +360,26 @@ def segmentation_loss(logits: Tensor, labels: Tensor, weights: Tensor) -> Tensor
     return loss + 1.0 - soft_iou[counts > 0].mean()
 
 
-class Conv3x3(torch.autograd.Function):
-    """A bf16 3x3 convolution whose weights' gradient is one matrix product; for the CPU.
+def taught_loss(logits: Tensor, labels: Tensor, soft: Tensor, taught: Tensor) -> Tensor:
+    """Cross entropy with the teachers' soft labels `[n, classes, h/8, w/8]`, over the classes that they are good at.
 
-    PyTorch's own takes up to fifty times as long as the forward pass where the stride is 2 or the map is small.
+    A place counts as much as the teachers are sure; nothing where the label says that they are wrong, or that it is of a
+    class that they are not asked about.
+    """
+    labels = labels[:, 4::8, 4::8]
+    confidence, guess = soft.max(dim=1)
+    weight = confidence * torch.isin(guess, taught) * ((labels == IGNORE) | (labels == guess))
+    target = soft[:, taught]
+    target = target / target.sum(dim=1, keepdim=True).clamp(min=1e-3)
+    losses = -(target * logits.float()[:, taught].log_softmax(dim=1)).sum(dim=1)
+    return (weight * losses).sum() / weight.sum().clamp(min=1.0)
+
+
+class Conv3x3(torch.autograd.Function):
+    """A 3x3 convolution whose weights' gradient is one matrix product; for CPUs without AMX.
+
+    There, PyTorch's own takes up to fifty times as long as the forward pass in bf16 where the stride is 2 or the map is
+    small, and several times as long in f32.
     """
 
     @staticmethod
@@ -328,51 +414,55 @@ def quicken(net: nn.Module) -> None:
 
 
 def quick_conv(conv: nn.Conv2d, x: Tensor) -> Tensor:
-    stride = conv.stride[0]
-    if stride == 1 and x.shape[2] * x.shape[3] > 256 or not torch.is_grad_enabled():
+    stride, bf16 = conv.stride[0], torch.is_autocast_enabled("cpu")
+    if stride == 1 and x.shape[2] * x.shape[3] > (256 if bf16 else 100) or not torch.is_grad_enabled():
         return F.conv2d(x, conv.weight, conv.bias, stride, padding=1)
-    bias = None if conv.bias is None else conv.bias.bfloat16()
-    return Conv3x3.apply(x.bfloat16(), conv.weight.bfloat16(), bias, stride)
+    dtype = torch.bfloat16 if bf16 else torch.float32
+    bias = None if conv.bias is None else conv.bias.to(dtype)
+    return Conv3x3.apply(x.to(dtype), conv.weight.to(dtype), bias, stride)
 
 
 @torch.no_grad()
-def predictions(net: nn.Module, val: Split, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
-    """Photo by photo at its own size, in f32: logits `[classes, h, w]` and labels `[h, w]`."""
-    for photo, truth in zip(val.photos, val.labels):
-        photo = normalize(photo)[None].to(device, memory_format=torch.channels_last)
-        yield resize(net(photo), truth.shape)[0].cpu(), truth
+def predictions(net: RTFormer, photos: Split, device: torch.device) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Photo by photo at its own size, padded, in f32: logits `[classes, h, w]`, the auxiliary head's, and labels `[h, w]`."""
+    for photo, truth in zip(photos.photos, photos.labels):
+        padded = pad(normalize(photo)[None]).to(device, memory_format=torch.channels_last)
+        both = (resize(logits, padded.shape[2:])[0, :, : truth.shape[0], : truth.shape[1]] for logits in net(padded, extra=True))
+        yield *(logits.cpu() for logits in both), truth
 
 
-def evaluate(net: nn.Module, val: Split, device: torch.device) -> dict:
-    """IoU per class, their mean, and the share of labelled pixels that are right.
+def evaluate(net: RTFormer, photos: Split, device: torch.device) -> dict:
+    """IoU per class, their mean, the auxiliary head's mean, and the share of labelled pixels that are right.
 
     A class's IoU is tp / (tp + fp + fn) over all pixels of the split; unlabelled pixels count nowhere. Neither does a class
     in the mean that is neither labelled nor guessed.
     """
-    names = val.classes.names
-    confusion = torch.zeros(len(names), len(names), dtype=torch.int64)  # truth, guess
-    for logits, truth in predictions(net, val, device):
+    names = photos.classes.names
+    confusion = torch.zeros(2, len(names), len(names), dtype=torch.int64)  # head, truth, guess
+    for *both, truth in predictions(net, photos, device):
         seen = truth != IGNORE
-        pairs = truth[seen].long() * len(names) + logits.argmax(dim=0)[seen]
-        confusion += torch.bincount(pairs, minlength=len(names) ** 2).reshape(confusion.shape)
-    right = confusion.diag()
-    union = confusion.sum(0) + confusion.sum(1) - right
+        for head, logits in enumerate(both):
+            pairs = truth[seen].long() * len(names) + logits.argmax(dim=0)[seen]
+            confusion[head] += torch.bincount(pairs, minlength=len(names) ** 2).reshape(confusion[head].shape)
+    right = confusion.diagonal(dim1=1, dim2=2)
+    union = confusion.sum(1) + confusion.sum(2) - right
     iou = right / union
     return {
-        "iou": {name: iou.item() if some > 0 else None for name, iou, some in zip(names, iou, union)},
-        "mean_iou": iou[union > 0].mean().item(),
-        "pixel_accuracy": (right.sum() / confusion.sum()).item(),
-        "photos": len(val),
+        "iou": {name: iou.item() if some > 0 else None for name, iou, some in zip(names, iou[0], union[0])},
+        "mean_iou": iou[0][union[0] > 0].mean().item(),
+        "aux_mean_iou": iou[1][union[1] > 0].mean().item(),
+        "pixel_accuracy": (right[0].sum() / confusion[0].sum()).item(),
+        "photos": len(photos),
     }
 
 
-def calibrate(net: nn.Module, val: Split, device: torch.device) -> dict:
-    """The temperature of least cross entropy on val (arXiv:1706.04599), and the expected calibration error without and with it.
+def calibrate(net: RTFormer, photos: Split, device: torch.device) -> dict:
+    """The temperature of least cross entropy (arXiv:1706.04599), and the expected calibration error without and with it.
 
     About 10,000 pixels of each photo take part, on a grid.
     """
     some, truths = [], []
-    for logits, truth in predictions(net, val, device):
+    for logits, _, truth in predictions(net, photos, device):
         step = max(1, round((truth.numel() / 10_000) ** 0.5))
         logits, truth = logits[:, ::step, ::step], truth[::step, ::step]
         some.append(logits[:, truth != IGNORE].T)
@@ -422,13 +512,17 @@ def plot(out: Path) -> None:
         return
     with (out / "log.csv").open() as file:
         rows = list(csv.DictReader(file))
-    measured = [row for row in rows if row["val_mean_iou"]]
     figure = Figure(figsize=(9, 3.5), layout="constrained")
     loss, miou = figure.subplots(1, 2)
     loss.plot([int(row["iteration"]) for row in rows], [float(row["loss"]) for row in rows])
     loss.set(xlabel="iteration", ylabel="training loss")
-    miou.plot([int(row["iteration"]) for row in measured], [100 * float(row["val_mean_iou"]) for row in measured], marker="o")
-    miou.set(xlabel="iteration", ylabel="val mean IoU, %")
+    for split in ("val", "fold"):
+        measured = [row for row in rows if row[f"{split}_mean_iou"]]
+        if measured:
+            scores = [100 * float(row[f"{split}_mean_iou"]) for row in measured]
+            miou.plot([int(row["iteration"]) for row in measured], scores, marker="o", label=split)
+    miou.legend()
+    miou.set(xlabel="iteration", ylabel="mean IoU, %")
     figure.savefig(out / "log.png", dpi=120)
 
 

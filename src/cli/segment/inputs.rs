@@ -220,6 +220,8 @@ mod tests {
 
     use super::*;
 
+    type Names<'a> = &'a [&'a str];
+
     /// The places of what is found, and how many failures there are.
     fn places(arguments: &[&Path], out: Option<&Path>) -> (Vec<String>, usize) {
         let arguments: Vec<_> = arguments.iter().map(|path| path.to_path_buf()).collect();
@@ -286,7 +288,7 @@ mod tests {
         write("list.txt", &format!("in/sub/b.png in/sub/b_L.png\n{}\nin/../c.png\nin/a.png\n", absolute.display()));
         write("notes.txt", "taken in spring\nwith a phone\n");
         write("bare", "c.png\nnone.png\n");
-        let cases: [(&[&str], &[&str], &[&str], usize); 6] = [
+        let cases: [(Names<'_>, Names<'_>, Names<'_>, usize); 6] = [
             // Mirrored below the list's folder, unless the path leaves it; each path once.
             (&["list.txt"], &[], &["in/sub/b.png", "in/a.png", "c.png"], 0),
             (&["c.png", "list.txt"], &[], &["c.png", "in/sub/b.png", "in/a.png"], 0),
