@@ -109,7 +109,7 @@ def finish(run: "Run", val: Split, fold: Split | None) -> None:
     final = {name: tensor.float().cpu().contiguous() for name, tensor in state(run.ema).items()}
     write(args.out / "final.pth", lambda path: torch.save(final, path))
     plot(args.out)
-    print(f"rtformer convert {args.out / 'final.pth'} -o OUT.safetensors --dataset {args.dataset} --temperature {report['temperature']} --store int8")
+    print(f"rtformer convert {args.out / 'final.pth'} -o OUT.safetensors --dataset {args.dataset} --temperature {report['temperature']} --pad-multiple {PAD} --store int8")
 
 
 def show(what: str, report: dict) -> None:
