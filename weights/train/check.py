@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from data import CACHE_STEP, IGNORE, Classes, Split, find_pairs, normalize
+from data import CACHE_STEP, IGNORE, PAD, Classes, Split, find_pairs, normalize
 from model import Config, RTFormer, resize
 from train import state
 
@@ -128,7 +128,7 @@ def same_training(
     want = json.loads((folder / "whole/val.json").read_text())
     call(
         rtformer, "convert", folder / "whole/final.pth", "-o", folder / "whole.safetensors", "--dataset", "camvid",
-        "--temperature", want["temperature"], "--store", "int8",
+        "--temperature", want["temperature"], "--pad-multiple", PAD, "--store", "int8",
     )
     places = ("--images", photos, "--labels", labels)
     got = json.loads(call(rtformer, "eval", *places, "--weights", folder / "whole.safetensors", "--json"))

@@ -139,6 +139,11 @@ class Split:
         self.photos: list[Tensor] = []
         self.labels: list[Tensor] = []
         self.soft: list[Tensor] = []
+        self.taught = 0  # photos with soft labels
+        if cache is not None and not (cache / "classes.json").exists():
+            raise SystemExit(f"{cache}: holds no soft labels; run teach.py with --out {cache}")
+        if cache is not None and json.loads((cache / "classes.json").read_text()) != classes.names:
+            raise SystemExit(f"{cache}: holds soft labels of other classes than `{classes.dataset}`; run teach.py with --dataset")
         for photo, label in pairs:
             pixels = torch.from_numpy(np.array(Image.open(photo).convert("RGB"))).permute(2, 0, 1).contiguous()
             ids = torch.full(pixels.shape[1:], IGNORE, dtype=torch.uint8) if label is None else classes.read(label)
@@ -147,7 +152,10 @@ class Split:
             self.photos.append(pixels)
             self.labels.append(ids)
             if cache is not None:
-                self.soft.append(read_soft(cache, photo, classes))
+                place = cache_place(cache, photo)
+                self.taught += place.exists()
+                # A photo without soft labels has one that says nothing.
+                self.soft.append(torch.from_numpy(np.load(place)) if place.exists() else torch.zeros(len(classes.names), 1, 1, dtype=torch.uint8))
         # Pixels of each class in each photo.
         self.counts = torch.stack([torch.bincount(ids.flatten(), minlength=256)[: len(classes.names)] for ids in self.labels])
 
@@ -188,15 +196,6 @@ class Split:
                 soft.append(window.of_soft(self.soft[i], crop))
         pasted = paste(torch.stack(photos), torch.stack(labels), rare, rng)
         return *pasted, torch.stack(soft) if soft else None
-
-
-def read_soft(cache: Path, photo: Path, classes: Classes) -> Tensor:
-    place = cache_place(cache, photo)
-    if not place.exists():
-        raise SystemExit(f"{cache}: has no soft labels of {photo}; run teach.py on its folder")
-    if json.loads((cache / "classes.json").read_text()) != classes.names:
-        raise SystemExit(f"{cache}: holds soft labels of other classes than `{classes.dataset}`; run teach.py with --dataset")
-    return torch.from_numpy(np.load(place))
 
 
 def normalize(photo: Tensor) -> Tensor:

@@ -50,6 +50,10 @@ def main() -> None:
     pairs = [pair for pair in pairs if pair not in held_out]
     unlabelled = [(photo, None) for folder in args.unlabelled for photo in find_photos(folder)]
     train = Split(pairs + unlabelled, classes, args.teach)
+    if args.teach:
+        print(f"{train.taught} of {len(train)} photos have soft labels in {args.teach}")
+        if not train.taught:
+            raise SystemExit(f"{args.teach}: has no soft labels of these photos; run teach.py on their folders")
     val = Split(val_pairs, classes)
     fold = Split(held_out, classes) if args.fold else None
     if len(train) < args.batch:
@@ -109,7 +113,7 @@ def finish(run: "Run", val: Split, fold: Split | None) -> None:
     final = {name: tensor.float().cpu().contiguous() for name, tensor in state(run.ema).items()}
     write(args.out / "final.pth", lambda path: torch.save(final, path))
     plot(args.out)
-    print(f"rtformer convert {args.out / 'final.pth'} -o OUT.safetensors --dataset {args.dataset} --temperature {report['temperature']} --store int8")
+    print(f"rtformer convert {args.out / 'final.pth'} -o OUT.safetensors --dataset {args.dataset} --temperature {report['temperature']} --pad-multiple {PAD} --store int8")
 
 
 def show(what: str, report: dict) -> None:
