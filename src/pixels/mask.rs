@@ -298,7 +298,7 @@ mod tests {
         for (width, height, classes, ids, want) in cases {
             match (Mask::from_ids(width, height, classes, ids.iter().copied()), want) {
                 (Ok(mask), None) => {
-                    assert_eq!((mask.iter().collect::<Vec<_>>(), mask.classes()), (ids.into(), classes))
+                    assert_eq!((mask.iter().collect::<Vec<_>>(), mask.classes()), (ids.into(), classes));
                 }
                 (Err(error), Some(part)) => assert!(error.to_string().contains(part), "{error}"),
                 (got, want) => panic!("{ids:?}: {got:?}, wanted {want:?}"),

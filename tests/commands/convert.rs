@@ -3,8 +3,8 @@
 use std::fs;
 use std::path::Path;
 
-use rtformer::pixels::Image;
 use rtformer::Segmenter;
+use rtformer::pixels::Image;
 use serde_json::Value;
 
 use super::{classes, golden, rtformer, run, text};

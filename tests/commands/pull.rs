@@ -11,7 +11,7 @@ use rtformer::backend::Reference;
 use rtformer::model::{Noise, Parameters, RtFormer};
 use rtformer::{Config, Device, Segmenter};
 
-use super::{rtformer, run, text};
+use super::{rtformer, run};
 
 /// Head and body, sent before the connection is closed.
 struct Reply(String, Vec<u8>);

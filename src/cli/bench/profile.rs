@@ -74,7 +74,7 @@ impl Profile {
         let frame_ms = mean(&|frame| frame.milliseconds);
         // A frame is the same operations in the same order each time.
         let operations = frames.first().map_or(&[][..], |frame| &frame.operations);
-        let line = |(index, op): (usize, &rtformer::OpTime)| {
+        let line = |(index, op): (usize, &bench::OpTime)| {
             let ms = mean(&|frame| frame.operations.get(index).map_or(0.0, |op| op.milliseconds));
             let gflops = giga(ms, op.flops);
             let share = rounded(if frame_ms > 0.0 { ms / frame_ms } else { 0.0 });
@@ -145,7 +145,7 @@ mod tests {
         let segmenter = Segmenter::open("tests/data/golden/tiny.safetensors", Device::Cpu).unwrap();
         let mut mask = Mask::new(0, 0, 5);
         let frame = |ms: &f64| {
-            let mut frame = segmenter.profile(&RgbImage::new(32, 32), &mut mask).unwrap();
+            let mut frame = bench::profile(&segmenter, &RgbImage::new(32, 32), &mut mask).unwrap();
             frame.operations.truncate(2);
             frame.milliseconds = *ms;
             for (op, share) in frame.operations.iter_mut().zip([0.25, 0.5]) {
