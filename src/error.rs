@@ -139,6 +139,15 @@ pub enum Error {
         reason: String,
     },
 
+    /// The machine has not enough memory for something whose size depends on the input.
+    #[error("out of memory: {what} needs {}; use a smaller size or batch, or free memory", binary(*bytes))]
+    OutOfMemory {
+        /// What the memory was for.
+        what: String,
+        /// How many bytes were needed at once.
+        bytes: usize,
+    },
+
     /// A download failed or is not allowed.
     #[error("{url}: {reason}")]
     Download {
@@ -156,6 +165,11 @@ pub enum Error {
         /// What it said.
         reason: String,
     },
+}
+
+/// Bytes in the unit that suits them.
+fn binary(bytes: usize) -> String {
+    if bytes < 1 << 20 { format!("{bytes} bytes") } else { format!("{} MiB", bytes.div_ceil(1 << 20)) }
 }
 
 impl Error {

@@ -1,19 +1,22 @@
 //! The options of a segmenter, and how one is made.
 
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
+use std::str::FromStr;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
 
 use super::Segmenter;
 use super::device::{self, Device, Precision};
 use super::embedded::default_weights;
-use super::engine::{Engine, Loaded, Preparation};
+use super::engine::{Engine, Loaded};
 use super::gpu::OnGpu;
 use super::scene::Labels;
 use crate::backend::{Cpu, Reference};
 use crate::error::{Error, Result};
 use crate::model::{Config, Parameters};
-use crate::pixels::{Input, Normalization, Palette, Size};
-use crate::weights::{Dataset, Weights};
+use crate::pixels::{Input, Normalization, Palette, Preparation, Size};
+use crate::weights::{Dataset, Weights, check_pad_multiple};
 
 /// Opens a [`Segmenter`]. Everything has a default: the embedded weights, the fastest device, all cores, the photo's own size, and
 /// the mask alone.
@@ -38,7 +41,60 @@ pub struct Builder {
     device: Device,
     precision: Option<Precision>,
     threads: usize,
+    padding: Padding,
     readout: Readout,
+}
+
+/// How photos are padded before the network sees them: at the bottom and on the right, by the mean colour, to a multiple of a number.
+///
+/// The results have the photo's own size: logits under the padding are not computed.
+///
+/// ```
+/// use rtformer::Padding;
+///
+/// assert_eq!("32".parse::<Padding>()?, Padding::Multiple(32));
+/// assert_eq!("none".parse::<Padding>()?, Padding::None);
+/// assert!("0".parse::<Padding>().is_err());
+/// # Ok::<(), rtformer::Error>(())
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Padding {
+    /// As the weights' metadata say (`pad_multiple`); no padding if they do not. PaddleSeg's checkpoints do not.
+    #[default]
+    FromWeights,
+    /// No padding.
+    None,
+    /// To a multiple of 1 to 256 pixels.
+    Multiple(u32),
+}
+
+impl Padding {
+    /// The multiple for weights whose metadata have `from_weights`.
+    fn multiple(self, from_weights: Option<u32>) -> Result<u32> {
+        let multiple = match self {
+            Self::FromWeights => from_weights.unwrap_or(1),
+            Self::None => 1,
+            Self::Multiple(multiple) => multiple,
+        };
+        check_pad_multiple(multiple).map_err(|reason| Error::Input(format!("cannot pad to {reason}")))?;
+        Ok(multiple)
+    }
+}
+
+impl FromStr for Padding {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        if text == "none" {
+            return Ok(Self::None);
+        }
+        let multiple = text.parse().ok().filter(|multiple| check_pad_multiple(*multiple).is_ok());
+        multiple.map(Self::Multiple).ok_or_else(|| {
+            Error::Input(format!(
+                "invalid padding `{text}`: expected `none` or a multiple of 1 to 256 pixels, usually 32"
+            ))
+        })
+    }
 }
 
 /// How far a GPU's logits may be from the CPU's for [`Device::Auto`] to take it, relative to the greatest: in f16 ten times what rounding
@@ -96,6 +152,21 @@ impl Builder {
     /// ```
     pub fn size(mut self, size: Size) -> Self {
         self.readout.size = size;
+        self
+    }
+
+    /// How photos are padded before the network sees them; by default as the weights say. Masks have the photo's own size.
+    ///
+    /// ```
+    /// # use rtformer::{Padding, Segmenter};
+    /// let segmenter = Segmenter::builder().pad(Padding::Multiple(32)).build()?;
+    /// let photo = image::RgbImage::new(64, 40);
+    /// assert_eq!(segmenter.prepare(&photo)?.height, 64);
+    /// assert_eq!(segmenter.segment(&photo)?.mask().height(), 40);
+    /// # Ok::<(), rtformer::Error>(())
+    /// ```
+    pub fn pad(mut self, padding: Padding) -> Self {
+        self.padding = padding;
         self
     }
 
@@ -165,7 +236,9 @@ impl Builder {
             ));
         }
         let temperature = weights.temperature()?;
-        self.open(|builder| {
+        let pad_multiple = self.padding.multiple(weights.pad_multiple()?)?;
+        let builder = Self { padding: Padding::Multiple(pad_multiple), ..self };
+        builder.open(|builder| {
             let mut reader = weights.reader(config.name());
             let loaded = builder.load(path.clone(), config.clone(), dataset.clone(), temperature, &mut reader);
             let segmenter = loaded.map_err(|e| match e {
@@ -230,6 +303,7 @@ impl Builder {
         let preparation = Preparation {
             normalization: Normalization { mean: dataset.mean, std: dataset.std },
             size: self.readout.size,
+            pad_multiple: self.padding.multiple(None)?,
         };
         let all = || std::thread::available_parallelism().map_or(1, usize::from);
         let unfit = |has: &str| {
@@ -292,7 +366,7 @@ impl Segmenter {
         let frame = image::RgbImage::from_fn(256, 128, |x, y| {
             image::Rgb([(x * 7 + y * y) as u8, (x * x + y * 13) as u8, (x * y + 31 * x) as u8])
         });
-        let input = Input::prepare(&(&frame).into(), &self.preparation.normalization, Size::Native)?;
+        let input = Input::prepare(&(&frame).into(), &Preparation::new(self.preparation.normalization))?;
         let (mut ours, mut theirs) = (Vec::new(), Vec::new());
         self.resident(&input)?.logits(&mut ours)?;
         other.resident(&input)?.logits(&mut theirs)?;
@@ -340,6 +414,24 @@ mod tests {
         assert_eq!(reason, "cpu is here, its logits within 0.00 % of the CPU's");
         let error = builder.checked(on_gpu(), |builder| seeded(builder, 8)).unwrap_err().to_string();
         assert!(error.starts_with("device `cpu`: its logits differ from the CPU's by "), "{error}");
+    }
+
+    /// What goes through the network together is bounded by the network's pixels, and by the photos'.
+    #[test]
+    fn batches_are_bounded_by_the_larger_of_photo_and_input() {
+        let cases = [
+            ((100, 50), Size::Native, 1, (16 << 20) / 5000), // the photo's own size
+            ((100, 50), Size::Exact { width: 2048, height: 1024 }, 1, 8), // thumbnails, enlarged
+            ((4096, 2048), Size::Exact { width: 64, height: 32 }, 1, 2), // large photos' masks take memory, too
+            ((100, 50), Size::Native, 256, 256),             // the padding counts
+            ((8192, 8192), Size::Native, 1, 1),              // never none
+        ];
+        for ((width, height), size, multiple, want) in cases {
+            let builder = Segmenter::builder().device(Device::Cpu).size(size).pad(Padding::Multiple(multiple));
+            let photo = image::GrayImage::new(width, height);
+            let together = seeded(builder, 7).unwrap().together(&(&photo).into()).unwrap();
+            assert_eq!(together, want, "{width}x{height} at {size}, padded to {multiple}");
+        }
     }
 
     #[test]

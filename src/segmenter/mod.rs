@@ -11,26 +11,29 @@ mod scene;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
-pub use builder::Builder;
+pub use builder::{Builder, Padding};
 pub use device::{Device, Precision};
 pub use profile::FrameProfile;
 pub use resident::Resident;
 pub use scene::{ClassShare, Scene};
 
 use builder::Readout;
-use engine::{Engine, Preparation, Spent, Wanted};
+use engine::{Engine, Spent, Wanted};
+use parking_lot::Mutex;
 use scene::Labels;
 
 use crate::backend::Confidence;
 use crate::error::{Error, Result};
+use crate::memory;
 use crate::model::{Config, Noise};
-use crate::pixels::{IdsMut, Input, Mask, Palette, Pixels};
+use crate::pixels::{IdsMut, Input, Mask, Palette, Pixels, Preparation};
 use crate::timing::{Timings, timed};
 use crate::weights::Dataset;
 
-/// The most pixels that go through the network together, whatever the batch: a gigabyte of feature maps (Slim).
+/// The most pixels that go through the network together, whatever the batch, counted before or after resizing, whichever is more: a
+/// gigabyte of feature maps (Slim).
 const BATCH_PIXELS: usize = 16 << 20;
 
 /// RTFormer, its weights, and the device that they are on.
@@ -131,7 +134,7 @@ impl Segmenter {
     /// ```
     ///
     /// # Errors
-    /// [`Error::Input`] for a size that cannot be; otherwise only a device can fail.
+    /// [`Error::Input`] for a size that the network does not take, [`Error::OutOfMemory`]; otherwise only a device can fail.
     pub fn segment<'a>(&self, photo: impl Into<Pixels<'a>>) -> Result<Scene> {
         let mut scenes = self.segment_batch(&[photo.into()])?;
         scenes.pop().ok_or_else(|| Error::Backend { operation: "segment", reason: "one photo gave no scene".into() })
@@ -155,12 +158,18 @@ impl Segmenter {
         let mut scenes = Vec::with_capacity(photos.len());
         let same = |a: &Pixels<'_>, b: &Pixels<'_>| (a.width(), a.height()) == (b.width(), b.height());
         for group in photos.chunk_by(same) {
-            let pixels = group[0].width() as usize * group[0].height() as usize;
-            for batch in group.chunks((BATCH_PIXELS / pixels.max(1)).max(1)) {
+            for batch in group.chunks(self.together(&group[0])?) {
                 scenes.extend(self.segment_group(batch)?);
             }
         }
         Ok(scenes)
+    }
+
+    /// How many photos like this one go through the network together at most.
+    fn together(&self, photo: &Pixels<'_>) -> Result<usize> {
+        let (height, width) = self.preparation.extent(photo.width(), photo.height())?.full;
+        let pixels = (height * width).max(photo.width() as usize * photo.height() as usize);
+        Ok((BATCH_PIXELS / pixels).max(1))
     }
 
     /// Segments one photo into a mask whose memory is used again, with nothing else read out.
@@ -181,10 +190,9 @@ impl Segmenter {
     /// As [`segment`](Self::segment).
     pub fn segment_into<'a>(&self, photo: impl Into<Pixels<'a>>, mask: &mut Mask) -> Result<Timings> {
         let photo = photo.into();
-        mask.resize_for(photo.width(), photo.height(), self.config.num_classes);
+        mask.try_resize_for(photo.width(), photo.height(), self.config.num_classes)?;
         let reject = self.readout.reject_below.is_some();
-        let spares = || self.spares.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut confidence = spares().pop().unwrap_or_default();
+        let mut confidence = self.spares.lock().pop().unwrap_or_default();
         if reject {
             blank(&mut confidence, &photo, 1)?;
         }
@@ -198,7 +206,7 @@ impl Segmenter {
             self.engine.run(std::slice::from_ref(&photo), &mut [wanted])
         });
         self.reject(mask, reject.then_some(&confidence));
-        spares().push(confidence);
+        self.spares.lock().push(confidence);
         Ok(timings(&photo, spent?, total, 1))
     }
 
@@ -210,9 +218,11 @@ impl Segmenter {
                 let mut floats = Vec::new();
                 blank(&mut floats, photo, channels).map(|()| floats)
             };
+            let mut mask = Mask::new(0, 0, classes);
+            mask.try_resize_for(photo.width(), photo.height(), classes)?;
             scenes.push(Scene {
                 labels: Arc::clone(&self.labels),
-                mask: Mask::new(photo.width(), photo.height(), classes),
+                mask,
                 confidence: self.readout.needs_confidence().then(|| floats(1)).transpose()?,
                 logits: self.readout.logits.then(|| floats(classes)).transpose()?,
                 timings: Timings::default(),
@@ -257,22 +267,21 @@ impl Segmenter {
         }
     }
 
-    /// The input that a photo becomes: resized where a size was asked for, and normalised.
+    /// The input that a photo becomes: resized if a size was asked for, normalised, and padded as [`Builder::pad`] says.
     ///
     /// ```
     /// # use rtformer::{Device, Segmenter};
     /// # let segmenter = Segmenter::embedded(Device::Cpu)?;
     /// let input = segmenter.prepare(&image::RgbImage::new(64, 48))?;
-    /// assert_eq!((input.width, input.height), (64, 48));
+    /// assert_eq!(input.kept, (48, 64));
     /// # Ok::<(), rtformer::Error>(())
     /// ```
     ///
     /// # Errors
-    /// [`Error::Input`] for a size that cannot be.
+    /// As [`Input::prepare`].
     pub fn prepare<'a>(&self, photo: impl Into<Pixels<'a>>) -> Result<Input> {
-        let (photo, Preparation { normalization, size }) = (photo.into(), &self.preparation);
-        let mut input = Ok(Input::default());
-        self.engine.enter(&mut || input = Input::prepare(&photo, normalization, *size));
+        let (photo, mut input) = (photo.into(), Ok(Input::default()));
+        self.engine.enter(&mut || input = Input::prepare(&photo, &self.preparation));
         input
     }
 
@@ -310,13 +319,13 @@ impl Segmenter {
     /// # Errors
     /// [`Error::Input`] for inputs of several sizes or none, otherwise as [`segment`](Self::segment).
     pub fn resident_batch(&self, inputs: &[Input]) -> Result<Resident<'_>> {
-        let size = inputs.first().map(|input| (input.height, input.width));
-        let (Some(size), true) = (size, inputs.iter().all(|input| Some((input.height, input.width)) == size)) else {
+        let extent = inputs.first().map(Input::extent);
+        let (Some(extent), true) = (extent, inputs.iter().all(|input| Some(input.extent()) == extent)) else {
             return Err(Error::Input(
-                "inputs that go through the network together must be some, and of one size".into(),
+                "expected at least one input, all of one size, to go through the network together".into(),
             ));
         };
-        Ok(Resident::new(self.engine.upload(inputs)?, inputs.len(), size, self.config.num_classes))
+        Ok(Resident::new(self.engine.upload(inputs)?, inputs.len(), extent.kept, self.config.num_classes))
     }
 
     /// The most floating-point operations a second that the device can do, measured now; `None` where nobody knows.
@@ -401,6 +410,17 @@ impl Segmenter {
         self.threads
     }
 
+    /// The multiple that photos' heights and widths are padded to; 1 for no padding.
+    ///
+    /// ```
+    /// # use rtformer::{Padding, Segmenter};
+    /// assert_eq!(Segmenter::builder().pad(Padding::Multiple(16)).build()?.pad_multiple(), 16);
+    /// # Ok::<(), rtformer::Error>(())
+    /// ```
+    pub fn pad_multiple(&self) -> u32 {
+        self.preparation.pad_multiple
+    }
+
     /// The arithmetic that the network runs in.
     pub fn precision(&self) -> Precision {
         self.precision
@@ -441,15 +461,11 @@ impl fmt::Debug for Segmenter {
     }
 }
 
-/// Makes `floats` as long as a photo of `channels`; one that does not fit into memory is an error, not an abort.
+/// Makes `floats` as long as a photo of `channels`.
 fn blank(floats: &mut Vec<f32>, photo: &Pixels<'_>, channels: usize) -> Result<()> {
     let (width, height) = (photo.width() as usize, photo.height() as usize);
     let wanted = width.checked_mul(height).and_then(|pixels| pixels.checked_mul(channels)).unwrap_or(usize::MAX);
-    floats.try_reserve_exact(wanted.saturating_sub(floats.len())).map_err(|_| {
-        Error::Input(format!("{channels} floats for each of {width}x{height} pixels do not fit into memory"))
-    })?;
-    floats.resize(wanted, 0.0);
-    Ok(())
+    memory::resize(floats, wanted, 0.0, || format!("{channels} floats for each of {width}x{height} pixels"))
 }
 
 /// A photo's part of what its batch took; what the engine does not account for is the network's.

@@ -37,10 +37,8 @@ impl Segmenter {
     pub fn profile<'a>(&self, photo: impl Into<Pixels<'a>>, mask: &mut Mask) -> Result<FrameProfile> {
         let photo = photo.into();
         self.engine.profile(true);
-        let (timings, milliseconds) = timed(|| self.segment_into(photo, mask));
-        let mut operations = self.engine.profile(false);
-        // The backend begins with the upload; the photo is prepared before it.
-        operations.insert(0, OpTime { name: "prepare".into(), milliseconds: timings?.prepare, flops: 0.0, bytes: 0.0 });
-        Ok(FrameProfile { milliseconds, operations })
+        let (done, milliseconds) = timed(|| self.segment_into(photo, mask));
+        let operations = self.engine.profile(false);
+        done.map(|_| FrameProfile { milliseconds, operations })
     }
 }

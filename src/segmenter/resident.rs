@@ -1,10 +1,12 @@
 //! An input that stays on the device, for benchmarks.
 
 use std::fmt;
-use std::sync::{Mutex, PoisonError};
+
+use parking_lot::Mutex;
 
 use super::engine::{Product, Uploaded, Wanted};
 use crate::error::Result;
+use crate::memory;
 use crate::pixels::Mask;
 
 /// An input that is on the device already.
@@ -42,7 +44,7 @@ impl<'a> Resident<'a> {
     /// # Errors
     /// As [`Segmenter::segment`](crate::Segmenter::segment).
     pub fn logits(&self, out: &mut Vec<f32>) -> Result<()> {
-        out.resize(self.floats(), 0.0);
+        self.blank(out)?;
         self.uploaded.run(&mut [Wanted { logits: Some(out), ..self.nothing() }]).map(drop)
     }
 
@@ -51,7 +53,7 @@ impl<'a> Resident<'a> {
     /// # Errors
     /// As [`Segmenter::segment`](crate::Segmenter::segment).
     pub fn mask(&self, mask: &mut Mask) -> Result<()> {
-        mask.resize_for(self.size.1 as u32, self.size.0 as u32, self.classes);
+        mask.try_resize_for(self.size.1 as u32, self.size.0 as u32, self.classes)?;
         self.uploaded.run(&mut [Wanted { ids: Some(mask.ids_mut()), ..self.nothing() }]).map(drop)
     }
 
@@ -63,8 +65,10 @@ impl<'a> Resident<'a> {
         if self.uploaded.compute(Product::Mask)? {
             return Ok(());
         }
-        let (masks, _) = &mut *self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        masks.resize_with(self.batch, || Mask::new(self.size.1 as u32, self.size.0 as u32, self.classes));
+        let (masks, _) = &mut *self.kept.lock();
+        masks.resize_with(self.batch, || Mask::new(0, 0, self.classes));
+        let [width, height] = [self.size.1, self.size.0].map(|side| side as u32);
+        masks.iter_mut().try_for_each(|mask| mask.try_resize_for(width, height, self.classes))?;
         let wanted = masks.iter_mut().map(|mask| Wanted { ids: Some(mask.ids_mut()), ..self.nothing() });
         self.uploaded.run(&mut wanted.collect::<Vec<_>>()).map(drop)
     }
@@ -77,8 +81,9 @@ impl<'a> Resident<'a> {
         if self.uploaded.compute(Product::Logits)? {
             return Ok(());
         }
-        let (_, logits) = &mut *self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        logits.resize_with(self.batch, || vec![0.0; self.floats()]);
+        let (_, logits) = &mut *self.kept.lock();
+        logits.resize_with(self.batch, Vec::new);
+        logits.iter_mut().try_for_each(|logits| self.blank(logits))?;
         let wanted = logits.iter_mut().map(|logits| Wanted { logits: Some(logits), ..self.nothing() });
         self.uploaded.run(&mut wanted.collect::<Vec<_>>()).map(drop)
     }
@@ -87,9 +92,11 @@ impl<'a> Resident<'a> {
         Wanted { size: self.size, ids: None, confidence: None, logits: None }
     }
 
-    /// Of one photo's full-size logits.
-    fn floats(&self) -> usize {
-        self.classes * self.size.0 * self.size.1
+    /// Makes `logits` as long as one photo's full-size logits.
+    fn blank(&self, logits: &mut Vec<f32>) -> Result<()> {
+        let (classes, (height, width)) = (self.classes, self.size);
+        let what = || format!("{classes} logits for each of {width}x{height} pixels");
+        memory::resize(logits, classes * height * width, 0.0, what)
     }
 }
 
