@@ -18,7 +18,8 @@ pub(super) fn segment<'a>(
         images.map(|image| (image.name().to_path_buf(), Pixels::from(image))).unzip();
     let scenes: Vec<_> = match segmenter.segment_batch(&photos) {
         Ok(scenes) => scenes.into_iter().map(Ok).collect(),
-        // One of them was refused: each by itself then.
+        Err(error) if photos.len() == 1 => vec![Err(error)],
+        // The error is of one of them: each by itself then.
         Err(_) => photos.iter().map(|photo| segmenter.segment(photo)).collect(),
     };
     // What the library says of pixels or of a device does not name the file that it was busy with.
