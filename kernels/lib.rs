@@ -54,8 +54,9 @@ pub use isa::Isa;
 pub use isa::Neon;
 #[cfg(target_arch = "x86_64")]
 pub use isa::{Avx2, Avx512};
-pub use map::{Lanes, Layout, Map, MapMut, floats, floats_mut, pack_nchw, repack, unpack_nchw};
+pub use map::{Lanes, Layout, Map, MapMut, floats, floats_mut};
 pub use mapped::Mapped;
+pub use pack::{pack_nchw, repack, unpack_nchw};
 pub use peak::peak_flops;
 pub use pointwise::{add, relu};
 pub use pool::{avg_pool, global_avg_pool, max_pool_to};

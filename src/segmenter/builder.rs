@@ -1,7 +1,6 @@
 //! The options of a segmenter, and how one is made.
 
 use std::path::PathBuf;
-use std::str::FromStr;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -11,12 +10,13 @@ use super::device::{self, Device, Precision};
 use super::embedded::default_weights;
 use super::engine::{Engine, Loaded};
 use super::gpu::OnGpu;
+use super::padding::Padding;
 use super::scene::Labels;
 use crate::backend::{Cpu, Reference};
 use crate::error::{Error, Result};
 use crate::model::{Config, Parameters};
 use crate::pixels::{Input, Normalization, Palette, Preparation, Size};
-use crate::weights::{Dataset, Weights, check_pad_multiple};
+use crate::weights::{Dataset, Weights};
 
 /// Opens a [`Segmenter`]. Everything has a default: the embedded weights, the fastest device, all cores, the photo's own size, and
 /// the mask alone.
@@ -43,58 +43,6 @@ pub struct Builder {
     threads: usize,
     padding: Padding,
     readout: Readout,
-}
-
-/// How photos are padded before the network sees them: at the bottom and on the right, by the mean colour, to a multiple of a number.
-///
-/// The results have the photo's own size: logits under the padding are not computed.
-///
-/// ```
-/// use rtformer::Padding;
-///
-/// assert_eq!("32".parse::<Padding>()?, Padding::Multiple(32));
-/// assert_eq!("none".parse::<Padding>()?, Padding::None);
-/// assert!("0".parse::<Padding>().is_err());
-/// # Ok::<(), rtformer::Error>(())
-/// ```
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Padding {
-    /// As the weights' metadata say (`pad_multiple`); no padding if they do not. PaddleSeg's checkpoints do not.
-    #[default]
-    FromWeights,
-    /// No padding.
-    None,
-    /// To a multiple of 1 to 256 pixels.
-    Multiple(u32),
-}
-
-impl Padding {
-    /// The multiple for weights whose metadata have `from_weights`.
-    fn multiple(self, from_weights: Option<u32>) -> Result<u32> {
-        let multiple = match self {
-            Self::FromWeights => from_weights.unwrap_or(1),
-            Self::None => 1,
-            Self::Multiple(multiple) => multiple,
-        };
-        check_pad_multiple(multiple).map_err(|reason| Error::Input(format!("cannot pad to {reason}")))?;
-        Ok(multiple)
-    }
-}
-
-impl FromStr for Padding {
-    type Err = Error;
-
-    fn from_str(text: &str) -> Result<Self> {
-        if text == "none" {
-            return Ok(Self::None);
-        }
-        let multiple = text.parse().ok().filter(|multiple| check_pad_multiple(*multiple).is_ok());
-        multiple.map(Self::Multiple).ok_or_else(|| {
-            Error::Input(format!(
-                "invalid padding `{text}`: expected `none` or a multiple of 1 to 256 pixels, usually 32"
-            ))
-        })
-    }
 }
 
 /// How far a GPU's logits may be from the CPU's for [`Device::Auto`] to take it, relative to the greatest: in f16 ten times what rounding

@@ -5,6 +5,7 @@ mod device;
 mod embedded;
 mod engine;
 mod gpu;
+mod padding;
 mod profile;
 mod resident;
 mod scene;
@@ -13,8 +14,9 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-pub use builder::{Builder, Padding};
+pub use builder::Builder;
 pub use device::{Device, Precision};
+pub use padding::Padding;
 pub use profile::FrameProfile;
 pub use resident::Resident;
 pub use scene::{ClassShare, Scene};

@@ -9,7 +9,8 @@ use super::*;
 use crate::Segmenter;
 use crate::backend::Confidence;
 use crate::pixels::{Mask, Normalization, PixelFormat, Size};
-use crate::segmenter::builder::{Builder, Padding};
+use crate::segmenter::Padding;
+use crate::segmenter::builder::Builder;
 use crate::segmenter::engine::Product;
 use crate::weights::Weights;
 
