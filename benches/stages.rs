@@ -5,7 +5,7 @@
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use image::RgbImage;
 use rtformer::backend::{Backend, Confidence, Cpu};
-use rtformer::pixels::{Input, Mask, Normalization, Pixels, Size, render};
+use rtformer::pixels::{Mask, Normalization, Pixels, Preparation, Size, render};
 use rtformer_kernels::Isa;
 use rtformer_kernels::testing::noise;
 
@@ -21,8 +21,10 @@ fn stages(c: &mut Criterion) {
 
     let mut group = c.benchmark_group("prepare");
     group.throughput(Throughput::Bytes(pixels * 3 * (1 + 4))); // bytes in, floats out
+    let cpu = Cpu::new(Isa::best(), 0).expect("threads");
     for (name, size) in [("native", Size::Native), ("half", Size::Exact { width: WIDTH / 2, height: HEIGHT / 2 })] {
-        group.bench_function(name, |b| b.iter(|| Input::prepare(&Pixels::from(&photo), &normalization, size)));
+        let preparation = Preparation { size, ..Preparation::new(normalization) };
+        group.bench_function(name, |b| b.iter(|| cpu.prepare(&[Pixels::from(&photo)], &preparation)));
     }
     group.finish();
 
@@ -34,7 +36,7 @@ fn stages(c: &mut Criterion) {
     let mut confidence = vec![0.0; pixels as usize];
     for isa in Isa::available() {
         let cpu = Cpu::new(isa, 0).expect("threads");
-        let logits = cpu.upload_features(&logits, [1, CLASSES, h, w]).expect("room for logits");
+        let logits = cpu.upload(&logits, [1, CLASSES, h, w]).expect("room for logits");
         let size = (HEIGHT as usize, WIDTH as usize);
         group.bench_function(format!("{}/mask", isa.name()), |b| {
             b.iter(|| cpu.argmax(&logits, 0, size, mask.ids_mut(), None));

@@ -17,6 +17,7 @@
 mod arena;
 mod element;
 mod error;
+mod extent;
 #[macro_use]
 pub mod gpu;
 mod isa;
@@ -47,15 +48,18 @@ pub use cross_attend::{CrossKeys, cross_attend};
 pub use ea_norm::{ea_group_l1, ea_softmax};
 pub use element::Element;
 pub use error::ShapeError;
+pub use extent::Extent;
 pub use isa::Isa;
 #[cfg(target_arch = "aarch64")]
 pub use isa::Neon;
 #[cfg(target_arch = "x86_64")]
 pub use isa::{Avx2, Avx512};
-pub use map::{Lanes, Layout, Map, MapMut, floats, floats_mut, pack_nchw, unpack_nchw};
+pub use map::{Lanes, Layout, Map, MapMut, floats, floats_mut};
 pub use mapped::Mapped;
+pub use pack::{pack_nchw, repack, unpack_nchw};
 pub use peak::peak_flops;
 pub use pointwise::{add, relu};
 pub use pool::{avg_pool, global_avg_pool, max_pool_to};
-pub use resize_add::resize_add;
+pub use prepare::fill_planes;
+pub use resize_add::{resize, resize_add};
 pub use winograd::{PackedWinograd, TILE as WINOGRAD_TILE, winograd};

@@ -269,75 +269,24 @@ impl<'a> MapMut<'a> {
     }
 }
 
-/// Fills the view's blocks and rows from one plain image `[channels, height, width]`; padding lanes become zero.
-///
-/// - errors: [`ShapeError`] unless `image` is as long as the map's shape says
-pub fn pack_nchw(image: &[f32], mut out: MapMut) -> Result<(), ShapeError> {
-    let Layout { channels, height, width, lanes } = out.layout();
-    ShapeError::check("pack_nchw", "length of the image", image.len(), channels * height * width)?;
-    for block in out.blocks() {
-        for row in out.rows() {
-            let line = out.row_mut(block, row);
-            if lanes == 1 {
-                line.copy_from_slice(&image[(block * height + row) * width..][..width]);
-                continue;
-            }
-            for lane in 0..lanes {
-                let channel = block * lanes + lane;
-                for column in 0..width {
-                    line[column * lanes + lane] =
-                        if channel < channels { image[(channel * height + row) * width + column] } else { 0.0 };
-                }
-            }
-        }
-    }
-    Ok(())
-}
-
-/// Writes a map as one plain image `[channels, height, width]`.
-///
-/// - errors: [`ShapeError`] unless `image` is as long as the map's shape says
-pub fn unpack_nchw(map: Map, image: &mut [f32]) -> Result<(), ShapeError> {
-    let Layout { channels, height, width, lanes } = map.layout();
-    ShapeError::check("unpack_nchw", "length of the image", image.len(), channels * height * width)?;
-    for channel in 0..channels {
-        for row in 0..height {
-            let line = map.row(channel / lanes, row);
-            let plain = &mut image[(channel * height + row) * width..][..width];
-            for (column, value) in plain.iter_mut().enumerate() {
-                *value = line[column * lanes + channel % lanes];
-            }
-        }
-    }
-    Ok(())
-}
+/// Of every kind.
+#[cfg(test)]
+pub(crate) const LAYOUTS: [Layout; 8] = [
+    Layout::blocked(1, 1, 1), // the smallest map
+    Layout::blocked(3, 2, 5),
+    Layout::blocked(16, 3, 4), // no padding lanes
+    Layout::blocked(17, 4, 3),
+    Layout::blocked(33, 1, 9),
+    Layout::blocked(64, 5, 2),
+    Layout::planar(1, 1, 1),
+    Layout::planar(3, 7, 6), // the photo
+];
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{Owned, noise};
-
-    const LAYOUTS: [Layout; 8] = [
-        Layout::blocked(1, 1, 1), // the smallest map
-        Layout::blocked(3, 2, 5),
-        Layout::blocked(16, 3, 4), // no padding lanes
-        Layout::blocked(17, 4, 3),
-        Layout::blocked(33, 1, 9),
-        Layout::blocked(64, 5, 2),
-        Layout::planar(1, 1, 1),
-        Layout::planar(3, 7, 6), // the photo
-    ];
-
-    #[test]
-    fn images_come_back_and_are_zero_around() {
-        for layout in LAYOUTS {
-            let image = noise(layout.channels * layout.height * layout.width, 1);
-            let map = Owned::from_nchw(&image, layout);
-            assert_eq!(map.to_nchw(), image, "{layout:?}");
-            let kept = map.all().iter().filter(|v| **v != 0.0).count();
-            assert_eq!(kept, image.iter().filter(|v| **v != 0.0).count(), "{layout:?}");
-        }
-    }
+    use crate::pack_nchw;
+    use crate::testing::Owned;
 
     #[test]
     fn clearing_the_halo_by_views_clears_it_all_and_nothing_else() {
@@ -386,9 +335,6 @@ mod tests {
             assert!(Map::new(&data, wrong).is_err(), "{wrong:?}");
             assert!(MapMut::new(&mut data, wrong).is_err(), "{wrong:?}");
         }
-        let mut map = Owned::zeros(layout);
-        assert!(pack_nchw(&[0.0; 17 * 12 - 1], map.view()).is_err());
-        assert!(unpack_nchw(map.map(), &mut [0.0; 17 * 12 + 1]).is_err());
         let error = Map::new(&[0.0; 9], layout).expect_err("nine floats are too few");
         assert_eq!(error.to_string(), "map: length of the data is 9, it must be at least 960");
     }

@@ -148,6 +148,15 @@ pub enum Error {
         reason: String,
     },
 
+    /// The machine has not enough memory for something whose size depends on the input.
+    #[error("out of memory: {what} needs {}; use a smaller size or batch, or free memory", binary(*bytes))]
+    OutOfMemory {
+        /// What the memory was for.
+        what: String,
+        /// How many bytes were needed at once.
+        bytes: usize,
+    },
+
     /// A download failed or is not allowed.
     #[error("{url}: {reason}")]
     Download {
@@ -177,7 +186,7 @@ pub enum Error {
 /// | `Weights` | [`Error::Weights`], [`Error::NoWeights`], [`Error::MissingTensor`], [`Error::Shape`], [`Error::LeftoverTensors`], [`Error::Config`] |
 /// | `Input` | [`Error::Input`], [`Error::Pixels`] |
 /// | `Device` | [`Error::Device`] |
-/// | `OutOfMemory` | [`Error::DeviceMemory`] |
+/// | `OutOfMemory` | [`Error::OutOfMemory`], [`Error::DeviceMemory`] |
 /// | `Download` | [`Error::Download`] |
 /// | `Internal` | [`Error::Backend`] |
 ///
@@ -214,6 +223,11 @@ pub enum ErrorKind {
     Internal,
 }
 
+/// Bytes in the unit that suits them.
+fn binary(bytes: usize) -> String {
+    if bytes < 1 << 20 { format!("{bytes} bytes") } else { format!("{} MiB", bytes.div_ceil(1 << 20)) }
+}
+
 impl Error {
     /// The kind of failure.
     pub fn kind(&self) -> ErrorKind {
@@ -230,7 +244,7 @@ impl Error {
             | Self::LeftoverTensors { .. }
             | Self::Config(_) => ErrorKind::Weights,
             Self::Device { .. } => ErrorKind::Device,
-            Self::DeviceMemory { .. } => ErrorKind::OutOfMemory,
+            Self::OutOfMemory { .. } | Self::DeviceMemory { .. } => ErrorKind::OutOfMemory,
             Self::Download { .. } => ErrorKind::Download,
             Self::Backend { .. } => ErrorKind::Internal,
         }

@@ -5,8 +5,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Rooms from the ground up; the rooms of one floor are neighbours.
-const FLOORS: [&[&str]; 8] = [
+const FLOORS: [&[&str]; 9] = [
     &["error", "timing"],
+    &["memory"],
     &["files"],
     &["pixels", "weights"],
     &["backend"],

@@ -200,7 +200,7 @@ fn misuse_is_refused_before_anything_is_written() {
     let folder = tempfile::tempdir().unwrap();
     let (photo_path, out) = (folder.path().join("a.png"), folder.path().join("out"));
     photo(&photo_path, 1);
-    let cases: [(&[&str], &str); 14] = [
+    let cases: [(&[&str], &str); 17] = [
         (&["--emit", "labelid"], "no label ids"), // the golden's data set is our own
         (&["--emit", "masks"], "invalid value"),
         (&["--alpha", "1.5"], "between 0 and 1"),
@@ -211,6 +211,9 @@ fn misuse_is_refused_before_anything_is_written() {
         (&["--precision", "f64"], "f64"),
         (&["--batch", "0"], "0 is not in"),
         (&["--threads", "-1"], "unexpected argument"),
+        (&["--threads", "1025"], "1025 is not in 0..=1024"),
+        (&["--pad", "0"], "a multiple of 1 to 256"),
+        (&["--pad", "yes"], "expected `none`"),
         (&["--resume", "--overwrite"], "cannot be used with"),
         (&["--weights", "slim-cityscapes"], "rtformer pull slim-cityscapes"),
         (&["--colour"], "unexpected argument"),
@@ -255,6 +258,30 @@ fn outputs_that_cannot_be_written_are_named() {
     assert_eq!(code(&done), 1);
     assert!(stderr(&done).contains("0000.mask.png: cannot be written"), "{}", stderr(&done));
     assert_eq!(tree(&out).into_keys().collect::<Vec<_>>(), ["0001.mask.png"]);
+}
+
+/// A photo whose network needs more memory than there is fails with a message that says so; the others are done.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_photo_that_does_not_fit_into_memory_fails_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let (root, out) = (folder.path().join("in"), folder.path().join("out"));
+    photos(&root, 4);
+    // 20 megapixels: 60 MB of pixels, and 320 MB for the first feature map alone.
+    image::RgbImage::from_pixel(5120, 4096, image::Rgb([90, 120, 200])).save(root.join("0001b.png")).unwrap();
+    let script = format!(
+        "ulimit -v 600000; exec '{}' segment --weights '{TINY}' --threads 1 --device cpu -o '{}' '{}' --emit mask",
+        env!("CARGO_BIN_EXE_rtformer"),
+        out.display(),
+        root.display()
+    );
+    // Fewer of the C library's pools, which take address space for each thread.
+    let done = Command::new("sh").args(["-c", &script]).env("MALLOC_ARENA_MAX", "1").output().unwrap();
+    let said = stderr(&done);
+    assert_eq!(code(&done), 1, "{said}");
+    let line = said.lines().find(|line| line.contains("0001b.png")).unwrap_or_else(|| panic!("{said}"));
+    assert!(line.contains("out of memory") && line.contains("MiB") && !line.contains("report"), "{line}");
+    assert_eq!(tree(&out).len(), 4, "{said}");
 }
 
 /// A limit on the size of files is what a full disk is to a program: the write fails half-way.
@@ -367,6 +394,28 @@ fn unsure_pixels_become_the_ignore_id() {
     };
     let (none, some, more) = (share("0"), share("0.6"), share("0.9"));
     assert!(none == 0.0 && none < some && some < more, "{none} {some} {more}");
+}
+
+/// `--pad` is the library's `Builder::pad`, also for what is measured.
+#[test]
+fn photos_are_padded_as_asked() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.png");
+    photo(&path, 1);
+    let digest = |flags: &[&str]| {
+        let mut command = rtformer(&["segment", "--weights", TINY, "--json", "-q", "--device", "cpu"]);
+        let done = command.arg(&path).args(flags).output().unwrap();
+        assert_eq!(code(&done), 0, "{}", stderr(&done));
+        lines(&done)[0]["digest"].as_str().unwrap().to_owned()
+    };
+    let library = |padding| {
+        let builder = rtformer::Segmenter::builder().weights(TINY).device(rtformer::Device::Cpu).pad(padding);
+        builder.build().unwrap().segment(&rtformer::Image::open(&path).unwrap()).unwrap().mask().digest()
+    };
+    assert_eq!(digest(&["--pad", "64"]), library(rtformer::Padding::Multiple(64)));
+    assert_eq!(digest(&["--pad", "none"]), library(rtformer::Padding::None));
+    assert_eq!(digest(&[]), digest(&["--pad", "none"]), "these weights do not ask for padding");
+    assert_ne!(digest(&["--pad", "64"]), digest(&[]));
 }
 
 #[cfg(unix)]

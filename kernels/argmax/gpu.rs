@@ -1,9 +1,9 @@
 //! The launches of the readout: bilinear logits, their argmax and its confidence, at the photo's size.
 
 use super::Confidence;
-use crate::ShapeError;
 use crate::gpu::{Device, GpuError, GpuMaps, GpuShape, Launch, bytes_of_mut};
 use crate::resize_add::Axis;
+use crate::{Extent, ShapeError};
 
 /// Threads of a block: so many output columns by so many rows, a thread a pixel.
 const BLOCK: [u32; 3] = [32, 8, 1];
@@ -50,7 +50,7 @@ pub struct Found<'a, B> {
 
 /// The class with the greatest upsampled logit of image `image`; the lowest of equals wins. It stays in device memory.
 ///
-/// - `size`: height and width of the output
+/// - `size`: height and width of the output; of an [`Extent`], logits are scaled to the full size, and the output is the kept part
 /// - accuracy: in f32 logits within `1e-6` of the definition, relative to the greatest; confidence within `1e-5`
 /// - errors: [`ShapeError`] when a buffer is too short, the ids cannot name all classes, there is no such image, or the temperature is
 ///   not positive, else what the device says
@@ -58,11 +58,11 @@ pub fn argmax_to<D: Device>(
     device: &D,
     logits: &GpuMaps<D::Buffer>,
     image: usize,
-    size: (usize, usize),
+    size: impl Into<Extent>,
     found: &Found<'_, D::Buffer>,
 ) -> Result<(), GpuError> {
     const OP: &str = "argmax";
-    let (plain, pixels) = output(OP, logits.shape(), image, size)?;
+    let (plain, pixels) = output(OP, logits.shape(), image, size.into())?;
     let (bytes, nameable, wide) = if found.wide { (2, 1 << 16, WIDE) } else { (1, 1 << 8, 0) };
     let classes = logits.shape().channels;
     ShapeError::ensure(classes <= nameable, OP, "number of classes", classes, format_args!("at most {nameable}"))?;
@@ -95,11 +95,12 @@ pub fn argmax<D: Device>(
     device: &D,
     logits: &GpuMaps<D::Buffer>,
     image: usize,
-    size: (usize, usize),
+    size: impl Into<Extent>,
     ids: GpuIds<'_>,
     confidence: Option<Confidence<'_>>,
 ) -> Result<(), GpuError> {
     const OP: &str = "argmax";
+    let size = size.into();
     let (_, pixels) = output(OP, logits.shape(), image, size)?;
     let (len, wide) = match &ids {
         GpuIds::U8(ids) => (ids.len(), false),
@@ -126,18 +127,18 @@ pub fn argmax<D: Device>(
 
 /// The upsampled logits of image `image`, the very values that [`argmax_to`] compares; they stay in device memory.
 ///
-/// - `size`: height and width of the output; `out`: `[classes, height, width]` f32
+/// - `size`: as for [`argmax_to`]; `out`: `[classes, height, width]` f32
 /// - accuracy: in f32 within `1e-6` of the definition, relative to the greatest
 /// - errors: [`ShapeError`] when `out` is too short, or there is no such image, else what the device says
 pub fn upsample_to<D: Device>(
     device: &D,
     logits: &GpuMaps<D::Buffer>,
     image: usize,
-    size: (usize, usize),
+    size: impl Into<Extent>,
     out: &D::Buffer,
 ) -> Result<(), GpuError> {
     const OP: &str = "upsample";
-    let (params, pixels) = output(OP, logits.shape(), image, size)?;
+    let (params, pixels) = output(OP, logits.shape(), image, size.into())?;
     let floats = pixels.saturating_mul(logits.shape().channels);
     ShapeError::at_least(OP, "bytes of the logits", device.len(out), floats.saturating_mul(size_of::<f32>()))?;
     let launch = Launch {
@@ -159,10 +160,11 @@ pub fn upsample<D: Device>(
     device: &D,
     logits: &GpuMaps<D::Buffer>,
     image: usize,
-    size: (usize, usize),
+    size: impl Into<Extent>,
     out: &mut [f32],
 ) -> Result<(), GpuError> {
     const OP: &str = "upsample";
+    let size = size.into();
     let (_, pixels) = output(OP, logits.shape(), image, size)?;
     ShapeError::check(OP, "length of the logits", out.len(), pixels.saturating_mul(logits.shape().channels))?;
     let planes = device.buffer(size_of_val(out))?;
@@ -170,13 +172,15 @@ pub fn upsample<D: Device>(
     device.read(&planes, bytes_of_mut(out))
 }
 
-/// Parameters and pixels of an output of `(height, width)`.
+/// Parameters and pixels of an output.
 fn output(
     op: &'static str,
     shape: GpuShape,
     image: usize,
-    (height, width): (usize, usize),
+    size: Extent,
 ) -> Result<(UpsampleParams, usize), ShapeError> {
+    let (height, width) = size.kept;
+    size.check(op)?;
     ShapeError::ensure(image < shape.n, op, "image", image, format_args!("below {}", shape.n))?;
     // Every logit of the output can be counted in 32 bits, and the grid's rows in 16.
     let full = GpuShape { n: 1, height, width, ..shape };
@@ -185,8 +189,8 @@ fn output(
     ShapeError::ensure(rows <= fits, op, "height of the output", height, "at most 524,280")?;
     let [image, classes, cs, h, w, out_h, out_w] =
         [image, shape.channels, shape.stride(), shape.height, shape.width, height, width].map(|v| v as u32);
-    let ratio_y = Axis::new(shape.height, height).ratio();
-    let ratio_x = Axis::new(shape.width, width).ratio();
+    let ratio_y = Axis::new(shape.height, size.full.0).ratio();
+    let ratio_x = Axis::new(shape.width, size.full.1).ratio();
     let params = UpsampleParams { image, classes, cs, h, w, out_h, out_w, ratio_y, ratio_x };
     Ok((params, full.pixels()))
 }

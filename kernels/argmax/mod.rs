@@ -10,7 +10,7 @@ use std::ops::Range;
 
 use crate::resize_add::Axis;
 use crate::simd::Kernel;
-use crate::{Isa, Map, ShapeError};
+use crate::{Extent, Isa, Map, ShapeError};
 
 /// A class as it is stored: `u8` or `u16`.
 pub trait ClassId: Copy + Send + 'static {
@@ -49,7 +49,7 @@ pub struct Confidence<'a> {
 /// The class with the greatest upsampled logit, for the output rows `rows`; the lowest of equals wins.
 ///
 /// - `logits`: `[classes, h, w]`, blocked; `size`: height and width of the output; the resize is that of
-///   [`crate::resize_add()`]
+///   [`crate::resize()`]. Of an [`Extent`], logits are scaled to the full size, and the output is the kept part
 /// - `ids`: `[rows, width]`
 /// - `confidence`: the softmax probability of the winner, `1 / sum over c of exp((logit_c - winner) / temperature)`
 /// - accuracy: logits within `1e-6` of the definition, relative to the greatest; confidence within `1e-5`
@@ -58,14 +58,14 @@ pub struct Confidence<'a> {
 pub fn argmax<T: ClassId>(
     isa: Isa,
     logits: Map,
-    size: (usize, usize),
+    size: impl Into<Extent>,
     rows: Range<usize>,
     ids: &mut [T],
     confidence: Option<Confidence>,
 ) -> Result<(), ShapeError> {
     const OP: &str = "argmax";
     let classes = logits.layout().channels;
-    let upsampled = Upsampled::new(OP, logits, size, rows)?;
+    let upsampled = Upsampled::new(OP, logits, size.into(), rows)?;
     let few = classes <= T::CLASSES;
     ShapeError::ensure(few, OP, "number of classes", classes, format_args!("at most {}", T::CLASSES))?;
     ShapeError::check(OP, "length of the ids", ids.len(), upsampled.pixels())?;
@@ -87,12 +87,12 @@ pub fn argmax<T: ClassId>(
 pub fn upsample(
     isa: Isa,
     logits: Map,
-    size: (usize, usize),
+    size: impl Into<Extent>,
     rows: Range<usize>,
     planes: &mut [&mut [f32]],
 ) -> Result<(), ShapeError> {
     const OP: &str = "upsample";
-    let upsampled = Upsampled::new(OP, logits, size, rows)?;
+    let upsampled = Upsampled::new(OP, logits, size.into(), rows)?;
     ShapeError::check(OP, "number of planes", planes.len(), logits.layout().channels)?;
     for plane in planes.iter() {
         ShapeError::check(OP, "length of a plane", plane.len(), upsampled.pixels())?;
@@ -112,19 +112,16 @@ struct Upsampled<'a> {
 }
 
 impl<'a> Upsampled<'a> {
-    fn new(
-        op: &'static str,
-        logits: Map<'a>,
-        (height, width): (usize, usize),
-        rows: Range<usize>,
-    ) -> Result<Self, ShapeError> {
+    fn new(op: &'static str, logits: Map<'a>, size: Extent, rows: Range<usize>) -> Result<Self, ShapeError> {
+        let (height, width) = size.kept;
+        size.check(op)?;
         ShapeError::check(op, "lanes of the logits", logits.layout().lanes, 16)?;
         let some = width > 0 && width.checked_mul(height).is_some_and(|pixels| pixels > 0);
         ShapeError::ensure(some, op, "size of the output", (height, width), "at least 1 by 1, and countable")?;
         let inside = rows.start <= rows.end && rows.end <= height;
         ShapeError::ensure(inside, op, "rows", &rows, format_args!("inside 0..{height}"))?;
         let (vertical, horizontal) =
-            (Axis::new(logits.layout().height, height), Axis::new(logits.layout().width, width));
+            (Axis::new(logits.layout().height, size.full.0), Axis::new(logits.layout().width, size.full.1));
         Ok(Self { logits, width, rows, vertical, horizontal })
     }
 

@@ -81,6 +81,48 @@ fn the_winner_is_the_first_of_the_greatest_stored_logits() {
     });
 }
 
+/// Columns and rows that are not kept change nothing in those that are: classes, confidence and logits are the same bits.
+#[test]
+fn a_kept_part_is_the_whole_cropped() {
+    for_each(CASES, |isa, case| {
+        let (height, width) = case.to;
+        let map = logits(case);
+        let run = |size: Extent| {
+            let (h, w) = size.kept;
+            let (mut ids, mut sure, mut full) = (vec![0u8; h * w], vec![0.0; h * w], vec![0.0; case.classes * h * w]);
+            let confidence = Confidence { values: &mut sure, temperature: 1.5 };
+            argmax(isa, map.map(), size, 0..h, &mut ids, Some(confidence)).expect("the shapes fit");
+            let mut alone = vec![0u8; h * w];
+            argmax(isa, map.map(), size, 0..h, &mut alone, None).expect("the shapes fit");
+            assert_eq!(ids, alone);
+            upsample(isa, map.map(), size, 0..h, &mut full.chunks_mut(h * w).collect::<Vec<_>>())
+                .expect("the shapes fit");
+            (ids, sure, full)
+        };
+        let whole = run(case.to.into());
+        for kept in
+            [(1, 1), (height.div_ceil(2), width.div_ceil(2)), (height, width - width / 5), (height - height / 5, width)]
+        {
+            let part = run(Extent { full: case.to, kept });
+            for y in 0..kept.0 {
+                let (all, some) = (y * width..y * width + kept.1, y * kept.1..(y + 1) * kept.1);
+                assert!(
+                    whole.0[all.clone()] == part.0[some.clone()] && whole.1[all.clone()] == part.1[some.clone()],
+                    "{kept:?}"
+                );
+                for class in 0..case.classes {
+                    let of = |full: &[f32], plane: usize, range: &Range<usize>| {
+                        full[class * plane..][range.clone()].to_vec()
+                    };
+                    assert_eq!(of(&whole.2, height * width, &all), of(&part.2, kept.0 * kept.1, &some), "{kept:?}");
+                }
+            }
+        }
+        let outside = Extent { full: case.to, kept: (height + 1, width) };
+        assert!(argmax(isa, map.map(), outside, 0..height, &mut vec![0u8; height * width], None).is_err());
+    });
+}
+
 #[test]
 fn parts_are_the_whole() {
     for_each(CASES, |isa, case| {
@@ -155,7 +197,7 @@ fn adversaries(case: &Case) -> Vec<(&'static str, Owned)> {
 fn read<T: ClassId + Default>(isa: Isa, case: &Case, map: &Owned, skip: bool, sure: bool) -> (Vec<T>, Vec<u32>) {
     let pixels = case.to.0 * case.to.1;
     let (mut ids, mut values) = (vec![T::default(); pixels], vec![0.0f32; pixels]);
-    let upsampled = Upsampled::new("test", map.map(), case.to, 0..case.to.0).expect("the shapes fit");
+    let upsampled = Upsampled::new("test", map.map(), case.to.into(), 0..case.to.0).expect("the shapes fit");
     let confidence = sure.then_some(Confidence { values: &mut values, temperature: 0.7 });
     isa.run(Argmax { upsampled, ids: &mut ids, confidence, skip });
     (ids, values.into_iter().map(f32::to_bits).collect())
@@ -218,7 +260,7 @@ fn leaders_by_far_are_known_and_ties_are_not() {
     let case = Case { classes: 19, from: (9, 33), to: (72, 264) };
     for isa in Isa::available().into_iter().filter(|isa| *isa != Isa::Scalar) {
         for (name, map) in adversaries(&case) {
-            let upsampled = Upsampled::new("test", map.map(), case.to, 0..case.to.0).expect("the shapes fit");
+            let upsampled = Upsampled::new("test", map.map(), case.to.into(), 0..case.to.0).expect("the shapes fit");
             let mut known = Vec::new();
             isa.run(Known { upsampled, classes: &mut known });
             let count = known.iter().flatten().count();

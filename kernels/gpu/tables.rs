@@ -16,8 +16,8 @@ use super::{
 };
 use crate::testing::{Owned, assert_close, noise};
 use crate::{
-    Activation, Confidence, ConvShape, CrossKeys, Element, Epilogue, Input, Isa, Lanes, Layout, PackedConv, Prologue,
-    ea_group_l1, ea_softmax,
+    Activation, Confidence, ConvShape, CrossKeys, Element, Epilogue, Extent, Input, Isa, Lanes, Layout, PackedConv,
+    Prologue, ea_group_l1, ea_softmax,
 };
 
 /// A kernel's name, and its table.
@@ -165,27 +165,31 @@ pub fn preparations<D: Device>(device: &D, element: GpuElement) {
         (4, [0, 1, 2]), // with an alpha, which nobody looks at
         (4, [2, 1, 0]),
     ];
-    let shapes = [
-        shape(1, 3, 1, 1),   // the smallest photo
-        shape(1, 3, 16, 16), // one block exactly, and every value once
-        shape(3, 3, 1, 257), // three pixels in the last block; images begin in the middle of one
-        shape(1, 3, 5, 103), // some rows, three pixels in the last block
+    let of = |n, full, kept| (n, Extent { full, kept });
+    let sizes = [
+        of(1, (1, 1), (1, 1)),     // the smallest photo
+        of(1, (16, 16), (16, 16)), // one block exactly, and every value once
+        of(3, (1, 257), (1, 257)), // three pixels in the last block; images begin in the middle of one
+        of(1, (5, 103), (5, 103)), // some rows, three pixels in the last block
+        of(1, (8, 8), (5, 8)),     // padded below
+        of(2, (4, 32), (4, 17)),   // padded beside, two images
+        of(3, (8, 16), (3, 5)),    // both
     ];
     let values = noise(3 * 256, 1);
     let values: [[f32; 256]; 3] = std::array::from_fn(|i| std::array::from_fn(|j| values[256 * i + j]));
     let table = prepare::Table::new(device, &values).expect("there is memory");
-    for ((bytes, offsets), shape) in layouts.into_iter().flat_map(|layout| shapes.map(|shape| (layout, shape))) {
+    for ((bytes, offsets), (n, size)) in layouts.into_iter().flat_map(|layout| sizes.map(|size| (layout, size))) {
         let layout = prepare::PixelLayout { bytes, offsets };
-        let _row = Row::of(device, element, (layout, shape));
+        let _row = Row::of(device, element, (layout, n, size));
+        let photo = size.kept.0 * size.kept.1;
         // The bytes of a pixel differ, and so do neighbours' and images'.
-        let pixels: Vec<_> = (0..shape.n * shape.pixels())
-            .flat_map(|pixel| (0..bytes).map(move |byte| (pixel + 85 * byte) as u8))
-            .collect();
+        let pixels: Vec<_> =
+            (0..n * photo).flat_map(|pixel| (0..bytes).map(move |byte| (pixel + 85 * byte) as u8)).collect();
         let mut buffer = device.buffer(pixels.len()).expect("there is memory");
         device.write(&mut buffer, &pixels).expect("it is that long");
-        let got = prepare::prepare(device, &buffer, layout, &table, shape, element).expect("the shapes fit");
-        let images = pixels.chunks(shape.pixels() * bytes);
-        let want = images.flat_map(|image| crate::prepare::scalar::prepare(image, layout, &values)).collect();
+        let got = prepare::prepare(device, &buffer, layout, &table, n, size, element).expect("the shapes fit");
+        let images = pixels.chunks(photo * bytes);
+        let want = images.flat_map(|image| crate::prepare::scalar::prepare(image, layout, &values, size)).collect();
         assert_eq!(download(device, &got), stored(element, want));
     }
 }
@@ -323,7 +327,15 @@ pub fn resizes<D: Device>(device: &D, element: GpuElement) {
             })
         };
         let got = resize_add::resize(device, &small, (height, width)).expect("the shapes fit");
-        assert_close(&download(device, &got), &want(false), tolerance(element));
+        let whole = download(device, &got);
+        assert_close(&whole, &want(false), tolerance(element));
+        // A part of the result is the whole, cropped.
+        let kept = (height.div_ceil(2), width - width / 3);
+        let part = resize_add::resize(device, &small, Extent { full: (height, width), kept }).expect("the shapes fit");
+        let rows = whole.chunks(height * width).flat_map(|plane| plane.chunks(width).take(kept.0));
+        assert_eq!(download(device, &part), rows.flat_map(|row| row[..kept.1].to_vec()).collect::<Vec<_>>());
+        let outside = Extent { full: (height, width), kept: (height + 1, width) };
+        assert!(resize_add::resize(device, &small, outside).is_err());
         let got = resize_add::resize_add(device, &small, &large).expect("the shapes fit");
         assert_close(&download(device, &got), &want(true), tolerance(element));
     }
@@ -465,23 +477,27 @@ pub fn readouts<D: Device>(device: &D, element: GpuElement) {
         (shape(1, 5, 9, 8), (4, 3)),     // smaller
         (shape(1, 300, 1, 2), (2, 9)),   // more classes than a byte names
     ];
-    for (from, size) in rows {
+    let padded = [
+        (shape(2, 11, 3, 4), Extent { full: (24, 32), kept: (19, 31) }), // logits of a padded photo
+        (shape(1, 5, 4, 4), Extent { full: (32, 32), kept: (32, 9) }),
+    ];
+    for (from, size) in rows.map(|(from, size)| (from, Extent::from(size))).into_iter().chain(padded) {
         let _row = Row::of(device, element, (from, size));
         let x = stored(element, noise(from.n * from.channels * from.pixels(), 1));
         let maps = upload(device, element, &x, from);
         for image in 0..from.n {
             let logits = owned(&x, image, from);
-            let pixels = size.0 * size.1;
+            let pixels = size.kept.0 * size.kept.1;
             let mut full = vec![0.0; from.channels * pixels];
             let mut planes: Vec<_> = full.chunks_mut(pixels).collect();
-            crate::upsample(Isa::Scalar, logits.map(), size, 0..size.0, &mut planes).expect("the shapes fit");
+            crate::upsample(Isa::Scalar, logits.map(), size, 0..size.kept.0, &mut planes).expect("the shapes fit");
             let mut got = vec![f32::NAN; full.len()];
             argmax::upsample(device, &maps, image, size, &mut got).expect("the shapes fit");
             assert_close(&got, &full, 1e-6);
 
             let (mut want, mut sure) = (vec![0u16; pixels], vec![0.0; pixels]);
             let confidence = Confidence { values: &mut sure, temperature: 0.7 };
-            crate::argmax(Isa::Scalar, logits.map(), size, 0..size.0, &mut want, Some(confidence))
+            crate::argmax(Isa::Scalar, logits.map(), size, 0..size.kept.0, &mut want, Some(confidence))
                 .expect("the shapes fit");
             let (mut ids, mut got) = (vec![u16::MAX; pixels], vec![f32::NAN; pixels]);
             let confidence = Confidence { values: &mut got, temperature: 0.7 };

@@ -6,6 +6,7 @@ use super::emulated::{Dialect, Emulated, Source};
 use super::metal_source::FILES;
 use super::tables::{self, Table};
 use super::*;
+use crate::Extent;
 
 #[test]
 fn metal_kernels_agree_with_their_definitions() {
@@ -78,7 +79,11 @@ fn mutants() -> Vec<Mutant> {
             "prepare.metal",
             None,
             ("prepare", tables::preparations),
-            &[("writes one pixel too many", ("pixel >= p.pixels", 0, "pixel > p.pixels"))],
+            &[
+                ("writes one pixel too many", ("pixel >= p.pixels", 0, "pixel > p.pixels")),
+                ("reads a row below the photo", ("row < p.photo_h", 0, "row <= p.photo_h")),
+                ("reads a column beside the photo", ("column < p.photo_w", 0, "column <= p.photo_w")),
+            ],
         ),
         of(
             "pointwise.metal",
@@ -338,19 +343,20 @@ fn shapes_that_do_not_fit_are_errors() {
     assert!(pack::pack(device, &[], shape(0, 4, 1, 1), GpuElement::F32).is_err());
     assert!(pack::unpack(device, &x, &mut [0.0; 35]).is_err());
     let table = prepare::Table::new(device, &[[0.0; 256]; 3]).expect("there is memory");
-    let prepared = |room: usize, bytes, offsets, shape| {
+    let prepared = |room: usize, bytes, offsets, n, full, kept| {
         let layout = prepare::PixelLayout { bytes, offsets };
         let pixels = device.buffer(room).expect("there is memory");
-        prepare::prepare(device, &pixels, layout, &table, shape, GpuElement::F32)
+        prepare::prepare(device, &pixels, layout, &table, n, Extent { full, kept }, GpuElement::F32)
     };
-    assert!(prepared(36, 3, [2, 1, 0], shape(2, 3, 2, 3)).is_ok());
-    assert!(prepared(35, 3, [2, 1, 0], shape(2, 3, 2, 3)).is_err());
-    assert!(prepared(36, 3, [3, 1, 0], shape(2, 3, 2, 3)).is_err());
-    assert!(prepared(36, 0, [0, 0, 0], shape(2, 3, 2, 3)).is_err());
-    assert!(prepared(99, 5, [0, 1, 2], shape(2, 3, 2, 3)).is_err());
-    assert!(prepared(99, 4, [0, 1, 2], shape(2, 4, 2, 3)).is_err());
-    assert!(prepared(99, 4, [0, 1, 2], shape(2, 3, 0, 3)).is_err());
-    assert!(prepared(99, 4, [0, 1, 2], shape(usize::MAX, 3, 2, 3)).is_err());
+    assert!(prepared(36, 3, [2, 1, 0], 2, (2, 3), (2, 3)).is_ok());
+    assert!(prepared(36, 3, [2, 1, 0], 2, (4, 9), (2, 3)).is_ok());
+    assert!(prepared(35, 3, [2, 1, 0], 2, (4, 9), (2, 3)).is_err());
+    assert!(prepared(36, 3, [3, 1, 0], 2, (2, 3), (2, 3)).is_err());
+    assert!(prepared(36, 0, [0, 0, 0], 2, (2, 3), (2, 3)).is_err());
+    assert!(prepared(99, 5, [0, 1, 2], 2, (2, 3), (2, 3)).is_err());
+    assert!(prepared(99, 4, [0, 1, 2], 2, (0, 3), (0, 3)).is_err());
+    assert!(prepared(99, 4, [0, 1, 2], 1, (2, 3), (3, 3)).is_err());
+    assert!(prepared(99, 4, [0, 1, 2], usize::MAX, (2, 3), (2, 3)).is_err());
     assert!(pointwise::add(device, &x, &other).is_err());
     assert!(pointwise::add(device, &x, &halves).is_err());
     assert!(concat::concat::<Emulated>(device, &[]).is_err());

@@ -1,13 +1,16 @@
 //! The launch that makes 8-bit pixels the network's input.
 
-use crate::ShapeError;
 use crate::gpu::{BLOCK, Device, GpuElement, GpuError, GpuMaps, GpuShape, Launch, blocks, bytes_of};
+use crate::{Extent, ShapeError};
 
 const OP: &str = "prepare";
 
 params! {
-    /// Parameters of `prepare`: how many pixels, how many bytes each, and where in it red, green and blue are. A thread does a pixel.
-    pub struct PrepareParams { pixels: u32, bytes: u32, red: u32, green: u32, blue: u32 }
+    /// Parameters of `prepare`: the map's pixels, the bytes of a photo's pixel, where in it red, green and blue are, and the sizes of
+    /// map and photo. A thread does a pixel of the map.
+    pub struct PrepareParams {
+        pixels: u32, bytes: u32, red: u32, green: u32, blue: u32, h: u32, w: u32, photo_h: u32, photo_w: u32,
+    }
 }
 
 /// The order of a pixel's bytes.
@@ -46,37 +49,45 @@ impl<B> Table<B> {
 
 /// Each byte becomes what the table says.
 ///
-/// - `pixels`: `[n, height, width, bytes]`, without padding between rows, in device memory; what is behind them does not matter
-/// - `shape`: `[n, 3, height, width]`, which is the result's
+/// - `pixels`: `[n, height, width, bytes]` of the kept size, without padding between rows, in device memory; what is behind them does
+///   not matter
+/// - `n`, `size`: the result is `[n, 3, height, width]` of the full size, zero outside of the kept part
 /// - accuracy: exact in f32; in f16 rounded to nearest
-/// - errors: [`ShapeError`] when the layout is none, the channels are not three, or the pixels are fewer bytes, else what the device says
+/// - errors: [`ShapeError`] for a layout or size that is invalid, or if the pixels are fewer bytes, else what the device says
 pub fn prepare<D: Device>(
     device: &D,
     pixels: &D::Buffer,
     layout: PixelLayout,
     table: &Table<D::Buffer>,
-    shape: GpuShape,
+    n: usize,
+    size: impl Into<Extent>,
     element: GpuElement,
 ) -> Result<GpuMaps<D::Buffer>, GpuError> {
     layout.check()?;
-    ShapeError::check(OP, "channels", shape.channels, 3)?;
+    let size = size.into();
+    size.check(OP)?;
+    let (Extent { full: (height, width), kept: (photo_height, photo_width) }, channels) = (size, 3);
+    let shape = GpuShape { n, channels, height, width };
     // Ahead of products of its sides, which it bounds.
     let out = GpuMaps::blank(device, OP, shape, element)?;
     let count = shape.n * shape.pixels();
-    ShapeError::at_least(OP, "bytes of the pixels", device.len(pixels), count * layout.bytes)?;
+    let photos = n * photo_height * photo_width * layout.bytes;
+    ShapeError::at_least(OP, "bytes of the pixels", device.len(pixels), photos)?;
     let PixelLayout { bytes, offsets: [red, green, blue] } = layout;
     let grid = [blocks(count), 1, 1];
     let [count, bytes, red, green, blue] = [count, bytes, red, green, blue].map(|v| v as u32);
+    let [h, w, photo_h, photo_w] = [height, width, photo_height, photo_width].map(|v| v as u32);
+    let params = PrepareParams { pixels: count, bytes, red, green, blue, h, w, photo_h, photo_w };
     let launch = Launch {
         kernel: OP,
         element,
         grid,
         block: [BLOCK, 1, 1],
         buffers: &[pixels, &table.buffer, out.buffer()],
-        params: &PrepareParams { pixels: count, bytes, red, green, blue }.bytes(),
+        params: &params.bytes(),
     };
-    // SAFETY: the pixels' buffer has so many bytes each, of which the kernel reads those at the offsets; the table has 256 numbers for
-    // each of the three; the output has a piece a pixel, and its buffer is new.
+    // SAFETY: the photos' buffer has a pixel of so many bytes for each of the kept part, of which the kernel reads those at the offsets;
+    // the table has 256 numbers for each of the three; the output has a piece a pixel, and its buffer is new.
     unsafe { device.launch(&launch)? };
     Ok(out)
 }

@@ -1,11 +1,12 @@
 // prepare: 8-bit pixels to the network's input, by a table    twin: prepare.metal    definition: scalar.rs
-//   bytes [pixels, p.bytes] u8, table [3, 256] f32, map [pixels, 8] T: a pixel's red, green and blue as the table has
-//   them, then zeros
+//   bytes [n, p.photo_h, p.photo_w, p.bytes] u8, table [3, 256] f32, map [n, p.h, p.w, 8] T: a pixel's red, green and
+//   blue as the table has them, then zeros; the map is larger where photos are padded at the bottom and right, by zeros
 //   launch: grid = ceil(pixels/256), block = 256    bound: memory, each byte once
 #include "common.cuh"
 
 struct PrepareParams {
-    u32 pixels, bytes, red, green, blue; // in all images; in a pixel; where in it
+    u32 pixels, bytes, red, green, blue; // in all images of the map; in a pixel; where in it
+    u32 h, w, photo_h, photo_w;
 };
 
 // One thread, one pixel. The table stays where it is, and comes to be in the first-level cache: a block that took it to
@@ -16,8 +17,12 @@ __device__ __forceinline__ void prepare(const u8* __restrict__ bytes, const floa
                                         PrepareParams p) {
     const u32 pixel = blockIdx.x * BLOCK + threadIdx.x;
     if (pixel >= p.pixels) return;
-    const u8* const at = bytes + (size_t)pixel * p.bytes;
-    const float v[PIECE] = {table[at[p.red]], table[256 + at[p.green]], table[512 + at[p.blue]]};
+    const u32 column = pixel % p.w, line = pixel / p.w, row = line % p.h, image = line / p.h;
+    float v[PIECE] = {};
+    if (row < p.photo_h && column < p.photo_w) {
+        const u8* const at = bytes + (((size_t)image * p.photo_h + row) * p.photo_w + column) * p.bytes;
+        v[0] = table[at[p.red]], v[1] = table[256 + at[p.green]], v[2] = table[512 + at[p.blue]];
+    }
     store(map + (size_t)pixel * PIECE, v);
 }
 

@@ -1,11 +1,12 @@
 // prepare: 8-bit pixels to the network's input, by a table.    twin: prepare.cu    definition: scalar.rs
-//   bytes [pixels, p.bytes] u8, table [3, 256] f32, map [pixels, 8] T: a pixel's red, green and blue as the table has
-//   them, then zeros
+//   bytes [n, p.photo_h, p.photo_w, p.bytes] u8, table [3, 256] f32, map [n, p.h, p.w, 8] T: a pixel's red, green and
+//   blue as the table has them, then zeros; the map is larger where photos are padded at the bottom and right, by zeros
 //   launch: grid = ceil(pixels / 256), block = 256, a thread a pixel    bound: memory, each byte once
 //   The table stays where it is: a threadgroup would read as many of its numbers to keep them as it looks up.
 
 struct PrepareParams {
-    uint pixels, bytes, red, green, blue; // in all images; in a pixel; where in it
+    uint pixels, bytes, red, green, blue; // in all images of the map; in a pixel; where in it
+    uint h, w, photo_h, photo_w;
 };
 
 template <typename T>
@@ -15,8 +16,13 @@ template <typename T>
                         uint3 tid [[thread_position_in_threadgroup]]) {
     uint pixel = 256 * block.x + tid.x;
     if (pixel >= p.pixels) return;
-    device const uchar* at = bytes + pixel * p.bytes;
-    store4(map + 8 * pixel, float4(table[at[p.red]], table[256 + at[p.green]], table[512 + at[p.blue]], 0.0f));
+    uint column = pixel % p.w, line = pixel / p.w, row = line % p.h, image = line / p.h;
+    float4 rgb = float4(0.0f);
+    if (row < p.photo_h && column < p.photo_w) {
+        device const uchar* at = bytes + ((image * p.photo_h + row) * p.photo_w + column) * p.bytes;
+        rgb = float4(table[at[p.red]], table[256 + at[p.green]], table[512 + at[p.blue]], 0.0f);
+    }
+    store4(map + 8 * pixel, rgb);
     store4(map + 8 * pixel + 4, float4(0.0f));
 }
 

@@ -1,11 +1,18 @@
 //! The definition.
 
 use super::gpu::PixelLayout;
+use crate::Extent;
 
-/// What an image's pixels are in the table: `[3, pixels]`.
-pub(crate) fn prepare(pixels: &[u8], layout: PixelLayout, table: &[[f32; 256]; 3]) -> Vec<f32> {
-    let planes = table.iter().zip(layout.offsets);
+/// What an image's pixels are in the table, and zeros for the padding: `[3, height, width]` of the full size.
+pub(crate) fn prepare(pixels: &[u8], layout: PixelLayout, table: &[[f32; 256]; 3], size: Extent) -> Vec<f32> {
+    let ((height, width), (photo_height, photo_width)) = (size.full, size.kept);
+    let mut planes = Vec::with_capacity(3 * height * width);
+    for (values, at) in table.iter().zip(layout.offsets) {
+        for (y, x) in (0..height).flat_map(|y| (0..width).map(move |x| (y, x))) {
+            let inside = y < photo_height && x < photo_width;
+            let byte = || pixels[(y * photo_width + x) * layout.bytes + at];
+            planes.push(if inside { values[usize::from(byte())] } else { 0.0 });
+        }
+    }
     planes
-        .flat_map(|(values, at)| pixels.chunks(layout.bytes).map(move |pixel| values[usize::from(pixel[at])]))
-        .collect()
 }

@@ -1,6 +1,7 @@
 //! The launches of the bilinear resize.
 
 use super::Axis;
+use crate::Extent;
 use crate::gpu::{BLOCK, CHANNEL_STRIDE, Device, GpuError, GpuMaps, GpuShape, Launch, blocks};
 
 params! {
@@ -9,16 +10,18 @@ params! {
     pub struct ResizeParams { n: u32, cs: u32, h: u32, w: u32, out_h: u32, out_w: u32, ratio_y: f32, ratio_x: f32 }
 }
 
-/// `x` at `height` by `width`; see [`crate::resize_add()`].
+/// `x` at the size of `to`, of which the kept part is computed; see [`crate::resize()`].
 ///
 /// - accuracy: in f32 within `1e-6` of the definition, relative to the greatest output
-/// - errors: [`crate::ShapeError`] for a size of 0 or one that cannot be counted, else what the device says
+/// - errors: [`crate::ShapeError`] for a size of 0, one that cannot be counted, or a kept part outside of it, else what the device says
 pub fn resize<D: Device>(
     device: &D,
     x: &GpuMaps<D::Buffer>,
-    (height, width): (usize, usize),
+    to: impl Into<Extent>,
 ) -> Result<GpuMaps<D::Buffer>, GpuError> {
-    launch(device, "resize", x, None, GpuShape { height, width, ..x.shape() })
+    let Extent { full, kept } = to.into();
+    Extent { full, kept }.check("resize")?;
+    launch(device, "resize", x, None, full, GpuShape { height: kept.0, width: kept.1, ..x.shape() })
 }
 
 /// `x` at the size of `base`, plus `base`.
@@ -32,7 +35,8 @@ pub fn resize_add<D: Device>(
 ) -> Result<GpuMaps<D::Buffer>, GpuError> {
     let GpuShape { n, channels, .. } = x.shape();
     base.check("resize_add", "map to add", GpuShape { n, channels, ..base.shape() }, x.element())?;
-    launch(device, "resize_add", x, Some(base), base.shape())
+    let GpuShape { height, width, .. } = base.shape();
+    launch(device, "resize_add", x, Some(base), (height, width), base.shape())
 }
 
 fn launch<D: Device>(
@@ -40,6 +44,7 @@ fn launch<D: Device>(
     kernel: &'static str,
     x: &GpuMaps<D::Buffer>,
     base: Option<&GpuMaps<D::Buffer>>,
+    full: (usize, usize),
     shape: GpuShape,
 ) -> Result<GpuMaps<D::Buffer>, GpuError> {
     let out = GpuMaps::blank(device, kernel, shape, x.element())?;
@@ -51,8 +56,8 @@ fn launch<D: Device>(
         w: width as u32,
         out_h: shape.height as u32,
         out_w: shape.width as u32,
-        ratio_y: Axis::new(height, shape.height).ratio(),
-        ratio_x: Axis::new(width, shape.width).ratio(),
+        ratio_y: Axis::new(height, full.0).ratio(),
+        ratio_x: Axis::new(width, full.1).ratio(),
     };
     let buffers: Vec<_> = [Some(x), base, Some(&out)].into_iter().flatten().map(GpuMaps::buffer).collect();
     let launch = Launch {

@@ -5,7 +5,7 @@ mod scalar;
 mod vector;
 
 use crate::simd::Kernel;
-use crate::{Isa, Layout, Map, MapMut, ShapeError};
+use crate::{Extent, Isa, Layout, Map, MapMut, ShapeError};
 
 /// `out = bilinear(small, size of out) + add`
 ///
@@ -18,15 +18,37 @@ use crate::{Isa, Layout, Map, MapMut, ShapeError};
 ///
 /// Source: Paddle's `F.interpolate(mode="bilinear", align_corners=False)`.
 pub fn resize_add(isa: Isa, small: Map, add: Option<Map>, out: MapMut) -> Result<(), ShapeError> {
-    const OP: &str = "resize_add";
+    let full = out.layout().size();
+    run("resize_add", isa, small, add, full, out)
+}
+
+/// `out` = the upper left part of `bilinear(small, full)`, bit for bit what [`resize_add`] to `full` computes there.
+///
+/// - `small`: `[c, h, w]`; `full`: height and width that `small` is scaled to; `out`: at most that size
+/// - accuracy: within `1e-6` of the definition, relative to the greatest output
+/// - errors: [`ShapeError`] unless `small` is blocked and has the channels of `out`, or if `out` is larger than `full`
+pub fn resize(isa: Isa, small: Map, full: (usize, usize), out: MapMut) -> Result<(), ShapeError> {
+    const OP: &str = "resize";
+    Extent { full, kept: out.layout().size() }.check(OP)?;
+    run(OP, isa, small, None, full, out)
+}
+
+fn run(
+    op: &'static str,
+    isa: Isa,
+    small: Map,
+    add: Option<Map>,
+    full: (usize, usize),
+    out: MapMut,
+) -> Result<(), ShapeError> {
     let Layout { channels, height, width, .. } = small.layout();
-    ShapeError::check(OP, "lanes of the input", small.layout().lanes, 16)?;
-    ShapeError::check(OP, "lanes of the output", out.layout().lanes, 16)?;
-    ShapeError::check(OP, "channels of the output", out.layout().channels, channels)?;
+    ShapeError::check(op, "lanes of the input", small.layout().lanes, 16)?;
+    ShapeError::check(op, "lanes of the output", out.layout().lanes, 16)?;
+    ShapeError::check(op, "channels of the output", out.layout().channels, channels)?;
     if let Some(add) = add {
-        ShapeError::check(OP, "layout of the map to add", add.layout(), out.layout())?;
+        ShapeError::check(op, "layout of the map to add", add.layout(), out.layout())?;
     }
-    let axes = (Axis::new(height, out.layout().height), Axis::new(width, out.layout().width));
+    let axes = (Axis::new(height, full.0), Axis::new(width, full.1));
     isa.run(ResizeAdd { small, add, out, vertical: axes.0, horizontal: axes.1 });
     Ok(())
 }
@@ -105,6 +127,30 @@ mod tests {
         Case { channels: 16, from: (9, 70), to: (4, 23) }, // smaller
         Case { channels: 2, from: (5, 6), to: (5, 131) },  // one direction; more than two chunks of columns
     ];
+
+    /// A resize that computes a part of the result computes the same bits there.
+    #[test]
+    fn a_part_is_the_whole_cropped() {
+        for_each(CASES, |isa, case| {
+            let (from, to) = (Layout::blocked(case.channels, case.from.0, case.from.1), case.to);
+            let x = Owned::from_nchw(&crate::testing::noise(case.channels * from.height * from.width, 1), from);
+            let mut whole = Owned::zeros(Layout::blocked(case.channels, to.0, to.1));
+            resize_add(isa, x.map(), None, whole.view()).expect("the shapes fit");
+            for kept in [to, (1, 1), (to.0.div_ceil(2), to.1.div_ceil(3)), (to.0, to.1.div_ceil(2))] {
+                let mut part = Owned::zeros(Layout::blocked(case.channels, kept.0, kept.1));
+                resize(isa, x.map(), to, part.view()).expect("the shapes fit");
+                let (whole, part) = (whole.to_nchw(), part.to_nchw());
+                let planes = whole.chunks(to.0 * to.1).zip(part.chunks(kept.0 * kept.1));
+                for (y, (whole, part)) in
+                    planes.flat_map(|(whole, part)| whole.chunks(to.1).zip(part.chunks(kept.1))).enumerate()
+                {
+                    assert_eq!(&whole[..kept.1], part, "{kept:?}, row {y}");
+                }
+            }
+            let mut larger = Owned::zeros(Layout::blocked(case.channels, to.0 + 1, to.1));
+            assert!(resize(isa, x.map(), to, larger.view()).is_err());
+        });
+    }
 
     #[test]
     fn resized_maps_agree_with_the_formula() {

@@ -1,18 +1,23 @@
 //! The contract on the GPU kernels, for every device that launches them: CUDA, Metal, and their emulation.
 
+mod staging;
+
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rtformer_kernels::gpu::argmax::{Found, GpuIds};
 use rtformer_kernels::gpu::conv::{GpuConv, GpuEpilogue, GpuNorm};
-use rtformer_kernels::gpu::prepare::{PixelLayout, Table};
 use rtformer_kernels::gpu::{
     Device, Frame, GpuElement, GpuError, GpuMaps, GpuShape, Io, argmax, concat, conv, cross_attend, ea_norm, pack,
-    pointwise, pool, prepare, resize_add,
+    pointwise, pool, resize_add,
 };
 
-use super::{Backend, Confidence, Epilogue, OpTime, Window};
+pub(crate) use rtformer_kernels::gpu::prepare::Table;
+pub(crate) use staging::Staging;
+
+use super::{Backend, Confidence, Epilogue, OpTime, Window, check_upload};
 use crate::error::{Error, Result};
-use crate::pixels::IdsMut;
+use crate::memory;
+use crate::pixels::{Extent, IdsMut, Input, Pixels, Preparation};
 use crate::weights::fold::{Affine, BatchNorm, ConvLayer};
 
 /// Runs on a GPU.
@@ -113,30 +118,12 @@ impl<D: Device> Gpu<D> {
         Table::new(&self.device, values).map_err(self.error("prepare"))
     }
 
-    /// Photos' bytes in device memory → the network's input.
-    pub(crate) fn prepare(
-        &self,
-        pixels: &D::Buffer,
-        layout: PixelLayout,
-        table: &Table<D::Buffer>,
-        shape: GpuShape,
-    ) -> Result<Arc<GpuMaps<D::Buffer>>> {
-        let read = (shape.n * shape.pixels() * layout.bytes) as f64;
-        self.op("normalise", read, || prepare::prepare(&self.device, pixels, layout, table, shape, self.element))
-    }
-
-    /// Inputs in device memory, planes of floats → the network's input.
-    pub(crate) fn pack(&self, planes: &D::Buffer, shape: GpuShape) -> Result<Arc<GpuMaps<D::Buffer>>> {
-        let read = (4 * shape.n * shape.pixels() * shape.channels) as f64;
-        self.op("pack", read, || pack::pack_from(&self.device, planes, shape, self.element))
-    }
-
     /// [`Backend::argmax`], left in device memory.
     pub(crate) fn argmax_to(
         &self,
         logits: &GpuMaps<D::Buffer>,
         image: usize,
-        size: (usize, usize),
+        size: impl Into<Extent>,
         found: &Found<'_, D::Buffer>,
     ) -> Result<()> {
         let of = |buffer| self.device.len(buffer) as f64;
@@ -150,7 +137,7 @@ impl<D: Device> Gpu<D> {
         &self,
         logits: &GpuMaps<D::Buffer>,
         image: usize,
-        size: (usize, usize),
+        size: impl Into<Extent>,
         out: &D::Buffer,
     ) -> Result<()> {
         let moved = bytes(logits) / logits.shape().n as f64 + self.device.len(out) as f64;
@@ -284,16 +271,22 @@ impl<D: Device> Backend for Gpu<D> {
         self.norm(&norm.affine()).map_err(self.error("pack"))
     }
 
+    fn prepare(&self, photos: &[Pixels<'_>], preparation: &Preparation) -> Result<Self::Tensor> {
+        let staging = Staging::of(photos, preparation)?;
+        let table = self.table(&preparation.normalization.tables()?)?;
+        let mut bytes = memory::filled(staging.bytes(), 0, || format!("the bytes of {} photos", photos.len()))?;
+        staging.fill(photos, preparation, &mut Input::default(), &mut bytes)?;
+        let copied = || {
+            let mut buffer = self.device.buffer(bytes.len())?;
+            self.device.write(&mut buffer, &bytes).map(|()| buffer)
+        };
+        self.prepare_staged(&copied().map_err(self.error("prepare"))?, &staging, &table)
+    }
+
     fn upload(&self, data: &[f32], [n, channels, height, width]: [usize; 4]) -> Result<Self::Tensor> {
         let shape = GpuShape { n, channels, height, width };
-        let want = n * channels * height * width;
-        if want == 0 || data.len() != want {
-            return Err(Error::Input(format!(
-                "the input has {} floats, {n}x{channels}x{height}x{width} needs {want}, and some",
-                data.len()
-            )));
-        }
-        self.op("upload", 4.0 * want as f64, || pack::pack(&self.device, data, shape, self.element))
+        check_upload(data, [n, channels, height, width])?;
+        self.op("upload", size_of_val(data) as f64, || pack::pack(&self.device, data, shape, self.element))
     }
 
     fn download(&self, x: &Self::Tensor) -> Result<Vec<f32>> {
@@ -324,8 +317,8 @@ impl<D: Device> Backend for Gpu<D> {
         self.op("add", bytes(a) + bytes(b), || pointwise::add(&self.device, a, b))
     }
 
-    fn resize(&self, x: &Self::Tensor, height: usize, width: usize) -> Result<Self::Tensor> {
-        self.op("resize", bytes(x), || resize_add::resize(&self.device, x, (height, width)))
+    fn resize(&self, x: &Self::Tensor, size: impl Into<Extent>) -> Result<Self::Tensor> {
+        self.op("resize", bytes(x), || resize_add::resize(&self.device, x, size))
     }
 
     fn resize_add(&self, x: &Self::Tensor, base: &Self::Tensor) -> Result<Self::Tensor> {
@@ -373,7 +366,7 @@ impl<D: Device> Backend for Gpu<D> {
         &self,
         logits: &Self::Tensor,
         image: usize,
-        size: (usize, usize),
+        size: impl Into<Extent>,
         ids: IdsMut<'_>,
         confidence: Option<Confidence<'_>>,
     ) -> Result<()> {
@@ -386,7 +379,7 @@ impl<D: Device> Backend for Gpu<D> {
         })
     }
 
-    fn upsample(&self, logits: &Self::Tensor, image: usize, size: (usize, usize), out: &mut [f32]) -> Result<()> {
+    fn upsample(&self, logits: &Self::Tensor, image: usize, size: impl Into<Extent>, out: &mut [f32]) -> Result<()> {
         self.timed("upsample", "upsample", [0.0, bytes(logits)], || {
             argmax::upsample(&self.device, logits, image, size, out)
         })

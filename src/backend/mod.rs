@@ -15,13 +15,13 @@ pub use cpu::{Algorithm, Cpu, Maps};
 pub use cuda::cuda;
 pub(crate) use cuda::has_cuda;
 pub use gpu::Gpu;
-pub(crate) use gpu::{Fault, Marks};
+pub(crate) use gpu::{Fault, Marks, Staging, Table};
 #[cfg(target_os = "macos")]
 pub use metal::metal;
 pub use reference::Reference;
 
-use crate::error::Result;
-use crate::pixels::IdsMut;
+use crate::error::{Error, Result};
+use crate::pixels::{Extent, IdsMut, Pixels, Preparation};
 use crate::weights::fold::{BatchNorm, ConvLayer};
 
 /// What a convolution does to each output before it stores it: `activation(conv + bias + residual)`.
@@ -203,15 +203,40 @@ pub trait Backend: Send + Sync {
     /// ```
     fn pack_norm(&self, norm: BatchNorm) -> Result<Self::Norm>;
 
-    /// `[n, 3, h, w]` contiguous f32 → device.
+    /// Photos of one size → the network's input `[n, 3, h, w]` on the device: resized, normalised and padded as `preparation` says.
+    ///
+    /// The result equals [`upload`](Self::upload) of each photo's [`Input`](crate::pixels::Input) bit for bit (on a GPU in f16,
+    /// rounded).
+    ///
+    /// ```
+    /// # use rtformer::backend::{Backend, Reference};
+    /// # use rtformer::pixels::{Normalization, Preparation};
+    /// # let b = Reference::folded();
+    /// let preparation = Preparation::new(Normalization { mean: [0.5; 3], std: [0.5; 3] });
+    /// let photo = image::RgbImage::from_pixel(2, 1, image::Rgb([255, 0, 255]));
+    /// let input = b.prepare(&[(&photo).into()], &Preparation { pad_multiple: 2, ..preparation })?;
+    /// assert_eq!(b.shape(&input), [1, 3, 2, 2]);
+    /// assert_eq!(b.download(&input)?, [1.0, 1.0, 0.0, 0.0, -1.0, -1.0, 0.0, 0.0, 1.0, 1.0, 0.0, 0.0]);
+    /// # Ok::<(), rtformer::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Input`] for no photo, or for photos of different sizes; otherwise as
+    /// [`Input::prepare`](crate::pixels::Input::prepare).
+    fn prepare(&self, photos: &[Pixels<'_>], preparation: &Preparation) -> Result<Self::Tensor>;
+
+    /// `[n, c, h, w]` contiguous f32 → device.
     ///
     /// ```
     /// # use rtformer::backend::{Backend, Reference};
     /// # let b = Reference::folded();
-    /// let photo = b.upload(&[0.5; 3 * 4 * 8], [1, 3, 4, 8])?;
-    /// assert_eq!(b.shape(&photo), [1, 3, 4, 8]);
+    /// let x = b.upload(&[0.5; 3 * 4 * 8], [1, 3, 4, 8])?;
+    /// assert_eq!(b.shape(&x), [1, 3, 4, 8]);
     /// # Ok::<(), rtformer::Error>(())
     /// ```
+    ///
+    /// # Errors
+    /// [`Error::Input`] unless `data` is as long as the shape says, and not empty.
     fn upload(&self, data: &[f32], shape: [usize; 4]) -> Result<Self::Tensor>;
 
     /// Device → contiguous f32 `[n, c, h, w]`.
@@ -284,16 +309,19 @@ pub trait Backend: Send + Sync {
     /// ```
     fn add(&self, a: &Self::Tensor, b: &Self::Tensor) -> Result<Self::Tensor>;
 
-    /// `x` at `height` by `width`: bilinear, half-pixel centres, edges clamped.
+    /// `x` at `size` (height, width): bilinear, half-pixel centres, edges clamped. Of an [`Extent`], `x` is scaled to the full size, and
+    /// the result is the kept part.
     ///
     /// ```
     /// # use rtformer::backend::{Backend, Reference};
     /// # let b = Reference::folded();
     /// let x = b.upload(&[0.0, 1.0], [1, 1, 1, 2])?;
-    /// assert_eq!(b.download(&b.resize(&x, 1, 4)?)?, [0.0, 0.25, 0.75, 1.0]);
+    /// assert_eq!(b.download(&b.resize(&x, (1, 4))?)?, [0.0, 0.25, 0.75, 1.0]);
+    /// let part = rtformer::pixels::Extent { full: (1, 4), kept: (1, 3) };
+    /// assert_eq!(b.download(&b.resize(&x, part)?)?, [0.0, 0.25, 0.75]);
     /// # Ok::<(), rtformer::Error>(())
     /// ```
-    fn resize(&self, x: &Self::Tensor, height: usize, width: usize) -> Result<Self::Tensor>;
+    fn resize(&self, x: &Self::Tensor, size: impl Into<Extent>) -> Result<Self::Tensor>;
 
     /// `x` resized to the size of `base`, plus `base`.
     ///
@@ -373,7 +401,8 @@ pub trait Backend: Send + Sync {
     fn concat(&self, parts: &[&Self::Tensor]) -> Result<Self::Tensor>;
 
     /// For image `image`: bilinear logits at `size` (height, width), the class of the greatest (the lowest on a tie) into `ids`, and
-    /// the softmax probability of its logits divided by the temperature into `confidence`.
+    /// the softmax probability of its logits divided by the temperature into `confidence`. Of an [`Extent`], logits are scaled to the
+    /// full size, and the kept part is read out.
     ///
     /// ```
     /// # use rtformer::backend::{Backend, Reference};
@@ -389,12 +418,13 @@ pub trait Backend: Send + Sync {
         &self,
         logits: &Self::Tensor,
         image: usize,
-        size: (usize, usize),
+        size: impl Into<Extent>,
         ids: IdsMut<'_>,
         confidence: Option<Confidence<'_>>,
     ) -> Result<()>;
 
-    /// For image `image`: bilinear logits at `size` (height, width) into `out`, `[classes, height, width]`.
+    /// For image `image`: bilinear logits at `size` (height, width) into `out`, `[classes, height, width]`. Of an [`Extent`], logits are
+    /// scaled to the full size, and `out` is the kept part.
     ///
     /// ```
     /// # use rtformer::backend::{Backend, Reference};
@@ -405,5 +435,34 @@ pub trait Backend: Send + Sync {
     /// assert_eq!(full, [0.0, 0.25, 0.75, 1.0]);
     /// # Ok::<(), rtformer::Error>(())
     /// ```
-    fn upsample(&self, logits: &Self::Tensor, image: usize, size: (usize, usize), out: &mut [f32]) -> Result<()>;
+    fn upsample(&self, logits: &Self::Tensor, image: usize, size: impl Into<Extent>, out: &mut [f32]) -> Result<()>;
+
+    /// Gives memory that no tensor uses back to the system. By default a backend keeps none.
+    ///
+    /// ```
+    /// # use rtformer::backend::{Backend, Reference};
+    /// Reference::folded().release();
+    /// ```
+    fn release(&self) {}
+}
+
+/// What photos that are prepared together become.
+fn common_extent(photos: &[Pixels<'_>], preparation: &Preparation) -> Result<Extent> {
+    let size = |photo: &Pixels<'_>| (photo.width(), photo.height());
+    let Some((width, height)) = photos.first().map(size) else {
+        return Err(Error::Input("no photo to prepare; expected at least one".into()));
+    };
+    if let Some((w, h)) = photos.iter().map(size).find(|other| *other != (width, height)) {
+        return Err(Error::Input(format!("photos of {width}x{height} and {w}x{h} pixels cannot be prepared together")));
+    }
+    preparation.extent(width, height)
+}
+
+/// `Ok` if `data` is as long as the shape says, and not empty.
+fn check_upload(data: &[f32], [n, c, h, w]: [usize; 4]) -> Result<()> {
+    let want = [c, h, w].into_iter().try_fold(n, usize::checked_mul);
+    if want.is_some_and(|want| want > 0 && data.len() == want) {
+        return Ok(());
+    }
+    Err(Error::Input(format!("expected as many floats as {n}x{c}x{h}x{w} has, at least one; got {}", data.len())))
 }

@@ -4,9 +4,10 @@ use candle_core::{D, Device, Tensor};
 use candle_nn::ops::softmax;
 
 use super::times::Times;
-use super::{Activation, Backend, Confidence, Epilogue, OpTime, Window};
+use super::{Activation, Backend, Confidence, Epilogue, OpTime, Window, check_upload, common_extent};
 use crate::error::{Error, Result};
-use crate::pixels::IdsMut;
+use crate::memory;
+use crate::pixels::{Extent, IdsMut, Input, Pixels, Preparation};
 use crate::weights::fold::{Affine, BatchNorm, Before, ConvLayer};
 
 /// Runs on the CPU through candle.
@@ -161,7 +162,22 @@ impl Backend for Reference {
         self.op("pack", || if self.folded { Norm::affine(&norm.affine()) } else { Norm::written(&norm) })
     }
 
+    fn prepare(&self, photos: &[Pixels<'_>], preparation: &Preparation) -> Result<Tensor> {
+        let (height, width) = common_extent(photos, preparation)?.full;
+        let shape = (photos.len(), 3, height, width);
+        self.times.timed("prepare", 0.0, || {
+            let what = || format!("{} inputs of {width}x{height} pixels", photos.len());
+            let mut data = memory::filled(photos.len() * 3 * height * width, 0.0, what)?;
+            for (to, photo) in data.chunks_exact_mut(3 * height * width).zip(photos) {
+                to.copy_from_slice(&Input::prepare(photo, preparation)?.data);
+            }
+            let made = Tensor::from_vec(data, shape, &Device::Cpu);
+            made.map_err(|e| Error::Backend { operation: "prepare", reason: e.to_string() })
+        })
+    }
+
     fn upload(&self, data: &[f32], shape: [usize; 4]) -> Result<Tensor> {
+        check_upload(data, shape)?;
         self.op("upload", || Tensor::from_slice(data, &shape[..], &Device::Cpu))
     }
 
@@ -215,13 +231,13 @@ impl Backend for Reference {
         self.op("add", || a + b)
     }
 
-    fn resize(&self, x: &Tensor, height: usize, width: usize) -> Result<Tensor> {
-        self.op("resize", || bilinear(x, height, width))
+    fn resize(&self, x: &Tensor, size: impl Into<Extent>) -> Result<Tensor> {
+        self.op("resize", || bilinear(x, size))
     }
 
     fn resize_add(&self, x: &Tensor, base: &Tensor) -> Result<Tensor> {
         let [_, _, h, w] = self.shape(base);
-        self.op("resize_add", || bilinear(x, h, w)? + base)
+        self.op("resize_add", || bilinear(x, (h, w))? + base)
     }
 
     fn avg_pool(&self, x: &Tensor, window: Option<Window>) -> Result<Tensor> {
@@ -278,12 +294,12 @@ impl Backend for Reference {
         &self,
         logits: &Tensor,
         image: usize,
-        size: (usize, usize),
+        size: impl Into<Extent>,
         ids: IdsMut<'_>,
         confidence: Option<Confidence<'_>>,
     ) -> Result<()> {
         self.op("argmax", || {
-            let full = bilinear(&logits.narrow(0, image, 1)?, size.0, size.1)?;
+            let full = bilinear(&logits.narrow(0, image, 1)?, size)?;
             let best: Vec<u32> = full.argmax(1)?.flatten_all()?.to_vec1()?;
             match ids {
                 IdsMut::U8(ids) => ids.iter_mut().zip(&best).for_each(|(id, &best)| *id = best as u8),
@@ -298,8 +314,8 @@ impl Backend for Reference {
         })
     }
 
-    fn upsample(&self, logits: &Tensor, image: usize, size: (usize, usize), out: &mut [f32]) -> Result<()> {
-        let full = self.op("upsample", || bilinear(&logits.narrow(0, image, 1)?, size.0, size.1))?;
+    fn upsample(&self, logits: &Tensor, image: usize, size: impl Into<Extent>, out: &mut [f32]) -> Result<()> {
+        let full = self.op("upsample", || bilinear(&logits.narrow(0, image, 1)?, size))?;
         out.copy_from_slice(&self.download(&full)?);
         Ok(())
     }
@@ -311,11 +327,13 @@ fn channels(values: &[f32]) -> candle_core::Result<Tensor> {
 }
 
 /// Bilinear interpolation is linear in the map and separable: one matrix from the left, one from the right.
-fn bilinear(x: &Tensor, height: usize, width: usize) -> candle_core::Result<Tensor> {
+fn bilinear(x: &Tensor, size: impl Into<Extent>) -> candle_core::Result<Tensor> {
+    let Extent { full: (height, width), kept } = size.into();
     let (n, c, h, w) = x.dims4()?;
     let rows = interpolation(h, height)?.broadcast_left((n, c))?.contiguous()?;
     let columns = interpolation(w, width)?.t()?.broadcast_left((n, c))?.contiguous()?;
-    rows.matmul(&x.contiguous()?)?.matmul(&columns)
+    let full = rows.matmul(&x.contiguous()?)?.matmul(&columns)?;
+    full.narrow(2, 0, kept.0)?.narrow(3, 0, kept.1)?.contiguous()
 }
 
 /// `[to, from]`: each output's two weights, half-pixel centres, edges clamped.

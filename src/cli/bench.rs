@@ -119,6 +119,10 @@ pub(super) fn run(args: &Args, console: &Console) -> anyhow::Result<Outcome> {
 }
 
 impl Args {
+    pub(super) fn device(&self) -> &DeviceArgs {
+        &self.device
+    }
+
     /// Width and height of the frame of noise.
     fn size(&self) -> anyhow::Result<[u32; 2]> {
         let Size::Exact { width, height } = self.size else {

@@ -12,7 +12,7 @@ use rtformer::{Error, Segmenter, Size};
 use serde::{Serialize, Serializer};
 
 use super::console::Console;
-use super::model::{ModelArgs, opened};
+use super::model::{DeviceArgs, ModelArgs, opened};
 use super::plot;
 use super::{Outcome, batch};
 
@@ -52,6 +52,12 @@ pub(super) struct Args {
 
     #[command(flatten)]
     model: ModelArgs,
+}
+
+impl Args {
+    pub(super) fn device(&self) -> &DeviceArgs {
+        &self.model.device
+    }
 }
 
 /// A pair, decoded; or why it is not.
@@ -182,6 +188,8 @@ struct Report<'a> {
     precision: String,
     temperature: f32,
     size: String,
+    /// Photos are padded to a multiple of this; 1 is no padding.
+    pad_multiple: u32,
     batch: u16,
 }
 
@@ -217,6 +225,7 @@ impl<'a> Report<'a> {
             precision: segmenter.precision().to_string(),
             temperature: segmenter.temperature(),
             size: args.size.to_string(),
+            pad_multiple: segmenter.pad_multiple(),
             batch: batch::size(args.batch, segmenter),
         }
     }

@@ -20,6 +20,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use console::Console;
+use model::DeviceArgs;
 
 /// Real-time semantic segmentation with RTFormer: photos in, the class of every pixel out.
 #[derive(Debug, Parser)]
@@ -48,6 +49,18 @@ enum Command {
     Info(info::Args),
     Completions(manual::CompletionsArgs),
     Man(manual::ManArgs),
+}
+
+impl Command {
+    /// The device flags of the commands that run the network.
+    fn device(&self) -> Option<&DeviceArgs> {
+        match self {
+            Self::Segment(args) => Some(args.device()),
+            Self::Eval(args) => Some(args.device()),
+            Self::Bench(args) => Some(args.device()),
+            _ => None,
+        }
+    }
 }
 
 /// How a command that ran to its end went.
@@ -81,7 +94,8 @@ fn misuse(text: impl Into<String>) -> anyhow::Error {
 /// Does what was asked for and prints what went wrong.
 pub(crate) fn run(cli: &Cli) -> ExitCode {
     let console = Console::new(cli.quiet, cli.verbose);
-    let done = match &cli.command {
+    let started = cli.command.device().map_or(Ok(()), DeviceArgs::start_threads);
+    let done = started.and_then(|()| match &cli.command {
         Command::Segment(args) => segment::run(args, &console),
         Command::Eval(args) => eval::run(args, &console),
         Command::Bench(args) => bench::run(args, &console),
@@ -91,7 +105,7 @@ pub(crate) fn run(cli: &Cli) -> ExitCode {
         Command::Info(args) => info::run(args),
         Command::Completions(args) => manual::completions(args),
         Command::Man(args) => manual::man(args),
-    };
+    });
     match done {
         Ok(Outcome::Done) => ExitCode::SUCCESS,
         Ok(Outcome::SomeFailed) => ExitCode::from(1),

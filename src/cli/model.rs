@@ -2,8 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
+use rtformer::backend::Cpu;
 use rtformer::weights::{Official, Weights};
-use rtformer::{Builder, Device, ErrorKind, Precision, Segmenter};
+use rtformer::{Builder, Device, ErrorKind, Padding, Precision, Segmenter};
 
 use super::misuse;
 
@@ -17,7 +18,9 @@ pub(super) struct ModelArgs {
     pub(super) device: DeviceArgs,
 }
 
-/// Where the network runs, and in what arithmetic.
+const MOST_THREADS: i64 = Cpu::MOST_THREADS as i64;
+
+/// Where the network runs, in what arithmetic, and on how large an input.
 #[derive(Clone, Debug, clap::Args)]
 pub(super) struct DeviceArgs {
     /// Where to run: auto, cpu, cuda, cuda:N, metal, or reference (slow and plain)
@@ -29,9 +32,14 @@ pub(super) struct DeviceArgs {
     #[arg(long, value_name = "PRECISION")]
     pub(super) precision: Option<Precision>,
 
-    /// CPU threads; 0 takes as many as the machine has cores
-    #[arg(long, value_name = "N", default_value_t = 0)]
-    pub(super) threads: usize,
+    /// CPU threads, at most 1024; 0 uses as many as the machine has cores
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u16).range(0..=MOST_THREADS))]
+    pub(super) threads: u16,
+
+    /// Pad photos at the bottom and on the right to a multiple of N pixels (1 to 256) before the network sees them, or `none`; masks
+    /// keep the photo's size [default: as the weights say]
+    #[arg(long, value_name = "N|none")]
+    pub(super) pad: Option<Padding>,
 }
 
 impl ModelArgs {
@@ -48,12 +56,16 @@ impl ModelArgs {
 impl DeviceArgs {
     /// A builder with these flags, its weights not named yet.
     pub(super) fn builder(&self) -> Builder {
-        if self.threads > 0 {
-            // Preparing and drawing pictures keep to the limit as well. It can be set once; only a second call fails.
-            let _ = rayon::ThreadPoolBuilder::new().num_threads(self.threads).build_global();
-        }
-        let builder = Segmenter::builder().device(self.device).threads(self.threads);
+        let mut builder = Segmenter::builder().device(self.device).threads(usize::from(self.threads));
+        builder = builder.pad(self.pad.unwrap_or_default());
         self.precision.map_or(builder.clone(), |precision| builder.precision(precision))
+    }
+
+    /// Starts the threads of everything but the network, such as drawing pictures: as many as it has. Once in the program's life.
+    pub(super) fn start_threads(&self) -> anyhow::Result<()> {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(usize::from(self.threads));
+        pool.build_global()
+            .map_err(|e| misuse(format!("--threads {}: cannot start the threads: {e}; use fewer", self.threads)))
     }
 }
 

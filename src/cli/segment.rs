@@ -22,7 +22,7 @@ use rtformer::pixels::{Image, Limits};
 use rtformer::{Error, Scene, Segmenter, Size};
 
 use super::console::Console;
-use super::model::{ModelArgs, opened};
+use super::model::{DeviceArgs, ModelArgs, opened};
 use super::{Outcome, batch, misuse};
 use emit::Emit;
 use inputs::Found;
@@ -146,6 +146,10 @@ pub(super) fn run(args: &Args, console: &Console) -> anyhow::Result<Outcome> {
 }
 
 impl Args {
+    pub(super) fn device(&self) -> &DeviceArgs {
+        &self.model.device
+    }
+
     fn emits(&self) -> Vec<Emit> {
         let mut emits = match (&self.emit[..], &self.out) {
             ([], None) if !self.dry_run => Vec::new(),

@@ -15,6 +15,7 @@ use image::metadata::Orientation;
 use image::{ColorType, DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader, RgbImage};
 
 use crate::error::{Error, Result};
+use crate::memory;
 use crate::timing::timed;
 
 mod exif;
@@ -238,7 +239,17 @@ fn decode(bytes: &[u8], limits: &Limits) -> Result<RgbImage, String> {
     within.max_alloc = Some(budget - after);
     decoder.set_limits(within).map_err(failed)?;
 
-    let decoded = DynamicImage::from_decoder(decoder).map_err(failed)?;
+    let what = || format!("decoding {width}x{height} pixels");
+    // The decoders' own memory, and that of what follows, is not ours to allocate.
+    memory::probe(usize::try_from(needed).unwrap_or(usize::MAX), what).map_err(|e| e.to_string())?;
+    let decoded = if color == ColorType::Rgb8 {
+        let mut pixels = memory::filled(decoder.total_bytes() as usize, 0, what).map_err(|e| e.to_string())?;
+        decoder.read_image(&mut pixels).map_err(failed)?;
+        RgbImage::from_raw(width, height, pixels).map(DynamicImage::from)
+    } else {
+        DynamicImage::from_decoder(decoder).map(Some).map_err(failed)?
+    };
+    let decoded = decoded.ok_or_else(|| format!("{width}x{height} pixels were decoded to too few bytes"))?;
     let mut upright = DynamicImage::ImageRgb8(into_rgb(decoded));
     upright.apply_orientation(orientation);
     Ok(into_rgb(upright))

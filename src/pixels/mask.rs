@@ -4,6 +4,7 @@ use image::{DynamicImage, ImageBuffer, Luma};
 use sha2::{Digest, Sha256};
 
 use crate::error::{Error, Result};
+use crate::memory;
 
 /// One train id a pixel, at the photo's own size.
 ///
@@ -115,6 +116,31 @@ impl Mask {
             other if classes <= 256 => *other = Ids::U8(vec![0; pixels]),
             other => *other = Ids::U16(vec![0; pixels]),
         }
+    }
+
+    /// [`resize_for`](Self::resize_for) with an error, and the mask as it was, if there is not enough memory.
+    ///
+    /// ```
+    /// let mut mask = rtformer::pixels::Mask::new(4, 4, 19);
+    /// let refused = mask.try_resize_for(u32::MAX, u32::MAX, 300).unwrap_err();
+    /// assert!(matches!(refused, rtformer::Error::OutOfMemory { .. }));
+    /// assert_eq!(mask.iter().count(), 16);
+    /// # Ok::<(), rtformer::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`](crate::error::Error::OutOfMemory).
+    pub fn try_resize_for(&mut self, width: u32, height: u32, classes: usize) -> Result<()> {
+        let what = || format!("a mask of {width}x{height} pixels");
+        let pixels = width as usize * height as usize;
+        match &mut self.ids {
+            Ids::U8(ids) if classes <= 256 => memory::resize(ids, pixels, 0, what)?,
+            Ids::U16(ids) if classes > 256 => memory::resize(ids, pixels, 0, what)?,
+            other if classes <= 256 => *other = Ids::U8(memory::filled(pixels, 0, what)?),
+            other => *other = Ids::U16(memory::filled(pixels, 0, what)?),
+        }
+        (self.width, self.height) = (width, height);
+        Ok(())
     }
 
     /// Pixels a row.

@@ -11,5 +11,6 @@ pub mod stream;
 pub use decode::{Image, Limits};
 pub use mask::{IdsMut, Mask};
 pub use palette::Palette;
-pub use prepare::{Input, Normalization, PixelFormat, Pixels, Size};
+pub(crate) use prepare::{Columns, Rows};
+pub use prepare::{Extent, Input, Normalization, PixelFormat, Pixels, Preparation, Size};
 pub use render::IndexedPicture;

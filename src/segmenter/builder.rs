@@ -1,18 +1,21 @@
 //! The options of a segmenter, and how one is made.
 
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
 
 use super::Segmenter;
 use super::device::{self, Device, Precision};
 use super::embedded::default_weights;
-use super::engine::{Engine, Loaded, Preparation};
+use super::engine::{Engine, Loaded};
 use super::gpu::OnGpu;
+use super::padding::Padding;
 use super::scene::Labels;
 use crate::backend::{Cpu, Isa, Reference};
 use crate::error::{Error, Result};
 use crate::model::{Model, Parameters};
-use crate::pixels::{Input, Normalization, Palette, Size};
+use crate::pixels::{Input, Normalization, Palette, Preparation, Size};
 use crate::weights::{Dataset, Weights};
 
 /// Opens a [`Segmenter`]. Everything has a default: the embedded weights, the fastest device, all cores, the photo's own size, and
@@ -39,6 +42,7 @@ pub struct Builder {
     precision: Option<Precision>,
     threads: usize,
     isa: Option<Isa>,
+    padding: Padding,
     readout: Readout,
 }
 
@@ -115,6 +119,21 @@ impl Builder {
         self
     }
 
+    /// How photos are padded before the network sees them; by default as the weights say. Masks have the photo's own size.
+    ///
+    /// ```
+    /// # use rtformer::{Padding, Segmenter};
+    /// let segmenter = Segmenter::builder().pad(Padding::Multiple(32)).build()?;
+    /// let photo = image::RgbImage::new(64, 40);
+    /// assert_eq!(rtformer::bench::prepare(&segmenter, &photo)?.height, 64);
+    /// assert_eq!(segmenter.segment(&photo)?.mask().height(), 40);
+    /// # Ok::<(), rtformer::Error>(())
+    /// ```
+    pub fn pad(mut self, padding: Padding) -> Self {
+        self.padding = padding;
+        self
+    }
+
     /// Also gives the probability of each pixel's class.
     ///
     /// ```
@@ -181,7 +200,9 @@ impl Builder {
             ));
         }
         let temperature = weights.temperature()?;
-        self.open(|builder| {
+        let pad_multiple = self.padding.multiple(weights.pad_multiple()?)?;
+        let builder = Self { padding: Padding::Multiple(pad_multiple), ..self };
+        builder.open(|builder| {
             let mut reader = weights.reader(model.name());
             let loaded = builder.load(path.clone(), &model, &dataset, temperature, &mut reader);
             let segmenter = loaded.map_err(|e| match e {
@@ -246,6 +267,7 @@ impl Builder {
         let preparation = Preparation {
             normalization: Normalization { mean: dataset.mean, std: dataset.std },
             size: self.readout.size,
+            pad_multiple: self.padding.multiple(None)?,
         };
         let all = || std::thread::available_parallelism().map_or(1, usize::from);
         let unfit = |has: &str| {
@@ -313,7 +335,7 @@ impl Segmenter {
         let frame = image::RgbImage::from_fn(256, 128, |x, y| {
             image::Rgb([(x * 7 + y * y) as u8, (x * x + y * 13) as u8, (x * y + 31 * x) as u8])
         });
-        let input = Input::prepare(&(&frame).into(), &self.preparation.normalization, Size::Native)?;
+        let input = Input::prepare(&(&frame).into(), &Preparation::new(self.preparation.normalization))?;
         let (mut ours, mut theirs) = (Vec::new(), Vec::new());
         self.resident(std::slice::from_ref(&input))?.logits(&mut ours)?;
         other.resident(std::slice::from_ref(&input))?.logits(&mut theirs)?;
@@ -361,6 +383,24 @@ mod tests {
         assert_eq!(reason, "cpu is here, its logits within 0.00 % of the CPU's");
         let error = builder.checked(on_gpu(), |builder| seeded(builder, 8)).unwrap_err().to_string();
         assert!(error.starts_with("device `cpu`: its logits differ from the CPU's by "), "{error}");
+    }
+
+    /// What goes through the network together is bounded by the network's pixels, and by the photos'.
+    #[test]
+    fn batches_are_bounded_by_the_larger_of_photo_and_input() {
+        let cases = [
+            ((100, 50), Size::Native, 1, (16 << 20) / 5000), // the photo's own size
+            ((100, 50), Size::Exact { width: 2048, height: 1024 }, 1, 8), // thumbnails, enlarged
+            ((4096, 2048), Size::Exact { width: 64, height: 32 }, 1, 2), // large photos' masks take memory, too
+            ((100, 50), Size::Native, 256, 256),             // the padding counts
+            ((8192, 8192), Size::Native, 1, 1),              // never none
+        ];
+        for ((width, height), size, multiple, want) in cases {
+            let builder = Segmenter::builder().device(Device::Cpu).size(size).pad(Padding::Multiple(multiple));
+            let photo = image::GrayImage::new(width, height);
+            let together = seeded(builder, 7).unwrap().together(&(&photo).into()).unwrap();
+            assert_eq!(together, want, "{width}x{height} at {size}, padded to {multiple}");
+        }
     }
 
     #[test]

@@ -28,7 +28,7 @@ mod feature {
         /// ```
         /// # use rtformer::{Device, Segmenter};
         /// let segmenter = Segmenter::embedded(Device::Cpu)?;
-        /// assert_eq!((segmenter.dataset().name.as_str(), segmenter.config().num_classes), ("camvid", 11));
+        /// assert_eq!((segmenter.dataset().name.as_str(), segmenter.model().num_classes()), ("camvid", 11));
         /// # Ok::<(), rtformer::Error>(())
         /// ```
         ///

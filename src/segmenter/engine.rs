@@ -1,19 +1,11 @@
-//! A network on its device, behind a door that does not name the backend.
-
-use std::sync::{Mutex, PoisonError};
+//! A network on its device, behind an interface that does not name the backend.
 
 use crate::backend::{Backend, Confidence, OpTime};
-use crate::error::Result;
+use crate::error::{Error, Result};
+use crate::memory;
 use crate::model::{Model, Network, Parameters};
-use crate::pixels::{IdsMut, Input, Normalization, Pixels, Size};
+use crate::pixels::{Extent, IdsMut, Input, Pixels, Preparation};
 use crate::timing::timed;
-
-/// What a photo goes through ahead of the network.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Preparation {
-    pub(super) normalization: Normalization,
-    pub(super) size: Size,
-}
 
 /// What is wanted of one photo's logits, at `size` (height, width).
 pub(super) struct Wanted<'a> {
@@ -71,8 +63,6 @@ pub(super) struct Loaded<B: Backend> {
     backend: B,
     network: Network<B>,
     preparation: Preparation,
-    /// Batches of inputs whose memory the next batch takes.
-    spares: Mutex<Vec<Vec<Input>>>,
 }
 
 impl<B: Backend> Loaded<B> {
@@ -83,72 +73,96 @@ impl<B: Backend> Loaded<B> {
         preparation: Preparation,
     ) -> Result<Self> {
         let network = Network::load(&backend, model, parameters)?;
-        Ok(Self { backend, network, preparation, spares: Mutex::default() })
-    }
-
-    fn tensor(&self, inputs: &[Input]) -> Result<B::Tensor> {
-        let (height, width) = inputs.first().map_or((0, 0), |input| (input.height, input.width));
-        let shape = [inputs.len(), 3, height, width];
-        match inputs {
-            [one] => self.backend.upload(&one.data, shape),
-            many => self.backend.upload(&many.iter().flat_map(|input| &input.data).copied().collect::<Vec<_>>(), shape),
-        }
+        Ok(Self { backend, network, preparation })
     }
 
     /// Prepares photos and runs the network on them, on the device's threads.
-    fn run_prepared(&self, inputs: &mut Vec<Input>, photos: &[Pixels<'_>], wanted: &mut [Wanted<'_>]) -> Result<Spent> {
-        let Preparation { normalization, size } = &self.preparation;
-        let (prepared, prepare) = timed(|| {
-            inputs.resize_with(photos.len(), Input::default);
-            inputs.iter_mut().zip(photos).try_for_each(|(input, photo)| input.refill(photo, normalization, *size))
-        });
-        prepared?;
-        let (tensor, upload) = timed(|| self.tensor(inputs));
-        let Spent { model, argmax, .. } = self.forward(tensor?, wanted)?;
-        Ok(Spent { prepare, model: upload + model, argmax })
+    fn run_photos(&self, photos: &[Pixels<'_>], wanted: &mut [Wanted<'_>]) -> Result<Spent> {
+        let Some(first) = photos.first() else { return Ok(Spent::default()) };
+        let extent = self.preparation.extent(first.width(), first.height())?;
+        let (input, prepare) = timed(|| self.backend.prepare(photos, &self.preparation));
+        Ok(Spent { prepare, ..self.forward(input?, extent, wanted)? })
     }
 
-    /// Runs the network on `photos`, which it uses up.
-    fn forward(&self, photos: B::Tensor, wanted: &mut [Wanted<'_>]) -> Result<Spent> {
-        let [_, _, height, width] = self.backend.shape(&photos);
-        let (logits, model) = timed(|| self.network.forward(&self.backend, photos));
+    /// Runs the network on inputs of that extent, which it uses up.
+    fn forward(&self, inputs: B::Tensor, extent: Extent, wanted: &mut [Wanted<'_>]) -> Result<Spent> {
+        let (logits, model) = timed(|| self.network.forward(&self.backend, inputs));
         let logits = logits?;
-        let (done, argmax) = timed(|| read_out(&self.backend, &logits, (height, width), wanted));
+        let (done, argmax) = timed(|| read_out(&self.backend, &logits, extent, wanted));
         done.map(|()| Spent { prepare: 0.0, model, argmax })
+    }
+
+    /// Runs `work` on the device's threads. After one frame that needed too much memory, the next one finds what the machine has.
+    fn on_threads<R: Send>(&self, work: impl FnOnce() -> Result<R> + Send) -> Result<R> {
+        let done = self.backend.run(work);
+        if matches!(done, Err(Error::OutOfMemory { .. })) {
+            self.backend.release();
+        }
+        done
     }
 }
 
-/// Gives each photo what is wanted of its logits, which are those of an input of `size` (height, width).
+/// Gives each photo what is wanted of its logits, which are those of inputs of that extent.
 pub(super) fn read_out<B: Backend>(
     backend: &B,
     logits: &B::Tensor,
-    size: (usize, usize),
+    input: Extent,
     wanted: &mut [Wanted<'_>],
 ) -> Result<()> {
-    let resized = resized(backend, logits, size, wanted.iter().map(|wanted| wanted.size))?;
+    let resized = resized(backend, logits, input, wanted.iter().map(|wanted| wanted.size))?;
     for (image, wanted) in wanted.iter_mut().enumerate() {
-        let logits = resized.as_ref().filter(|_| wanted.size != size).unwrap_or(logits);
+        let (logits, size) = source(logits, resized.as_ref(), input, wanted.size);
         if let Some(ids) = wanted.ids.take() {
-            backend.argmax(logits, image, wanted.size, ids, wanted.confidence.take())?;
+            backend.argmax(logits, image, size, ids, wanted.confidence.take())?;
         }
         if let Some(full) = &mut wanted.logits {
-            backend.upsample(logits, image, wanted.size, full)?;
+            backend.upsample(logits, image, size, full)?;
         }
     }
     Ok(())
 }
 
-/// The logits at their input's size, where a photo of another size wants them.
+/// The logits at the input's size without the padding, if a photo of another size wants them.
 ///
-/// PaddleSeg goes back in two steps where the photo was resized first: from 1/8 to the input's size, and from there to the photo's. Two
-/// bilinear steps are not one, so we take both.
+/// If the photo was resized first, PaddleSeg resizes logits in two steps: from 1/8 to the input's size, and from there to the photo's. Two
+/// bilinear steps give other values than one, so we take both.
 pub(super) fn resized<B: Backend>(
     backend: &B,
     logits: &B::Tensor,
-    size: (usize, usize),
+    input: Extent,
     mut wanted: impl Iterator<Item = (usize, usize)>,
 ) -> Result<Option<B::Tensor>> {
-    if wanted.all(|wanted| wanted == size) { Ok(None) } else { backend.resize(logits, size.0, size.1).map(Some) }
+    if wanted.all(|wanted| wanted == input.kept) { Ok(None) } else { backend.resize(logits, input).map(Some) }
+}
+
+/// What a photo of the size `wanted` is read out of, and the extent to read: the logits at 1/8, or those at the input's size.
+pub(super) fn source<'a, T>(
+    logits: &'a T,
+    resized: Option<&'a T>,
+    input: Extent,
+    wanted: (usize, usize),
+) -> (&'a T, Extent) {
+    match resized {
+        Some(resized) if wanted != input.kept => (resized, wanted.into()),
+        _ => (logits, input),
+    }
+}
+
+/// The inputs' floats one after another, their shape and their extent.
+///
+/// # Errors
+/// [`Error::OutOfMemory`].
+pub(super) fn joined(inputs: &[Input]) -> Result<(Vec<f32>, [usize; 4], Extent)> {
+    let extent = inputs.first().map_or_else(Extent::default, Input::extent);
+    let (height, width) = extent.full;
+    let mut floats = Vec::new();
+    let all = inputs.iter().map(|input| input.data.len()).sum();
+    memory::resize(&mut floats, all, 0.0, || format!("{} inputs of {width}x{height} pixels", inputs.len()))?;
+    floats
+        .chunks_exact_mut((3 * height * width).max(1))
+        .zip(inputs)
+        .for_each(|(to, input)| to.copy_from_slice(&input.data));
+    Ok((floats, [inputs.len(), 3, height, width], extent))
 }
 
 impl<B: Backend> Engine for Loaded<B> {
@@ -157,16 +171,13 @@ impl<B: Backend> Engine for Loaded<B> {
     }
 
     fn run(&self, photos: &[Pixels<'_>], wanted: &mut [Wanted<'_>]) -> Result<Spent> {
-        let spares = || self.spares.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut inputs = spares().pop().unwrap_or_default();
         // All of it on the device's threads, which are woken once.
-        let spent = self.backend.run(|| self.run_prepared(&mut inputs, photos, wanted));
-        spares().push(inputs);
-        spent
+        self.on_threads(|| self.run_photos(photos, wanted))
     }
 
     fn upload(&self, inputs: &[Input]) -> Result<Box<dyn Uploaded + '_>> {
-        Ok(Box::new(OnDevice { engine: self, tensor: self.tensor(inputs)? }))
+        let (floats, shape, extent) = joined(inputs)?;
+        Ok(Box::new(OnDevice { engine: self, tensor: self.backend.upload(&floats, shape)?, extent }))
     }
 
     fn profile(&self, on: bool) -> Vec<OpTime> {
@@ -181,12 +192,13 @@ impl<B: Backend> Engine for Loaded<B> {
 struct OnDevice<'a, B: Backend> {
     engine: &'a Loaded<B>,
     tensor: B::Tensor,
+    extent: Extent,
 }
 
 impl<B: Backend> Uploaded for OnDevice<'_, B> {
     fn run(&self, wanted: &mut [Wanted<'_>]) -> Result<Spent> {
-        let Self { engine, tensor } = self;
-        engine.backend.run(|| engine.forward(tensor.clone(), wanted))
+        let Self { engine, tensor, extent } = self;
+        engine.on_threads(|| engine.forward(tensor.clone(), *extent, wanted))
     }
 
     fn compute(&self, _: Product) -> Result<bool> {

@@ -5,6 +5,7 @@ mod device;
 mod embedded;
 mod engine;
 mod gpu;
+mod padding;
 mod profile;
 mod resident;
 mod scene;
@@ -12,21 +13,23 @@ mod segment;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 pub use builder::Builder;
 pub use device::{Device, Precision};
+pub use padding::Padding;
 pub use profile::FrameProfile;
 pub use resident::Resident;
 pub use scene::{ClassShare, Scene};
 
 use builder::Readout;
-use engine::{Engine, Preparation};
+use engine::Engine;
+use parking_lot::Mutex;
 use scene::Labels;
 
 use crate::error::Result;
 use crate::model::Model;
-use crate::pixels::Palette;
+use crate::pixels::{Palette, Preparation};
 use crate::weights::Dataset;
 
 /// A network with its weights on a device.
@@ -161,6 +164,17 @@ impl Segmenter {
     /// The CPU threads that the network runs on.
     pub fn threads(&self) -> usize {
         self.threads
+    }
+
+    /// The multiple that photos' heights and widths are padded to; 1 for no padding.
+    ///
+    /// ```
+    /// # use rtformer::{Padding, Segmenter};
+    /// assert_eq!(Segmenter::builder().pad(Padding::Multiple(16)).build()?.pad_multiple(), 16);
+    /// # Ok::<(), rtformer::Error>(())
+    /// ```
+    pub fn pad_multiple(&self) -> u32 {
+        self.preparation.pad_multiple
     }
 
     /// The arithmetic that the network runs in.

@@ -20,11 +20,9 @@ impl Segmenter {
     /// [`bench::profile`](crate::bench::profile).
     pub(crate) fn profile(&self, photo: &Pixels<'_>, mask: &mut Mask) -> Result<FrameProfile> {
         self.engine.profile(true);
-        let (timings, milliseconds) = timed(|| self.segment_into(photo, mask));
-        let mut operations = self.engine.profile(false);
-        // The backend begins with the upload; the photo is prepared before it.
-        operations.insert(0, OpTime { name: "prepare".into(), milliseconds: timings?.prepare, flops: 0.0, bytes: 0.0 });
-        Ok(FrameProfile { milliseconds, operations })
+        let (done, milliseconds) = timed(|| self.segment_into(photo, mask));
+        let operations = self.engine.profile(false);
+        done.map(|_| FrameProfile { milliseconds, operations })
     }
 
     /// [`bench::peak_flops`](crate::bench::peak_flops).

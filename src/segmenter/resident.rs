@@ -1,11 +1,13 @@
 //! Inputs that stay on the device, for benchmarks.
 
 use std::fmt;
-use std::sync::{Mutex, PoisonError};
+
+use parking_lot::Mutex;
 
 use super::Segmenter;
-use super::engine::{Preparation, Product, Uploaded, Wanted};
+use super::engine::{Product, Uploaded, Wanted};
 use crate::error::{Error, Result};
+use crate::memory;
 use crate::pixels::{Input, Mask, Pixels};
 
 /// Inputs of one size that are on the device. [`bench::resident`](crate::bench::resident) makes one.
@@ -36,22 +38,21 @@ pub struct Resident<'a> {
 impl Segmenter {
     /// [`bench::prepare`](crate::bench::prepare).
     pub(crate) fn prepare(&self, photo: &Pixels<'_>) -> Result<Input> {
-        let Preparation { normalization, size } = &self.preparation;
         let mut input = Ok(Input::default());
-        self.engine.enter(&mut || input = Input::prepare(photo, normalization, *size));
+        self.engine.enter(&mut || input = Input::prepare(photo, &self.preparation));
         input
     }
 
     /// [`bench::resident`](crate::bench::resident).
     pub(crate) fn resident(&self, inputs: &[Input]) -> Result<Resident<'_>> {
-        let size = inputs.first().map(|input| (input.height, input.width));
-        let (Some(size), true) = (size, inputs.iter().all(|input| Some((input.height, input.width)) == size)) else {
+        let extent = inputs.first().map(Input::extent);
+        let (Some(extent), true) = (extent, inputs.iter().all(|input| Some(input.extent()) == extent)) else {
             return Err(Error::Input("expected inputs of one size, at least one".into()));
         };
         Ok(Resident {
             uploaded: self.engine.upload(inputs)?,
             batch: inputs.len(),
-            size,
+            size: extent.kept,
             classes: self.model.num_classes(),
             kept: Mutex::default(),
         })
@@ -64,7 +65,7 @@ impl Resident<'_> {
     /// # Errors
     /// As [`Segmenter::segment`](crate::Segmenter::segment).
     pub fn logits(&self, out: &mut Vec<f32>) -> Result<()> {
-        out.resize(self.floats(), 0.0);
+        self.blank(out)?;
         self.uploaded.run(&mut [Wanted { logits: Some(out), ..self.nothing() }]).map(drop)
     }
 
@@ -73,7 +74,7 @@ impl Resident<'_> {
     /// # Errors
     /// As [`Segmenter::segment`](crate::Segmenter::segment).
     pub fn mask(&self, mask: &mut Mask) -> Result<()> {
-        mask.resize_for(self.size.1 as u32, self.size.0 as u32, self.classes);
+        mask.try_resize_for(self.size.1 as u32, self.size.0 as u32, self.classes)?;
         self.uploaded.run(&mut [Wanted { ids: Some(mask.ids_mut()), ..self.nothing() }]).map(drop)
     }
 
@@ -85,8 +86,10 @@ impl Resident<'_> {
         if self.uploaded.compute(Product::Mask)? {
             return Ok(());
         }
-        let (masks, _) = &mut *self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        masks.resize_with(self.batch, || Mask::new(self.size.1 as u32, self.size.0 as u32, self.classes));
+        let (masks, _) = &mut *self.kept.lock();
+        masks.resize_with(self.batch, || Mask::new(0, 0, self.classes));
+        let [width, height] = [self.size.1, self.size.0].map(|side| side as u32);
+        masks.iter_mut().try_for_each(|mask| mask.try_resize_for(width, height, self.classes))?;
         let wanted = masks.iter_mut().map(|mask| Wanted { ids: Some(mask.ids_mut()), ..self.nothing() });
         self.uploaded.run(&mut wanted.collect::<Vec<_>>()).map(drop)
     }
@@ -99,8 +102,9 @@ impl Resident<'_> {
         if self.uploaded.compute(Product::Logits)? {
             return Ok(());
         }
-        let (_, logits) = &mut *self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        logits.resize_with(self.batch, || vec![0.0; self.floats()]);
+        let (_, logits) = &mut *self.kept.lock();
+        logits.resize_with(self.batch, Vec::new);
+        logits.iter_mut().try_for_each(|logits| self.blank(logits))?;
         let wanted = logits.iter_mut().map(|logits| Wanted { logits: Some(logits), ..self.nothing() });
         self.uploaded.run(&mut wanted.collect::<Vec<_>>()).map(drop)
     }
@@ -109,9 +113,11 @@ impl Resident<'_> {
         Wanted { size: self.size, ids: None, confidence: None, logits: None }
     }
 
-    /// Of one photo's full-size logits.
-    fn floats(&self) -> usize {
-        self.classes * self.size.0 * self.size.1
+    /// Makes `logits` as long as one photo's full-size logits.
+    fn blank(&self, logits: &mut Vec<f32>) -> Result<()> {
+        let (classes, (height, width)) = (self.classes, self.size);
+        let what = || format!("{classes} logits for each of {width}x{height} pixels");
+        memory::resize(logits, classes * height * width, 0.0, what)
     }
 }
 

@@ -1,15 +1,17 @@
 //! Photos in, scenes out.
 
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
 use super::engine::{Spent, Wanted};
 use super::{Scene, Segmenter};
 use crate::backend::Confidence;
 use crate::error::{Error, Result};
+use crate::memory;
 use crate::pixels::{IdsMut, Mask, Pixels};
 use crate::timing::{Timings, timed};
 
-/// The most pixels that go through the network together, whatever the batch: a gigabyte of feature maps (Slim).
+/// The most pixels that go through the network together, whatever the batch, counted before or after resizing, whichever is more: a
+/// gigabyte of feature maps (Slim).
 const BATCH_PIXELS: usize = 16 << 20;
 
 impl Segmenter {
@@ -72,8 +74,8 @@ impl Segmenter {
         let mut scenes = Vec::with_capacity(photos.len());
         let same = |a: &Pixels<'_>, b: &Pixels<'_>| (a.width(), a.height()) == (b.width(), b.height());
         for group in photos.chunk_by(same) {
-            let pixels = group[0].width() as usize * group[0].height() as usize;
-            for batch in group.chunks((BATCH_PIXELS / pixels.max(1)).max(1)) {
+            let together = self.together(&group[0]).unwrap_or(1); // a size that is refused: by each photo
+            for batch in group.chunks(together) {
                 match self.segment_group(batch) {
                     Ok(group) => scenes.extend(group.into_iter().map(Ok)),
                     Err(error) if batch.len() == 1 => scenes.push(Err(error.of_photo(batch[0].name()))),
@@ -83,6 +85,13 @@ impl Segmenter {
             }
         }
         scenes
+    }
+
+    /// How many photos like this one go through the network together at most.
+    pub(super) fn together(&self, photo: &Pixels<'_>) -> Result<usize> {
+        let (height, width) = self.preparation.extent(photo.width(), photo.height())?.full;
+        let pixels = (height * width).max(photo.width() as usize * photo.height() as usize);
+        Ok((BATCH_PIXELS / pixels).max(1))
     }
 
     /// Segments one photo into a mask whose memory is used again, with nothing else read out.
@@ -103,12 +112,15 @@ impl Segmenter {
     /// As [`segment`](Self::segment).
     pub fn segment_into<'a>(&self, photo: impl Into<Pixels<'a>>, mask: &mut Mask) -> Result<Timings> {
         let photo = photo.into();
-        mask.resize_for(photo.width(), photo.height(), self.model.num_classes());
+        self.mask_into(&photo, mask).map_err(|error| error.of_photo(photo.name()))
+    }
+
+    fn mask_into(&self, photo: &Pixels<'_>, mask: &mut Mask) -> Result<Timings> {
+        mask.try_resize_for(photo.width(), photo.height(), self.model.num_classes())?;
         let reject = self.readout.reject_below.is_some();
-        let spares = || self.spares.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut confidence = spares().pop().unwrap_or_default();
+        let mut confidence = self.spares.lock().pop().unwrap_or_default();
         if reject {
-            blank(&mut confidence, &photo, 1).map_err(|error| error.of_photo(photo.name()))?;
+            blank(&mut confidence, photo, 1)?;
         }
         let (spent, total) = timed(|| {
             let wanted = Wanted {
@@ -117,12 +129,11 @@ impl Segmenter {
                 confidence: reject.then(|| self.confidence(&mut confidence)),
                 logits: None,
             };
-            self.engine.run(std::slice::from_ref(&photo), &mut [wanted])
+            self.engine.run(std::slice::from_ref(photo), &mut [wanted])
         });
         self.reject(mask, reject.then_some(&confidence));
-        spares().push(confidence);
-        let spent = spent.map_err(|error| error.of_photo(photo.name()))?;
-        Ok(timings(&photo, spent, total, 1))
+        self.spares.lock().push(confidence);
+        Ok(timings(photo, spent?, total, 1))
     }
 
     fn segment_group(&self, photos: &[Pixels<'_>]) -> Result<Vec<Scene>> {
@@ -133,9 +144,11 @@ impl Segmenter {
                 let mut floats = Vec::new();
                 blank(&mut floats, photo, channels).map(|()| floats)
             };
+            let mut mask = Mask::new(0, 0, classes);
+            mask.try_resize_for(photo.width(), photo.height(), classes)?;
             scenes.push(Scene {
                 labels: Arc::clone(&self.labels),
-                mask: Mask::new(photo.width(), photo.height(), classes),
+                mask,
                 confidence: self.readout.needs_confidence().then(|| floats(1)).transpose()?,
                 logits: self.readout.logits.then(|| floats(classes)).transpose()?,
                 timings: Timings::default(),
@@ -181,15 +194,11 @@ impl Segmenter {
     }
 }
 
-/// Makes `floats` as long as a photo of `channels`; one that does not fit into memory is an error, not an abort.
+/// Makes `floats` as long as a photo of `channels`.
 fn blank(floats: &mut Vec<f32>, photo: &Pixels<'_>, channels: usize) -> Result<()> {
     let (width, height) = (photo.width() as usize, photo.height() as usize);
     let wanted = width.checked_mul(height).and_then(|pixels| pixels.checked_mul(channels)).unwrap_or(usize::MAX);
-    floats.try_reserve_exact(wanted.saturating_sub(floats.len())).map_err(|_| {
-        Error::Input(format!("{channels} floats for each of {width}x{height} pixels do not fit into memory"))
-    })?;
-    floats.resize(wanted, 0.0);
-    Ok(())
+    memory::resize(floats, wanted, 0.0, || format!("{channels} floats for each of {width}x{height} pixels"))
 }
 
 /// A photo's part of what its batch took; what the engine does not account for is the network's.

@@ -121,7 +121,11 @@ fn mutants() -> Vec<Mutant> {
         of(
             "prepare/prepare.cu",
             tables::preparations,
-            &[("writes a pixel too many", ("pixel >= p.pixels", 0, "pixel > p.pixels"))],
+            &[
+                ("writes a pixel too many", ("pixel >= p.pixels", 0, "pixel > p.pixels")),
+                ("reads a row below the photo", ("row < p.photo_h", 0, "row <= p.photo_h")),
+                ("reads a column beside the photo", ("column < p.photo_w", 0, "column <= p.photo_w")),
+            ],
         ),
         of(
             "pointwise/pointwise.cu",

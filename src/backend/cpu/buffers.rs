@@ -8,7 +8,9 @@ use rtformer_kernels::{
     Arena, Buffer, CrossKeys, Lanes, Layout, Map, MapMut, ShapeError, SharedBuffer, floats, floats_mut,
 };
 
+use super::split::Failure;
 use crate::error::{Error, Result};
+use crate::pixels::Columns;
 
 /// The memory of a backend.
 pub(super) struct Buffers {
@@ -26,6 +28,8 @@ struct Idle {
     longest: usize,
     /// The attention's packed keys of a batch.
     keys: Vec<Vec<CrossKeys>>,
+    /// Where the columns of resized photos lie.
+    columns: Vec<Columns>,
 }
 
 impl Buffers {
@@ -45,10 +49,17 @@ impl Buffers {
         }
     }
 
+    /// Gives memory that nobody uses back to the system.
+    pub(super) fn release(&self) {
+        let mut idle = self.idle();
+        (idle.scratch, idle.longest) = (Vec::new(), 0);
+        self.maps.release();
+    }
+
     /// Room for `count` maps: halos are zero, the rest is whatever was there before.
     ///
     /// # Errors
-    /// [`Error::Backend`] when the system has no more memory.
+    /// [`Error::OutOfMemory`].
     pub(super) fn blank(&self, count: usize, layout: Layout) -> Result<Blank> {
         // Each image begins on a cache line of its own.
         let stride = layout.len().div_ceil(16);
@@ -62,15 +73,28 @@ impl Buffers {
     }
 
     /// Room for a kernel's intermediate results, of unspecified contents.
-    pub(super) fn scratch(&self, len: usize) -> Scratch<'_> {
+    pub(super) fn scratch(&self, len: usize) -> Result<Scratch<'_>, Failure> {
         let mut idle = self.idle();
         if idle.longest < len {
+            // For all threads at once: which of them will need it first in a later frame is not known.
+            idle.scratch = (0..self.threads).map(|_| lanes(len)).collect::<Result<_, _>>()?;
             idle.longest = len;
-            // For all threads at once: which of them will need it first in a later frame is anybody's guess.
-            idle.scratch = (0..self.threads).map(|_| vec![Lanes::ZERO; len]).collect();
         }
-        let memory = idle.scratch.pop().unwrap_or_else(|| vec![Lanes::ZERO; idle.longest]);
-        Scratch { memory, len, pool: self }
+        let memory = match idle.scratch.pop() {
+            Some(memory) => memory,
+            None => lanes(idle.longest)?,
+        };
+        Ok(Scratch { memory, len, pool: self })
+    }
+
+    /// Memory for a resized photo's columns.
+    pub(super) fn columns(&self) -> Columns {
+        self.idle().columns.pop().unwrap_or_default()
+    }
+
+    /// Takes that memory back.
+    pub(super) fn keep_columns(&self, columns: Columns) {
+        self.idle().columns.push(columns);
     }
 
     /// Room for a batch's keys.
@@ -88,7 +112,7 @@ impl Buffers {
     /// The maps to write again: the same memory where nobody else holds it, else a copy.
     ///
     /// # Errors
-    /// [`Error::Backend`] when the system has no more memory.
+    /// [`Error::OutOfMemory`].
     pub(super) fn thaw(&self, maps: Maps) -> Result<Blank> {
         let Maps { memory, stride, layout } = maps;
         match memory.unshare() {
@@ -103,10 +127,18 @@ impl Buffers {
 }
 
 fn buffer(arena: &Arc<Arena>, len: usize) -> Result<Buffer> {
-    arena.buffer(len).map_err(|e| {
-        let bytes = len.saturating_mul(size_of::<Lanes>());
-        Error::Backend { operation: "memory", reason: format!("{bytes} bytes are not to be had: {e}") }
+    arena.buffer(len).map_err(|_| Error::OutOfMemory {
+        what: "a feature map of the network".into(),
+        bytes: len.saturating_mul(size_of::<Lanes>()),
     })
+}
+
+/// Zeros.
+fn lanes(len: usize) -> Result<Vec<Lanes>, Failure> {
+    let mut lanes = Vec::new();
+    lanes.try_reserve_exact(len).map_err(|_| Failure::Memory(len.saturating_mul(size_of::<Lanes>())))?;
+    lanes.resize(len, Lanes::ZERO);
+    Ok(lanes)
 }
 
 /// Scratch that goes back to the pool.
@@ -170,7 +202,7 @@ impl Blank {
 /// ```
 /// # use rtformer::backend::{Backend, Cpu};
 /// # let cpu = Cpu::new(rtformer::backend::Isa::best(), 1)?;
-/// let maps = cpu.upload_features(&[1.0; 8], [2, 1, 2, 2])?;
+/// let maps = cpu.upload(&[1.0; 8], [2, 1, 2, 2])?;
 /// let shared = maps.clone(); // no float is copied
 /// assert_eq!(cpu.shape(&shared), [2, 1, 2, 2]);
 /// # Ok::<(), rtformer::Error>(())
@@ -235,11 +267,11 @@ mod tests {
     #[test]
     fn scratch_is_as_long_as_asked_for_and_kept_at_the_longest() {
         let pool = Buffers::new(2);
-        let (short, long) = (pool.scratch(10), pool.scratch(20));
+        let (short, long) = (pool.scratch(10).unwrap(), pool.scratch(20).unwrap());
         assert_eq!((short.len(), long.len()), (10, 20));
         drop((short, long));
         assert_eq!(pool.idle().scratch.iter().map(Vec::len).collect::<Vec<_>>(), [20, 20]);
-        let three = [5, 6, 7].map(|len| pool.scratch(len));
+        let three = [5, 6, 7].map(|len| pool.scratch(len).unwrap());
         assert_eq!(three.each_ref().map(|scratch| scratch.len()), [5, 6, 7], "one more than there are threads");
     }
 }

@@ -3,17 +3,17 @@
 use std::ops::Range;
 
 use rayon::prelude::*;
-use rtformer_kernels::{self as kernels, ClassId, Confidence, Isa, ShapeError};
+use rtformer_kernels::{self as kernels, ClassId, Confidence, Extent, Isa, ShapeError};
 
 use super::Maps;
 
-/// One image's logits, and the size (height, width) that they are to be read out at.
+/// One image's logits, and the size that they are read out at.
 #[derive(Clone, Copy)]
 pub(super) struct Readout<'a> {
     pub(super) isa: Isa,
     pub(super) logits: &'a Maps,
     pub(super) image: usize,
-    pub(super) size: (usize, usize),
+    pub(super) size: Extent,
 }
 
 impl Readout<'_> {
@@ -29,7 +29,7 @@ impl Readout<'_> {
             return kernels::argmax(self.isa, self.logits.image(self.image)?, self.size, rows, ids, confidence);
         }
         let middle = rows.start + rows.len() / 2;
-        let at = ((middle - rows.start) * self.size.1).min(ids.len());
+        let at = ((middle - rows.start) * self.size.kept.1).min(ids.len());
         let (upper_ids, lower_ids) = ids.split_at_mut(at);
         let halves = confidence.map(|Confidence { values, temperature }| {
             let (upper, lower) = values.split_at_mut(at.min(values.len()));
@@ -45,7 +45,7 @@ impl Readout<'_> {
 
     /// Logits `[classes, height, width]`, some rows of every class to a piece.
     pub(super) fn upsample(self, pieces: usize, out: &mut [f32]) -> Result<(), ShapeError> {
-        let (height, width) = self.size;
+        let (height, width) = self.size.kept;
         let rows = height.div_ceil(pieces).max(1);
         let mut split: Vec<Vec<&mut [f32]>> = (0..height.div_ceil(rows)).map(|_| Vec::new()).collect();
         for class in out.chunks_mut((height * width).max(1)) {

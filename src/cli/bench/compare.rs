@@ -64,6 +64,7 @@ fn differences(a: &Report, b: &Report) -> Vec<String> {
         ("classes", a.classes.to_string(), b.classes.to_string()),
         ("size", size(a.size), size(b.size)),
         ("batch", a.batch.to_string(), b.batch.to_string()),
+        ("padding", a.pad_multiple.to_string(), b.pad_multiple.to_string()),
         ("frame", frame(a), frame(b)),
     ];
     let differ = rows.into_iter().filter(|(_, a, b)| a != b);

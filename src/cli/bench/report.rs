@@ -40,11 +40,14 @@ pub(super) struct Report {
     /// Frames of a run.
     #[serde(default = "one")]
     pub(super) batch: u32,
+    /// Frames are padded to a multiple of this; 1 is no padding.
+    #[serde(default = "one")]
+    pub(super) pad_multiple: u32,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) profile: Option<Profile>,
 }
 
-/// What files that are older than batches have.
+/// The value in files that are older than the key.
 fn one() -> u32 {
     1
 }
@@ -76,6 +79,7 @@ impl Report {
             runs: args.runs,
             warmup: args.warmup,
             batch: args.batch,
+            pad_multiple: segmenter.pad_multiple(),
             profile,
         }
     }

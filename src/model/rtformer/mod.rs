@@ -112,7 +112,7 @@ impl<B: Backend> RtFormer<B> {
 
         let x6 = look("x6", self.spp.forward(b, &x5)?)?;                            // 2c, 1/32
         let [_, _, h, w] = b.shape(&x5_);
-        let x6 = b.resize(&x6, h, w)?;                                              // 2c, 1/8
+        let x6 = b.resize(&x6, (h, w))?;                                            // 2c, 1/8
         look("logits8", self.head.forward(b, &b.concat(&[&x5_, &x6])?)?)            // classes, 1/8
     }
 

@@ -2,45 +2,43 @@
 
 use rayon::prelude::*;
 
-use super::{Input, Normalization, Pixels, Size};
+use super::{Extent, Input, Normalization, Pixels, Preparation};
 use crate::error::{Error, Result};
-
-/// What a photo may become, in pixels. RTFormer-Slim was measured to hold 68 bytes a pixel of input, Base holds half as much again: this
-/// is 4 or 7 GiB, and a machine without them would kill the program where an error can still be reported.
-const MOST_PIXELS: usize = 64 << 20;
+use crate::memory;
 
 impl Input {
-    /// Resizes where `size` says so, normalises, and puts the planes one after the other.
+    /// Resizes, normalises and pads as `preparation` says, and puts the planes one after the other.
     ///
     /// At the photo's own size the result equals PaddleSeg's bit for bit. Resized, it equals PaddleSeg over OpenCV's plain
     /// code bit for bit; where OpenCV was built with Intel's IPP, small pictures differ by up to 1e-5 of the range.
     ///
     /// ```
-    /// use rtformer::pixels::{Input, Normalization, Size};
+    /// use rtformer::pixels::{Input, Normalization, Preparation};
     ///
     /// let photo = image::RgbImage::new(96, 48);
     /// let normalization = Normalization { mean: [0.5; 3], std: [0.5; 3] };
-    /// let input = Input::prepare(&(&photo).into(), &normalization, "within:64x64".parse::<Size>()?)?;
+    /// let preparation = Preparation { size: "within:64x64".parse()?, ..Preparation::new(normalization) };
+    /// let input = Input::prepare(&(&photo).into(), &preparation)?;
     /// assert_eq!((input.width, input.height, input.data.len()), (64, 32, 3 * 64 * 32));
     /// # Ok::<(), rtformer::Error>(())
     /// ```
     ///
     /// # Errors
-    /// [`Error::Pixels`] for a picture without pixels, [`Error::Input`] for a normalization by 0 or a size past 64 megapixels.
-    pub fn prepare(pixels: &Pixels, normalization: &Normalization, size: Size) -> Result<Self> {
+    /// [`Error::Input`] for a normalization by 0, otherwise as [`Preparation::extent`]; [`Error::OutOfMemory`].
+    pub fn prepare(pixels: &Pixels, preparation: &Preparation) -> Result<Self> {
         let mut input = Self::default();
-        input.refill(pixels, normalization, size)?;
+        input.refill(pixels, preparation)?;
         Ok(input)
     }
 
     /// [`prepare`](Self::prepare) into this one's memory.
     ///
     /// ```
-    /// # use rtformer::pixels::{Input, Normalization, Size};
-    /// let normalization = Normalization { mean: [0.5; 3], std: [0.5; 3] };
+    /// # use rtformer::pixels::{Input, Normalization, Preparation};
+    /// let preparation = Preparation::new(Normalization { mean: [0.5; 3], std: [0.5; 3] });
     /// let mut input = Input::default();
     /// for photo in [image::RgbImage::new(64, 32), image::RgbImage::new(32, 32)] {
-    ///     input.refill(&(&photo).into(), &normalization, Size::Native)?;
+    ///     input.refill(&(&photo).into(), &preparation)?;
     ///     assert_eq!((input.width, input.height), (photo.width() as usize, 32));
     /// }
     /// # Ok::<(), rtformer::Error>(())
@@ -48,52 +46,117 @@ impl Input {
     ///
     /// # Errors
     /// As [`prepare`](Self::prepare); this input then is what it was.
-    pub fn refill(&mut self, pixels: &Pixels, normalization: &Normalization, size: Size) -> Result<()> {
-        normalization.check()?;
-        let (width, height) = Self::checked_size(pixels, size)?;
-        let (w, h, plane) = (width as usize, height as usize, width as usize * height as usize);
-        let (from_width, from_height) = (pixels.width(), pixels.height());
-
-        // A much larger photo's memory is not kept for good.
+    pub fn refill(&mut self, pixels: &Pixels, preparation: &Preparation) -> Result<()> {
+        let rows = Rows::new(preparation, pixels, Columns::default())?;
+        let Extent { full: (height, width), kept } = rows.extent();
+        let plane = height * width;
+        let what = || format!("an input of {width}x{height} pixels");
         if self.data.capacity() / 2 > 3 * plane {
-            self.data = Vec::new();
+            // A much larger photo's memory is not kept for good.
+            self.data = memory::filled(3 * plane, 0.0, what)?;
+        } else {
+            memory::resize(&mut self.data, 3 * plane, 0.0, what)?;
         }
-        self.data.resize(3 * plane, 0.0);
-        (self.width, self.height) = (w, h);
+        (self.width, self.height, self.kept) = (width, height, kept);
         let (red, rest) = self.data.split_at_mut(plane);
         let (green, blue) = rest.split_at_mut(plane);
-        let rows = red.par_chunks_exact_mut(w).zip(green.par_chunks_exact_mut(w)).zip(blue.par_chunks_exact_mut(w));
-        let rows = rows.map(|((red, green), blue)| [red, green, blue]).enumerate().with_min_len(8);
-
-        if (width, height) == (from_width, from_height) {
-            let tables = normalization.tables()?;
-            rows.for_each(|(y, planes)| look_up(pixels, y, &tables, planes));
-        } else {
-            self.columns.clear();
-            self.columns.extend((0..w).map(|x| Tap::column(from_width, w, x)));
-            let columns = &self.columns;
-            rows.for_each(|(y, planes)| {
-                resize_row(pixels, columns, Tap::line(from_height, h, y), normalization, planes);
-            });
-        }
+        let lines = red
+            .par_chunks_exact_mut(width)
+            .zip(green.par_chunks_exact_mut(width))
+            .zip(blue.par_chunks_exact_mut(width));
+        lines.enumerate().with_min_len(8).for_each(|(y, ((red, green), blue))| {
+            let planes = [red, green, blue];
+            if y >= kept.0 {
+                planes.into_iter().for_each(|plane| plane.fill(0.0));
+                return;
+            }
+            rows.write(
+                pixels,
+                y,
+                planes.map(|plane| {
+                    let (photo, padding) = plane.split_at_mut(kept.1);
+                    padding.fill(0.0);
+                    photo
+                }),
+            );
+        });
         Ok(())
     }
 
-    /// Width and height of what `pixels` become at `size`; as [`prepare`](Self::prepare) refuses them.
-    pub(crate) fn checked_size(pixels: &Pixels, size: Size) -> Result<(u32, u32)> {
-        let (from_width, from_height) = (pixels.width(), pixels.height());
-        if from_width == 0 || from_height == 0 {
-            return Err(Error::Pixels(format!("{from_width}x{from_height} has no pixels")));
+    /// Height and width with the padding, and the photo's.
+    pub(crate) fn extent(&self) -> Extent {
+        Extent { full: (self.height, self.width), kept: self.kept }
+    }
+}
+
+/// Where the columns of a resized row lie in the photo: memory that the next photo's [`Rows`] can take over.
+#[derive(Debug, Default)]
+pub(crate) struct Columns(Vec<Tap>);
+
+/// How photos of one size become rows of the network's input.
+pub(crate) struct Rows {
+    preparation: Preparation,
+    extent: Extent,
+    /// Rows of the photo.
+    from_height: u32,
+    /// What each byte becomes, for red, green and blue; for photos that are not resized.
+    tables: [[f32; 256]; 3],
+    /// Of photos that are resized.
+    columns: Option<Columns>,
+    spare: Columns,
+}
+
+impl Rows {
+    /// For photos of the size of `photo`; `columns` lends its memory.
+    ///
+    /// # Errors
+    /// As [`Input::prepare`].
+    pub(crate) fn new(preparation: &Preparation, photo: &Pixels, mut columns: Columns) -> Result<Self> {
+        let Preparation { normalization, .. } = preparation;
+        normalization.check()?;
+        let extent = preparation.extent(photo.width(), photo.height())?;
+        let (height, width) = extent.kept;
+        let mut rows = Self {
+            preparation: *preparation,
+            extent,
+            from_height: photo.height(),
+            tables: [[0.0; 256]; 3],
+            columns: None,
+            spare: Columns::default(),
+        };
+        if (height, width) == (photo.height() as usize, photo.width() as usize) {
+            (rows.tables, rows.spare) = (normalization.tables()?, columns);
+        } else {
+            columns.0.clear();
+            let bytes = width * size_of::<Tap>();
+            let room = columns.0.try_reserve_exact(width);
+            room.map_err(|_| Error::OutOfMemory { what: format!("resizing to {width}x{height} pixels"), bytes })?;
+            columns.0.extend((0..width).map(|x| Tap::column(photo.width(), width, x)));
+            rows.columns = Some(columns);
         }
-        let (width, height) = size.of(from_width, from_height);
-        let plane = (width as usize).checked_mul(height as usize);
-        if plane.is_some_and(|plane| (1..=MOST_PIXELS).contains(&plane)) {
-            return Ok((width, height));
+        Ok(rows)
+    }
+
+    /// The size of the input.
+    pub(crate) fn extent(&self) -> Extent {
+        self.extent
+    }
+
+    /// Computes row `y`, below the kept height, of `photo`, which has the size that this was made for; each plane is as long as the
+    /// kept width.
+    pub(crate) fn write(&self, photo: &Pixels, y: usize, planes: [&mut [f32]; 3]) {
+        match &self.columns {
+            None => look_up(photo, y, &self.tables, planes),
+            Some(columns) => {
+                let line = Tap::line(self.from_height, self.extent.kept.0, y);
+                resize_row(photo, &columns.0, line, &self.preparation.normalization, planes);
+            }
         }
-        Err(Error::Input(format!(
-            "size {size} makes {from_width}x{from_height} pixels {width}x{height}; the network takes 1 to 64 megapixels, so ask for \
-             another size"
-        )))
+    }
+
+    /// The memory, for the next photo.
+    pub(crate) fn into_columns(self) -> Columns {
+        self.columns.unwrap_or(self.spare)
     }
 }
 
@@ -146,7 +209,7 @@ fn look_up_row<const N: usize>(row: &[u8], offsets: [usize; 3], tables: &[[f32; 
 
 /// Which two pixels (or rows) a target pixel lies between, and the weight of the second: OpenCV's `INTER_LINEAR`.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Tap {
+struct Tap {
     first: usize,
     second: usize,
     weight: f32,

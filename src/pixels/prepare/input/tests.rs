@@ -5,7 +5,7 @@ use std::path::Path;
 use image::{DynamicImage, RgbImage};
 use safetensors::SafeTensors;
 
-use super::super::PixelFormat;
+use super::super::{PixelFormat, Size};
 use super::*;
 
 const IMAGENET: Normalization = Normalization { mean: [0.485, 0.456, 0.406], std: [0.229, 0.224, 0.225] };
@@ -20,8 +20,12 @@ fn noise(width: u32, height: u32) -> RgbImage {
     })
 }
 
+fn sized(size: Size) -> Preparation {
+    Preparation { size, ..Preparation::new(IMAGENET) }
+}
+
 fn prepared(photo: &RgbImage, size: Size) -> Input {
-    Input::prepare(&photo.into(), &IMAGENET, size).unwrap()
+    Input::prepare(&photo.into(), &sized(size)).unwrap()
 }
 
 /// OpenCV's bilinear interpolation of a float picture, and numpy's normalization: one pixel from its definition.
@@ -163,7 +167,7 @@ fn every_pixel_format_and_padding_is_the_same_picture() {
                 let stride = width as usize * format.channels() + padding;
                 let view = Pixels::new(&buffer, width, height, stride, format).unwrap();
                 for size in [Size::Native, Size::Exact { width: 11, height: 4 }] {
-                    let got = Input::prepare(&view, &IMAGENET, size).unwrap();
+                    let got = Input::prepare(&view, &sized(size)).unwrap();
                     assert_eq!(bits(&got.data), bits(&prepared(photo, size).data), "{format:?}, {padding}, {size}");
                 }
                 assert_eq!(view.rgb(width - 1, height - 1), photo.get_pixel(width - 1, height - 1).0, "{format:?}");
@@ -216,12 +220,50 @@ fn what_cannot_be_prepared_leaves_the_last_input() {
         ("too many in proportion", IMAGENET, Size::Within { width: u32::MAX, height: u32::MAX }, "1 to 64 megapixels"),
     ];
     for (why, normalization, size, want) in cases {
-        let text = input.refill(&(&photo).into(), &normalization, size).unwrap_err().to_string();
+        let text = input
+            .refill(&(&photo).into(), &Preparation { normalization, size, pad_multiple: 1 })
+            .unwrap_err()
+            .to_string();
         assert!(text.contains(want), "{why}: {text}");
         assert_eq!(input, before, "{why}");
     }
-    input.refill(&(&photo).into(), &IMAGENET, Size::Native).unwrap();
+    input.refill(&(&photo).into(), &sized(Size::Native)).unwrap();
     assert_eq!(input, prepared(&photo, Size::Native), "a larger one's memory leaves no trace");
+}
+
+#[test]
+fn padding_is_zeros_below_and_beside() {
+    for (from, size, multiple) in [
+        ((7, 5), Size::Native, 8),                           // both sides
+        ((8, 5), Size::Native, 8),                           // below alone
+        ((7, 16), Size::Native, 8),                          // beside alone
+        ((16, 8), Size::Native, 8),                          // nothing to pad
+        ((7, 5), Size::Native, 1),                           // no padding
+        ((1, 1), Size::Native, 32),                          // almost all of it
+        ((17, 11), Size::Exact { width: 10, height: 6 }, 4), // after resizing
+    ] {
+        let photo = noise(from.0, from.1);
+        let plain = prepared(&photo, size);
+        let padded = Input::prepare(&(&photo).into(), &Preparation { pad_multiple: multiple, ..sized(size) }).unwrap();
+        let (height, width) = (plain.height, plain.width);
+        let multiple = multiple as usize;
+        assert_eq!(
+            (padded.height, padded.width),
+            (height.next_multiple_of(multiple), width.next_multiple_of(multiple))
+        );
+        assert_eq!((padded.kept, plain.kept), ((height, width), (height, width)));
+        let planes = padded.data.chunks(padded.height * padded.width).zip(plain.data.chunks(height * width));
+        for (padded_plane, plane) in planes {
+            for (y, row) in padded_plane.chunks(padded.width).enumerate() {
+                let photo = if y < height { &plane[y * width..][..width] } else { &[] };
+                assert_eq!(bits(&row[..photo.len()]), bits(photo), "{from:?}, row {y}");
+                assert!(row[photo.len()..].iter().all(|v| v.to_bits() == 0), "{from:?}, row {y}");
+            }
+        }
+    }
+    let too_large = Preparation { pad_multiple: 65_535, ..sized(Size::Native) }.extent(5, 5).unwrap_err().to_string();
+    assert!(too_large.contains("padded to a multiple of 65535") && too_large.contains("64 megapixels"), "{too_large}");
+    assert!(Preparation { pad_multiple: 0, ..sized(Size::Native) }.extent(5, 5).is_err());
 }
 
 #[test]

@@ -1,0 +1,52 @@
+//! Allocations whose size depends on an input: they fail with an error, and not by ending the program.
+
+use crate::error::{Error, Result};
+
+/// Changes the length of `items` to `len`; new items are `value`.
+///
+/// # Errors
+/// [`Error::OutOfMemory`], saying what the memory is for; `items` is then what it was.
+pub(crate) fn resize<T: Clone>(items: &mut Vec<T>, len: usize, value: T, what: impl FnOnce() -> String) -> Result<()> {
+    if items.try_reserve_exact(len.saturating_sub(items.len())).is_err() {
+        return Err(Error::OutOfMemory { what: what(), bytes: len.saturating_mul(size_of::<T>()) });
+    }
+    items.resize(len, value);
+    Ok(())
+}
+
+/// `len` times `value`.
+///
+/// # Errors
+/// As [`resize`].
+pub(crate) fn filled<T: Clone>(len: usize, value: T, what: impl FnOnce() -> String) -> Result<Vec<T>> {
+    let mut items = Vec::new();
+    resize(&mut items, len, value, what)?;
+    Ok(items)
+}
+
+/// `Ok` if so many bytes can be allocated now: asked before code runs that ends the program where they cannot.
+///
+/// # Errors
+/// As [`resize`].
+pub(crate) fn probe(bytes: usize, what: impl FnOnce() -> String) -> Result<()> {
+    let room = Vec::<u8>::new().try_reserve_exact(bytes);
+    room.map_err(|_| Error::OutOfMemory { what: what(), bytes })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_does_not_fit_is_an_error_that_says_how_much_was_needed() {
+        let mut items = vec![7_u32; 3];
+        let error = resize(&mut items, usize::MAX / 8, 0, || "a mask of 9x9 pixels".into()).unwrap_err();
+        assert!(matches!(&error, Error::OutOfMemory { bytes, .. } if *bytes == usize::MAX / 8 * 4), "{error}");
+        assert!(error.to_string().starts_with("out of memory: a mask of 9x9 pixels needs "), "{error}");
+        assert_eq!(items, [7; 3]);
+        resize(&mut items, 5, 1, String::new).unwrap();
+        assert_eq!(items, [7, 7, 7, 1, 1]);
+        assert_eq!(filled(2, 0.5_f32, String::new).unwrap(), [0.5; 2]);
+        assert!(probe(1000, String::new).is_ok() && probe(usize::MAX / 4, String::new).is_err());
+    }
+}

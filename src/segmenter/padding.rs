@@ -1,0 +1,58 @@
+//! How photos are padded.
+
+use std::str::FromStr;
+
+use crate::error::{Error, Result};
+use crate::weights::check_pad_multiple;
+
+/// How photos are padded before the network sees them: at the bottom and on the right, by the mean colour, to a multiple of a number.
+///
+/// The results have the photo's own size: logits under the padding are not computed.
+///
+/// ```
+/// use rtformer::Padding;
+///
+/// assert_eq!("32".parse::<Padding>()?, Padding::Multiple(32));
+/// assert_eq!("none".parse::<Padding>()?, Padding::None);
+/// assert!("0".parse::<Padding>().is_err());
+/// # Ok::<(), rtformer::Error>(())
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Padding {
+    /// As the weights' metadata say (`pad_multiple`); no padding if they do not. PaddleSeg's checkpoints do not.
+    #[default]
+    FromWeights,
+    /// No padding.
+    None,
+    /// To a multiple of 1 to 256 pixels.
+    Multiple(u32),
+}
+
+impl Padding {
+    /// The multiple for weights whose metadata have `from_weights`.
+    pub(super) fn multiple(self, from_weights: Option<u32>) -> Result<u32> {
+        let multiple = match self {
+            Self::FromWeights => from_weights.unwrap_or(1),
+            Self::None => 1,
+            Self::Multiple(multiple) => multiple,
+        };
+        check_pad_multiple(multiple).map_err(|reason| Error::Input(format!("cannot pad to {reason}")))?;
+        Ok(multiple)
+    }
+}
+
+impl FromStr for Padding {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        if text == "none" {
+            return Ok(Self::None);
+        }
+        let multiple = text.parse().ok().filter(|multiple| check_pad_multiple(*multiple).is_ok());
+        multiple.map(Self::Multiple).ok_or_else(|| {
+            Error::Input(format!(
+                "invalid padding `{text}`: expected `none` or a multiple of 1 to 256 pixels, usually 32"
+            ))
+        })
+    }
+}
