@@ -8,7 +8,7 @@
 
 use std::borrow::Cow;
 use std::fs::File;
-use std::io::{Cursor, Read};
+use std::io::{Cursor, ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
 use image::metadata::Orientation;
@@ -106,6 +106,23 @@ impl Image {
     /// As [`open`](Self::open).
     pub fn open_with(path: impl AsRef<Path>, limits: &Limits) -> Result<Self> {
         Decoder { limits: *limits, ..Decoder::default() }.open(path)
+    }
+
+    /// Reads a file to decode later, within `limits`. A file that does not begin as an image is not read any further.
+    ///
+    /// ```
+    /// use rtformer::pixels::{Image, Limits};
+    ///
+    /// let (path, limits) = ("tests/data/golden/photo.png", Limits::default());
+    /// let photo = Image::decode(&Image::read(path, &limits)?, path, &limits)?;
+    /// assert_eq!((photo.width(), photo.height()), (96, 64));
+    /// # Ok::<(), rtformer::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Read`] if the file cannot be read; [`Error::Image`] if it is no image or is longer than the limits allow.
+    pub fn read(path: impl AsRef<Path>, limits: &Limits) -> Result<Vec<u8>> {
+        read(path.as_ref(), limits.max_alloc)
     }
 
     /// Decodes a file that is in memory. Errors call it by `name`; `-` is the custom for standard input.
@@ -223,7 +240,7 @@ impl Decoder {
     /// As [`Image::open`].
     pub fn open(&self, path: impl AsRef<Path>) -> Result<Image> {
         let path = path.as_ref();
-        let (bytes, read_ms) = timed(|| read(path, self.limits.max_alloc));
+        let (bytes, read_ms) = timed(|| Image::read(path, &self.limits));
         let mut image = self.decode(&bytes?, path)?;
         image.decode_ms += read_ms;
         Ok(image)
@@ -255,7 +272,8 @@ fn read(path: &Path, longest: u64) -> Result<Vec<u8>> {
     // A pipe has no length until it is read.
     let known = file.metadata().map_or(0, |metadata| metadata.len());
     if known <= longest {
-        bytes.reserve(usize::try_from(known).unwrap_or(0).saturating_sub(bytes.len()));
+        let room = usize::try_from(known).unwrap_or(usize::MAX).saturating_sub(bytes.len());
+        bytes.try_reserve(room).map_err(|_| Error::reading(path)(ErrorKind::OutOfMemory.into()))?;
         let rest = longest.saturating_add(1).saturating_sub(bytes.len() as u64);
         file.take(rest).read_to_end(&mut bytes).map_err(Error::reading(path))?;
     }
@@ -399,7 +417,7 @@ fn into_rgb(image: DynamicImage, bits: u8) -> RgbImage {
 fn explain(error: &ImageError, format: ImageFormat) -> String {
     let kind = sniff::name(format);
     match error {
-        ImageError::IoError(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => {
+        ImageError::IoError(error) if error.kind() == ErrorKind::UnexpectedEof => {
             format!("this {kind} file ends too early; it is truncated, copy it again")
         }
         ImageError::Limits(_) => format!("this {kind} file needs more memory than is allowed; scale it down first"),

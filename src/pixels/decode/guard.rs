@@ -34,3 +34,37 @@ pub fn hide_decoder_panics() {
         }
     }));
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    thread_local! {
+        static PRINTED: Cell<u32> = const { Cell::new(0) };
+    }
+
+    #[test]
+    fn only_panics_inside_a_decoder_are_silent() {
+        let print = panic::take_hook();
+        panic::set_hook(Box::new(move |info| {
+            PRINTED.set(PRINTED.get() + 1);
+            print(info);
+        }));
+        hide_decoder_panics();
+        let inside = guarded(|| -> u8 { panic!("inside a decoder: must not be printed") });
+        assert_eq!((inside, PRINTED.get()), (None, 0));
+        assert_eq!(guarded(|| 7), Some(7));
+        let outside = catch_unwind(|| panic!("behind a decoder: is printed"));
+        assert!(outside.is_err());
+        assert_eq!(PRINTED.get(), 1);
+        guarded(|| {
+            // A panic of another thread is that thread's, even while this one decodes.
+            let other = std::thread::spawn(|| {
+                let panicked = catch_unwind(|| panic!("beside a decoder: is printed"));
+                (panicked.is_err(), PRINTED.get())
+            });
+            assert_eq!(other.join().unwrap(), (true, 1));
+        });
+        drop(panic::take_hook()); // back to the default
+    }
+}

@@ -39,8 +39,8 @@ fn files_in_folders_are_photos_by_name_then_by_content() {
 }
 
 /// A TIFF whose directory holds these fields, each a number.
-fn tiff(magic: &[u8; 4], fields: &[(u16, u32)]) -> Vec<u8> {
-    let mut file = [&magic[..], &8u32.to_le_bytes(), &(fields.len() as u16).to_le_bytes()].concat();
+fn tiff(fields: &[(u16, u32)]) -> Vec<u8> {
+    let mut file = [&b"II*\0"[..], &8u32.to_le_bytes(), &(fields.len() as u16).to_le_bytes()].concat();
     for (tag, value) in fields {
         file.extend([&tag.to_le_bytes()[..], &4u16.to_le_bytes(), &1u32.to_le_bytes(), &value.to_le_bytes()].concat());
     }
@@ -54,14 +54,14 @@ fn raw_files_are_not_taken_for_the_tiffs_that_they_begin_as() {
         Kind::Picture(_) => false,
         Kind::Other(reason) => panic!("{name}: {reason}"),
     };
-    let plain = tiff(b"II*\0", &[(256, 10), (257, 10)]);
+    let plain = tiff(&[(256, 10), (257, 10)]);
     let cases: [(&str, Vec<u8>, bool); 8] = [
         ("scan.tif", plain.clone(), false),
-        ("no name", tiff(b"II*\0", &[(NEW, 0), (tiff::SUB_IFDS, 99)]), false), // a pyramid: its first picture is whole
+        ("no name", tiff(&[(NEW, 0), (tiff::SUB_IFDS, 99)]), false), // a pyramid: its first picture is whole
         ("photo.nef", plain.clone(), true),
         ("photo.ARW", plain.clone(), true),
-        ("photo.tif", tiff(b"II*\0", &[(tiff::DNG_VERSION, 0x0401)]), true),
-        ("photo.tif", tiff(b"II*\0", &[(NEW, 1), (tiff::SUB_IFDS, 99)]), true), // a thumbnail, and the photo elsewhere
+        ("photo.tif", tiff(&[(tiff::DNG_VERSION, 0x0401)]), true),
+        ("photo.tif", tiff(&[(NEW, 1), (tiff::SUB_IFDS, 99)]), true), // a thumbnail, and the photo elsewhere
         ("photo", [&b"II*\0\x10\0\0\0CR\x02\0"[..], &[0; 20]].concat(), true),
         ("photo", [&b"FUJIFILMCCD-RAW "[..], &[0; 20]].concat(), true),
     ];

@@ -143,10 +143,14 @@ impl Picture {
                         (false, _) => sequential(&mut bits, part.dc?, part.ac?),
                         (true, Band { first: 0, refines: true, .. }) => bits.skip(1),
                         (true, Band { first: 0, .. }) => dc(&mut bits, part.dc?),
-                        (true, band) if band.refines => {
-                            refined(&mut bits, part.ac?, band, &mut run, nonzero.get_mut(unit)?)
+                        (true, band) => {
+                            let (table, nonzero) = (part.ac?, nonzero.get_mut(unit)?);
+                            if band.refines {
+                                refined(&mut bits, table, band, &mut run, nonzero);
+                            } else {
+                                begun(&mut bits, table, band, &mut run, nonzero);
+                            }
                         }
-                        (true, band) => begun(&mut bits, part.ac?, band, &mut run, nonzero.get_mut(unit)?),
                     }
                 }
             }
