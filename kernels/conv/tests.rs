@@ -248,5 +248,5 @@ fn other_shapes_are_errors() {
         assert!(run(isa, &packed, x.map().into(), fits.view(), none).is_ok());
     }
     let error = run(Isa::Scalar, &packed, narrow.map().into(), fits.view(), none).expect_err("16 channels are not 17");
-    assert_eq!(error.to_string(), "conv: channels of the input is 16, it must be 17");
+    assert_eq!(error.to_string(), "conv: channels of the input is 16, expected 17");
 }
