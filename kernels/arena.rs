@@ -296,6 +296,7 @@ mod tests {
         let buffer = arena.buffer(0).expect("memory is available");
         drop(arena);
         assert_eq!(buffer.len(), 1);
-        std::thread::scope(|scope| scope.spawn(move || assert_eq!(buffer[0], Lanes::ZERO)).join()).expect("it does not panic");
+        std::thread::scope(|scope| scope.spawn(move || assert_eq!(buffer[0], Lanes::ZERO)).join())
+            .expect("it does not panic");
     }
 }

@@ -79,14 +79,14 @@ impl Settled {
     /// Finds the settled groups of `chunk` between the input rows of `y`.
     ///
     /// # Safety
-    /// The CPU has the instructions of `S`.
+    /// The CPU supports the instructions of `S`.
     #[inline(always)]
     pub(super) unsafe fn find<S: Simd>(&mut self, chunk: &Chunk, logits: Map, y: Tap) {
         let rows = (y.first, y.second);
         if self.rows == Some(rows) {
             return;
         }
-        // SAFETY: the caller promises the CPU; the leaders of `columns` columns have been found when cells are made of them.
+        // SAFETY: the caller guarantees the CPU features; the leaders of `columns` columns have been found when cells are made of them.
         unsafe {
             if self.rows.is_some_and(|(_, below)| below == y.first) {
                 self.above = self.below;
@@ -117,10 +117,10 @@ impl Settled {
 /// The class that wins in each of sixteen cells.
 ///
 /// # Safety
-/// The CPU has the instructions of `S`; `start + 17 <= PLANE`.
+/// The CPU supports the instructions of `S`; `start + 17 <= PLANE`.
 #[inline(always)]
 unsafe fn cell<S: Simd>(above: &Leaders, below: &Leaders, start: usize) -> S {
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller's contract.
     unsafe {
         let corners = |of: fn(&Leaders) -> &[f32; PLANE]| {
             let (above, below) = (of(above).as_ptr().add(start), of(below).as_ptr().add(start));
@@ -143,12 +143,12 @@ impl Leaders {
     /// Looks through one row of the chunk's input columns.
     ///
     /// # Safety
-    /// The CPU has the instructions of `S`.
+    /// The CPU supports the instructions of `S`.
     #[inline(always)]
     unsafe fn find<S: Simd>(&mut self, chunk: &Chunk, logits: Map, row: usize) {
         let layout = logits.layout();
         for start in (0..chunk.columns).step_by(16) {
-            // SAFETY: the caller promises the CPU. As in `Chunk::fill`, columns are clamped to the map and a plane has room.
+            // SAFETY: the caller guarantees the CPU features. As in `Chunk::fill`, columns are clamped to the map and a plane has room.
             unsafe {
                 let (mut top, mut second) = (S::splat(f32::NEG_INFINITY), S::splat(f32::NEG_INFINITY));
                 let (mut class, mut norm) = (S::splat(0.0), S::splat(0.0));

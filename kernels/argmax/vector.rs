@@ -76,7 +76,7 @@ impl Chunk {
     /// Fills the planes with the classes of `block`, at output row `row`, in the sixteens of columns that are `needed`.
     ///
     /// # Safety
-    /// The CPU has the instructions of `S`.
+    /// The CPU supports the instructions of `S`.
     #[inline(always)]
     unsafe fn fill<S: Simd>(&mut self, logits: Map, y: Tap, block: usize, needed: &[bool; COLUMNS / 16]) {
         let (above, below) = (logits.pixel(block, y.first, 0), logits.pixel(block, y.second, 0));
@@ -105,7 +105,7 @@ impl Chunk {
     /// The logits of the class in `lane` for the pixels of a group: the one place where they are computed.
     ///
     /// # Safety
-    /// The CPU has the instructions of `S`; `lane < 16`.
+    /// The CPU supports the instructions of `S`; `lane < 16`.
     #[inline(always)]
     unsafe fn logits<S: Simd>(&self, lane: usize, group: &Group) -> S {
         // SAFETY: `place` made `base + index[15] + 1 < columns <= COLUMNS`, and the plane is 32 floats longer than that.
@@ -122,15 +122,15 @@ impl Chunk {
 }
 
 /// # Safety
-/// The CPU has the instructions of `S`; every indexed float is good.
+/// The CPU supports the instructions of `S`; every indexed float is good.
 #[inline(always)]
 unsafe fn gather<S: Simd>(from: *const f32, index: &[i32; 16]) -> S {
     let mut lanes = [0.0; 16];
     for (lane, &index) in lanes.iter_mut().zip(index) {
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller's contract.
         *lane = unsafe { *from.add(index as usize) };
     }
-    // SAFETY: the caller promises the CPU; sixteen floats were just written.
+    // SAFETY: the caller guarantees the CPU features; sixteen floats were just written.
     unsafe { S::load(lanes.as_ptr()) }
 }
 
@@ -147,13 +147,13 @@ impl<T: ClassId> Vector for Argmax<'_, T> {
                 let y = u.vertical.tap(row);
                 let out = line * u.width + chunk.start..line * u.width + chunk.start + chunk.len;
                 if skip {
-                    // SAFETY: the caller promises the CPU.
+                    // SAFETY: the caller guarantees the CPU features.
                     unsafe { settled.find::<S>(&chunk, u.logits, y) };
                 }
                 // The confidence looks at every class of every pixel.
                 let needed = if confidence.is_some() { &[true; COLUMNS / 16] } else { settled.needed() };
                 for block in 0..layout.blocks() {
-                    // SAFETY: the caller promises the CPU; lanes are below 16, and the arrays hold 16 floats per group.
+                    // SAFETY: the caller guarantees the CPU features; lanes are below 16, and the arrays hold 16 floats per group.
                     unsafe {
                         chunk.fill::<S>(u.logits, y, block, needed);
                         for g in 0..groups {
@@ -230,13 +230,13 @@ impl Vector for Upsample<'_, '_> {
             for (line, row) in u.rows.clone().enumerate() {
                 let y = u.vertical.tap(row);
                 for block in 0..layout.blocks() {
-                    // SAFETY: the caller promises the CPU.
+                    // SAFETY: the caller guarantees the CPU features.
                     unsafe { chunk.fill::<S>(u.logits, y, block, &[true; COLUMNS / 16]) };
                     for lane in 0..layout.real_lanes(block) {
                         let start = line * u.width + chunk.start;
                         let out = planes[16 * block + lane][start..start + chunk.len].chunks_mut(16);
                         for (group, out) in chunk.groups.iter().zip(out) {
-                            // SAFETY: the caller promises the CPU; the lane is below 16; 16 floats are stored where there are.
+                            // SAFETY: the caller guarantees the CPU features; the lane is below 16; 16 floats are stored where there are.
                             unsafe {
                                 let values = chunk.logits::<S>(lane, group);
                                 if out.len() == 16 {

@@ -79,10 +79,10 @@ pub(crate) struct Norm<S> {
 
 impl<S: Simd> Norm<S> {
     /// # Safety
-    /// The CPU has the instructions of `S`; `input` was [checked](Input::check), and the map has the block.
+    /// The CPU supports the instructions of `S`; `input` was [checked](Input::check), and the map has the block.
     #[inline(always)]
     pub(crate) unsafe fn of(input: &Input, block: usize) -> Self {
-        // SAFETY: the caller promises the CPU; a block of the scale is sixteen floats.
+        // SAFETY: the caller guarantees the CPU features; a block of the scale is sixteen floats.
         unsafe {
             match input.prologue {
                 Some(Prologue { scale, shift, relu }) => Self {
@@ -96,10 +96,10 @@ impl<S: Simd> Norm<S> {
     }
 
     /// # Safety
-    /// The CPU has the instructions of `S`.
+    /// The CPU supports the instructions of `S`.
     #[inline(always)]
     pub(crate) unsafe fn apply(self, x: S) -> S {
-        // SAFETY: the caller promises the CPU.
+        // SAFETY: the caller guarantees the CPU features.
         unsafe { x.fma(self.scale, self.shift).max(self.floor) }
     }
 }

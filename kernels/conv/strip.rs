@@ -73,7 +73,7 @@ impl Strip {
     /// Fills it with what the outputs from row `first` on, `count` of them, read.
     ///
     /// # Safety
-    /// The CPU has the instructions of `S`, whose words are those of the strip; the strip was made for the layout of `input`, which the
+    /// The CPU supports the instructions of `S`, whose words are those of the strip; the strip was made for the layout of `input`, which the
     /// door has checked; `to` has room for [`len`](Self::len) words; `count` is at most `out_rows`.
     #[inline(always)]
     pub(super) unsafe fn fill<S: Simd>(&self, input: Input, first: usize, count: usize, to: *mut f32) {

@@ -48,14 +48,14 @@ impl Tile<'_> {
     /// Computes `blocks` by `pixels` outputs.
     ///
     /// # Safety
-    /// The CPU has the instructions of `S`. All that the tile's strides reach is inside its memory, which nobody else writes;
+    /// The CPU supports the instructions of `S`. All that the tile's strides reach is inside its memory, which nobody else writes;
     /// `out` overlaps nothing else. `blocks` is 1 or 2, at most `S::TILE_BLOCKS`, and `pixels` in `1 ..= S::TILE_PIXELS`.
     #[inline(always)]
     pub(crate) unsafe fn run<S: Simd, const BLOCKED: bool, const STRIDE: usize>(self, blocks: usize, pixels: usize) {
         debug_assert!((1..=S::TILE_BLOCKS).contains(&blocks) && (1..=S::TILE_PIXELS).contains(&pixels));
         macro_rules! table {
             ($($pixels:literal)*) => {
-                // SAFETY: the caller promises the CPU and the memory; the numbers of the tile are those of the call.
+                // SAFETY: the caller guarantees the CPU features and the memory; the numbers of the tile are those of the call.
                 unsafe {
                     match (blocks, pixels) {
                         $((1, $pixels) if $pixels <= S::TILE_PIXELS => {

@@ -12,7 +12,7 @@ const CACHED_WEIGHTS: usize = 512 * 1024;
 impl Vector for Conv<'_> {
     #[inline(always)]
     unsafe fn vector<S: Simd>(self) {
-        // SAFETY: the caller promises the CPU, and the door has checked the call. Blocks and stride are those of what the tiles read.
+        // SAFETY: the caller guarantees the CPU features, and the public function has checked the call. Blocks and stride are those of what the tiles read.
         unsafe {
             match (self.strip, self.input.map.layout().lanes, self.packed.shape().stride) {
                 (Some(strip), ..) if strip.tile_stride() == 1 => strips::<S, 1>(self, strip),
@@ -38,7 +38,7 @@ struct Source {
 /// Tiles that read the map itself.
 ///
 /// # Safety
-/// The CPU has the instructions of `S`, the door has checked the call, and `BLOCKED` and `STRIDE` are those of the input.
+/// The CPU supports the instructions of `S`, the public function has checked the call, and `BLOCKED` and `STRIDE` are those of the input.
 #[inline(always)]
 unsafe fn maps<S: Simd, const BLOCKED: bool, const STRIDE: usize>(mut call: Conv) {
     let (shape, input) = (call.packed.shape(), call.input.map.layout());
@@ -51,7 +51,7 @@ unsafe fn maps<S: Simd, const BLOCKED: bool, const STRIDE: usize>(mut call: Conv
         // Rows and columns of the memory start with the halo: one less padding is one more offset.
         let start = 1 - shape.padding;
         let corner = (first * shape.stride + start) * input.row_stride() + start * input.lanes;
-        // SAFETY: the door proved the channels, lanes and sizes. The last window ends at `stride * (out - 1) + kernel - padding <=
+        // SAFETY: the public function checked the channels, lanes and sizes. The last window ends at `stride * (out - 1) + kernel - padding <=
         // len + padding`, which with `padding <= 1` is inside the halo.
         unsafe {
             let source = Source {
@@ -72,13 +72,13 @@ unsafe fn maps<S: Simd, const BLOCKED: bool, const STRIDE: usize>(mut call: Conv
 /// Tiles that read strips of the input, which are prepared a few rows at a time.
 ///
 /// # Safety
-/// The CPU has the instructions of `S`, the door has checked the call, and `STRIDE` is the one that tiles walk over `strip` with.
+/// The CPU supports the instructions of `S`, the public function has checked the call, and `STRIDE` is the one that tiles walk over `strip` with.
 #[inline(always)]
 unsafe fn strips<S: Simd, const STRIDE: usize>(mut call: Conv, strip: Strip) {
     let rows = call.out.rows();
     for first in rows.clone().step_by(strip.out_rows) {
         let end = (first + strip.out_rows).min(rows.end);
-        // SAFETY: the door proved that the scratch has room for the strip, which was made for this input.
+        // SAFETY: the public function checked that the scratch has room for the strip, which was made for this input.
         unsafe {
             let x = floats_mut(call.scratch).as_mut_ptr();
             S::enter(Fill { strip, input: call.input, first, count: end - first, to: x });
@@ -117,7 +117,7 @@ impl Vector for Fill<'_> {
 /// Computes output rows `first .. end` of the view's blocks, the weights of a tile for all rows before those of the next.
 ///
 /// # Safety
-/// The CPU has the instructions of `S`; `source` has what the windows of these rows cover, which are of the view; `BLOCKED` and `STRIDE`
+/// The CPU supports the instructions of `S`; `source` has what the windows of these rows cover, which are of the view; `BLOCKED` and `STRIDE`
 /// are its pixels' form and distance.
 #[inline(always)]
 unsafe fn rows_of<S: Simd, const BLOCKED: bool, const STRIDE: usize>(
@@ -153,7 +153,7 @@ unsafe fn rows_of<S: Simd, const BLOCKED: bool, const STRIDE: usize>(
             }
             if epilogue.activation == Activation::Gelu {
                 for block in block..block + count {
-                    // SAFETY: the caller promises the CPU; a row of this view is `width` pixels of 16 floats.
+                    // SAFETY: the caller guarantees the CPU features; a row of this view is `width` pixels of 16 floats.
                     unsafe { S::enter(Gelu { pixels: out.pixel(block, row, 0), count: output.width }) }
                 }
             }

@@ -23,7 +23,7 @@ impl Vector for CrossAttend<'_> {
         let no_bias = [0.0; 32];
         for row in out.rows() {
             if converts {
-                // SAFETY: the door proved that the scratch has room for a row behind a tile's scores and weights.
+                // SAFETY: the public function checked that the scratch has room for a row behind a tile's scores and weights.
                 unsafe { S::enter(Queries { x, keys, row, to: queries.cast_mut() }) }
             }
             for (column, pixels) in tiles(output.width, S::TILE_PIXELS) {
@@ -35,7 +35,7 @@ impl Vector for CrossAttend<'_> {
                 };
                 for block in (0..key_blocks).step_by(S::TILE_BLOCKS) {
                     let count = S::TILE_BLOCKS.min(key_blocks - block);
-                    // SAFETY: `pixel` proved the input, whose channels are the keys'; a row of queries has its width; the door proved
+                    // SAFETY: `pixel` proved the input, whose channels are the keys'; a row of queries has its width; the public function checked
                     // that the scratch holds `key_blocks` times the largest tile; weights and bias have `key_blocks` blocks.
                     unsafe {
                         let tile = Tile {

@@ -64,10 +64,10 @@ impl Vector for EaSoftmax<'_> {
 /// Replaces a pixel by `e^(pixel - greatest)`, which it returns.
 ///
 /// # Safety
-/// The CPU has the instructions of `S`; sixteen floats lie behind the pointer, for us alone.
+/// The CPU supports the instructions of `S`; sixteen floats lie behind the pointer, for us alone.
 #[inline(always)]
 unsafe fn weigh<S: Simd>(pixel: *mut f32, greatest: S) -> S {
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller's contract.
     unsafe {
         let weight = exp(S::load(pixel).sub(greatest));
         weight.store(pixel);

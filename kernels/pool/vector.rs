@@ -25,7 +25,7 @@ impl Vector for AvgPool<'_> {
                 }
                 for start in (0..output.width).step_by(COLUMNS) {
                     let columns = COLUMNS.min(output.width - start);
-                    // SAFETY: the caller promises the CPU. Windows are clipped to the map, whose pixels are 16 floats; `pixel` proves
+                    // SAFETY: the caller guarantees the CPU features. Windows are clipped to the map, whose pixels are 16 floats; `pixel` proves
                     // that a row is of the view, and `columns` end inside it.
                     unsafe {
                         let mut sums = [S::splat(0.0); COLUMNS];
@@ -59,7 +59,7 @@ impl Vector for GlobalAvgPool<'_> {
         let (height, width) = x.layout().size();
         for block in out.blocks() {
             for row in out.rows() {
-                // SAFETY: the door proved that `x` has the blocks of `out`; a row has `width` pixels of 16 floats.
+                // SAFETY: the public function checked that `x` has the blocks of `out`; a row has `width` pixels of 16 floats.
                 unsafe {
                     let mut total = S::splat(0.0);
                     for y in 0..height {

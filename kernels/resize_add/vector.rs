@@ -44,10 +44,10 @@ impl Vector for ResizeAdd<'_> {
 }
 
 /// # Safety
-/// The CPU has the instructions of `S`; sixteen floats lie behind each pointer.
+/// The CPU supports the instructions of `S`; sixteen floats lie behind each pointer.
 #[inline(always)]
 unsafe fn mix<S: Simd>(a: *const f32, b: *const f32, weight: S) -> S {
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller's contract.
     unsafe {
         let a = S::load(a);
         S::load(b).sub(a).fma(weight, a)

@@ -11,10 +11,10 @@ use crate::{Lanes, floats};
 /// `B' d`: what six neighbouring inputs are at the six points.
 ///
 /// # Safety
-/// The CPU has the instructions of `S`.
+/// The CPU supports the instructions of `S`.
 #[inline(always)]
 unsafe fn forward<S: Simd>([d0, d1, d2, d3, d4, d5]: [S; PATCH]) -> [S; PATCH] {
-    // SAFETY: the caller promises the CPU.
+    // SAFETY: the caller guarantees the CPU features.
     unsafe {
         let (near, far, squares) = (S::splat(NEAR), S::splat(FAR), S::splat(-SQUARES));
         let (near_squared, far_squared) = (S::splat(-NEAR_SQUARED), S::splat(-FAR_SQUARED));
@@ -35,10 +35,10 @@ unsafe fn forward<S: Simd>([d0, d1, d2, d3, d4, d5]: [S; PATCH]) -> [S; PATCH] {
 /// `A' m`: the four outputs of sums at the six points.
 ///
 /// # Safety
-/// The CPU has the instructions of `S`.
+/// The CPU supports the instructions of `S`.
 #[inline(always)]
 unsafe fn backward<S: Simd>([m0, m1, m2, m3, m4, m5]: [S; PATCH]) -> [S; TILE] {
-    // SAFETY: the caller promises the CPU.
+    // SAFETY: the caller guarantees the CPU features.
     unsafe {
         let (near, far) = (S::splat(NEAR), S::splat(FAR));
         let (sum1, difference1) = (m1.add(m2), m1.sub(m2));
@@ -55,14 +55,14 @@ unsafe fn backward<S: Simd>([m0, m1, m2, m3, m4, m5]: [S; PATCH]) -> [S; TILE] {
 /// Rows `FIRST .. END` of `B' d B`, each number to its plane; `load` gives a patch's row and column.
 ///
 /// # Safety
-/// The CPU has the instructions of `S`; from `to` on there is room for a block's words in each of 36 planes.
+/// The CPU supports the instructions of `S`; from `to` on there is room for a block's words in each of 36 planes.
 #[inline(always)]
 unsafe fn transform<S: Simd, const FIRST: usize, const END: usize>(
     load: impl Fn(usize, usize) -> S,
     to: *mut f32,
     plane: usize,
 ) {
-    // SAFETY: the caller's promise. Rows that are not asked for are dead code.
+    // SAFETY: the caller's contract. Rows that are not asked for are dead code.
     unsafe {
         let mut half = [[S::splat(0.0); PATCH]; PATCH];
         for c in 0..PATCH {
@@ -90,7 +90,7 @@ impl Vector for Winograd<'_> {
         let (grid, group) = (self.grid(), self.packed.group());
         for first in (0..grid.len()).step_by(group) {
             let some = first..(first + group).min(grid.len());
-            // SAFETY: the caller promises the CPU, and the door has checked the call; a group of tiles fits into the scratch.
+            // SAFETY: the caller guarantees the CPU features, and the public function has checked the call; a group of tiles fits into the scratch.
             unsafe {
                 match self.input.prologue {
                     Some(_) => self.inputs::<S, true>(grid, some.clone()),
@@ -107,14 +107,14 @@ impl Winograd<'_> {
     /// Transforms the inputs of some tiles: `[36][in / 16][tile][words of 16 channels]`.
     ///
     /// # Safety
-    /// The CPU has the instructions of `S`; there are at most a group of tiles; `NORM` says whether there is a prologue.
+    /// The CPU supports the instructions of `S`; there are at most a group of tiles; `NORM` says whether there is a prologue.
     #[inline(always)]
     unsafe fn inputs<S: Simd, const NORM: bool>(&mut self, grid: Grid, some: Range<usize>) {
         let (layout, group) = (self.input.map.layout(), self.packed.group());
         let (plane, words) = (16 * self.packed.input_plane(), self.packed.block_words());
         let (map_rows, map_columns) = (1..layout.height + 1, 1..layout.width + 1);
         for block in 0..layout.blocks() {
-            // SAFETY: the caller promises the CPU; the door has checked the prologue.
+            // SAFETY: the caller guarantees the CPU features; the public function checked the prologue.
             let norm = unsafe { Norm::<S>::of(&self.input, block) };
             for (i, tile) in some.clone().enumerate() {
                 let (row, column) = grid.corner(tile);
@@ -155,7 +155,7 @@ impl Winograd<'_> {
     /// Multiplies by the weights, point by point: sums `[36][view's blocks][tile][16]`.
     ///
     /// # Safety
-    /// The CPU has the instructions of `S`; the inputs of `count` tiles, at most a group, are in the scratch.
+    /// The CPU supports the instructions of `S`; the inputs of `count` tiles, at most a group, are in the scratch.
     #[inline(always)]
     unsafe fn products<S: Simd>(&mut self, count: usize) {
         let Self { packed, out, .. } = self;
@@ -169,7 +169,7 @@ impl Winograd<'_> {
                 let together = S::TILE_BLOCKS.min(blocks.end - block);
                 let weights = &packed.weights[(point * packed.bias.len() + block) * words..];
                 for (first, pixels) in tiles(count, S::TILE_PIXELS) {
-                    // SAFETY: the caller promises the CPU. Tiles are `pixel` words apart, blocks of channels a group of tiles; both
+                    // SAFETY: the caller guarantees the CPU features. Tiles are `pixel` words apart, blocks of channels a group of tiles; both
                     // planes have room for a group of every block. The weights of `together` blocks follow each other.
                     unsafe {
                         let tile = Tile {
@@ -196,7 +196,7 @@ impl Winograd<'_> {
     /// Transforms the sums of some tiles into outputs, and stores those of the view.
     ///
     /// # Safety
-    /// The CPU has the instructions of `S`; the sums of these tiles are in the scratch.
+    /// The CPU supports the instructions of `S`; the sums of these tiles are in the scratch.
     #[inline(always)]
     unsafe fn outputs<S: Simd>(&mut self, grid: Grid, some: Range<usize>) {
         let (packed, group, plane) = (self.packed, self.packed.group(), self.packed.output_plane());
