@@ -1,8 +1,8 @@
 //! Direct 1x1 and 3x3 convolution. The prologue applies norm and ReLU; the epilogue applies bias, residual and
 //! activation.
 //!
-//! `out[o, y, x] = activation(bias[o] + sum over i, ky, kx of weight[o, i, ky, kx] * in[i, s*y + ky - p, s*x + kx - p]
-//! + residual)`, where `in` is the input after its prologue, and zero outside the map.
+//! `out[o, y, x] = activation(bias[o] + sum over i, ky, kx of weight[o, i, ky, kx] * in[i, s*y + ky - p, s*x + kx - p] + residual)`,
+//! where `in` is the input after its prologue, and zero outside the map.
 //!
 //! A register tile holds 2 blocks of 16 output channels by up to 14 pixels (AVX-512; 1 by 6 on AVX2). It sums over all
 //! input channels and stores once, so no partial sums go to memory. The zero halo of the input is the padding.

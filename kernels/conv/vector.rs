@@ -53,8 +53,8 @@ unsafe fn maps<S: Simd, const BLOCKED: bool, const STRIDE: usize>(mut call: Conv
         // Rows and columns of the memory start with the halo, so less padding means a larger offset.
         let start = 1 - shape.padding;
         let corner = (first * shape.stride + start) * input.row_stride() + start * input.lanes;
-        // SAFETY: the public function checked the channels, lanes and sizes. The last window ends at `stride * (out -
-        // 1) + kernel - padding <= len + padding`, which is inside the halo because `padding <= 1`.
+        // SAFETY: the public function checked the channels, lanes and sizes. The last window ends at
+        // `stride * (out - 1) + kernel - padding <= len + padding`, which is inside the halo because `padding <= 1`.
         unsafe {
             let source = Source {
                 x: call.input.map.data().as_ptr().add(corner),

@@ -7,8 +7,8 @@ use crate::simd::{Simd, Vector};
 const COLUMNS: usize = 32;
 
 impl Vector for AvgPool<'_> {
-    /// Computes horizontal sums first, then the sums of those: `2 * kernel` additions per window instead of `kernel *
-    /// kernel`.
+    /// Computes horizontal sums first, then the sums of those: `2 * kernel` additions per window instead of
+    /// `kernel * kernel`.
     ///
     /// Each input row is read once, summed horizontally for every column of the output, and added to the output rows
     /// whose windows contain it. Those few rows stay in the L1 cache. An output is the sum over its rows from top to

@@ -126,8 +126,8 @@ impl Winograd<'_> {
                 let corner = block * layout.block_stride() + row * layout.row_stride() + column * 16;
                 let inside =
                     row > 0 && column > 0 && row + PATCH < layout.height + 2 && column + PATCH < layout.width + 2;
-                // SAFETY: only rows and columns inside the map are loaded. Every plane has room for each tile, `(block
-                // * group + i) * words < in_blocks * group * words < plane`, and there are 36 planes.
+                // SAFETY: only rows and columns inside the map are loaded. Every plane has room for each tile,
+                // `(block * group + i) * words < in_blocks * group * words < plane`, and there are 36 planes.
                 unsafe {
                     let x = self.input.map.data().as_ptr().add(corner);
                     let to = self.scratch.as_mut_ptr().cast::<f32>().add((block * group + i) * words);
