@@ -1,4 +1,4 @@
-//! The pointwise operations, one pixel's sixteen channels at a time.
+//! The pointwise operations, sixteen channels of one pixel at a time.
 
 use super::{Add, Relu};
 use crate::simd::{Simd, Vector};

@@ -23,10 +23,11 @@ pub fn resize_add(isa: Isa, small: Map, add: Option<Map>, out: MapMut) -> Result
     run("resize_add", isa, small, add, full, out)
 }
 
-/// `out` = the upper left part of `bilinear(small, full)`, bit for bit what [`resize_add`] to `full` computes there.
+/// The upper left part of `bilinear(small, full)`, written to `out`. The bits are the same as those that [`resize_add`]
+/// to `full` computes there.
 ///
 /// - `small`: `[c, h, w]`; `full`: height and width that `small` is scaled to; `out`: at most that size
-/// - accuracy: within `1e-6` of the definition, relative to the greatest output
+/// - accuracy: within `1e-6` of the definition, relative to the largest output
 /// - errors: [`ShapeError`] unless `small` is blocked and has the channels of `out`, or if `out` is larger than `full`
 pub fn resize(isa: Isa, small: Map, full: (usize, usize), out: MapMut) -> Result<(), ShapeError> {
     const OP: &str = "resize";
@@ -129,9 +130,9 @@ mod tests {
         Case { channels: 2, from: (5, 6), to: (5, 131) },  // one axis only; more than two chunks of columns
     ];
 
-    /// A resize that computes a part of the result computes the same bits there.
+    /// Resizing only a part of the result gives the same bits there.
     #[test]
-    fn a_part_is_the_whole_cropped() {
+    fn a_part_equals_the_cropped_whole() {
         for_each(CASES, |isa, case| {
             let (from, to) = (Layout::blocked(case.channels, case.from.0, case.from.1), case.to);
             let x = Owned::from_nchw(&crate::testing::noise(case.channels * from.height * from.width, 1), from);
