@@ -1,6 +1,7 @@
-//! Frames a second: one photo through the whole network, at the sizes that people run.
+//! Frames per second: one photo through the whole network, at common sizes.
 //!
-//! `cargo bench --bench frame`; `RTFORMER_ISA` and `RAYON_NUM_THREADS` choose what runs.
+//! `cargo bench --bench frame`; `RTFORMER_ISA` and `RAYON_NUM_THREADS` select the instruction set and the number of
+//! threads.
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use image::RgbImage;
@@ -8,7 +9,7 @@ use rtformer::pixels::Mask;
 use rtformer::{Segmenter, Variant, bench, pixels};
 use rtformer_kernels::testing::noise;
 
-/// Height and width: Cityscapes, half of it, CamVid.
+/// Height and width: Cityscapes, half of Cityscapes, CamVid.
 const SIZES: [(u32, u32); 3] = [(1024, 2048), (512, 1024), (360, 480)];
 
 fn frames(c: &mut Criterion) {
@@ -19,7 +20,7 @@ fn frames(c: &mut Criterion) {
         for (height, width) in SIZES {
             let values = noise((height * width * 3) as usize, 1);
             let bytes = values.iter().map(|v| (127.5 + 127.5 * v).clamp(0.0, 255.0) as u8).collect();
-            let photo = RgbImage::from_raw(width, height, bytes).expect("three bytes a pixel");
+            let photo = RgbImage::from_raw(width, height, bytes).expect("three bytes per pixel");
             let input = bench::prepare(&segmenter, &photo).expect("native size");
             let resident = bench::resident(&segmenter, &[input]).expect("room for a frame");
             let size = format!("{width}x{height}");

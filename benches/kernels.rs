@@ -1,7 +1,7 @@
 //! Each kernel on the network's own shapes, as a share of a limit: FLOPs (as elements) or the ideal traffic in bytes.
 //!
-//! `cargo bench --bench kernels`, one thread. Compare with `peak` of the same run, which is the same instruction set
-//! multiplying and adding in registers only, and never with another run's figure on a shared machine.
+//! `cargo bench --bench kernels` runs on one thread. Compare with `peak` of the same run, which multiplies and adds in
+//! registers only with the same instruction set. On a shared machine, do not compare with another run's figures.
 
 use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, Criterion, Throughput, criterion_group, criterion_main};
@@ -12,7 +12,8 @@ use rtformer_kernels::{
     add, argmax, avg_pool, conv, cross_attend, ea_group_l1, ea_softmax, max_pool_to, resize_add, upsample, winograd,
 };
 
-/// The definitions take seconds for what a frame does in milliseconds: they run only where there is nothing else.
+/// The scalar definitions take seconds for work that takes milliseconds in a frame, so they run only if the CPU
+/// supports no other instruction set.
 fn instruction_sets() -> Vec<Isa> {
     let all = Isa::available();
     if all.len() == 1 { all } else { all.into_iter().filter(|isa| *isa != Isa::Scalar).collect() }
@@ -24,7 +25,7 @@ fn group<'a>(c: &'a mut Criterion, name: &str, throughput: Throughput) -> Benchm
     group
 }
 
-/// Reads and writes of so many whole maps.
+/// The throughput of reading or writing `maps` whole maps.
 fn traffic(layout: Layout, maps: usize) -> Throughput {
     Throughput::Bytes((maps * layout.len() * size_of::<f32>()) as u64)
 }
@@ -66,7 +67,7 @@ fn convolutions(c: &mut Criterion) {
         let (out_height, out_width) = shape.out_size(height, width);
         let mut out = Owned::zeros(Layout::blocked(out_channels, out_height, out_width));
         let epilogue = Epilogue { residual: None, activation: Activation::Relu };
-        // Winograd's counts as the multiplications of the direct one, of which it does a quarter.
+        // Winograd counts the multiplications of the direct convolution, although it does a quarter of them.
         let flops = || Throughput::Elements(2 * shape.macs(height, width) as u64);
         for (element, suffix) in [(Element::F32, ""), (Element::Bf16, "/bf16")] {
             let isas = || instruction_sets().into_iter().filter(|isa| isa.multiplies(element));
@@ -100,7 +101,7 @@ fn convolutions(c: &mut Criterion) {
 fn attention(c: &mut Criterion) {
     for (name, height, width) in [("2048x1024", 32, 64), ("1024x512", 16, 32)] {
         let layout = Layout::blocked(256, height, width);
-        // In place, again and again: the values change, the time does not depend on them.
+        // Runs in place repeatedly: the values change, but the time does not depend on them.
         let mut x = Owned::noise(layout, 1);
         let mut softmax = group(c, &format!("ea_softmax/slim.layer4.low/{name}"), traffic(layout, 2));
         for isa in instruction_sets() {
@@ -174,7 +175,8 @@ fn masks(c: &mut Criterion) {
     let (classes, height, width) = (19, 1024, 2048);
     let layout = Layout::blocked(classes, height / 8, width / 8);
     let noisy = Owned::noise(layout, 1);
-    // Areas of about the size that they have on a street: nine of ten pixels of the logits have neighbours of their own class.
+    // Areas of about the size found in a street photo: nine of ten pixels of the logits have neighbours of their own
+    // class.
     let coarse = Owned::noise(Layout::blocked(classes, layout.height / 32, layout.width / 32), 1);
     let mut smooth = Owned::zeros(layout);
     resize_add(Isa::best(), coarse.map(), None, smooth.view()).expect("the channels are the same");

@@ -1,6 +1,6 @@
-//! Where a frame's time goes outside the convolutions: preparing the photo, and reading the mask out.
+//! The time of a frame outside the convolutions: preparing the photo, and reading out the mask.
 //!
-//! `cargo bench --bench stages`; the layers of the network are in `rtformer bench --profile`.
+//! `cargo bench --bench stages`. `rtformer bench --profile` shows the layers of the network.
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use image::RgbImage;
@@ -16,7 +16,7 @@ const CLASSES: usize = 19;
 fn stages(c: &mut Criterion) {
     let pixels = u64::from(HEIGHT * WIDTH);
     let bytes = noise(3 * pixels as usize, 1).iter().map(|v| (127.5 + 127.5 * v).clamp(0.0, 255.0) as u8).collect();
-    let photo = RgbImage::from_raw(WIDTH, HEIGHT, bytes).expect("three bytes a pixel");
+    let photo = RgbImage::from_raw(WIDTH, HEIGHT, bytes).expect("three bytes per pixel");
     let normalization = Normalization { mean: [0.485, 0.456, 0.406], std: [0.229, 0.224, 0.225] };
 
     let mut group = c.benchmark_group("prepare");

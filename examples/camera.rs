@@ -1,4 +1,4 @@
-//! A stream of camera frames: borrowed BGR buffers with padded rows, one mask used again and again.
+//! A stream of camera frames: borrowed BGR buffers with padded rows, and one mask that is reused.
 //!
 //! `cargo run --release --example camera`
 
@@ -15,7 +15,7 @@ fn main() -> rtformer::Result<()> {
     let mut mask = Mask::new(WIDTH, HEIGHT, segmenter.model().num_classes());
     let mut buffer = vec![0u8; STRIDE * HEIGHT as usize];
     for frame in 0..10u8 {
-        // Stands for the camera's driver, which fills its own buffer.
+        // Stands in for the camera's driver, which fills its own buffer.
         buffer.iter_mut().enumerate().for_each(|(i, byte)| *byte = (i / STRIDE) as u8 ^ frame);
         let pixels = Pixels::new(&buffer, WIDTH, HEIGHT, STRIDE, PixelFormat::Bgr8)?;
         let timings = segmenter.segment_into(&pixels, &mut mask)?;

@@ -1,4 +1,4 @@
-//! One photo to its mask, overlay and the share of each class.
+//! Segments one photo and writes its mask, its overlay and the share of each class.
 //!
 //! `cargo run --release --example street -- tests/data/street/0016E5_07959.jpg`
 

@@ -1,4 +1,4 @@
-//! Memory that feature maps are cut from and go back to, so that after the first frame of a size the system is asked for none.
+//! Reuses the memory of feature maps, so that after the first frame of a size nothing is requested from the system.
 
 use std::io;
 use std::ops::{Deref, DerefMut};
@@ -7,17 +7,18 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::Lanes;
 use crate::pages::Pages;
 
-/// A few regions of memory, each cut into buffers.
+/// A few regions of memory, each divided into buffers.
 ///
-/// The oldest region with room is cut first, at its tightest gap. So when the same requests and returns come again, from a moment when
-/// nothing is in use on, every buffer lies where it lay before: a second frame needs no more memory than the first.
+/// A request takes the smallest sufficient gap of the oldest region that has one. So if the same sequence of requests
+/// and returns repeats, each time starting with nothing in use, every buffer gets the same address as before. A second
+/// frame therefore needs no more memory than the first.
 ///
 /// ```
 /// let arena = rtformer_kernels::Arena::new();
-/// let mut map = arena.buffer(100)?; // of unspecified contents
+/// let mut map = arena.buffer(100)?; // the contents are unspecified
 /// map.fill(rtformer_kernels::Lanes::ZERO);
 /// let (map, held) = (map.share(), arena.bytes());
-/// let shared = map.clone(); // no lane is copied
+/// let shared = map.clone(); // copies no data
 /// drop((map, shared));
 /// assert_eq!((arena.buffer(50)?.len(), arena.bytes()), (50, held));
 /// # Ok::<(), std::io::Error>(())
@@ -30,26 +31,26 @@ pub struct Arena {
 #[derive(Debug)]
 struct Region {
     memory: Arc<Pages>,
-    /// Side by side from the region's beginning to its end; no two neighbours are both free.
+    /// Adjacent spans that cover the whole region; no two neighbours are both free.
     spans: Vec<Span>,
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Span {
     len: usize,
-    /// How many hold it: one [`Buffer`], or some [`SharedBuffer`]s, or nobody.
+    /// The number of holders: one [`Buffer`], one or more [`SharedBuffer`]s, or 0 if the span is free.
     holders: usize,
 }
 
 impl Arena {
-    /// Without any memory yet.
+    /// An arena that holds no memory yet.
     pub fn new() -> Arc<Self> {
         Arc::default()
     }
 
-    /// A buffer of `len` lanes, at least one, of unspecified contents.
+    /// A buffer of `len` lanes (at least one) with unspecified contents.
     ///
-    /// - errors: what the system says when it has no more memory
+    /// - errors: the system's error if it has no more memory
     pub fn buffer(self: &Arc<Self>, len: usize) -> io::Result<Buffer> {
         let len = len.max(1);
         let mut regions = self.lock();
@@ -60,33 +61,33 @@ impl Arena {
             let memory = Arc::new(Pages::whole(len)?);
             let mut region =
                 Region { spans: vec![Span { len: memory.len(), holders: 0 }], memory: Arc::clone(&memory) };
-            let start = region.cut(len).unwrap_or(0); // A region of at least that length was asked for.
+            let start = region.cut(len).unwrap_or(0); // The region was chosen or made with at least this length.
             regions.push(region);
             (memory, start)
         };
         Ok(Buffer(Held { arena: Arc::clone(self), memory, start, len }))
     }
 
-    /// Gives the regions that nobody uses back to the system.
+    /// Returns all unused regions to the system.
     pub fn release(&self) {
         self.lock().retain(|region| region.spans.iter().any(|span| span.holders > 0));
     }
 
-    /// Bytes of all regions.
+    /// The total size of all regions in bytes.
     pub fn bytes(&self) -> usize {
         self.lock().iter().map(|region| region.memory.len() * size_of::<Lanes>()).sum()
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<Region>> {
-        // Nothing panics with the lock in hand, save for want of memory, before anything has changed.
+        // Nothing panics while holding the lock except on a failed allocation, which happens before any change.
         self.regions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Does `change` to the holders of a held span, and says how many there are then.
+    /// Updates the holder count of a held span with `change` and returns the new count.
     fn hold(&self, held: &Held, change: impl FnOnce(usize) -> usize) -> usize {
         let mut regions = self.lock();
         let Some(region) = regions.iter_mut().find(|region| Arc::ptr_eq(&region.memory, &held.memory)) else {
-            return 0; // Cannot be: a region that is in use is not released.
+            return 0; // Unreachable: a region in use is not released.
         };
         let mut start = 0;
         for i in 0..region.spans.len() {
@@ -105,7 +106,7 @@ impl Arena {
 }
 
 impl Region {
-    /// Takes `len` lanes out of the tightest gap; where they begin.
+    /// Takes `len` lanes from the smallest sufficient gap and returns their start.
     fn cut(&mut self, len: usize) -> Option<usize> {
         let (mut start, mut tightest) = (0, None::<(usize, usize)>);
         for (i, span) in self.spans.iter().enumerate() {
@@ -124,7 +125,7 @@ impl Region {
         Some(start)
     }
 
-    /// Joins the free span `i` to free neighbours.
+    /// Merges the free span `i` with free neighbours.
     fn join(&mut self, i: usize) {
         let free = |span: Option<&Span>| span.is_some_and(|span| span.holders == 0);
         if free(self.spans.get(i + 1)) {
@@ -136,7 +137,7 @@ impl Region {
     }
 }
 
-/// A held span: what was counted when it was made is given back when it is dropped.
+/// A span in use. Creating it increments the holder count; dropping it decrements the count.
 #[derive(Debug)]
 struct Held {
     arena: Arc<Arena>,
@@ -162,12 +163,12 @@ impl Drop for Held {
     }
 }
 
-/// Memory of one owner.
+/// Memory with one owner.
 #[derive(Debug)]
 pub struct Buffer(Held);
 
 impl Buffer {
-    /// To be read by many.
+    /// Converts the buffer into read-only memory that can have several owners.
     pub fn share(self) -> SharedBuffer {
         SharedBuffer(self.0)
     }
@@ -177,8 +178,8 @@ impl Deref for Buffer {
     type Target = [Lanes];
 
     fn deref(&self) -> &[Lanes] {
-        // SAFETY: the span lies inside the region, which lives as long as `memory`, and any bits are lanes. The arena gives a span to
-        // nobody else as long as it has a holder, which is this buffer alone.
+        // SAFETY: the span lies inside the region, which lives as long as `memory`, and any bits are valid lanes. The
+        // arena does not hand out a span that has a holder, and this buffer is the only holder.
         unsafe { std::slice::from_raw_parts(self.0.data(), self.0.len) }
     }
 }
@@ -190,14 +191,14 @@ impl DerefMut for Buffer {
     }
 }
 
-/// Memory of several owners, to read. Cloning shares it.
+/// Read-only memory with several owners. Cloning shares it.
 #[derive(Debug)]
 pub struct SharedBuffer(Held);
 
 impl SharedBuffer {
-    /// To be written again, where nobody else holds it.
+    /// Converts back into a writable buffer if there is no other holder; otherwise returns `self` as the error.
     pub fn unshare(self) -> Result<Buffer, Self> {
-        // The count cannot rise meanwhile: only a holder can be cloned, and if there is one, it is this.
+        // The count cannot rise meanwhile: only a holder can be cloned, and the only holder is this one.
         if self.0.arena.hold(&self.0, |holders| holders) == 1 { Ok(Buffer(self.0)) } else { Err(self) }
     }
 }
@@ -214,7 +215,7 @@ impl Deref for SharedBuffer {
     type Target = [Lanes];
 
     fn deref(&self) -> &[Lanes] {
-        // SAFETY: as in `Buffer::deref`, save that the holders are shared buffers all, through which nobody writes.
+        // SAFETY: as in `Buffer::deref`, except that all holders are shared buffers, which only read.
         unsafe { std::slice::from_raw_parts(self.0.data(), self.0.len) }
     }
 }
@@ -223,20 +224,20 @@ impl Deref for SharedBuffer {
 mod tests {
     use super::*;
 
-    /// A number from 0 up to `below`.
+    /// A random number in `0 .. below`.
     fn random(state: &mut u64, below: usize) -> usize {
         *state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
         (*state >> 33) as usize % below
     }
 
     #[test]
-    fn nobody_writes_into_another_buffer() {
+    fn buffers_do_not_overlap() {
         let (arena, mut state) = (Arena::new(), 1);
         let mut held: Vec<(f32, Buffer)> = Vec::new();
         let (steps, most) = if cfg!(miri) { (200, 20) } else { (3000, 5000) };
         for step in 0..steps {
             if held.len() < 20 && random(&mut state, 2) == 0 {
-                let mut buffer = arena.buffer(1 + random(&mut state, most)).expect("there is memory");
+                let mut buffer = arena.buffer(1 + random(&mut state, most)).expect("memory is available");
                 buffer.fill(Lanes([step as f32; 16]));
                 held.push((step as f32, buffer));
             } else if !held.is_empty() {
@@ -245,19 +246,19 @@ mod tests {
             }
         }
         drop(held);
-        assert!(arena.lock().iter().all(|region| region.spans.len() == 1), "what is free is joined");
+        assert!(arena.lock().iter().all(|region| region.spans.len() == 1), "free neighbours are merged");
         arena.release();
         assert_eq!(arena.bytes(), 0);
     }
 
     #[test]
-    fn the_same_requests_find_the_same_places() {
+    fn the_same_requests_get_the_same_addresses() {
         let arena = Arena::new();
         let frame = || {
             let (mut state, mut held, mut places) = (7, Vec::new(), Vec::new());
             for _ in 0..500 {
                 if held.len() < 12 && random(&mut state, 5) > 1 {
-                    let buffer = arena.buffer(1 + random(&mut state, 40_000)).expect("there is memory");
+                    let buffer = arena.buffer(1 + random(&mut state, 40_000)).expect("memory is available");
                     places.push(buffer.as_ptr());
                     held.push(buffer.share());
                 } else if !held.is_empty() {
@@ -273,14 +274,14 @@ mod tests {
     #[test]
     fn memory_is_written_by_one_and_read_by_many() {
         let arena = Arena::new();
-        let mut buffer = arena.buffer(3).expect("there is memory");
+        let mut buffer = arena.buffer(3).expect("memory is available");
         buffer[2] = Lanes([7.0; 16]);
         let one = buffer.share();
         let two = one.clone();
-        let one = one.unshare().expect_err("another one holds it");
+        let one = one.unshare().expect_err("another holder exists");
         assert_eq!((one[2], two[2]), (Lanes([7.0; 16]), Lanes([7.0; 16])));
         drop(two);
-        let mut alone = one.unshare().expect("nobody else holds it");
+        let mut alone = one.unshare().expect("there is no other holder");
         alone[2] = Lanes::ZERO;
         arena.release();
         assert!(arena.bytes() > 0 && alone[2] == Lanes::ZERO, "memory in use is not released");
@@ -292,9 +293,10 @@ mod tests {
         for len in [usize::MAX, usize::MAX / 64, isize::MAX as usize / 64] {
             assert!(arena.buffer(len).is_err(), "{len}");
         }
-        let buffer = arena.buffer(0).expect("there is memory");
+        let buffer = arena.buffer(0).expect("memory is available");
         drop(arena);
         assert_eq!(buffer.len(), 1);
-        std::thread::scope(|scope| scope.spawn(move || assert_eq!(buffer[0], Lanes::ZERO)).join()).expect("it is sent");
+        std::thread::scope(|scope| scope.spawn(move || assert_eq!(buffer[0], Lanes::ZERO)).join())
+            .expect("it does not panic");
     }
 }

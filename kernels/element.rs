@@ -1,17 +1,17 @@
-//! The numbers that products are made of, and how they lie in words.
+//! Element types of the products, and how elements are stored in words.
 
-/// What a convolution multiplies. It always adds in f32.
+/// The element type that a convolution multiplies. Sums are always in f32.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Element {
-    /// As it is.
+    /// f32, without rounding.
     #[default]
     F32,
-    /// Weights and inputs rounded to bf16, halves to even; their products are exact.
+    /// Weights and inputs rounded to bf16, ties to even; their products are exact.
     Bf16,
 }
 
 impl Element {
-    /// Channels in one 32-bit word of packed operands: 1, or 2 with the even one in the lower half.
+    /// Channels per 32-bit word of packed operands: 1, or 2 with the even channel in the lower half.
     pub(crate) const fn channels_per_word(self) -> usize {
         match self {
             Self::F32 => 1,
@@ -19,12 +19,12 @@ impl Element {
         }
     }
 
-    /// Words of so many channels.
+    /// The number of words for `channels` channels.
     pub(crate) const fn words(self, channels: usize) -> usize {
         channels.div_ceil(self.channels_per_word())
     }
 
-    /// A number as it is multiplied.
+    /// `value` rounded to this element type.
     pub(crate) fn round(self, value: f32) -> f32 {
         match self {
             Self::F32 => value,
@@ -32,7 +32,7 @@ impl Element {
         }
     }
 
-    /// Puts a channel's number into its word, whose part for it is zero so far.
+    /// Stores a channel's value in its word. The channel's part of the word must be zero before.
     pub(crate) fn put(self, word: &mut f32, channel: usize, value: f32) {
         *word = match self {
             Self::F32 => value,
@@ -40,7 +40,7 @@ impl Element {
         };
     }
 
-    /// The number that [`put`](Self::put) put there, as it is multiplied.
+    /// The value that [`put`](Self::put) stored, rounded to this element type.
     pub(crate) fn get(self, word: f32, channel: usize) -> f32 {
         match self {
             Self::F32 => word,
@@ -49,7 +49,7 @@ impl Element {
     }
 }
 
-/// The upper half of `value`, rounded to nearest, halves to even. Not for numbers that are not finite.
+/// The upper half of `value`, rounded to nearest, ties to even. `value` must be finite.
 fn bf16(value: f32) -> u32 {
     let bits = value.to_bits();
     bits.wrapping_add(0x7fff + (bits >> 16 & 1)) >> 16
@@ -60,16 +60,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn bf16_rounds_to_nearest_and_halves_to_even() {
-        // The upper half of the bits, and what is below it.
+    fn bf16_rounds_to_nearest_ties_to_even() {
+        // The upper 16 bits of each value, and values just off them.
         for (bits, want) in [
-            (0x3f80_0000, 0x3f80_0000_u32), // 1, which is one of them
+            (0x3f80_0000, 0x3f80_0000_u32), // exactly representable
             (0x3f80_7fff, 0x3f80_0000),     // just under a half
-            (0x3f80_8000, 0x3f80_0000),     // a half goes to the even neighbour, which is below ...
-            (0x3f81_8000, 0x3f82_0000),     // ... or above
+            (0x3f80_8000, 0x3f80_0000),     // a tie rounds to the even neighbour, here down ...
+            (0x3f81_8000, 0x3f82_0000),     // ... and here up
             (0x3f80_8001, 0x3f81_0000),     // just over a half
-            (0xbf80_8001, 0xbf81_0000),     // and so with a sign
-            (0x3fff_ffff, 0x4000_0000),     // a carry into the exponent
+            (0xbf80_8001, 0xbf81_0000),     // the same with a negative sign
+            (0x3fff_ffff, 0x4000_0000),     // carries into the exponent
         ] {
             let got = Element::Bf16.round(f32::from_bits(bits));
             assert_eq!(got.to_bits(), want, "{bits:#x}");

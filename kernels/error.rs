@@ -1,18 +1,19 @@
-//! The one error of the kernels: a shape that does not fit.
+//! The error type of the kernels: a shape that does not match.
 
 use std::fmt::{Debug, Display};
 
-/// An argument's shape does not fit the operation: which operation, which argument, what it is, what it should be.
+/// An argument's shape does not match the operation. Names the operation, the argument, the value found and the value
+/// expected.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{op}: {what} is {got}, it must be {want}")]
+#[error("{op}: {what} is {got}, expected {want}")]
 pub struct ShapeError {
-    /// The operation that refused, by the name of its function.
+    /// The function that returned the error.
     pub op: &'static str,
-    /// The argument, or the property of it.
+    /// The argument or its property.
     pub what: &'static str,
-    /// What was given.
+    /// The value found.
     pub got: String,
-    /// What would have been accepted.
+    /// The value expected.
     pub want: String,
 }
 
@@ -22,7 +23,7 @@ impl ShapeError {
         Self { op, what, got: format!("{got:?}"), want: want.to_string() }
     }
 
-    /// `Ok` when `got` equals `want`.
+    /// `Ok` if `got` equals `want`.
     #[allow(clippy::needless_pass_by_value, reason = "callers pass numbers and temporaries")]
     pub(crate) fn check<T: Debug + PartialEq>(
         op: &'static str,
@@ -33,12 +34,12 @@ impl ShapeError {
         if got == want { Ok(()) } else { Err(Self::new(op, what, got, format_args!("{want:?}"))) }
     }
 
-    /// `Ok` when `got` is `least` or more.
+    /// `Ok` if `got` is at least `least`.
     pub(crate) fn at_least(op: &'static str, what: &'static str, got: usize, least: usize) -> Result<(), Self> {
         Self::ensure(got >= least, op, what, got, format_args!("at least {least}"))
     }
 
-    /// `Ok` when `fits`; `want` says in words what would have.
+    /// `Ok` if `fits`; `want` describes the accepted values.
     #[allow(clippy::needless_pass_by_value, reason = "callers pass numbers and temporaries")]
     pub(crate) fn ensure(
         fits: bool,

@@ -1,11 +1,12 @@
-//! The size of a padded picture, and the part of it that is not padding.
+//! The size of a padded picture, and the part of it without padding.
 
 use crate::ShapeError;
 
 /// A size, and the upper left part of it that is kept.
 ///
-/// A photo that is padded at the bottom and right has one, and so do its logits: they are resized to [`full`](Self::full), and the
-/// part under the padding is not computed. A plain size `(height, width)` converts to an extent that keeps everything.
+/// A photo that is padded at the bottom and right has an extent, and so do its logits. They are resized to
+/// [`full`](Self::full), and the part under the padding is not computed. A plain size `(height, width)` converts to an
+/// extent that keeps everything.
 ///
 /// ```
 /// use rtformer_kernels::Extent;
@@ -15,14 +16,14 @@ use crate::ShapeError;
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Extent {
-    /// Height and width with the padding: what a resize scales to.
+    /// Height and width with the padding; a resize scales to this size.
     pub full: (usize, usize),
-    /// Height and width of the part that is kept, at most those of `full`.
+    /// Height and width of the kept part, at most those of `full`.
     pub kept: (usize, usize),
 }
 
 impl Extent {
-    /// Whether a part of the full size is not kept.
+    /// Whether a part of the full size is dropped.
     pub fn is_cropped(self) -> bool {
         self.full != self.kept
     }

@@ -1,16 +1,16 @@
-//! Which instruction set a kernel uses. A value of a vector variant is the proof that this CPU has it.
+//! The instruction set that a kernel uses. A value of a vector variant proves that this CPU supports it.
 
 use crate::simd::Kernel;
 use crate::{Element, ShapeError};
 
-/// Proof that this CPU has AVX2, FMA and F16C.
+/// Proof that this CPU supports AVX2, FMA and F16C.
 #[cfg(target_arch = "x86_64")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Avx2(());
 
 #[cfg(target_arch = "x86_64")]
 impl Avx2 {
-    /// Asks the CPU.
+    /// Checks the CPU; `None` if it lacks any of them.
     pub fn detect() -> Option<Self> {
         let has =
             is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c");
@@ -18,17 +18,17 @@ impl Avx2 {
     }
 }
 
-/// Proof that this CPU has AVX-512 F, BW, DQ and VL, and all that [`Avx2`] proves.
+/// Proof that this CPU supports AVX-512 F, BW, DQ and VL, and everything that [`Avx2`] proves.
 #[cfg(target_arch = "x86_64")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Avx512 {
-    /// Whether it has AVX512-BF16 too.
+    /// Whether the CPU also supports AVX512-BF16.
     bf16: bool,
 }
 
 #[cfg(target_arch = "x86_64")]
 impl Avx512 {
-    /// Asks the CPU.
+    /// Checks the CPU; `None` if it lacks any of the required features.
     pub fn detect() -> Option<Self> {
         let has = is_x86_feature_detected!("avx512f")
             && is_x86_feature_detected!("avx512bw")
@@ -38,24 +38,24 @@ impl Avx512 {
     }
 }
 
-/// Proof that this CPU has NEON ("Advanced SIMD"), as every 64-bit Arm CPU that runs an operating system does.
+/// Proof that this CPU supports NEON ("Advanced SIMD"), as does every 64-bit Arm CPU that runs an operating system.
 #[cfg(target_arch = "aarch64")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Neon(());
 
 #[cfg(target_arch = "aarch64")]
 impl Neon {
-    /// Asks the CPU.
+    /// Checks the CPU; `None` if it lacks NEON.
     pub fn detect() -> Option<Self> {
         std::arch::is_aarch64_feature_detected!("neon").then_some(Self(()))
     }
 }
 
-/// An instruction set that this CPU has.
+/// An instruction set that this CPU supports.
 #[non_exhaustive]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Isa {
-    /// The plain definitions: any CPU, and the yardstick of the others.
+    /// The plain definitions: they run on any CPU, and the others are tested against them.
     Scalar,
     /// 256-bit vectors with fused multiply-add.
     #[cfg(target_arch = "x86_64")]
@@ -69,12 +69,12 @@ pub enum Isa {
 }
 
 impl Isa {
-    /// The fastest one this CPU has.
+    /// The fastest instruction set of this CPU.
     pub fn best() -> Self {
         Self::candidates().into_iter().flatten().last().unwrap_or(Self::Scalar)
     }
 
-    /// All that this CPU has, the best last.
+    /// All instruction sets of this CPU, the fastest last.
     pub fn available() -> Vec<Self> {
         Self::candidates().into_iter().flatten().collect()
     }
@@ -92,12 +92,13 @@ impl Isa {
         }
     }
 
-    /// The one of that name; `None` when the name is unknown or this CPU does not have it.
+    /// The instruction set of that name; `None` if the name is unknown or this CPU does not support it.
     pub fn from_name(name: &str) -> Option<Self> {
         Self::candidates().into_iter().flatten().find(|isa| isa.name() == name)
     }
 
-    /// Whether it multiplies numbers of this kind: every one does f32; bf16 needs AVX512-BF16, or the definition.
+    /// Whether this instruction set can multiply elements of this kind. All multiply f32; bf16 needs AVX512-BF16 or the
+    /// definition.
     pub fn multiplies(self, element: Element) -> bool {
         match (self, element) {
             (_, Element::F32) | (Self::Scalar, Element::Bf16) => true,
@@ -110,7 +111,8 @@ impl Isa {
         }
     }
 
-    /// `Ok` when it [multiplies](Self::multiplies) what `op`'s operand `what` is packed as.
+    /// `Ok` if this instruction set [multiplies](Self::multiplies) the element that operand `what` of `op` is packed
+    /// as.
     pub(crate) fn check(self, op: &'static str, what: &'static str, element: Element) -> Result<(), ShapeError> {
         ShapeError::ensure(self.multiplies(element), op, what, element, "f32 here")
     }
@@ -130,10 +132,11 @@ impl Isa {
         [Some(Self::Scalar)]
     }
 
-    /// Runs `kernel` with products of `element`, which the door has checked that this instruction set multiplies.
+    /// Runs `kernel` with products of `element`. The caller has checked that this instruction set multiplies it.
     pub(crate) fn run_products(self, element: Element, kernel: impl Kernel) {
         match (self, element) {
-            // SAFETY: only `Avx512::detect` makes an `Avx512`, and it asked the CPU; `bf16` says that it has AVX512-BF16.
+            // SAFETY: only `Avx512::detect` makes an `Avx512`, after checking the CPU; `bf16` is true only with
+            // AVX512-BF16.
             #[cfg(target_arch = "x86_64")]
             (Self::Avx512(Avx512 { bf16: true }), Element::Bf16) => unsafe {
                 crate::simd::x86::with_avx512_bf16(kernel);
@@ -143,17 +146,17 @@ impl Isa {
         }
     }
 
-    /// Runs the form of `kernel` that this instruction set names.
+    /// Runs `kernel` in the form for this instruction set.
     pub(crate) fn run(self, kernel: impl Kernel) {
         match self {
             Self::Scalar => kernel.scalar(),
-            // SAFETY: only `Avx2::detect` makes an `Avx2`, and it asked the CPU.
+            // SAFETY: only `Avx2::detect` makes an `Avx2`, after checking the CPU.
             #[cfg(target_arch = "x86_64")]
             Self::Avx2(_) => unsafe { crate::simd::x86::with_avx2(kernel) },
-            // SAFETY: only `Avx512::detect` makes an `Avx512`, and it asked the CPU.
+            // SAFETY: only `Avx512::detect` makes an `Avx512`, after checking the CPU.
             #[cfg(target_arch = "x86_64")]
             Self::Avx512(_) => unsafe { crate::simd::x86::with_avx512(kernel) },
-            // SAFETY: only `Neon::detect` makes a `Neon`, and it asked the CPU.
+            // SAFETY: only `Neon::detect` makes a `Neon`, after checking the CPU.
             #[cfg(target_arch = "aarch64")]
             Self::Neon(_) => unsafe { crate::simd::neon::with_neon(kernel) },
         }
@@ -165,7 +168,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_name_leads_back_to_its_instruction_set() {
+    fn every_name_selects_its_instruction_set() {
         for isa in Isa::available() {
             assert_eq!(Isa::from_name(isa.name()), Some(isa));
         }
@@ -179,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn the_best_is_the_last_and_scalar_is_always_there() {
+    fn the_best_is_last_and_scalar_is_always_available() {
         let available = Isa::available();
         assert_eq!(available.first(), Some(&Isa::Scalar));
         assert_eq!(available.last(), Some(&Isa::best()));

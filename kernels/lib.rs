@@ -1,12 +1,13 @@
-//! The cellar of `rtformer`: every unsafe line and every intrinsic of the project, behind safe doors.
+//! The compute kernels of `rtformer`. All unsafe code and all intrinsics of the project are in this crate, behind a
+//! safe API.
 //!
-//! A kernel is a folder. Its `mod.rs` is the door: formula, shapes, accuracy and errors, the shape check, the choice of
-//! instruction set, and the test table. `scalar.rs` is the definition; `vector.rs` is the same operation over
-//! sixteen lanes, written once and compiled for every instruction set (see `simd`).
+//! Each kernel is a folder. `mod.rs` holds the public functions with their formula, shapes, accuracy and errors, the
+//! shape checks, the choice of instruction set, and the test table. `scalar.rs` is the definition. `vector.rs` is the
+//! same operation on sixteen lanes, written once and compiled for every instruction set (see `simd`).
 //!
-//! There are no threads here and no allocation in a kernel. A caller splits a [`MapMut`] into disjoint views and hands
-//! them to as many threads as it likes: every output element is computed by the same sequence of floating-point
-//! operations however the map is split, so the result does not depend on the number of threads.
+//! Kernels start no threads and allocate no memory. A caller splits a [`MapMut`] into disjoint views and passes them to
+//! as many threads as it likes. However the map is split, every output element is computed by the same sequence of
+//! floating-point operations, so the result does not depend on the number of threads.
 
 #![allow(clippy::inline_always, reason = "a vector body takes its instructions from the function it is inlined into")]
 #![allow(

@@ -1,16 +1,17 @@
-//! The memory of feature maps: channel blocks of sixteen, with a border of zeros.
+//! The memory layout of feature maps: blocks of sixteen channels with a border of zeros.
 //!
-//! A map of `lanes = 16` is `[channels / 16][height + 2][width + 2][16]`: one pixel's sixteen channels are one cache line
-//! and one vector. The border ("halo") of one zero pixel is the padding of a 3x3 convolution, which therefore has no
-//! special case along the edge. Channels past the last one ("padding lanes") are zero too, and every kernel keeps
-//! them so. `lanes = 1` is the same with planes of single channels: the form of the three-channel photo.
+//! A map with `lanes = 16` is `[channels / 16][height + 2][width + 2][16]`: the sixteen channels of one pixel are one
+//! cache line and one vector. The border ("halo") of one zero pixel is the padding of a 3x3 convolution, so
+//! convolutions need no special case along the edge. Channels past the last one ("padding lanes") are also zero, and
+//! every kernel keeps them zero. A map with `lanes = 1` has the same layout with one plane per channel; the
+//! three-channel photo uses it.
 
 use std::marker::PhantomData;
 use std::ops::Range;
 
 use crate::ShapeError;
 
-/// Sixteen floats on a cache line of their own.
+/// Sixteen floats in one cache line.
 #[repr(C, align(64))]
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Lanes(pub [f32; 16]);
@@ -19,7 +20,7 @@ impl Lanes {
     /// Sixteen zeros.
     pub const ZERO: Self = Self([0.0; 16]);
 
-    /// `values` in blocks of sixteen, the last one filled up with zeros.
+    /// `values` in blocks of sixteen; the last block is padded with zeros.
     pub fn from_channels(values: &[f32]) -> Vec<Self> {
         let mut lanes = vec![Self::ZERO; values.len().div_ceil(16)];
         floats_mut(&mut lanes)[..values.len()].copy_from_slice(values);
@@ -29,62 +30,63 @@ impl Lanes {
 
 /// The same memory as plain floats.
 pub fn floats(lanes: &[Lanes]) -> &[f32] {
-    // SAFETY: `Lanes` is `repr(C)` of 16 floats, 64 bytes with alignment 64, so without padding between or inside.
+    // SAFETY: `Lanes` is `repr(C)` of 16 floats: 64 bytes with alignment 64, so there is no padding inside or between
+    // them.
     unsafe { std::slice::from_raw_parts(lanes.as_ptr().cast(), lanes.len() * 16) }
 }
 
-/// The same memory as plain floats, to write.
+/// The same memory as mutable plain floats.
 pub fn floats_mut(lanes: &mut [Lanes]) -> &mut [f32] {
     // SAFETY: as in `floats`; the exclusive borrow passes to the result, and any float is a valid lane.
     unsafe { std::slice::from_raw_parts_mut(lanes.as_mut_ptr().cast(), lanes.len() * 16) }
 }
 
-/// The shape of a map and how it lies in memory. Lengths and strides are in floats and include the halo.
+/// A map's shape and memory layout. Lengths and strides are in floats and include the halo.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Layout {
-    /// Channels that mean something.
+    /// Channels, without padding lanes.
     pub channels: usize,
     /// Rows, without the halo.
     pub height: usize,
-    /// Pixels of a row, without the halo.
+    /// Pixels per row, without the halo.
     pub width: usize,
-    /// Channels side by side in one pixel: 16 (blocked) or 1 (planar).
+    /// Channels stored together per pixel: 16 (blocked) or 1 (planar).
     pub lanes: usize,
 }
 
-// Saturating: an absurd shape then asks for more memory than any slice has, and the doors refuse it.
+// The arithmetic saturates: an absurd shape asks for more memory than any slice has, so the checks reject it.
 impl Layout {
-    /// Blocks of sixteen channels: the form of every map inside the network.
+    /// Blocks of sixteen channels, the layout of every map inside the network.
     pub const fn blocked(channels: usize, height: usize, width: usize) -> Self {
         Self { channels, height, width, lanes: 16 }
     }
 
-    /// One plane per channel: the form of the input image.
+    /// One plane per channel, the layout of the input image.
     pub const fn planar(channels: usize, height: usize, width: usize) -> Self {
         Self { channels, height, width, lanes: 1 }
     }
 
-    /// From a pixel to the one under it.
+    /// The distance from a pixel to the one below it.
     pub const fn row_stride(&self) -> usize {
         self.width.saturating_add(2).saturating_mul(self.lanes)
     }
 
-    /// From a block to the next.
+    /// The distance from one block to the next.
     pub const fn block_stride(&self) -> usize {
         self.height.saturating_add(2).saturating_mul(self.row_stride())
     }
 
-    /// Blocks of `lanes` channels.
+    /// The number of blocks of `lanes` channels.
     pub const fn blocks(&self) -> usize {
         if self.lanes == 0 { 0 } else { self.channels.div_ceil(self.lanes) }
     }
 
-    /// Floats of the whole map.
+    /// The number of floats in the whole map.
     pub const fn len(&self) -> usize {
         self.blocks().saturating_mul(self.block_stride())
     }
 
-    /// Whether the map has no float at all; a map that has been accepted by a door never is.
+    /// Whether the map has no floats; never true of a map that [`Map::new`] or [`MapMut::new`] accepted.
     pub const fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -94,12 +96,12 @@ impl Layout {
         (self.height, self.width)
     }
 
-    /// Where the first lane of an interior pixel lies.
+    /// The offset of the first lane of an interior pixel.
     pub(crate) const fn offset(&self, block: usize, row: usize, column: usize) -> usize {
         block * self.block_stride() + (row + 1) * self.row_stride() + (column + 1) * self.lanes
     }
 
-    /// How many lanes of a block are channels; the others are padding.
+    /// How many lanes of a block are channels; the rest are padding lanes.
     pub(crate) fn real_lanes(&self, block: usize) -> usize {
         self.channels.saturating_sub(block * self.lanes).min(self.lanes)
     }
@@ -115,7 +117,7 @@ impl Layout {
     }
 }
 
-/// A whole map, to read.
+/// A whole map, read-only.
 #[derive(Clone, Copy, Debug)]
 pub struct Map<'a> {
     data: &'a [f32],
@@ -123,7 +125,7 @@ pub struct Map<'a> {
 }
 
 impl<'a> Map<'a> {
-    /// The map at the beginning of `data`, which may be longer.
+    /// The map at the start of `data`, which may be longer.
     pub fn new(data: &'a [f32], layout: Layout) -> Result<Self, ShapeError> {
         layout.check(data.len())?;
         Ok(Self { data: &data[..layout.len()], layout })
@@ -134,17 +136,17 @@ impl<'a> Map<'a> {
         self.layout
     }
 
-    /// All floats of the map, halo included.
+    /// All floats of the map, including the halo.
     pub fn data(&self) -> &'a [f32] {
         self.data
     }
 
-    /// A row of a block without its halo: `width * lanes` floats.
+    /// One row of a block without its halo: `width * lanes` floats.
     pub(crate) fn row(&self, block: usize, row: usize) -> &'a [f32] {
         &self.data[self.layout.offset(block, row, 0)..][..self.layout.width * self.layout.lanes]
     }
 
-    /// One value, for the plain definitions.
+    /// One value, for the definitions.
     pub(crate) fn at(&self, channel: usize, row: usize, column: usize) -> f32 {
         let lanes = self.layout.lanes;
         self.row(channel / lanes, row)[column * lanes + channel % lanes]
@@ -157,13 +159,13 @@ impl<'a> Map<'a> {
     }
 }
 
-/// Some blocks and some rows of a map, to write: what one thread is given.
+/// A range of blocks and rows of a map, writable: the part that one thread computes.
 ///
-/// Disjoint views come from splitting, as from `slice::split_at_mut`. A row's left and right halo belong to the view that
-/// has the row, the halo above and below to the view that has the first and the last row.
+/// Splitting gives disjoint views, like `slice::split_at_mut`. A row's left and right halo belong to the view that has
+/// the row. The halo above and below belongs to the views that have the first and the last row.
 #[derive(Debug)]
 pub struct MapMut<'a> {
-    /// The beginning of the whole map.
+    /// The start of the whole map.
     data: *mut f32,
     layout: Layout,
     blocks: Range<usize>,
@@ -171,18 +173,18 @@ pub struct MapMut<'a> {
     exclusive: PhantomData<&'a mut [f32]>,
 }
 
-// SAFETY: a view is an exclusive borrow of plain floats, and no two views that live at once share a float.
+// SAFETY: a view is an exclusive borrow of plain floats, and no two live views share a float.
 unsafe impl Send for MapMut<'_> {}
 
 impl<'a> MapMut<'a> {
-    /// All of the map at the beginning of `data`, which may be longer.
+    /// The whole map at the start of `data`, which may be longer.
     pub fn new(data: &'a mut [f32], layout: Layout) -> Result<Self, ShapeError> {
         layout.check(data.len())?;
         let (blocks, rows) = (0..layout.blocks(), 0..layout.height);
         Ok(Self { data: data.as_mut_ptr(), layout, blocks, rows, exclusive: PhantomData })
     }
 
-    /// The whole map's shape, of which this view may be a part.
+    /// The shape of the whole map; this view may be a part of it.
     pub fn layout(&self) -> Layout {
         self.layout
     }
@@ -197,26 +199,28 @@ impl<'a> MapMut<'a> {
         self.rows.clone()
     }
 
-    /// The blocks before `mid` and those from `mid` on; `mid` counts in the whole map and is clamped to the view.
+    /// Splits the view into the blocks before `mid` and the blocks from `mid` on. `mid` is an index in the whole map
+    /// and is clamped to the view.
     pub fn split_blocks(self, mid: usize) -> (MapMut<'a>, MapMut<'a>) {
         let mid = mid.clamp(self.blocks.start, self.blocks.end);
         let (first, last) = (self.blocks.start..mid, mid..self.blocks.end);
         (Self { blocks: first, rows: self.rows.clone(), ..self }, Self { blocks: last, ..self })
     }
 
-    /// The rows before `mid` and those from `mid` on; `mid` counts in the whole map and is clamped to the view.
+    /// Splits the view into the rows before `mid` and the rows from `mid` on. `mid` is an index in the whole map and is
+    /// clamped to the view.
     pub fn split_rows(self, mid: usize) -> (MapMut<'a>, MapMut<'a>) {
         let mid = mid.clamp(self.rows.start, self.rows.end);
         let (first, last) = (self.rows.start..mid, mid..self.rows.end);
         (Self { rows: first, blocks: self.blocks.clone(), ..self }, Self { rows: last, ..self })
     }
 
-    /// The same view for a shorter time.
+    /// The same view with a shorter lifetime.
     pub fn reborrow(&mut self) -> MapMut<'_> {
         MapMut { blocks: self.blocks(), rows: self.rows(), exclusive: PhantomData, ..*self }
     }
 
-    /// Sets the halo that belongs to this view to zero, and nothing else.
+    /// Sets only this view's part of the halo to zero.
     pub fn clear_halo(&mut self) {
         let Layout { height, width, lanes, .. } = self.layout;
         let row_stride = self.layout.row_stride();
@@ -235,17 +239,17 @@ impl<'a> MapMut<'a> {
         }
     }
 
-    /// Zeroes floats that belong to this view.
+    /// Sets floats that belong to this view to zero.
     fn zero(&mut self, start: usize, len: usize) {
         debug_assert!(start + len <= self.layout.len());
-        // SAFETY: `clear_halo` passes only parts of its own rows' halo, which lie inside the map and belong to this view.
+        // SAFETY: `clear_halo` passes only the halo of its own rows, which is inside the map and belongs to this view.
         unsafe { self.data.add(start).write_bytes(0, len) }
     }
 
-    /// A row of a block without its halo: `width * lanes` floats.
+    /// One row of a block without its halo: `width * lanes` floats.
     pub(crate) fn row_mut(&mut self, block: usize, row: usize) -> &mut [f32] {
         let len = self.layout.width * self.layout.lanes;
-        // SAFETY: `pixel` proved that the row is of this view, which holds all its floats exclusively.
+        // SAFETY: `pixel` checked that the row is in this view, which holds all its floats exclusively.
         unsafe { std::slice::from_raw_parts_mut(self.pixel(block, row, 0), len) }
     }
 
@@ -289,7 +293,7 @@ mod tests {
     use crate::testing::Owned;
 
     #[test]
-    fn clearing_the_halo_by_views_clears_it_all_and_nothing_else() {
+    fn clearing_the_halo_of_every_view_clears_exactly_the_halo() {
         for layout in LAYOUTS {
             let image = vec![1.0; layout.channels * layout.height * layout.width];
             let mut data = vec![7.0; layout.len()];
@@ -336,6 +340,6 @@ mod tests {
             assert!(MapMut::new(&mut data, wrong).is_err(), "{wrong:?}");
         }
         let error = Map::new(&[0.0; 9], layout).expect_err("nine floats are too few");
-        assert_eq!(error.to_string(), "map: length of the data is 9, it must be at least 960");
+        assert_eq!(error.to_string(), "map: length of the data is 9, expected at least 960");
     }
 }

@@ -1,5 +1,5 @@
-//! Memory straight from the system, in huge pages where it has them: fewer faults when it is first written, and fewer misses of the
-//! translation cache where a kernel reads many rows that lie far apart.
+//! Memory requested directly from the system, in huge pages if available. This causes fewer page faults on the first
+//! write, and fewer TLB misses when a kernel reads many rows that are far apart.
 
 use std::io;
 use std::ops::{Deref, DerefMut};
@@ -8,28 +8,28 @@ use memmap2::{MmapOptions, MmapRaw};
 
 use crate::Lanes;
 
-/// A huge page of most processors; where they are larger or there are none, this is a mere alignment.
+/// The huge page size of most processors. With larger or no huge pages, this is only an alignment.
 const HUGE_PAGE: usize = 2 << 20;
 
-/// Zeros at first.
+/// Memory that is zero at first.
 #[derive(Debug)]
 pub(crate) struct Pages {
     map: MmapRaw,
-    /// Bytes ahead of the first lane, which is where a huge page begins.
+    /// Bytes before the first lane, which starts at a huge page boundary.
     ahead: usize,
     len: usize,
 }
 
 impl Pages {
-    /// Room for `len` lanes.
+    /// Memory for `len` lanes.
     ///
-    /// - errors: what the system says when it has no more memory
+    /// - errors: the system's error if it has no more memory
     pub(crate) fn new(len: usize) -> io::Result<Self> {
         let bytes = len.checked_mul(size_of::<Lanes>()).and_then(|bytes| bytes.checked_add(HUGE_PAGE));
         let bytes = bytes.filter(|&bytes| isize::try_from(bytes).is_ok()).ok_or(io::ErrorKind::OutOfMemory)?;
         let map = MmapRaw::from(MmapOptions::new().len(bytes).map_anon()?);
         let ahead = map.as_ptr().addr().wrapping_neg() % HUGE_PAGE;
-        // A system without huge pages says so, and small ones it is. (Miri knows of no advice.)
+        // A system without huge pages returns an error here and keeps small pages. (Miri does not support `madvise`.)
         #[cfg(all(target_os = "linux", not(miri)))]
         let _ = map.advise_range(memmap2::Advice::HugePage, ahead, bytes - HUGE_PAGE);
         Ok(Self { map, ahead, len })
@@ -37,7 +37,7 @@ impl Pages {
 
     /// As many whole huge pages as `len` lanes need.
     ///
-    /// - errors: what the system says when it has no more memory
+    /// - errors: the system's error if it has no more memory
     pub(crate) fn whole(len: usize) -> io::Result<Self> {
         Self::new(len.checked_next_multiple_of(HUGE_PAGE / size_of::<Lanes>()).ok_or(io::ErrorKind::OutOfMemory)?)
     }
@@ -46,23 +46,23 @@ impl Pages {
         self.len
     }
 
-    /// The first of `len` lanes, aligned as they want to be, which live as long as these pages.
+    /// The first of `len` correctly aligned lanes, which live as long as these pages.
     pub(crate) fn as_mut_ptr(&self) -> *mut Lanes {
         self.map.as_mut_ptr().wrapping_add(self.ahead).cast()
     }
 }
 
-/// Lanes that are written once and read often: a layer's weights.
+/// Lanes that are written once and read often, such as a layer's weights.
 #[derive(Debug)]
 pub(crate) enum Table {
-    /// So few that they would leave most of a huge page empty, or all that the system gives.
+    /// Too few lanes to fill a huge page, or a fallback if the system refused the pages.
     Few(Vec<Lanes>),
     /// The only owner of its pages.
     Many(Pages),
 }
 
 impl Table {
-    /// Zeros.
+    /// `len` lanes of zeros.
     pub(crate) fn zeros(len: usize) -> Self {
         let many = if len * size_of::<Lanes>() < HUGE_PAGE { None } else { Pages::new(len).ok() };
         many.map_or_else(|| Self::Few(vec![Lanes::ZERO; len]), Self::Many)
@@ -75,7 +75,7 @@ impl Deref for Table {
     fn deref(&self) -> &[Lanes] {
         match self {
             Self::Few(lanes) => lanes,
-            // SAFETY: the pages hold so many lanes, and any bits are lanes; nobody else has a pointer to them.
+            // SAFETY: the pages hold this many lanes, and any bits are valid lanes; no one else has a pointer to them.
             Self::Many(pages) => unsafe { std::slice::from_raw_parts(pages.as_mut_ptr(), pages.len()) },
         }
     }
@@ -104,8 +104,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn tables_hold_what_is_written_and_copies_are_apart() {
-        let edge = HUGE_PAGE / size_of::<Lanes>(); // from few to many
+    fn tables_keep_their_values_and_copies_are_independent() {
+        let edge = HUGE_PAGE / size_of::<Lanes>(); // the boundary between `Few` and `Many`
         let lens = [0, 1, 1000, edge - 1, edge, edge + 1, 100_000];
         let step = if cfg!(miri) { 1000 } else { 1 };
         for &len in if cfg!(miri) { &lens[4..5] } else { &lens[..] } {
@@ -120,11 +120,11 @@ mod tests {
     }
 
     #[test]
-    fn pages_begin_where_a_huge_page_does() {
+    fn pages_start_at_a_huge_page_boundary() {
         for len in [1, 100, 50_000] {
-            let pages = Pages::new(len).expect("there is memory");
+            let pages = Pages::new(len).expect("memory is available");
             assert_eq!((pages.as_mut_ptr().addr() % HUGE_PAGE, pages.len()), (0, len));
-            assert_eq!(Pages::whole(len).expect("there is memory").len() % (HUGE_PAGE / 64), 0);
+            assert_eq!(Pages::whole(len).expect("memory is available").len() % (HUGE_PAGE / 64), 0);
         }
         assert!(Pages::whole(usize::MAX).is_err() && Pages::new(usize::MAX / 64).is_err());
     }

@@ -1,13 +1,15 @@
-//! How fast this processor multiplies and adds: the limit that profiles are a share of.
+//! The peak speed of this processor's multiply-adds. Profiles report a share of this limit.
 
 use std::time::Instant;
 
 use crate::Isa;
 use crate::simd::{Kernel, Simd, Vector};
 
-/// Floating-point operations a second of one thread that does nothing but fused multiply-adds in registers, two for each.
+/// Floating-point operations per second of one thread that only does fused multiply-adds in registers. Each counts as
+/// two operations.
 ///
-/// Runs for some milliseconds and takes the fastest of several tries, since the machine may be busy with something else.
+/// Runs for a few milliseconds and returns the fastest of several tries, because other programs may be using the
+/// machine.
 pub fn peak_flops(isa: Isa) -> f64 {
     const ROUNDS: usize = 100_000;
     let once = || {
@@ -21,7 +23,8 @@ pub fn peak_flops(isa: Isa) -> f64 {
     (0..8).map(|_| once()).fold(0.0, f64::max)
 }
 
-/// Enough independent sums to hide the latency (4 cycles, 2 a cycle), few enough for sixteen registers of half the width.
+/// Enough independent sums to hide the latency (4 cycles, 2 per cycle), few enough for sixteen registers of half the
+/// width.
 const ACCUMULATORS: usize = 6;
 
 struct Peak<'a> {
@@ -42,7 +45,7 @@ impl Kernel for Peak<'_> {
 impl Vector for Peak<'_> {
     #[inline(always)]
     unsafe fn vector<S: Simd>(self) {
-        // SAFETY: the caller has the instructions of `S`, which is all that arithmetic in registers needs.
+        // SAFETY: the caller guarantees the instructions of `S`; arithmetic in registers needs nothing else.
         unsafe {
             let (factor, addend) = (S::splat(0.5), S::splat(1.0));
             let mut sums = [S::splat(0.0); ACCUMULATORS];

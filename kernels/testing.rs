@@ -1,4 +1,4 @@
-//! What the tests and benches of every kernel share: noise, comparison, maps that own their memory.
+//! Helpers shared by the tests and benches of all kernels: noise, comparison, and maps that own their memory.
 
 use std::alloc::{GlobalAlloc, Layout as Allocation, System};
 use std::hint::black_box;
@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use crate::simd::{Kernel, Simd, Vector};
 use crate::{Isa, Lanes, Layout, Map, MapMut, floats, floats_mut, pack_nchw, unpack_nchw};
 
-/// Deterministic noise in -1 .. 1; the same seed gives the same numbers on every machine.
+/// Deterministic noise in -1 .. 1. The same seed gives the same numbers on every machine.
 pub fn noise(len: usize, seed: u64) -> Vec<f32> {
     // SplitMix64 (Steele, Lea, Flood, OOPSLA 2014): its top 24 bits as a float.
     let mut state = seed;
@@ -21,14 +21,14 @@ pub fn noise(len: usize, seed: u64) -> Vec<f32> {
     (0..len).map(|_| (next() >> 40) as f32 / (1u64 << 23) as f32 - 1.0).collect()
 }
 
-/// The greatest difference as a share of the greatest magnitude of `want`.
+/// The largest difference divided by the largest magnitude of `want`.
 pub fn relative_error(got: &[f32], want: &[f32]) -> f32 {
     let greatest = want.iter().fold(f32::MIN_POSITIVE, |m, v| m.max(v.abs()));
     got.iter().zip(want).fold(0.0, |e: f32, (a, b)| if (a - b).is_nan() { f32::INFINITY } else { e.max((a - b).abs()) })
         / greatest
 }
 
-/// Panics unless both are equally long and `max |got - want| <= tolerance * max |want|`.
+/// Panics unless both have the same length and `max |got - want| <= tolerance * max |want|`.
 #[track_caller]
 pub fn assert_close(got: &[f32], want: &[f32], tolerance: f32) {
     assert_eq!(got.len(), want.len(), "lengths differ");
@@ -36,10 +36,10 @@ pub fn assert_close(got: &[f32], want: &[f32], tolerance: f32) {
     assert!(error <= tolerance, "relative error {error:e} is above {tolerance:e}");
 }
 
-/// Multiplies and adds in registers only, `rounds` times; returns the floating-point operations done: the limit that a
-/// bench of the same run compares with.
+/// Runs `rounds` rounds of multiply-adds in registers only and returns the number of floating-point operations. A bench
+/// runs it beside a kernel to get the limit for comparison.
 pub fn fma_peak(isa: Isa, rounds: usize) -> u64 {
-    // Twelve registers of sums on AVX2 and fourteen on AVX-512 hide the latency of two pipes.
+    // Twelve registers of sums on AVX2 and fourteen on AVX-512 hide the latency of two FMA units.
     let chains = if isa.name() == "avx512" { 14 } else { 6 };
     isa.run(FmaPeak { rounds });
     (rounds * chains * 16 * 2) as u64
@@ -52,7 +52,7 @@ struct FmaPeak {
 impl Vector for FmaPeak {
     #[inline(always)]
     unsafe fn vector<S: Simd>(self) {
-        // SAFETY: the caller promises the CPU.
+        // SAFETY: the caller guarantees the instructions.
         unsafe { if S::TILE_BLOCKS == 2 { fma_chains::<S, 14>(self.rounds) } else { fma_chains::<S, 6>(self.rounds) } }
     }
 }
@@ -71,15 +71,15 @@ impl Kernel for FmaPeak {
 }
 
 /// # Safety
-/// The CPU has the instructions of `S`.
+/// The CPU supports the instructions of `S`.
 #[inline(always)]
 unsafe fn fma_chains<S: Simd, const CHAINS: usize>(rounds: usize) {
-    // SAFETY: arithmetic on registers, and a store into an array of sixteen floats.
+    // SAFETY: arithmetic in registers, and a store into an array of sixteen floats.
     unsafe {
         let (factor, addend) = (S::splat(black_box(0.999)), S::splat(black_box(0.001)));
         let mut sums = [S::splat(0.0); CHAINS];
         for i in 0..CHAINS {
-            sums[i] = S::splat(i as f32); // all different, or the compiler keeps one for all
+            sums[i] = S::splat(i as f32); // all different, otherwise the compiler merges them into one
         }
         for _ in 0..rounds {
             for i in 0..CHAINS {
@@ -94,17 +94,17 @@ unsafe fn fma_chains<S: Simd, const CHAINS: usize>(rounds: usize) {
     }
 }
 
-/// The system's allocator, which counts how often it is asked for memory by any thread.
+/// The system allocator, which also counts the allocations of all threads.
 #[derive(Debug, Default)]
 pub struct CountingAllocator(AtomicUsize);
 
 impl CountingAllocator {
-    /// To be a program's `#[global_allocator]`.
+    /// An allocator to use as a program's `#[global_allocator]`.
     pub const fn new() -> Self {
         Self(AtomicUsize::new(0))
     }
 
-    /// How often memory was asked for so far; what is given back does not count.
+    /// The number of allocations so far; deallocations do not count.
     pub fn count(&self) -> usize {
         self.0.load(Ordering::SeqCst)
     }
@@ -114,36 +114,36 @@ impl CountingAllocator {
     }
 }
 
-// SAFETY: every method is the system allocator's own, with the same arguments; counting allocates nothing.
+// SAFETY: every method forwards to the system allocator with the same arguments; counting allocates nothing.
 unsafe impl GlobalAlloc for CountingAllocator {
     unsafe fn alloc(&self, layout: Allocation) -> *mut u8 {
         self.one_more();
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller's contract.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn alloc_zeroed(&self, layout: Allocation) -> *mut u8 {
         self.one_more();
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller's contract.
         unsafe { System.alloc_zeroed(layout) }
     }
 
     unsafe fn realloc(&self, at: *mut u8, layout: Allocation, len: usize) -> *mut u8 {
         self.one_more();
-        // SAFETY: the caller's promise; `at` came from the system's allocator.
+        // SAFETY: the caller's contract; `at` came from the system allocator.
         unsafe { System.realloc(at, layout, len) }
     }
 
     unsafe fn dealloc(&self, at: *mut u8, layout: Allocation) {
-        // SAFETY: the caller's promise; `at` came from the system's allocator.
+        // SAFETY: the caller's contract; `at` came from the system allocator.
         unsafe { System.dealloc(at, layout) }
     }
 }
 
-/// How many rows of a table Miri looks at: it is thousands of times slower, and tables begin with their small rows.
+/// How many rows of a table run under Miri. Miri is thousands of times slower, and tables start with their small rows.
 const ROWS_UNDER_MIRI: usize = 3;
 
-/// Every row of the table on every instruction set; a failure names both.
+/// Runs `test` for every row of the table on every instruction set. A failure names both.
 pub fn for_each<C: std::fmt::Debug>(cases: impl IntoIterator<Item = C>, mut test: impl FnMut(Isa, &C)) {
     let rows = if cfg!(miri) { ROWS_UNDER_MIRI } else { usize::MAX };
     for case in cases.into_iter().take(rows) {
@@ -155,7 +155,7 @@ pub fn for_each<C: std::fmt::Debug>(cases: impl IntoIterator<Item = C>, mut test
     }
 }
 
-/// Says which row failed when a test panics inside it.
+/// Reports the failed row if a test panics.
 struct Named(String);
 
 impl Drop for Named {
@@ -174,17 +174,17 @@ pub struct Owned {
 }
 
 impl Owned {
-    /// Zeros everywhere.
+    /// A map of zeros.
     pub fn zeros(layout: Layout) -> Self {
         Self { data: vec![Lanes::ZERO; layout.len().div_ceil(16)], layout }
     }
 
-    /// Filled with noise in the interior, zero in the halo and the padding lanes.
+    /// A map with noise in the interior and zeros in the halo and the padding lanes.
     pub fn noise(layout: Layout, seed: u64) -> Self {
         Self::from_nchw(&noise(layout.channels * layout.height * layout.width, seed), layout)
     }
 
-    /// A map to be written: its interior is full of rubbish that a kernel must overwrite, its halo is zero.
+    /// An output map. Its interior is filled with garbage that a kernel must overwrite; its halo is zero.
     pub fn rubbish(layout: Layout) -> Self {
         let mut map = Self::zeros(layout);
         let mut view = map.view();
@@ -196,31 +196,31 @@ impl Owned {
         map
     }
 
-    /// The plain image `[channels, height, width]` as a map.
+    /// A map of the plain image `[channels, height, width]`.
     pub fn from_nchw(image: &[f32], layout: Layout) -> Self {
         let mut map = Self::zeros(layout);
-        pack_nchw(image, map.view()).expect("the image has the layout's size");
+        pack_nchw(image, map.view()).expect("the image matches the layout");
         map
     }
 
     /// The plain image `[channels, height, width]`.
     pub fn to_nchw(&self) -> Vec<f32> {
         let mut image = vec![0.0; self.layout.channels * self.layout.height * self.layout.width];
-        unpack_nchw(self.map(), &mut image).expect("the image has the layout's size");
+        unpack_nchw(self.map(), &mut image).expect("the image matches the layout");
         image
     }
 
-    /// To read.
+    /// The map, read-only.
     pub fn map(&self) -> Map<'_> {
-        Map::new(floats(&self.data), self.layout).expect("the memory was made for the layout")
+        Map::new(floats(&self.data), self.layout).expect("the memory matches the layout")
     }
 
-    /// To write.
+    /// The map, writable.
     pub fn view(&mut self) -> MapMut<'_> {
-        MapMut::new(floats_mut(&mut self.data), self.layout).expect("the memory was made for the layout")
+        MapMut::new(floats_mut(&mut self.data), self.layout).expect("the memory matches the layout")
     }
 
-    /// Every float, halo and padding lanes included.
+    /// All floats, including the halo and the padding lanes.
     pub fn all(&self) -> &[f32] {
         &floats(&self.data)[..self.layout.len()]
     }
@@ -235,7 +235,7 @@ impl Owned {
     }
 }
 
-/// Runs `kernel` on the whole map and on views split unevenly by blocks and rows; panics unless the bits agree.
+/// Runs `kernel` on the whole map and on views split unevenly by blocks and rows. Panics unless all bits are equal.
 #[track_caller]
 pub fn whole_and_split(layout: Layout, mut kernel: impl FnMut(MapMut)) -> Owned {
     let mut whole = Owned::rubbish(layout);
@@ -248,7 +248,7 @@ pub fn whole_and_split(layout: Layout, mut kernel: impl FnMut(MapMut)) -> Owned 
         kernel(rest);
     }
     let same = whole.all().iter().zip(split.all()).all(|(a, b)| a.to_bits() == b.to_bits());
-    assert!(same, "a split view gives other bits than the whole");
+    assert!(same, "a split view and the whole map give different bits");
     whole.assert_zero_around();
     whole
 }

@@ -1,4 +1,4 @@
-//! After the first frame of a size, a frame asks the allocator for nothing.
+//! After the first frame of a size, a frame makes no allocations.
 
 use image::RgbImage;
 use rtformer::pixels::Mask;
@@ -8,15 +8,16 @@ use rtformer_kernels::testing::{CountingAllocator, noise};
 #[global_allocator]
 static ALLOCATOR: CountingAllocator = CountingAllocator::new();
 
-/// Enters the segmenter's threads once: rayon's queue for that, a linked list of blocks, takes a new block every 63rd time.
+/// Each frame enters the thread pool once. Rayon's queue for this is a linked list of blocks that allocates a block for
+/// every 63rd entry, so this many frames may see one allocation.
 const FRAMES: usize = 40;
 
-// One test: another one beside it would allocate meanwhile.
+// Only one test, because a test running in parallel would allocate too.
 #[test]
 fn a_frame_after_the_first_allocates_nothing() {
     let photo = |width: u32, height: u32| {
         let bytes = noise((width * height * 3) as usize, 1).iter().map(|v| (127.0 + 127.0 * v) as u8).collect();
-        RgbImage::from_raw(width, height, bytes).expect("three bytes a pixel")
+        RgbImage::from_raw(width, height, bytes).expect("three bytes per pixel")
     };
     let cpu = || Segmenter::builder().device(Device::Cpu);
     let cases: [(&str, Builder, RgbImage); 5] = [
@@ -34,9 +35,9 @@ fn a_frame_after_the_first_allocates_nothing() {
             segmenter.segment_into(&photo, &mut mask).expect("a photo of a few pixels");
             ALLOCATOR.count() - before
         };
-        assert!(frame() > 0, "{name}: the first frame has to ask for memory, or nothing is counted");
+        assert!(frame() > 0, "{name}: the first frame must allocate, otherwise the counter does not work");
         let counts: Vec<_> = (0..FRAMES).map(|_| frame()).collect();
         let asked: Vec<_> = counts.iter().enumerate().filter(|(_, count)| **count > 0).collect();
-        assert!(matches!(asked[..], [] | [(_, 1)]), "{name}: frames that allocated, and how often: {asked:?}");
+        assert!(matches!(asked[..], [] | [(_, 1)]), "{name}: frames that allocated, and their allocations: {asked:?}");
     }
 }

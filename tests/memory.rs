@@ -1,21 +1,22 @@
-//! What a large frame may hold at its peak, weights and all.
+//! Limits the peak memory of a large frame, including the weights.
 #![cfg(target_os = "linux")]
 
 use image::RgbImage;
 use rtformer::pixels::Mask;
 use rtformer::{Device, Segmenter, Variant, bench};
 
-/// Other engines take 540 to 970 MB for this frame.
+/// Other engines need 540 to 970 MB for this frame.
 const MOST_KB: usize = 350_000;
 
-/// The most that this process has ever had in memory at once.
+/// The peak memory of this process so far.
 fn peak_kb() -> usize {
-    let status = std::fs::read_to_string("/proc/self/status").expect("Linux says how its processes are");
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("and this is part of it");
-    line.trim().trim_end_matches(" kB").parse().expect("as a number of kilobytes")
+    let status = std::fs::read_to_string("/proc/self/status").expect("Linux provides the process status");
+    let line =
+        status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("the status contains the peak memory");
+    line.trim().trim_end_matches(" kB").parse().expect("the value is a number of kilobytes")
 }
 
-// A binary of its own: other tests' memory would count.
+// A separate binary, so that the memory of other tests does not count.
 #[test]
 fn a_frame_of_two_megapixels_stays_below_350_mb() {
     let segmenter =
@@ -29,7 +30,7 @@ fn a_frame_of_two_megapixels_stays_below_350_mb() {
     for frame in 1..=2 {
         segmenter.segment_into(&photo, &mut mask).expect("the frame fits");
         let peak = peak_kb();
-        println!("frame {frame}: {peak} kB at most so far");
+        println!("frame {frame}: {peak} kB peak so far");
         assert!(peak <= MOST_KB, "frame {frame}: {peak} kB");
     }
 }

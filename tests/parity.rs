@@ -1,7 +1,9 @@
-//! Our network against PaddleSeg's, stage by stage, on goldens that `tests/data/reference.py` made from PaddleSeg itself.
+//! Compares our network with PaddleSeg's, stage by stage, on goldens that `tests/data/reference.py` made with PaddleSeg
+//! itself.
 //!
-//! The small goldens are in the repository. `RTFORMER_GOLDENS=DIR` adds the full-width ones that `reference.py full --out DIR`
-//! writes: Slim, Base and both ADE20K configurations at 512x1024, 360x480 in a batch of two, and 320x333.
+//! The small goldens are in the repository. `RTFORMER_GOLDENS=DIR` adds the full-width goldens that
+//! `reference.py full --out DIR` writes: Slim, Base and both ADE20K configurations at 512x1024, 360x480 in a batch of
+//! two, and 320x333.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -13,12 +15,12 @@ use rtformer::weights::Weights;
 use rtformer_kernels::Isa;
 use safetensors::{Dtype, SafeTensors};
 
-/// Greatest difference over greatest value, for every stage.
+/// The largest difference divided by the largest value, for every stage.
 const TOLERANCE: f32 = 1e-4;
-/// Share of a mask's pixels that must be equal.
+/// The share of a mask's pixels that must be equal.
 const SAME_PIXELS: f64 = 0.9999;
 
-/// One golden: an input, and what PaddleSeg makes of it.
+/// A golden: an input and PaddleSeg's outputs for it.
 struct Golden {
     name: String,
     floats: BTreeMap<String, (Vec<usize>, Vec<f32>)>,
@@ -54,7 +56,7 @@ impl Golden {
     }
 }
 
-/// Every model with its goldens, small ones always, full ones where they are.
+/// Every model with its goldens: the small ones always, the full-width ones if available.
 fn models() -> Vec<(PathBuf, Vec<PathBuf>)> {
     let small = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/golden");
     let full = std::env::var_os("RTFORMER_GOLDENS").map(PathBuf::from);
@@ -86,7 +88,7 @@ fn load<B: Backend>(backend: &B, path: &Path) -> RtFormer<B> {
     network
 }
 
-/// Fails unless `got` is `want` within the tolerance; says how far off it is.
+/// Fails unless `got` equals `want` within the tolerance; the message states the difference.
 fn assert_close(what: &str, got: &[f32], want: &[f32]) {
     assert_eq!(got.len(), want.len(), "{what}");
     let greatest = want.iter().fold(0f32, |m, v| m.max(v.abs()));
@@ -129,7 +131,10 @@ fn check<B: Backend>(label: &str, backend: &B) {
                 let same = ids.iter().zip(want).filter(|(a, b)| a == b).count();
                 assert!(same as f64 >= SAME_PIXELS * (h * w) as f64, "{what}: only {same} of {} pixels equal", h * w);
                 let floor = 1.0 / classes as f32 * 0.999;
-                assert!(confidence.iter().all(|p| (floor..=1.0001).contains(p)), "{what}: a confidence is none");
+                assert!(
+                    confidence.iter().all(|p| (floor..=1.0001).contains(p)),
+                    "{what}: a confidence is out of range"
+                );
                 if let Some((_, want)) = golden.floats.get("logits") {
                     let mut full = vec![0.0; classes * h * w];
                     backend.upsample(&logits, image, (h, w), &mut full).unwrap();
@@ -141,17 +146,17 @@ fn check<B: Backend>(label: &str, backend: &B) {
 }
 
 #[test]
-fn the_reference_as_written_is_paddlesegs() {
+fn the_unfolded_reference_matches_paddleseg() {
     check("unfolded reference", &Reference::unfolded());
 }
 
 #[test]
-fn the_reference_with_folded_norms_is_too() {
+fn the_reference_with_folded_norms_matches_paddleseg() {
     check("folded reference", &Reference::folded());
 }
 
 #[test]
-fn the_cpu_is_on_every_instruction_set_by_every_algorithm() {
+fn the_cpu_matches_paddleseg_on_every_instruction_set_with_every_algorithm() {
     for isa in Isa::available() {
         for algorithm in [Algorithm::Fastest, Algorithm::Direct, Algorithm::Winograd] {
             check(&format!("{} {algorithm:?}", isa.name()), &Cpu::new(isa, 2).unwrap().algorithm(algorithm));
@@ -159,7 +164,8 @@ fn the_cpu_is_on_every_instruction_set_by_every_algorithm() {
     }
 }
 
-/// Products in bf16 have 8 bits, and random networks are at their mercy: a trained one keeps 997 of 1000 pixels' classes.
+/// bf16 products have 8 bits, which affects random networks most; a trained network keeps the class of 997 of 1000
+/// pixels.
 #[test]
 fn bf16_is_near() {
     for isa in Isa::available().into_iter().filter(|isa| isa.multiplies(Element::Bf16)) {
@@ -181,14 +187,14 @@ fn bf16_is_near() {
                 let error = rtformer_kernels::testing::relative_error(&got, &want);
                 println!("{what}: logits within {error:.3}, {:.2} % of the pixels keep their class", 100.0 * same);
                 assert!(error < 0.2 && same > 0.93, "{what}: {error}, {same}");
-                assert_ne!(got, want, "{what}: these are f32's bits");
+                assert_ne!(got, want, "{what}: the bits equal those of f32");
                 assert_eq!(run(&Cpu::new(isa, 3).unwrap().bf16().unwrap()).0, got, "{what}: threads change the bits");
             }
         }
     }
 }
 
-/// The same bits for one thread and three, and for a photo alone and in a batch.
+/// One thread and three give the same bits, and so do a photo alone and the same photo in a batch.
 #[test]
 fn threads_and_batches_change_nothing() {
     let golden = |name: &str| Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/golden").join(name);
@@ -200,7 +206,7 @@ fn threads_and_batches_change_nothing() {
             let network = load(&cpu, &golden("tiny.safetensors"));
             let forward = || network.forward(&cpu, cpu.upload(data, [n, c, h, w]).unwrap()).unwrap();
             let logits = cpu.run(forward);
-            // Once more through used buffers, which must not show.
+            // Run again with reused buffers, which must not change the result.
             assert_eq!(cpu.download(&cpu.run(forward)).unwrap(), cpu.download(&logits).unwrap(), "{}", isa.name());
             cpu.download(&logits).unwrap()
         };

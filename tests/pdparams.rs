@@ -1,4 +1,4 @@
-//! A checkpoint as Paddle saved it, converted and run: the same network, to the last bit.
+//! Converts and runs a checkpoint that Paddle saved; the network must be the same to the last bit.
 
 use std::path::{Path, PathBuf};
 
@@ -14,7 +14,7 @@ fn golden(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/golden").join(name)
 }
 
-/// Seven classes that nobody trained.
+/// Seven made-up classes.
 fn seven() -> Dataset {
     let class = |id: u8| Class { name: format!("made up {id}"), color: [id, 2 * id, 255 - id], label_id: None };
     Dataset {
@@ -38,7 +38,7 @@ fn converted(folder: &Path) -> PathBuf {
     path
 }
 
-/// The full-size logits of the golden's input.
+/// The full-size logits for the golden's input.
 fn logits<B: Backend>(backend: &B, weights: &Path, shape: [usize; 4], input: &[f32]) -> Vec<f32> {
     let weights = Weights::open(weights).unwrap();
     let config = Config::from_json(weights.metadata("config").unwrap()).unwrap();
@@ -66,7 +66,7 @@ fn assert_same_and_golden<B: Backend>(label: &str, backend: &B, ours: &Path) {
     let twin = logits(backend, &golden("thirds.safetensors"), shape, &input);
     assert!(
         got.iter().zip(&twin).all(|(a, b)| a.to_bits() == b.to_bits()),
-        "{label}: other bits than the .safetensors"
+        "{label}: the bits differ from the .safetensors"
     );
     let want = floats(case.tensor("logits").unwrap().data());
     assert_eq!(got.len(), want.len(), "{label}");
@@ -76,7 +76,7 @@ fn assert_same_and_golden<B: Backend>(label: &str, backend: &B, ours: &Path) {
 }
 
 #[test]
-fn a_converted_checkpoint_answers_as_paddleseg() {
+fn a_converted_checkpoint_matches_paddleseg() {
     let folder = tempfile::tempdir().unwrap();
     let ours = converted(folder.path());
     assert_same_and_golden("reference", &Reference::unfolded(), &ours);
@@ -86,7 +86,7 @@ fn a_converted_checkpoint_answers_as_paddleseg() {
 }
 
 #[test]
-fn a_converted_checkpoint_is_a_segmenter() {
+fn a_converted_checkpoint_loads_into_a_segmenter() {
     let folder = tempfile::tempdir().unwrap();
     let ours = converted(folder.path());
     let photo = Image::open(golden("photo.png")).unwrap();
@@ -102,7 +102,7 @@ fn a_converted_checkpoint_is_a_segmenter() {
 }
 
 #[test]
-fn a_checkpoint_and_what_is_said_of_it_must_agree() {
+fn a_checkpoint_must_agree_with_the_data_set_and_the_hints() {
     let whole = Checkpoint::open(golden("thirds.pdparams")).unwrap();
     let six = Dataset { classes: seven().classes[..6].to_vec(), ..seven() };
     let without = |name: &str| {
@@ -121,7 +121,7 @@ fn a_checkpoint_and_what_is_said_of_it_must_agree() {
         checkpoint
     };
     let cases = [
-        ("another data set", whole.clone(), six, HINTS, "the checkpoint has 7 classes, data set `seven` has 6"),
+        ("a wrong data set", whole.clone(), six, HINTS, "the checkpoint has 7 classes, data set `seven` has 6"),
         (
             "a variant",
             whole.clone(),
@@ -129,13 +129,19 @@ fn a_checkpoint_and_what_is_said_of_it_must_agree() {
             Hints { variant: Some(Variant::Slim), ..HINTS },
             "not the variant `slim`",
         ),
-        ("heads that divide nothing", whole.clone(), seven(), Hints { num_heads: Some(5), ..HINTS }, "num_heads is 5"),
+        (
+            "heads that do not divide the channels",
+            whole.clone(),
+            seven(),
+            Hints { num_heads: Some(5), ..HINTS },
+            "num_heads is 5",
+        ),
         ("no heads", whole.clone(), seven(), Hints { num_heads: Some(0), ..HINTS }, "num_heads is 0"),
         ("no stem", without("conv1.0.weight"), seven(), HINTS, "the checkpoint has no `conv1.0.weight`"),
-        ("a bias gone", without("conv1.0.bias"), seven(), HINTS, "tensor `conv1.0.bias` is missing"),
-        ("one more", renamed("seghead_extra.conv1.weight", "extra"), seven(), HINTS, "`extra` first"),
-        ("another shape", reshaped("conv1.0.bias", &[3, 1]), seven(), HINTS, "`conv1.0.bias` is [3, 1]"),
-        ("a stem of nothing", reshaped("conv1.0.weight", &[]), seven(), HINTS, "`conv1.0.weight`"),
+        ("a missing bias", without("conv1.0.bias"), seven(), HINTS, "tensor `conv1.0.bias` is missing"),
+        ("an extra tensor", renamed("seghead_extra.conv1.weight", "extra"), seven(), HINTS, "`extra` first"),
+        ("a wrong shape", reshaped("conv1.0.bias", &[3, 1]), seven(), HINTS, "`conv1.0.bias` is [3, 1]"),
+        ("an empty stem", reshaped("conv1.0.weight", &[]), seven(), HINTS, "`conv1.0.weight`"),
         ("a stem too wide", reshaped("conv1.0.weight", &[usize::MAX, 3, 3, 3]), seven(), HINTS, "base_channels is"),
         ("no tensors", Checkpoint::default(), seven(), HINTS, "is it another model's?"),
     ];
@@ -145,12 +151,12 @@ fn a_checkpoint_and_what_is_said_of_it_must_agree() {
     }
 }
 
-/// The published configurations, from checkpoints that `reference.py full` had Paddle write: what `pull` would infer is what they are, and
-/// every number arrives.
+/// Checks the published configurations, with checkpoints that Paddle wrote in `reference.py full`: the configuration
+/// that `pull` infers is correct, and all numbers are unchanged.
 #[test]
-fn checkpoints_of_full_width_arrive_whole() {
+fn full_width_checkpoints_convert_completely() {
     let Some(folder) = std::env::var_os("RTFORMER_GOLDENS").map(PathBuf::from) else {
-        println!("skipped: RTFORMER_GOLDENS names no folder of full-width goldens");
+        println!("skipped: set RTFORMER_GOLDENS to the folder of full-width goldens");
         return;
     };
     for official in Official::all() {
@@ -161,6 +167,6 @@ fn checkpoints_of_full_width_arrive_whole() {
         let config = infer_config(&checkpoint, &dataset, hints).unwrap();
         let twin = Weights::open(folder.join(format!("{}.safetensors", official.name))).unwrap();
         assert_eq!(config, Config::of(&twin).unwrap(), "{}", official.name);
-        assert!(checkpoint == Checkpoint::of(&twin).unwrap(), "{}: other numbers", official.name);
+        assert!(checkpoint == Checkpoint::of(&twin).unwrap(), "{}: the numbers differ", official.name);
     }
 }

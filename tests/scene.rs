@@ -1,4 +1,4 @@
-//! The library as a user has it: photos in, scenes out.
+//! Uses the library as a user does: photos in, scenes out.
 
 use std::path::{Path, PathBuf};
 
@@ -12,7 +12,7 @@ fn data(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(name)
 }
 
-/// The random network of the goldens.
+/// The goldens' random network.
 fn tiny() -> Builder {
     Segmenter::builder().weights(data("golden/tiny.safetensors"))
 }
@@ -25,9 +25,10 @@ fn floats(bytes: &[u8]) -> Vec<f32> {
     bytes.chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect()
 }
 
-/// From a file to logits and mask, as PaddleSeg's own transforms and network do it: as it is, stretched, and with its ratio kept.
+/// From a file to logits and mask, compared with PaddleSeg's own transforms and network: at native size, stretched, and
+/// with the aspect ratio kept.
 #[test]
-fn a_photo_becomes_what_paddleseg_makes_of_it() {
+fn a_photo_gives_the_same_result_as_paddleseg() {
     let bytes = std::fs::read(data("golden/photo.safetensors")).unwrap();
     let golden = SafeTensors::deserialize(&bytes).unwrap();
     let photo = photo();
@@ -86,7 +87,7 @@ fn every_pixel_format_and_stride_gives_the_same_mask() {
 }
 
 #[test]
-fn batches_and_reused_masks_give_what_single_photos_give() {
+fn batches_and_reused_masks_equal_single_photos() {
     let segmenter = tiny().confidence(true).build().unwrap();
     let whole = photo();
     let part = image::imageops::crop_imm(&whole, 7, 3, 61, 41).to_image();
@@ -138,9 +139,10 @@ fn one_segmenter_serves_many_threads() {
     });
 }
 
-/// Confidence is the softmax of the logits divided by the temperature that the file names; the mask is the same at any.
+/// The confidence is the softmax of the logits divided by the file's temperature. The mask does not depend on the
+/// temperature.
 #[test]
-fn the_confidence_is_at_the_files_temperature() {
+fn the_confidence_uses_the_files_temperature() {
     let source = Weights::open(data("golden/tiny.safetensors")).unwrap();
     let folder = tempfile::tempdir().unwrap();
     let photo = photo();
@@ -171,7 +173,7 @@ fn unsure_pixels_are_rejected_and_belong_to_no_class() {
     sorted.sort_by(f32::total_cmp);
     let below = sorted[sorted.len() / 3];
     let scene = tiny().reject_below(below).build().unwrap().segment(&photo).unwrap();
-    assert!(scene.confidence().is_none(), "nobody asked for it");
+    assert!(scene.confidence().is_none(), "the confidence was not requested");
     let ignore = scene.mask().ignore_id();
     for ((id, p), kept) in scene.mask().iter().zip(sure.confidence().unwrap()).zip(sure.mask().iter()) {
         assert_eq!(id, if *p < below { ignore } else { kept });
@@ -192,7 +194,7 @@ fn the_smallest_photos_have_masks_too() {
 }
 
 #[test]
-fn the_embedded_weights_see_the_street() {
+fn the_embedded_weights_recognize_a_street() {
     let segmenter = Segmenter::embedded(Device::Cpu).unwrap();
     let street = Image::open(data("street/0016E5_07959.jpg")).unwrap();
     let scene = segmenter.segment(&street).unwrap();

@@ -1,5 +1,5 @@
-//! Logits to classes at the photo's size: bilinear upsampling and argmax in one, so that full-size logits are never stored,
-//! and where the pixels around agree on a class (`settled.rs`) never computed.
+//! Converts logits to class ids at the photo's size. Bilinear upsampling and argmax are one step, so full-size logits
+//! are never stored. Where the surrounding pixels agree on a class (`settled.rs`), they are not even computed.
 
 pub mod gpu;
 mod scalar;
@@ -12,12 +12,12 @@ use crate::resize_add::Axis;
 use crate::simd::Kernel;
 use crate::{Extent, Isa, Map, ShapeError};
 
-/// A class as it is stored: `u8` or `u16`.
+/// The type of a stored class id: `u8` or `u16`.
 pub trait ClassId: Copy + Send + 'static {
-    /// How many classes it can name.
+    /// How many classes the type can represent.
     const CLASSES: usize;
 
-    /// The class of that number, which is below [`ClassId::CLASSES`].
+    /// The id of `class`, which must be below [`ClassId::CLASSES`].
     fn from_class(class: u32) -> Self;
 }
 
@@ -37,24 +37,24 @@ impl ClassId for u16 {
     }
 }
 
-/// Where to write how sure the winner is.
+/// Where to write the confidence of the winning class.
 #[derive(Debug)]
 pub struct Confidence<'a> {
-    /// As long as the ids.
+    /// The output; as long as the ids.
     pub values: &'a mut [f32],
-    /// Divides the logits before the softmax; positive.
+    /// The logits are divided by it before the softmax; positive.
     pub temperature: f32,
 }
 
-/// The class with the greatest upsampled logit, for the output rows `rows`; the lowest of equals wins.
+/// The class with the largest upsampled logit, for the output rows `rows`. Of equal logits, the lowest class wins.
 ///
-/// - `logits`: `[classes, h, w]`, blocked; `size`: height and width of the output; the resize is that of
-///   [`crate::resize()`]. Of an [`Extent`], logits are scaled to the full size, and the output is the kept part
+/// - `logits`: `[classes, h, w]`, blocked; `size`: height and width of the output; upsampled like [`crate::resize()`].
+///   With an [`Extent`], logits are scaled to the full size, and the output is the kept part
 /// - `ids`: `[rows, width]`
 /// - `confidence`: the softmax probability of the winner, `1 / sum over c of exp((logit_c - winner) / temperature)`
-/// - accuracy: logits within `1e-6` of the definition, relative to the greatest; confidence within `1e-5`
-/// - errors: [`ShapeError`] when a length differs, `rows` leaves the output, `T` cannot name all classes, or the temperature
-///   is not positive
+/// - accuracy: logits within `1e-6` of the definition, relative to the largest; confidence within `1e-5`
+/// - errors: [`ShapeError`] if a length differs, if `rows` is outside the output, if `T` cannot represent all classes,
+///   or if the temperature is not positive
 pub fn argmax<T: ClassId>(
     isa: Isa,
     logits: Map,
@@ -79,11 +79,12 @@ pub fn argmax<T: ClassId>(
     Ok(())
 }
 
-/// The upsampled logits themselves, for the output rows `rows`: the very values that [`argmax`] compares.
+/// The upsampled logits for the output rows `rows`: exactly the values that [`argmax`] compares.
 ///
-/// - `planes`: one of `[rows, width]` for each class, so that a caller can split the rows of one array over threads
-/// - accuracy: within `1e-6` of the definition, relative to the greatest
-/// - errors: [`ShapeError`] when `rows` leaves the output, or for another number of planes or another length of one
+/// - `planes`: one of `[rows, width]` per class, so that a caller can split the rows of one array over threads
+/// - accuracy: within `1e-6` of the definition, relative to the largest
+/// - errors: [`ShapeError`] if `rows` is outside the output, or if the number of planes or the length of a plane
+///   differs
 pub fn upsample(
     isa: Isa,
     logits: Map,
@@ -101,7 +102,7 @@ pub fn upsample(
     Ok(())
 }
 
-/// Some rows of logits at their output size, not yet computed.
+/// A range of output rows of upsampled logits, not yet computed.
 #[derive(Clone)]
 struct Upsampled<'a> {
     logits: Map<'a>,
@@ -117,7 +118,7 @@ impl<'a> Upsampled<'a> {
         size.check(op)?;
         ShapeError::check(op, "lanes of the logits", logits.layout().lanes, 16)?;
         let some = width > 0 && width.checked_mul(height).is_some_and(|pixels| pixels > 0);
-        ShapeError::ensure(some, op, "size of the output", (height, width), "at least 1 by 1, and countable")?;
+        ShapeError::ensure(some, op, "size of the output", (height, width), "at least 1 by 1, and not too large")?;
         let inside = rows.start <= rows.end && rows.end <= height;
         ShapeError::ensure(inside, op, "rows", &rows, format_args!("inside 0..{height}"))?;
         let (vertical, horizontal) =
@@ -125,12 +126,13 @@ impl<'a> Upsampled<'a> {
         Ok(Self { logits, width, rows, vertical, horizontal })
     }
 
-    /// Pixels of all the rows.
+    /// The number of pixels in all the rows.
     fn pixels(&self) -> usize {
         self.rows.len() * self.width
     }
 
-    /// Whether looking for settled pixels is worth while: the few pixels of an input that is hardly smaller tell little.
+    /// Whether looking for settled pixels is worthwhile. If the input is hardly smaller than the output, it rarely
+    /// settles any.
     fn skips(&self) -> bool {
         self.vertical.ratio() <= 0.5 && self.horizontal.ratio() <= 0.5
     }
@@ -140,7 +142,7 @@ struct Argmax<'a, T> {
     upsampled: Upsampled<'a>,
     ids: &'a mut [T],
     confidence: Option<Confidence<'a>>,
-    /// Does not interpolate where the winner is known without; the result is the same.
+    /// Skips interpolation where the winner is already known. The result is the same.
     skip: bool,
 }
 

@@ -2,7 +2,7 @@
 
 use super::{Argmax, ClassId, Upsample, Upsampled};
 
-/// One upsampled logit; `row` and `column` are of the output.
+/// One upsampled logit at an output `row` and `column`.
 fn logit(u: &Upsampled, class: usize, row: usize, column: usize) -> f32 {
     let mix = |a: f32, b: f32, weight: f32| a + weight * (b - a);
     let (y, x) = (u.vertical.tap(row), u.horizontal.tap(column));

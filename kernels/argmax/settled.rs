@@ -1,54 +1,58 @@
-//! Which output pixels have a winner that is known from the four input pixels around them.
+//! Finds the output pixels whose winner is known from the four input pixels around them.
 //!
-//! Bilinear interpolation gives every class the same four weights, which are not negative and sum to one. So where one class leads
-//! every other at all four corners by at least `lead`, its exact interpolation leads by `lead` too. What is computed is not exact:
-//! let `u = 2^-24` be the unit roundoff and `m` the greatest magnitude among the corners. `a + w * (b - a)` rounds the difference (by at
-//! most `2mu`, for `|b - a| <= 2m` and `w <= 1`), the product (`2mu`; not at all where it is fused) and the sum (`mu`). Terms
-//! of second order aside, that is at most `5mu`; the second mix inherits no more than that from its inputs, which it averages, and adds
-//! `5mu` of its own. Two classes can therefore approach each other by `20mu`, and a class that leads by more than that has the strictly
-//! greatest computed value at every pixel of the cell: the argmax is this class, whatever the rule for ties.
+//! Bilinear interpolation gives every class the same four weights, which are non-negative and sum to one. So if one
+//! class leads every other by at least `lead` at all four corners, its exact interpolation also leads by `lead`. The
+//! computed values are not exact. Let `u = 2^-24` be the unit roundoff and `m` the largest magnitude among the corners.
+//! `a + w * (b - a)` rounds the difference (by at most `2mu`, for `|b - a| <= 2m` and `w <= 1`), the product (`2mu`;
+//! not at all if it is fused) and the sum (`mu`). Apart from second-order terms, that is at most `5mu`. The second
+//! interpolation averages its inputs, so it inherits an error of at most `5mu`, and adds `5mu` of its own. Two classes
+//! can therefore approach each other by `20mu`. A class that leads by more than that has strictly the largest computed
+//! value at every pixel of the cell, so it is the argmax under any rule for ties.
 //!
-//! We ask for `32mu`, which leaves room for the second order and for the rounding of the test itself: `lead^2 > norm * 2^-38 + 2^-100`,
-//! where `norm`, the sum of the squares of all classes at the worst corner, is at least `m^2`. With squares
+//! We require `32mu`, which leaves room for the second-order terms and for the rounding of the test itself:
+//! `lead^2 > norm * 2^-38 + 2^-100`. Here `norm`, the sum of the squares of all classes at the worst corner, is at
+//! least `m^2`. Because of the squares:
 //!
-//! - what is not a number, infinite, or above `2^64` makes the norm infinite or no number, and the test fails: no difference overflows;
+//! - NaN, infinity, and values above `2^64` make the norm infinite or NaN, and the test fails, so no difference
+//!   overflows;
 //! - a lead is above `2^-50`, so that underflow, with errors of about `2^-149`, does not matter;
-//! - a tie, a lead of zero, fails.
+//! - a tie, a lead of zero, fails the test.
 //!
-//! Where the edge clamps both taps of a mix to one pixel, `b - a` is zero and the mix is exact, whatever its weight.
+//! If the edge clamps both taps of an interpolation to one pixel, `b - a` is zero and the interpolation is exact for
+//! any weight.
 
 use super::vector::{COLUMNS, Chunk, GROUPS, PLANE};
 use crate::Map;
 use crate::resize_add::Tap;
 use crate::simd::Simd;
 
-/// Squared, `32 * 2^-24`.
+/// The square of `32 * 2^-24`.
 const MARGIN: f32 = 1.0 / (1u64 << 38) as f32;
-/// Squared, the least lead.
+/// The square of the smallest lead.
 const LEAST: f32 = f32::from_bits((127 - 100) << 23);
-/// In the place of a class: not known.
+/// Stored instead of a class if the winner is not known.
 const UNKNOWN: f32 = -1.0;
 
-/// What the pixels of one input row say.
+/// The leading class of each pixel in one input row.
 #[derive(Clone, Copy)]
 struct Leaders {
-    /// The class of the greatest logit.
+    /// The class with the largest logit.
     class: [f32; PLANE],
-    /// How far the next one is, squared.
+    /// The distance to the second largest logit, squared.
     lead: [f32; PLANE],
-    /// The sum of all squares.
+    /// The sum of the squares of all logits.
     norm: [f32; PLANE],
 }
 
-/// The settled groups of a chunk, between two input rows.
+/// The settled groups of a chunk between two input rows.
 pub(super) struct Settled {
     above: Leaders,
     below: Leaders,
-    /// The input rows that those two are of.
+    /// The input rows of `above` and `below`.
     rows: Option<(usize, usize)>,
-    /// For each group of output pixels, the winner of all of them.
+    /// The common winner of each group of output pixels, or [`UNKNOWN`].
     classes: [f32; GROUPS],
-    /// Which sixteens of input columns the other groups look at.
+    /// Which groups of sixteen input columns the unsettled groups read.
     needed: [bool; COLUMNS / 16],
 }
 
@@ -59,19 +63,19 @@ impl Settled {
         Self { above: none, below: none, rows: None, classes, needed }
     }
 
-    /// The class of all pixels of a group, where it is known.
+    /// The class of all pixels of a group, if it is known.
     #[inline(always)]
     pub(super) fn class(&self, group: usize) -> Option<u32> {
         let class = self.classes[group];
         (class >= 0.0).then_some(class as u32)
     }
 
-    /// Which sixteens of the chunk's input columns any other group looks at.
+    /// Which groups of sixteen input columns of the chunk any unsettled group reads.
     pub(super) fn needed(&self) -> &[bool; COLUMNS / 16] {
         &self.needed
     }
 
-    /// The chunk has moved on.
+    /// Forgets the rows, because the chunk has moved on.
     pub(super) fn forget(&mut self) {
         self.rows = None;
     }
@@ -79,14 +83,15 @@ impl Settled {
     /// Finds the settled groups of `chunk` between the input rows of `y`.
     ///
     /// # Safety
-    /// The CPU has the instructions of `S`.
+    /// The CPU supports the instructions of `S`.
     #[inline(always)]
     pub(super) unsafe fn find<S: Simd>(&mut self, chunk: &Chunk, logits: Map, y: Tap) {
         let rows = (y.first, y.second);
         if self.rows == Some(rows) {
             return;
         }
-        // SAFETY: the caller promises the CPU; the leaders of `columns` columns have been found when cells are made of them.
+        // SAFETY: the caller guarantees the CPU features; the leaders of `columns` columns are found before cells are
+        // made of them.
         unsafe {
             if self.rows.is_some_and(|(_, below)| below == y.first) {
                 self.above = self.below;
@@ -114,13 +119,13 @@ impl Settled {
     }
 }
 
-/// The class that wins in each of sixteen cells.
+/// The class that wins in each of sixteen cells, or [`UNKNOWN`].
 ///
 /// # Safety
-/// The CPU has the instructions of `S`; `start + 17 <= PLANE`.
+/// The CPU supports the instructions of `S`; `start + 17 <= PLANE`.
 #[inline(always)]
 unsafe fn cell<S: Simd>(above: &Leaders, below: &Leaders, start: usize) -> S {
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller's contract.
     unsafe {
         let corners = |of: fn(&Leaders) -> &[f32; PLANE]| {
             let (above, below) = (of(above).as_ptr().add(start), of(below).as_ptr().add(start));
@@ -131,7 +136,7 @@ unsafe fn cell<S: Simd>(above: &Leaders, below: &Leaders, start: usize) -> S {
         let classes = corners(|leaders| &leaders.class);
         let (lowest, highest) = (least(classes), greatest(classes));
         let lead = least(corners(|leaders| &leaders.lead));
-        // A sum, not the greatest: what is not a number stays so.
+        // A sum, not the maximum, because it preserves NaN.
         let [a, b, c, d] = corners(|leaders| &leaders.norm);
         let bound = a.add(b).add(c.add(d)).fma(S::splat(MARGIN), S::splat(LEAST));
         let agreed = highest.if_above(lowest, S::splat(UNKNOWN), lowest);
@@ -140,15 +145,16 @@ unsafe fn cell<S: Simd>(above: &Leaders, below: &Leaders, start: usize) -> S {
 }
 
 impl Leaders {
-    /// Looks through one row of the chunk's input columns.
+    /// Finds the leaders of one row of the chunk's input columns.
     ///
     /// # Safety
-    /// The CPU has the instructions of `S`.
+    /// The CPU supports the instructions of `S`.
     #[inline(always)]
     unsafe fn find<S: Simd>(&mut self, chunk: &Chunk, logits: Map, row: usize) {
         let layout = logits.layout();
         for start in (0..chunk.columns).step_by(16) {
-            // SAFETY: the caller promises the CPU. As in `Chunk::fill`, columns are clamped to the map and a plane has room.
+            // SAFETY: the caller guarantees the CPU features. As in `Chunk::fill`, columns are clamped to the map and a
+            // plane has room.
             unsafe {
                 let (mut top, mut second) = (S::splat(f32::NEG_INFINITY), S::splat(f32::NEG_INFINITY));
                 let (mut class, mut norm) = (S::splat(0.0), S::splat(0.0));

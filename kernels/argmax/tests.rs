@@ -1,4 +1,4 @@
-//! Every instruction set against the definition, and argmax against the logits that it does not store.
+//! Tests every instruction set against the definition, and argmax against the upsampled logits.
 
 use super::*;
 use crate::Layout;
@@ -12,7 +12,7 @@ struct Case {
 }
 
 const CASES: [Case; 11] = [
-    Case { classes: 1, from: (1, 1), to: (1, 1) },   // nothing to choose
+    Case { classes: 1, from: (1, 1), to: (1, 1) },   // only one class
     Case { classes: 2, from: (1, 1), to: (9, 31) },  // one pixel to any size
     Case { classes: 3, from: (3, 5), to: (3, 5) },   // the same size
     Case { classes: 5, from: (4, 7), to: (32, 56) }, // the usual factor
@@ -22,10 +22,10 @@ const CASES: [Case; 11] = [
     Case { classes: 33, from: (5, 40), to: (6, 41) },  // a factor just above one
     Case { classes: 150, from: (3, 8), to: (9, 50) },  // ADE20K
     Case { classes: 19, from: (6, 61), to: (3, 23) },  // smaller
-    Case { classes: 2, from: (2, 4000), to: (2, 9) },  // so small that a chunk is a single pixel
+    Case { classes: 2, from: (2, 4000), to: (2, 9) },  // so much smaller that a chunk is a single pixel
 ];
 
-/// Logits of which many are equal, so that ties are met.
+/// Logits with many equal values, so that ties occur.
 fn logits(case: &Case) -> Owned {
     let layout = Layout::blocked(case.classes, case.from.0, case.from.1);
     let image: Vec<_> =
@@ -81,9 +81,9 @@ fn the_winner_is_the_first_of_the_greatest_stored_logits() {
     });
 }
 
-/// Columns and rows that are not kept change nothing in those that are: classes, confidence and logits are the same bits.
+/// Cropping does not change the kept columns and rows: classes, confidence and logits have the same bits.
 #[test]
-fn a_kept_part_is_the_whole_cropped() {
+fn the_kept_part_equals_the_cropped_whole() {
     for_each(CASES, |isa, case| {
         let (height, width) = case.to;
         let map = logits(case);
@@ -124,7 +124,7 @@ fn a_kept_part_is_the_whole_cropped() {
 }
 
 #[test]
-fn parts_are_the_whole() {
+fn parts_agree_with_the_whole() {
     for_each(CASES, |isa, case| {
         let (height, width) = case.to;
         let (mid, map) = (height / 3, logits(case));
@@ -139,7 +139,7 @@ fn parts_are_the_whole() {
     });
 }
 
-/// Logits that are hard on a margin, by name.
+/// Named logits that test the margin.
 fn adversaries(case: &Case) -> Vec<(&'static str, Owned)> {
     let layout = Layout::blocked(case.classes, case.from.0, case.from.1);
     let pixels = case.from.0 * case.from.1;
@@ -162,16 +162,16 @@ fn adversaries(case: &Case) -> Vec<(&'static str, Owned)> {
         }),
         of("one leads by far", &|i, a, _| if leader(i) { 9.0 + a } else { a }),
         of("the last leads by far", &|i, a, _| if i / pixels + 1 == case.classes { 9.0 + a } else { a }),
-        // Interpolating between 1e8 and 1 loses all of the 1.
+        // Interpolation between 1e8 and 1 loses the 1 completely.
         of("pixels of very different magnitudes", &|i, a, _| {
             let huge = if (i % pixels).is_multiple_of(2) { 1e8 } else { 0.0 };
             huge + if leader(i) { 1.0 + a.abs() } else { a.abs() }
         }),
-        of("every magnitude", &|_, a, b| a * (b * 300.0).exp2()), // infinities, zeros and subnormal numbers among them
+        of("every magnitude", &|_, a, b| a * (b * 300.0).exp2()), // includes infinities, zeros and subnormal numbers
         of("magnitudes whose squares overflow", &|i, a, _| a * if leader(i) { 2e38 } else { 1e38 }),
         of("magnitudes whose squares vanish", &|i, a, _| if leader(i) { 1e-22 } else { a * 1e-23 }),
         of("subnormal numbers", &|_, a, _| f32::from_bits((a.abs() * 20.0) as u32)),
-        of("some are no numbers", &|i, a, b| {
+        of("some are NaN", &|i, a, b| {
             if b > 0.9 {
                 f32::NAN
             } else if leader(i) {
@@ -193,7 +193,7 @@ fn adversaries(case: &Case) -> Vec<(&'static str, Owned)> {
     ]
 }
 
-/// Ids and confidence, with and without the skip.
+/// Ids and confidence, with or without the skip.
 fn read<T: ClassId + Default>(isa: Isa, case: &Case, map: &Owned, skip: bool, sure: bool) -> (Vec<T>, Vec<u32>) {
     let pixels = case.to.0 * case.to.1;
     let (mut ids, mut values) = (vec![T::default(); pixels], vec![0.0f32; pixels]);
@@ -204,7 +204,7 @@ fn read<T: ClassId + Default>(isa: Isa, case: &Case, map: &Owned, skip: bool, su
 }
 
 #[test]
-fn what_is_skipped_changes_no_bit() {
+fn skipping_changes_no_bit() {
     let more = [
         Case { classes: 11, from: (5, 4), to: (5, 4) },
         Case { classes: 19, from: (9, 33), to: (72, 264) }, // more than one chunk at the usual factor
@@ -228,7 +228,7 @@ fn what_is_skipped_changes_no_bit() {
     });
 }
 
-/// For each group of each row, the class that is known.
+/// For each group of each row, its class if it is known.
 struct Known<'a> {
     upsampled: Upsampled<'a>,
     classes: &'a mut Vec<Option<u32>>,
@@ -242,7 +242,7 @@ impl crate::simd::Vector for Known<'_> {
         while chunk.place(&u) {
             settled.forget();
             for row in u.rows.clone() {
-                // SAFETY: `Isa::run` asked the CPU.
+                // SAFETY: `Isa::run` provides an instruction set that the CPU supports.
                 unsafe { settled.find::<S>(&chunk, u.logits, u.vertical.tap(row)) };
                 classes.extend((0..chunk.len.div_ceil(16)).map(|group| settled.class(group)));
             }
@@ -255,8 +255,8 @@ impl Kernel for Known<'_> {
 }
 
 #[test]
-#[cfg_attr(miri, ignore = "too many pixels for Miri, which sees the same code in the test above")]
-fn leaders_by_far_are_known_and_ties_are_not() {
+#[cfg_attr(miri, ignore = "too many pixels for Miri, which runs the same code in the test above")]
+fn large_leads_are_settled_and_ties_are_not() {
     let case = Case { classes: 19, from: (9, 33), to: (72, 264) };
     for isa in Isa::available().into_iter().filter(|isa| *isa != Isa::Scalar) {
         for (name, map) in adversaries(&case) {
@@ -268,7 +268,7 @@ fn leaders_by_far_are_known_and_ties_are_not() {
                 "one leads by far" => assert!(known.iter().all(|class| *class == Some(1)), "{name}"),
                 "the last leads by far" => assert!(known.iter().all(|class| *class == Some(18)), "{name}"),
                 "wide areas" => assert!((known.len() / 4..known.len()).contains(&count), "{name}: {count}"),
-                "one leads by about the margin" | "some are no numbers" | "some are infinite" => {}
+                "one leads by about the margin" | "some are NaN" | "some are infinite" => {}
                 _ => assert_eq!(count, 0, "{name}"),
             }
         }
@@ -276,7 +276,7 @@ fn leaders_by_far_are_known_and_ties_are_not() {
 }
 
 #[test]
-fn not_a_number_is_no_panic() {
+fn nan_does_not_panic() {
     let map = Owned::from_nchw(&[f32::NAN; 3 * 4], Layout::blocked(3, 2, 2));
     for isa in Isa::available() {
         let (mut ids, mut sure) = ([7u8; 16], [0.0; 16]);
@@ -297,7 +297,7 @@ fn other_shapes_are_errors() {
         assert!(argmax(isa, map.map(), (4, 4), 1..5, &mut ids, None).is_err());
         assert!(argmax(isa, map.map(), (0, 4), 0..0, &mut ids[..0], None).is_err());
         assert!(argmax(isa, map.map(), (usize::MAX, usize::MAX), 0..4, &mut ids, None).is_err());
-        assert!(argmax(isa, many.map(), (4, 4), 0..4, &mut ids, None).is_err(), "257 classes are no u8");
+        assert!(argmax(isa, many.map(), (4, 4), 0..4, &mut ids, None).is_err(), "257 classes do not fit in u8");
         assert!(argmax(isa, many.map(), (4, 4), 0..4, &mut [0u16; 16], None).is_ok());
         let short = Confidence { values: &mut [0.0; 15], temperature: 1.0 };
         assert!(argmax(isa, map.map(), (4, 4), 0..4, &mut ids, Some(short)).is_err());
@@ -307,7 +307,7 @@ fn other_shapes_are_errors() {
         }
         let (a, b, c) = (&mut [0.0; 16][..], &mut [0.0; 16][..], &mut [0.0; 16][..]);
         assert!(upsample(isa, map.map(), (4, 4), 0..4, &mut [a, b, c]).is_ok());
-        assert!(upsample(isa, map.map(), (4, 4), 0..4, &mut [a, b]).is_err(), "a plane for each class");
+        assert!(upsample(isa, map.map(), (4, 4), 0..4, &mut [a, b]).is_err(), "one plane per class is required");
         assert!(upsample(isa, map.map(), (4, 4), 0..4, &mut [a, b, &mut [0.0; 15]]).is_err());
         assert!(upsample(isa, map.map(), (4, 4), 1..5, &mut [a, b, c]).is_err());
     }

@@ -1,8 +1,8 @@
 //! Upsampling and argmax, sixteen output pixels of one class at a time.
 //!
-//! A chunk of output columns looks at few input columns. For each output row and each block of sixteen classes, those input
-//! columns are interpolated vertically and transposed into planes of one class each, on the stack. Sixteen output pixels
-//! then look at neighbours in a plane: two register permutations and one interpolation per class.
+//! A chunk of output columns reads few input columns. For each output row and each block of sixteen classes, those
+//! input columns are interpolated vertically and transposed into planes of one class each, on the stack. Sixteen output
+//! pixels then read neighbours in a plane, with two register permutations and one interpolation per class.
 
 use super::settled::Settled;
 use super::{Argmax, ClassId, Upsample, Upsampled};
@@ -10,29 +10,29 @@ use crate::Map;
 use crate::resize_add::Tap;
 use crate::simd::{Simd, Vector, exp};
 
-/// Groups of sixteen output pixels in a chunk: at a factor of eight, 240 pixels look at 32 input columns.
+/// Groups of sixteen output pixels in a chunk. At a factor of eight, 240 pixels read 32 input columns.
 pub(super) const GROUPS: usize = 15;
-/// Input columns that a chunk may look at.
+/// The maximum number of input columns that a chunk reads.
 pub(super) const COLUMNS: usize = 256;
-/// Floats of a plane: a permutation loads sixteen floats from any column and from the next.
+/// Floats per plane: a permutation loads sixteen floats from any column and from the next one.
 pub(super) const PLANE: usize = COLUMNS + 32;
 
-/// Where sixteen neighbouring output pixels look, in a plane.
+/// The input columns of sixteen neighbouring output pixels, in a plane.
 #[derive(Clone, Copy)]
 pub(super) struct Group {
     pub(super) base: usize,
-    /// From `base`, not falling; the right neighbour is one further.
+    /// Offsets from `base`, non-decreasing. The right neighbour is at the next offset.
     pub(super) index: [i32; 16],
     weight: [f32; 16],
-    /// The pixels are too far apart for a permutation.
+    /// Whether the pixels are too far apart for a permutation.
     wide: bool,
 }
 
-/// A chunk of output columns and the sixteen planes that it looks at.
+/// A chunk of output columns and the sixteen planes that it reads.
 pub(super) struct Chunk {
     start: usize,
     pub(super) len: usize,
-    /// The first input column, and how many; the last one may be past the edge.
+    /// The first input column and the number of columns; the last one may be past the edge.
     pub(super) first: usize,
     pub(super) columns: usize,
     pub(super) groups: [Group; GROUPS],
@@ -40,13 +40,13 @@ pub(super) struct Chunk {
 }
 
 impl Chunk {
-    #[allow(clippy::large_stack_arrays, reason = "18 KB, the planes that must stay in the first-level cache")]
+    #[allow(clippy::large_stack_arrays, reason = "18 KB, the planes that must stay in the L1 cache")]
     pub(super) fn new() -> Self {
         let group = Group { base: 0, index: [0; 16], weight: [0.0; 16], wide: false };
         Self { start: 0, len: 0, first: 0, columns: 0, groups: [group; GROUPS], planes: [0.0; 16 * PLANE] }
     }
 
-    /// Moves on to the next columns; false at the end of the row.
+    /// Moves to the next columns; returns false at the end of the row.
     pub(super) fn place(&mut self, u: &Upsampled) -> bool {
         let start = self.start + self.len;
         if start >= u.width {
@@ -54,7 +54,7 @@ impl Chunk {
         }
         self.first = u.horizontal.tap(start).first;
         let most = (16 * GROUPS).min(u.width - start);
-        // At least one: a pixel looks at two neighbouring columns.
+        // At least one pixel fits: it reads two neighbouring columns.
         let fits = |i: &usize| u.horizontal.tap(start + i).first - self.first + 2 <= COLUMNS;
         (self.start, self.len) = (start, (0..most).take_while(fits).count());
         self.columns = u.horizontal.tap(start + self.len - 1).first - self.first + 2;
@@ -67,16 +67,17 @@ impl Chunk {
                 group.index[lane] = (tap(lane).first - base) as i32;
                 group.weight[lane] = tap(lane).weight;
             }
-            // What `Simd::pick` can do. Rounding can exceed it at a ratio just below 1, and so does a smaller output.
+            // The limits of `Simd::pick`. Rounding can exceed them at a ratio just below 1, and a smaller output does.
             group.wide = group.index[7] > 7 || group.index[15] - group.index[8] > 7;
         }
         true
     }
 
-    /// Fills the planes with the classes of `block`, at output row `row`, in the sixteens of columns that are `needed`.
+    /// Fills the planes with the classes of `block` at output row `row`, in the groups of sixteen columns that are
+    /// `needed`.
     ///
     /// # Safety
-    /// The CPU has the instructions of `S`.
+    /// The CPU supports the instructions of `S`.
     #[inline(always)]
     unsafe fn fill<S: Simd>(&mut self, logits: Map, y: Tap, block: usize, needed: &[bool; COLUMNS / 16]) {
         let (above, below) = (logits.pixel(block, y.first, 0), logits.pixel(block, y.second, 0));
@@ -85,8 +86,8 @@ impl Chunk {
             if !needed[start / 16] {
                 continue;
             }
-            // SAFETY: the columns are clamped to the map, whose pixels are 16 floats. `columns <= COLUMNS`, a multiple of 16, so
-            // sixteen more floats from `start` are inside a plane.
+            // SAFETY: the columns are clamped to the map, whose pixels are 16 floats. `columns <= COLUMNS`, a multiple
+            // of 16, so sixteen more floats from `start` are inside a plane.
             unsafe {
                 let mut rows = [S::splat(0.0); 16];
                 for (i, row) in rows.iter_mut().enumerate() {
@@ -102,13 +103,14 @@ impl Chunk {
         }
     }
 
-    /// The logits of the class in `lane` for the pixels of a group: the one place where they are computed.
+    /// The logits of the class in `lane` for the pixels of a group. All code that needs them calls this function.
     ///
     /// # Safety
-    /// The CPU has the instructions of `S`; `lane < 16`.
+    /// The CPU supports the instructions of `S`; `lane < 16`.
     #[inline(always)]
     unsafe fn logits<S: Simd>(&self, lane: usize, group: &Group) -> S {
-        // SAFETY: `place` made `base + index[15] + 1 < columns <= COLUMNS`, and the plane is 32 floats longer than that.
+        // SAFETY: `place` ensured `base + index[15] + 1 < columns <= COLUMNS`, and the plane is 32 floats longer than
+        // that.
         unsafe {
             let from = self.planes.as_ptr().add(lane * PLANE + group.base);
             let (left, right) = if group.wide {
@@ -122,15 +124,15 @@ impl Chunk {
 }
 
 /// # Safety
-/// The CPU has the instructions of `S`; every indexed float is good.
+/// The CPU supports the instructions of `S`; every indexed float is valid.
 #[inline(always)]
 unsafe fn gather<S: Simd>(from: *const f32, index: &[i32; 16]) -> S {
     let mut lanes = [0.0; 16];
     for (lane, &index) in lanes.iter_mut().zip(index) {
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller's contract.
         *lane = unsafe { *from.add(index as usize) };
     }
-    // SAFETY: the caller promises the CPU; sixteen floats were just written.
+    // SAFETY: the caller guarantees the CPU features; sixteen floats were just written.
     unsafe { S::load(lanes.as_ptr()) }
 }
 
@@ -147,25 +149,25 @@ impl<T: ClassId> Vector for Argmax<'_, T> {
                 let y = u.vertical.tap(row);
                 let out = line * u.width + chunk.start..line * u.width + chunk.start + chunk.len;
                 if skip {
-                    // SAFETY: the caller promises the CPU.
+                    // SAFETY: the caller guarantees the CPU features.
                     unsafe { settled.find::<S>(&chunk, u.logits, y) };
                 }
-                // The confidence looks at every class of every pixel.
+                // The confidence needs every class of every pixel.
                 let needed = if confidence.is_some() { &[true; COLUMNS / 16] } else { settled.needed() };
                 for block in 0..layout.blocks() {
-                    // SAFETY: the caller promises the CPU; lanes are below 16, and the arrays hold 16 floats per group.
+                    // SAFETY: the caller guarantees the CPU features; lanes are below 16, and the arrays hold 16 floats per group.
                     unsafe {
                         chunk.fill::<S>(u.logits, y, block, needed);
                         for g in 0..groups {
                             let group = &chunk.groups[g];
                             if let Some(class) = settled.class(g) {
-                                // What is computed without the skip: the winner's logit is the greatest.
+                                // The result without the skip: the winner's logit is the largest.
                                 if confidence.is_some() && class as usize / 16 == block {
                                     chunk.logits::<S>(class as usize % 16, group).store(best[g].as_mut_ptr());
                                 }
                                 continue;
                             }
-                            // The first class wins unless another is greater, whatever it is.
+                            // The first class wins unless another one is larger, whatever its value.
                             let first_lane = usize::from(block == 0);
                             let (mut top, mut class) = if block == 0 {
                                 (chunk.logits::<S>(0, group), S::splat(0.0))
@@ -187,14 +189,14 @@ impl<T: ClassId> Vector for Argmax<'_, T> {
                     let classes: [T; 16] =
                         settled.map_or_else(|| winner[g].map(|c| T::from_class(c as u32)), |c| [c; 16]);
                     match ids.as_chunks_mut::<16>() {
-                        ([all], []) => *all = classes, // at a length that the compiler knows
+                        ([all], []) => *all = classes, // a length that is known at compile time
                         (_, some) => some.copy_from_slice(&classes[..some.len()]),
                     }
                 }
 
                 let Some(confidence) = &mut confidence else { continue };
                 for block in 0..layout.blocks() {
-                    // SAFETY: as above. One block is still in the planes.
+                    // SAFETY: as above. If there is only one block, the planes still hold it.
                     unsafe {
                         if layout.blocks() > 1 {
                             chunk.fill::<S>(u.logits, y, block, needed);
@@ -230,13 +232,14 @@ impl Vector for Upsample<'_, '_> {
             for (line, row) in u.rows.clone().enumerate() {
                 let y = u.vertical.tap(row);
                 for block in 0..layout.blocks() {
-                    // SAFETY: the caller promises the CPU.
+                    // SAFETY: the caller guarantees the CPU features.
                     unsafe { chunk.fill::<S>(u.logits, y, block, &[true; COLUMNS / 16]) };
                     for lane in 0..layout.real_lanes(block) {
                         let start = line * u.width + chunk.start;
                         let out = planes[16 * block + lane][start..start + chunk.len].chunks_mut(16);
                         for (group, out) in chunk.groups.iter().zip(out) {
-                            // SAFETY: the caller promises the CPU; the lane is below 16; 16 floats are stored where there are.
+                            // SAFETY: the caller guarantees the CPU features; the lane is below 16; 16 floats are
+                            // stored only if there is room for them.
                             unsafe {
                                 let values = chunk.logits::<S>(lane, group);
                                 if out.len() == 16 {

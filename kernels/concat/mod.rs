@@ -1,3 +1,3 @@
-//! Channels side by side, on a GPU. (The CPU's maps are blocks of channels, which its backend copies whole.)
+//! Concatenates channels on a GPU. (The CPU's maps are blocks of channels, which its backend copies whole.)
 
 pub mod gpu;

@@ -1,21 +1,22 @@
-//! What a convolution reads: a map, and the norm and ReLU ahead of it.
+//! The input of a convolution: a map, with an optional norm and ReLU before it.
 
 use super::{ConvShape, Epilogue};
 use crate::simd::Simd;
 use crate::{Lanes, Layout, Map, ShapeError};
 
-/// A norm, and perhaps a ReLU, ahead of a convolution: `x * scale + shift`, then `max(x, 0)`. The zero padding comes after it.
+/// A norm and an optional ReLU before a convolution: `x * scale + shift`, then `max(x, 0)`. The zero padding comes
+/// after them.
 #[derive(Clone, Copy, Debug)]
 pub struct Prologue<'a> {
-    /// A factor for each channel, in blocks of sixteen.
+    /// One factor per channel, in blocks of sixteen.
     pub scale: &'a [Lanes],
-    /// A summand for each channel, in blocks of sixteen.
+    /// One summand per channel, in blocks of sixteen.
     pub shift: &'a [Lanes],
     /// Whether a ReLU follows.
     pub relu: bool,
 }
 
-/// What a convolution reads.
+/// The input of a convolution.
 #[derive(Clone, Copy, Debug)]
 pub struct Input<'a> {
     /// `[in_channels, h, w]`, with a zero halo.
@@ -31,7 +32,8 @@ impl<'a> From<Map<'a>> for Input<'a> {
 }
 
 impl Input<'_> {
-    /// What every way to convolve asks of its input (`lanes` side by side), output and residual.
+    /// Checks the input (with `lanes` channels stored together), output and residual; used by every convolution
+    /// algorithm.
     pub(crate) fn check(
         &self,
         op: &'static str,
@@ -53,7 +55,8 @@ impl Input<'_> {
         epilogue.residual.map_or(Ok(()), |map| ShapeError::check(op, "layout of the residual", map.layout(), out))
     }
 
-    /// One value as the definitions multiply it; 0 outside the map. `row` and `column` are one more than the map's own.
+    /// One value as the definitions multiply it; 0 outside the map. `row` and `column` are one more than the map's own
+    /// indices.
     pub(crate) fn padded(&self, channel: usize, row: usize, column: usize) -> f32 {
         let layout = self.map.layout();
         let (row, column) = (row.wrapping_sub(1), column.wrapping_sub(1));
@@ -69,7 +72,7 @@ impl Input<'_> {
     }
 }
 
-/// The prologue of one block of channels in registers; the identity where there is none.
+/// The prologue of one block of channels in registers; the identity if there is no prologue.
 #[derive(Clone, Copy)]
 pub(crate) struct Norm<S> {
     scale: S,
@@ -79,10 +82,10 @@ pub(crate) struct Norm<S> {
 
 impl<S: Simd> Norm<S> {
     /// # Safety
-    /// The CPU has the instructions of `S`; `input` was [checked](Input::check), and the map has the block.
+    /// The CPU supports the instructions of `S`; `input` was [checked](Input::check), and the map has the block.
     #[inline(always)]
     pub(crate) unsafe fn of(input: &Input, block: usize) -> Self {
-        // SAFETY: the caller promises the CPU; a block of the scale is sixteen floats.
+        // SAFETY: the caller guarantees the CPU features; a block of the scale is sixteen floats.
         unsafe {
             match input.prologue {
                 Some(Prologue { scale, shift, relu }) => Self {
@@ -96,10 +99,10 @@ impl<S: Simd> Norm<S> {
     }
 
     /// # Safety
-    /// The CPU has the instructions of `S`.
+    /// The CPU supports the instructions of `S`.
     #[inline(always)]
     pub(crate) unsafe fn apply(self, x: S) -> S {
-        // SAFETY: the caller promises the CPU.
+        // SAFETY: the caller guarantees the CPU features.
         unsafe { x.fma(self.scale, self.shift).max(self.floor) }
     }
 }

@@ -1,10 +1,11 @@
-//! Direct convolution, 1x1 and 3x3, with norm and ReLU in its prologue, and bias, residual and activation in its epilogue.
+//! Direct 1x1 and 3x3 convolution. The prologue applies norm and ReLU; the epilogue applies bias, residual and
+//! activation.
 //!
 //! `out[o, y, x] = activation(bias[o] + sum over i, ky, kx of weight[o, i, ky, kx] * in[i, s*y + ky - p, s*x + kx - p] + residual)`,
-//! where `in` is the input behind its prologue, and zero outside the map.
+//! where `in` is the input after its prologue, and zero outside the map.
 //!
-//! A register tile holds 2 blocks of 16 output channels by up to 14 pixels (AVX-512; 1 by 6 on AVX2) and sums over all
-//! input channels before it stores once, so no partial sum ever goes to memory. The zero halo of the input is the padding.
+//! A register tile holds 2 blocks of 16 output channels by up to 14 pixels (AVX-512; 1 by 6 on AVX2). It sums over all
+//! input channels and stores once, so no partial sums go to memory. The zero halo of the input is the padding.
 
 pub mod gpu;
 mod input;
@@ -23,10 +24,10 @@ use crate::simd::Kernel;
 use crate::{Element, Isa, Lanes, Map, MapMut, ShapeError};
 use strip::Strip;
 
-/// What happens to a sum before it is stored.
+/// The function applied to a sum before it is stored.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Activation {
-    /// Nothing.
+    /// None.
     #[default]
     None,
     /// `max(x, 0)`
@@ -35,16 +36,16 @@ pub enum Activation {
     Gelu,
 }
 
-/// What happens between the sum and the store: first the residual is added, then the activation is applied.
+/// The steps between the sum and the store: first the residual is added, then the activation is applied.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Epilogue<'a> {
-    /// A map of the output's shape to add.
+    /// A map of the output's shape, added to the sum.
     pub residual: Option<Map<'a>>,
     /// Applied last.
     pub activation: Activation,
 }
 
-/// How much scratch [`conv()`] needs for this input.
+/// How many [`Lanes`] of scratch buffer [`conv()`] needs for this input.
 pub fn scratch_len(conv: &PackedConv, input: &Input) -> usize {
     strip_lanes(strip(conv, input))
 }
@@ -53,7 +54,7 @@ fn strip_lanes(strip: Option<Strip>) -> usize {
     strip.map_or(0, |strip| strip.len().div_ceil(16))
 }
 
-/// The strips that the tiles read where they cannot read the map itself.
+/// The strips that the tiles read if they cannot read the map itself.
 fn strip(conv: &PackedConv, input: &Input) -> Option<Strip> {
     let prepared = input.prologue.is_some() || conv.element() != Element::F32;
     prepared.then(|| Strip::of(conv, input.map.layout()))
@@ -61,13 +62,14 @@ fn strip(conv: &PackedConv, input: &Input) -> Option<Strip> {
 
 /// Convolves the blocks and rows of the view `out`.
 ///
-/// - `input`: `[in_channels, h, w]`, planar or blocked as the weights were packed for, with a zero halo; a prologue needs it blocked
+/// - `input`: `[in_channels, h, w]`, planar or blocked to match the packed weights, with a zero halo; must be blocked
+///   if there is a prologue
 /// - `out`: `[out_channels, out_h, out_w]` of [`ConvShape::out_size`], blocked
-/// - `epilogue.residual`: of the layout of `out`
+/// - `epilogue.residual`: the layout of `out`
 /// - `scratch`: at least [`scratch_len`] long; its contents do not matter
-/// - accuracy: within `1e-5` of the definition (which rounds to the weights' element), relative to the greatest output; GELU within
-///   `1e-6` absolute on top
-/// - errors: [`ShapeError`] when a shape differs from these, or `isa` does not multiply the weights' element
+/// - accuracy: within `1e-5` of the definition (which rounds to the weights' element), relative to the largest output;
+///   GELU adds an absolute error up to `1e-6`
+/// - errors: [`ShapeError`] if a shape differs from these, or if `isa` cannot multiply the weights' element
 pub fn conv<'a>(
     isa: Isa,
     conv: &PackedConv,
@@ -86,7 +88,7 @@ pub fn conv<'a>(
     Ok(())
 }
 
-/// A checked call.
+/// A call whose arguments were checked.
 struct Conv<'a> {
     packed: &'a PackedConv,
     input: Input<'a>,

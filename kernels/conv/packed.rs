@@ -1,20 +1,20 @@
-//! A convolution's shape, and its weights in the order in which the register tile reads them.
+//! A convolution's shape, and its weights packed in the order that the register tile reads.
 
 use crate::pages::Table;
 use crate::{Element, Lanes, ShapeError, floats};
 
-/// What a convolution is, apart from its weights.
+/// A convolution without its weights.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ConvShape {
     /// Channels of the input.
     pub in_channels: usize,
     /// Channels of the output.
     pub out_channels: usize,
-    /// 1 or 3: the window's height and width.
+    /// The window's height and width: 1 or 3.
     pub kernel: usize,
-    /// 1 or 2: input pixels per output pixel.
+    /// Input pixels per output pixel: 1 or 2.
     pub stride: usize,
-    /// 0 for a 1x1 and 1 for a 3x3: the zero border that counts as input.
+    /// The width of the zero border that counts as input: 0 for a 1x1, 1 for a 3x3.
     pub padding: usize,
 }
 
@@ -26,7 +26,7 @@ impl ConvShape {
         (out(h), out(w))
     }
 
-    /// Multiply-adds of one input of `h` by `w`.
+    /// Multiply-adds for one input of `h` by `w`.
     pub fn macs(&self, h: usize, w: usize) -> usize {
         let (h, w) = self.out_size(h, w);
         h * w * self.out_channels * self.in_channels * self.kernel * self.kernel
@@ -50,9 +50,10 @@ impl ConvShape {
 
 /// Weights and bias, packed for [`crate::conv()`].
 ///
-/// Order: `[out / 16][in / lanes][ky][kx][words of in in its block][16 out]`: a tile reads them from front to back, whatever its
-/// instruction set. A word is one input channel in f32, or two in bf16 (the even one in the lower half). Missing output channels are
-/// zero, and so is the second of a last odd pair; other missing input channels are not there.
+/// Order: `[out / 16][in / lanes][ky][kx][words of in in its block][16 out]`. A tile reads the weights sequentially on
+/// every instruction set. A word is one input channel in f32, or two in bf16 (the even one in the lower half). Missing
+/// output channels are zero, and so is the second channel of an incomplete last pair; other missing input channels are
+/// not stored.
 #[derive(Clone, Debug)]
 pub struct PackedConv {
     shape: ConvShape,
@@ -63,10 +64,10 @@ pub struct PackedConv {
 }
 
 impl PackedConv {
-    /// Packs `weight` (`[out, in, ky, kx]`) and `bias` (`[out]`, zero if absent) for an input of `input_lanes` (1 or 16), to be
-    /// multiplied as `element`.
+    /// Packs `weight` (`[out, in, ky, kx]`) and `bias` (`[out]`, zero if absent) for an input of `input_lanes` (1 or
+    /// 16), to be multiplied as `element`.
     ///
-    /// - errors: [`ShapeError`] when a length differs, for a kernel, stride or padding that we do not have, and for planar bf16
+    /// - errors: [`ShapeError`] if a length differs, for an unsupported kernel, stride or padding, and for planar bf16
     pub fn pack(
         shape: ConvShape,
         weight: &[f32],
@@ -109,17 +110,17 @@ impl PackedConv {
         Ok(packed)
     }
 
-    /// What the convolution is.
+    /// The convolution's shape.
     pub fn shape(&self) -> ConvShape {
         self.shape
     }
 
-    /// 16 when it reads blocked maps, 1 when it reads planar ones.
+    /// 16 for blocked inputs, 1 for planar inputs.
     pub fn input_lanes(&self) -> usize {
         self.input_lanes
     }
 
-    /// What it multiplies.
+    /// The element type of the products.
     pub fn element(&self) -> Element {
         self.element
     }
@@ -129,7 +130,7 @@ impl PackedConv {
         self.element.words(self.shape.in_channels)
     }
 
-    /// Which of the packed rows has the weights from `input` through `tap` to the output channels of `block`.
+    /// The index of the packed row that holds the weights from `input` through `tap` to the output channels of `block`.
     fn weight_row(&self, block: usize, input: usize, tap: usize) -> usize {
         let taps = self.shape.kernel * self.shape.kernel;
         let (word, all) = (input / self.element.channels_per_word(), self.words());
@@ -148,12 +149,12 @@ impl PackedConv {
         &self.bias[block].0
     }
 
-    /// All weights from those of `block` on, as the tile reads them.
+    /// All weights from `block` on, as the tile reads them.
     pub(super) fn weights_from(&self, block: usize) -> &[f32] {
         floats(&self.weights[block * self.block_len() / 16..])
     }
 
-    /// All biases from those of `block` on.
+    /// All biases from `block` on.
     pub(super) fn biases_from(&self, block: usize) -> &[f32] {
         floats(&self.bias[block..])
     }

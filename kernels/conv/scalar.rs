@@ -10,7 +10,7 @@ pub(super) fn conv(Conv { packed, input, mut out, epilogue, .. }: Conv) {
                 let mut sum = *packed.bias(block);
                 for channel in 0..shape.in_channels {
                     for tap in 0..shape.kernel * shape.kernel {
-                        // Counted from the halo: one less padding is one more offset.
+                        // The index starts at the halo, so less padding means a larger offset.
                         let y = row * shape.stride + tap / shape.kernel + 1 - shape.padding;
                         let x = column * shape.stride + tap % shape.kernel + 1 - shape.padding;
                         let value = element.round(input.padded(channel, y, x));

@@ -1,24 +1,26 @@
-//! Some rows of a convolution's input, as its tiles multiply them: normed, rectified, and in words of the weights' element.
+//! A strip is a few rows of a convolution's input, ready for the tiles to multiply: with norm and ReLU applied, in
+//! words of the weights' element.
 //!
-//! The norm (and ReLU) ahead of a convolution, and the rounding to bf16, would cost a trip of the whole map through memory. A strip is
-//! a few rows of all channels, which are still in the cache when the tiles read them.
+//! Applying the norm (and ReLU) before a convolution, or rounding to bf16, to the whole map would move it through
+//! memory once more. A strip has a few rows of all channels, which are still in the cache when the tiles read them.
 
 use super::input::Norm;
 use super::{Input, PackedConv};
 use crate::Layout;
 use crate::simd::Simd;
 
-/// Bytes of a strip to aim at: it should stay in the second-level cache beside the weights of a tile.
+/// The target size of a strip in bytes. It should stay in the L2 cache together with a tile's weights.
 const BYTES: usize = 256 * 1024;
 
-/// How a strip lies in memory, in words: `[in / 16][rows][pixels][words of 16 channels]`.
+/// The memory layout of a strip, in words: `[in / 16][rows][pixels][words of 16 channels]`.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Strip {
-    /// Output rows that it serves.
+    /// Output rows that the strip covers.
     pub(super) out_rows: usize,
-    /// Input pixels a row: of a 3x3 window with the zeros left and right, of a 1x1 window only those that outputs read.
+    /// Input pixels per row. For a 3x3 window this includes the zeros left and right; for a 1x1 window only the pixels
+    /// that outputs read.
     pixels: usize,
-    /// Words of a pixel's sixteen channels.
+    /// Words per pixel of sixteen channels.
     words: usize,
     blocks: usize,
     kernel: usize,
@@ -26,7 +28,7 @@ pub(super) struct Strip {
 }
 
 impl Strip {
-    /// For `input`: as many output rows as stay in the cache, at least one.
+    /// The strip for `input`: as many output rows as stay in the cache, at least one.
     pub(super) fn of(conv: &PackedConv, input: Layout) -> Self {
         let shape = conv.shape();
         let (height, width) = shape.out_size(input.height, input.width);
@@ -39,14 +41,14 @@ impl Strip {
             stride: shape.stride,
         };
         let row = 4 * strip.row_stride() * strip.blocks;
-        // `rows` input rows serve `(rows - kernel) / stride + 1` output rows.
+        // `rows` input rows cover `(rows - kernel) / stride + 1` output rows.
         let rows = (BYTES / row.max(1)).max(strip.kernel);
         let stride = strip.tile_stride();
         strip.out_rows = ((rows - strip.kernel) / stride + 1).min(height);
         strip
     }
 
-    /// The stride with which the tiles walk over the strip.
+    /// The stride of the tiles within the strip.
     pub(super) fn tile_stride(&self) -> usize {
         if self.kernel == 1 { 1 } else { self.stride }
     }
@@ -70,18 +72,19 @@ impl Strip {
         (self.out_rows - 1) * self.tile_stride() + self.kernel
     }
 
-    /// Fills it with what the outputs from row `first` on, `count` of them, read.
+    /// Fills the strip with the input that `count` output rows from row `first` on read.
     ///
     /// # Safety
-    /// The CPU has the instructions of `S`, whose words are those of the strip; the strip was made for the layout of `input`, which the
-    /// door has checked; `to` has room for [`len`](Self::len) words; `count` is at most `out_rows`.
+    /// The CPU supports the instructions of `S`, whose words are those of the strip. The strip was made for the layout
+    /// of `input`, which the public function has checked. `to` has room for [`len`](Self::len) words. `count` is at
+    /// most `out_rows`.
     #[inline(always)]
     pub(super) unsafe fn fill<S: Simd>(&self, input: Input, first: usize, count: usize, to: *mut f32) {
         let Layout { height, width, .. } = input.map.layout();
         let rows = (count.max(1) - 1) * self.tile_stride() + self.kernel;
         for block in 0..self.blocks {
             for r in 0..rows {
-                // SAFETY: the row is inside the strip; every pixel that is loaded is inside the map.
+                // SAFETY: the row is inside the strip; every pixel loaded is inside the map.
                 unsafe {
                     let norm = Norm::<S>::of(&input, block);
                     let to = to.add(block * self.block_stride() + r * self.row_stride());
@@ -92,7 +95,7 @@ impl Strip {
                         }
                         continue;
                     }
-                    // The zeros around the map come after the norm.
+                    // The zeros around the map are applied after the norm.
                     let zero = S::splat(0.0);
                     match (first * self.stride + r).checked_sub(1).filter(|row| *row < height) {
                         Some(row) => {

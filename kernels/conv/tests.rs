@@ -1,10 +1,10 @@
-//! Every instruction set against the definition, and the definition against itself in f64.
+//! Tests every instruction set against the definition, and the definition against the formula in f64.
 
 use super::*;
 use crate::Layout;
 use crate::testing::{Owned, assert_close, for_each, noise, whole_and_split};
 
-/// Scale and shift of each channel, and whether a ReLU follows.
+/// Scale and shift per channel, and whether a ReLU follows.
 type Norm = (Vec<f32>, Vec<f32>, bool);
 
 #[derive(Debug)]
@@ -22,13 +22,13 @@ const fn case(input: (usize, usize, usize), out_channels: usize, kernel: usize, 
 
 const CASES: [Case; 20] = [
     case((1, 1, 1), 1, 1, 1), // the smallest map
-    case((1, 1, 1), 1, 3, 1), // nothing but border
+    case((1, 1, 1), 1, 3, 1), // only border
     case((1, 1, 1), 1, 3, 2),
     case((5, 2, 2), 3, 3, 2), // an even size: the last window ends before the lower halo
-    case((5, 3, 3), 3, 3, 2), // an odd size: it ends in it
+    case((5, 3, 3), 3, 3, 2), // an odd size: it ends in the lower halo
     case((16, 4, 13), 16, 3, 1),
     case((16, 4, 14), 16, 1, 1), // one tile
-    case((16, 3, 15), 33, 3, 1), // one tile and a pixel; three blocks: a pair and a single one
+    case((16, 3, 15), 33, 3, 1), // one tile plus a pixel; three blocks: a pair and a single one
     case((17, 5, 29), 17, 3, 1), // one input channel in the last block
     case((17, 5, 29), 17, 3, 2),
     case((33, 6, 7), 64, 1, 1),
@@ -67,26 +67,26 @@ impl Case {
         PackedConv::pack(self.shape(), &weight, Some(&bias), self.lanes, element).expect("the shapes fit")
     }
 
-    /// The prologues that its input can have: scale (of either sign), shift and ReLU.
+    /// The prologues to test with this input: scale (of either sign), shift and ReLU.
     fn prologues(&self) -> Vec<Option<Norm>> {
         let channels = self.input.0;
         let norm = |relu| Some((noise(channels, 5), noise(channels, 6), relu));
         if self.lanes == 16 { vec![None, norm(false), norm(true)] } else { vec![None] }
     }
 
-    /// What can be multiplied.
+    /// The element types that this case supports.
     fn elements(&self) -> &'static [Element] {
         if self.lanes == 16 { &[Element::F32, Element::Bf16] } else { &[Element::F32] }
     }
 }
 
-/// [`conv()`] with as much scratch as it asks for, full of rubbish.
+/// [`conv()`] with exactly the scratch buffer that it needs, filled with garbage.
 fn run(isa: Isa, packed: &PackedConv, input: Input, out: MapMut, epilogue: Epilogue) -> Result<(), ShapeError> {
     let mut scratch = vec![Lanes([f32::NAN; 16]); scratch_len(packed, &input)];
     conv(isa, packed, input, out, epilogue, &mut scratch)
 }
 
-/// The formula of the module's documentation on plain images, in f64, without activation.
+/// The formula of the module's documentation on plain images, in f64, without the activation.
 fn formula(case: &Case, element: Element, x: &[f32], residual: Option<&[f32]>) -> Vec<f32> {
     let (weight, bias) = case.weights();
     let (channels, height, width) = case.input;
@@ -141,7 +141,7 @@ fn convolutions_agree_with_the_formula() {
                     let epilogue = Epilogue { residual: residual.map(Owned::map), activation };
                     if !isa.multiplies(element) {
                         let error = run(isa, &packed, input, Owned::zeros(case.output()).view(), epilogue);
-                        assert!(error.is_err(), "{element:?} must be refused");
+                        assert!(error.is_err(), "{element:?} must be rejected");
                         continue;
                     }
                     let got = whole_and_split(case.output(), |out| {
@@ -158,7 +158,8 @@ fn convolutions_agree_with_the_formula() {
                             }
                         })
                         .collect();
-                    // A single small output may have lost its leading digits: compare with the size of a sum's terms.
+                    // A single small output may have lost its leading digits, so compare with the size of a sum's
+                    // terms.
                     let error = got.to_nchw().iter().zip(&want).fold(0.0f32, |e, (a, b)| e.max((a - b).abs()));
                     let greatest = want.iter().fold(1.0, |m: f32, v| m.max(v.abs()));
                     assert!(error < 1e-5 * greatest, "{element:?}, {prologue:?}, {activation:?}: {error}");
@@ -170,8 +171,8 @@ fn convolutions_agree_with_the_formula() {
 
 #[test]
 #[cfg_attr(miri, ignore = "minutes under Miri")]
-fn many_weights_change_the_order_of_the_loops_and_nothing_else() {
-    // 256 channels have 2.4 MB of weights; a view of one pair of blocks has few enough for the other order.
+fn the_loop_order_for_many_weights_changes_no_result() {
+    // 256 channels have 2.4 MB of weights. A view of one pair of blocks has few enough weights for the other order.
     let case = case((256, 3, 9), 256, 3, 1);
     let (packed, x) = (case.pack(Element::F32), Owned::noise(case.input(), 1));
     let want = formula(&case, Element::F32, &x.to_nchw(), None);
@@ -185,8 +186,8 @@ fn many_weights_change_the_order_of_the_loops_and_nothing_else() {
 
 #[test]
 #[cfg_attr(miri, ignore = "minutes under Miri")]
-fn strips_follow_one_another_down_the_map() {
-    // Rows of 520 pixels and 64 channels: a few of them fill a strip.
+fn several_strips_give_the_same_bits_as_the_map() {
+    // Rows of 520 pixels with 64 channels: a few of them fill a strip.
     for (kernel, stride) in [(1, 1), (1, 2), (3, 1), (3, 2)] {
         let case = case((64, 23, 520), 16, kernel, stride);
         let (packed, x) = (case.pack(Element::F32), Owned::noise(case.input(), 1));
@@ -199,7 +200,7 @@ fn strips_follow_one_another_down_the_map() {
                 })
             };
             let same = through(Input { map: x.map(), prologue }).all() == through(x.map().into()).all();
-            assert!(same, "{case:?} on {}: a prologue that does nothing gives other bits", isa.name());
+            assert!(same, "{case:?} on {}: an identity prologue changes the bits", isa.name());
         }
     }
 }
@@ -248,5 +249,5 @@ fn other_shapes_are_errors() {
         assert!(run(isa, &packed, x.map().into(), fits.view(), none).is_ok());
     }
     let error = run(Isa::Scalar, &packed, narrow.map().into(), fits.view(), none).expect_err("16 channels are not 17");
-    assert_eq!(error.to_string(), "conv: channels of the input is 16, it must be 17");
+    assert_eq!(error.to_string(), "conv: channels of the input is 16, expected 17");
 }

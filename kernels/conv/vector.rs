@@ -1,4 +1,4 @@
-//! Convolution by register tiles.
+//! Convolution with register tiles.
 
 use super::strip::Strip;
 use super::tile::{Reduction, Tile, tiles};
@@ -6,13 +6,14 @@ use super::{Activation, Conv};
 use crate::floats_mut;
 use crate::simd::{Simd, Vector, gelu};
 
-/// Weights of up to so many bytes stay in the second-level cache from one row to the next.
+/// Weights of up to this many bytes stay in the L2 cache from one row to the next.
 const CACHED_WEIGHTS: usize = 512 * 1024;
 
 impl Vector for Conv<'_> {
     #[inline(always)]
     unsafe fn vector<S: Simd>(self) {
-        // SAFETY: the caller promises the CPU, and the door has checked the call. Blocks and stride are those of what the tiles read.
+        // SAFETY: the caller guarantees the CPU features, and the public function has checked the call. `BLOCKED` and
+        // `STRIDE` match the memory that the tiles read.
         unsafe {
             match (self.strip, self.input.map.layout().lanes, self.packed.shape().stride) {
                 (Some(strip), ..) if strip.tile_stride() == 1 => strips::<S, 1>(self, strip),
@@ -26,33 +27,34 @@ impl Vector for Conv<'_> {
     }
 }
 
-/// What the tiles of some output rows read.
+/// The memory that the tiles of some output rows read.
 struct Source {
     /// The first tap of the first pixel of the first row.
     x: *const f32,
-    /// Words from one output row's first tap to the next's.
+    /// Words from the first tap of one output row to that of the next.
     advance: usize,
     reduction: Reduction,
 }
 
-/// Tiles that read the map itself.
+/// Convolves with tiles that read the map itself.
 ///
 /// # Safety
-/// The CPU has the instructions of `S`, the door has checked the call, and `BLOCKED` and `STRIDE` are those of the input.
+/// The CPU supports the instructions of `S`, the public function has checked the call, and `BLOCKED` and `STRIDE` match
+/// the input.
 #[inline(always)]
 unsafe fn maps<S: Simd, const BLOCKED: bool, const STRIDE: usize>(mut call: Conv) {
     let (shape, input) = (call.packed.shape(), call.input.map.layout());
-    // Few weights: all blocks of one row, then the next row, so that the input is read once. Many weights: all rows with the weights of
-    // one tile, which stay in the cache.
+    // If the weights are small, compute all blocks of one row, then the next row, so that the input is read once. If
+    // they are large, compute all rows with the weights of one tile, which stay in the cache.
     let rows = call.out.rows();
     let many = 4 * call.packed.block_len() * call.out.blocks().len() > CACHED_WEIGHTS;
     let group = if many { rows.len().max(1) } else { 1 };
     for first in rows.clone().step_by(group) {
-        // Rows and columns of the memory start with the halo: one less padding is one more offset.
+        // Rows and columns of the memory start with the halo, so less padding means a larger offset.
         let start = 1 - shape.padding;
         let corner = (first * shape.stride + start) * input.row_stride() + start * input.lanes;
-        // SAFETY: the door proved the channels, lanes and sizes. The last window ends at `stride * (out - 1) + kernel - padding <=
-        // len + padding`, which with `padding <= 1` is inside the halo.
+        // SAFETY: the public function checked the channels, lanes and sizes. The last window ends at
+        // `stride * (out - 1) + kernel - padding <= len + padding`, which is inside the halo because `padding <= 1`.
         unsafe {
             let source = Source {
                 x: call.input.map.data().as_ptr().add(corner),
@@ -69,16 +71,18 @@ unsafe fn maps<S: Simd, const BLOCKED: bool, const STRIDE: usize>(mut call: Conv
     }
 }
 
-/// Tiles that read strips of the input, which are prepared a few rows at a time.
+/// Convolves with tiles that read strips of the input, which are prepared a few rows at a time.
 ///
 /// # Safety
-/// The CPU has the instructions of `S`, the door has checked the call, and `STRIDE` is the one that tiles walk over `strip` with.
+/// The CPU supports the instructions of `S`, the public function has checked the call, and `STRIDE` is the stride of
+/// the tiles within `strip`.
 #[inline(always)]
 unsafe fn strips<S: Simd, const STRIDE: usize>(mut call: Conv, strip: Strip) {
     let rows = call.out.rows();
     for first in rows.clone().step_by(strip.out_rows) {
         let end = (first + strip.out_rows).min(rows.end);
-        // SAFETY: the door proved that the scratch has room for the strip, which was made for this input.
+        // SAFETY: the public function checked that the scratch buffer has room for the strip, which was made for this
+        // input.
         unsafe {
             let x = floats_mut(call.scratch).as_mut_ptr();
             S::enter(Fill { strip, input: call.input, first, count: end - first, to: x });
@@ -97,7 +101,7 @@ unsafe fn strips<S: Simd, const STRIDE: usize>(mut call: Conv, strip: Strip) {
     }
 }
 
-/// [`Strip::fill`] as a function of its own.
+/// [`Strip::fill`] as a separate function.
 struct Fill<'a> {
     strip: Strip,
     input: super::Input<'a>,
@@ -109,16 +113,17 @@ struct Fill<'a> {
 impl Vector for Fill<'_> {
     #[inline(always)]
     unsafe fn vector<S: Simd>(self) {
-        // SAFETY: whoever made the value keeps the promises of `fill`.
+        // SAFETY: whoever constructs the value upholds the contract of `fill`.
         unsafe { self.strip.fill::<S>(self.input, self.first, self.count, self.to) }
     }
 }
 
-/// Computes output rows `first .. end` of the view's blocks, the weights of a tile for all rows before those of the next.
+/// Computes output rows `first .. end` of the view's blocks: all rows with the weights of one tile, then all rows with
+/// those of the next.
 ///
 /// # Safety
-/// The CPU has the instructions of `S`; `source` has what the windows of these rows cover, which are of the view; `BLOCKED` and `STRIDE`
-/// are its pixels' form and distance.
+/// The CPU supports the instructions of `S`. `source` holds everything that the windows of these rows cover, and the
+/// rows are in the view. `BLOCKED` and `STRIDE` describe the layout and the distance of its pixels.
 #[inline(always)]
 unsafe fn rows_of<S: Simd, const BLOCKED: bool, const STRIDE: usize>(
     Conv { packed, out, epilogue, .. }: &mut Conv,
@@ -133,9 +138,9 @@ unsafe fn rows_of<S: Simd, const BLOCKED: bool, const STRIDE: usize>(
         let count = S::TILE_BLOCKS.min(blocks.end - block);
         for row in first..end {
             for (column, pixels) in tiles(output.width, S::TILE_PIXELS) {
-                // SAFETY: the caller promises that the windows are inside the source. `pixel` proved that the output's first pixel is of
-                // this view; the tile ends inside its row, and its other block is of the view too. `Tile::run` gets at most the
-                // tile of `S`.
+                // SAFETY: the caller guarantees that the windows are inside the source. `pixel` checked that the
+                // output's first pixel is in this view; the tile ends inside its row, and its other block is in the
+                // view too. `Tile::run` gets at most the tile size of `S`.
                 unsafe {
                     let tile = Tile {
                         reduction: &source.reduction,
@@ -153,7 +158,8 @@ unsafe fn rows_of<S: Simd, const BLOCKED: bool, const STRIDE: usize>(
             }
             if epilogue.activation == Activation::Gelu {
                 for block in block..block + count {
-                    // SAFETY: the caller promises the CPU; a row of this view is `width` pixels of 16 floats.
+                    // SAFETY: the caller guarantees the CPU features; a row of this view is `width` pixels of 16
+                    // floats.
                     unsafe { S::enter(Gelu { pixels: out.pixel(block, row, 0), count: output.width }) }
                 }
             }
@@ -161,7 +167,8 @@ unsafe fn rows_of<S: Simd, const BLOCKED: bool, const STRIDE: usize>(
     }
 }
 
-/// GELU of a row that was just written. Not in the tile: every size of tile would carry its code.
+/// Applies GELU to a row that was just written. It is not part of the tile because every tile size would include its
+/// code.
 struct Gelu {
     pixels: *mut f32,
     count: usize,
@@ -171,7 +178,7 @@ impl Vector for Gelu {
     #[inline(always)]
     unsafe fn vector<S: Simd>(self) {
         for i in 0..self.count {
-            // SAFETY: whoever made the value promises `count` pixels of 16 floats, and the CPU.
+            // SAFETY: whoever constructs the value guarantees `count` pixels of 16 floats, and the CPU features.
             unsafe {
                 let pixel = self.pixels.add(16 * i);
                 gelu(S::load(pixel)).store(pixel);

@@ -1,16 +1,17 @@
-//! Keys and values of one frame, packed for the register tile.
+//! The keys and values of one frame, packed for the register tile.
 
 use crate::conv::tile::MAX_PIXELS;
 use crate::{Element, Lanes, Layout, Map, ShapeError, floats_mut};
 
-/// The bias of a key that does not exist: its weight after the softmax is exactly zero.
+/// The bias of a padding key: its weight after the softmax is exactly zero.
 const NO_KEY: f32 = -1e30;
 
-/// Keys and values, packed for products of one element; the factor `1 / s` is folded into the keys.
+/// Keys and values, packed for products of one element type. The factor `1 / s` is folded into the keys.
 ///
-/// In f32 the query's batch norm is folded into the keys too. In bf16 it is not: a query is rounded behind its norm, where it is centred.
+/// In f32 the query's batch norm is folded into the keys too. In bf16 it is not: a query is rounded after its norm,
+/// where it is centred.
 ///
-/// Packed once per frame; the memory is kept, so that after the first frame packing allocates nothing.
+/// Packed once per frame. The memory is reused, so packing allocates nothing after the first frame.
 #[derive(Clone, Debug, Default)]
 pub struct CrossKeys {
     element: Element,
@@ -30,9 +31,9 @@ pub struct CrossKeys {
 impl CrossKeys {
     /// Packs a frame's keys and values, to be multiplied as `element`.
     ///
-    /// - `kv`: `[2c, s, s]`: channel `ch` of key `j` is `kv[ch, j]`, of its value `kv[c + ch, j]`
-    /// - `scale`, `shift`: `[c]`: the query is `scale * x + shift`
-    /// - errors: [`ShapeError`] when a shape differs from these
+    /// - `kv`: `[2c, s, s]`; channel `ch` of key `j` is `kv[ch, j]`, and of its value `kv[c + ch, j]`
+    /// - `scale`, `shift`: `[c]`; the query is `scale * x + shift`
+    /// - errors: [`ShapeError`] if a shape differs from these
     pub fn pack(&mut self, kv: Map, scale: &[f32], shift: &[f32], element: Element) -> Result<(), ShapeError> {
         const OP: &str = "cross_attend";
         let (channels, (height, width)) = (scale.len(), kv.layout().size());
@@ -75,12 +76,12 @@ impl CrossKeys {
         self.channels
     }
 
-    /// How many keys there are.
+    /// The number of keys.
     pub fn keys(&self) -> usize {
         self.keys
     }
 
-    /// What is multiplied.
+    /// The element type of the products.
     pub fn element(&self) -> Element {
         self.element
     }
@@ -105,7 +106,7 @@ impl CrossKeys {
         self.element.words(self.keys)
     }
 
-    /// A query's channel as it is multiplied.
+    /// A query's channel, rounded for the product.
     pub(super) fn query(&self, x: f32, channel: usize) -> f32 {
         let (block, lane) = (channel / 16, channel % 16);
         match self.element {
@@ -114,7 +115,7 @@ impl CrossKeys {
         }
     }
 
-    /// Channel `channel` of key `key` as it is multiplied.
+    /// Channel `channel` of key `key`, rounded for the product.
     pub(super) fn key(&self, key: usize, channel: usize) -> f32 {
         let per_word = self.element.channels_per_word();
         let word = self.weights[key / 16 * self.query_words() + channel / per_word].0[key % 16];
@@ -145,7 +146,7 @@ impl CrossKeys {
     }
 }
 
-/// Makes `buffer` hold `len` lanes of `value`, in the memory it has if that is enough.
+/// Fills `buffer` with `len` lanes of `value`, without reallocating if its capacity is sufficient.
 fn fill(buffer: &mut Vec<Lanes>, len: usize, value: f32) {
     buffer.clear();
     buffer.resize(len, Lanes([value; 16]));

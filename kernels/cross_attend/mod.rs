@@ -1,10 +1,10 @@
-//! The high branch's attention: its pixels ask, a small map of the low branch answers.
+//! The high branch's cross-attention: queries from its pixels, keys and values from a small map of the low branch.
 //!
 //! `out[ch, p] = residual[ch, p] + sum over j of softmax_j((q[p] . k[j]) / s) * v[ch, j]` with `q = scale * x + shift`
-//! (a batch norm) and the `s * s` pixels `j` of a pooled low-resolution map as keys and values.
+//! (a batch norm). The keys and values are the `s * s` pixels `j` of a pooled low-resolution map.
 //!
-//! Two small matrix products with a softmax between: a tile of pixels goes through all three while its scores are in the
-//! first-level cache, so the map of scores (144 channels at the high resolution in slim) is never stored.
+//! This is two small matrix products with a softmax between. A tile of pixels goes through all three steps while its
+//! scores are in the L1 cache, so the map of scores (144 channels at the high resolution in slim) is never stored.
 //!
 //! Source: `RTFormer`, arXiv:2210.07124, section 3.2 ("cross-resolution attention").
 
@@ -21,11 +21,11 @@ use crate::{Isa, Lanes, Layout, Map, MapMut, ShapeError};
 /// The attention of the pixels `x` over `keys`, for the blocks and rows of the view `out`.
 ///
 /// - `x`, `residual`, `out`: `[c, h, w]`, blocked, where `c` is the channels that the keys were packed with
-/// - `scratch`: at least [`CrossKeys::scratch_len`] lanes; rubbish in, rubbish out
-/// - accuracy: in f32 within `1e-5` of the definition, relative to the greatest output; in bf16 a weight on the border between two
-///   numbers may be rounded to either, so within `1e-2`
-/// - errors: [`ShapeError`] when a shape differs from these, when the keys were never packed, or when `isa` does not multiply their
-///   element
+/// - `scratch`: at least [`CrossKeys::scratch_len`] lanes; its contents do not matter, before or after
+/// - accuracy: in f32 within `1e-5` of the definition, relative to the largest output; in bf16 within `1e-2`, because a
+///   weight halfway between two numbers may be rounded to either
+/// - errors: [`ShapeError`] if a shape differs from these, if the keys were never packed, or if `isa` cannot multiply
+///   their element
 pub fn cross_attend(
     isa: Isa,
     x: Map,
@@ -77,10 +77,10 @@ mod tests {
     }
 
     const CASES: [Case; 8] = [
-        Case { channels: 1, side: 1, height: 1, width: 1 }, // one pixel asks one key
+        Case { channels: 1, side: 1, height: 1, width: 1 }, // one query pixel, one key
         Case { channels: 3, side: 2, height: 2, width: 5 }, // four keys: most of a block is padding
         Case { channels: 5, side: 3, height: 7, width: 3 },
-        Case { channels: 16, side: 4, height: 3, width: 15 }, // no padding; one pixel more than a tile
+        Case { channels: 16, side: 4, height: 3, width: 15 }, // no padding; a tile plus one pixel
         Case { channels: 17, side: 5, height: 4, width: 9 },
         Case { channels: 33, side: 12, height: 2, width: 31 },
         Case { channels: 64, side: 12, height: 5, width: 60 }, // slim at 360x480
@@ -121,7 +121,7 @@ mod tests {
             let x = Owned::noise(layout, 1);
             let mut image = noise(2 * case.channels * case.side * case.side, 2);
             for v in &mut image {
-                *v *= 3.0; // some scores far above the others
+                *v *= 3.0; // makes some scores much larger than the others
             }
             let kv = Owned::from_nchw(&image, Layout::blocked(2 * case.channels, case.side, case.side));
             let (scale, shift) = (noise(case.channels, 3), noise(case.channels, 4));
@@ -134,7 +134,7 @@ mod tests {
                 });
                 let mut plain = vec![0.0; case.channels * case.height * case.width];
                 if let Some(residual) = residual {
-                    crate::unpack_nchw(residual, &mut plain).expect("the image has the layout's size");
+                    crate::unpack_nchw(residual, &mut plain).expect("the image matches the layout");
                 }
                 assert_close(&got.to_nchw(), &formula(case, &x.to_nchw(), &image, &scale, &shift, &plain), 1e-5);
             }

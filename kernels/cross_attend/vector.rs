@@ -1,4 +1,4 @@
-//! The attention by register tiles: scores, softmax and weighted values of a few pixels at a time.
+//! Attention with register tiles: scores, softmax and weighted values of a few pixels at a time.
 
 use super::{CrossAttend, CrossKeys};
 use crate::conv::tile::{MAX_PIXELS, Reduction, Tile, tiles};
@@ -12,7 +12,8 @@ impl Vector for CrossAttend<'_> {
         let Self { x, keys, residual, mut out, scratch } = self;
         let (input, output) = (x.layout(), out.layout());
         let (key_blocks, words) = (keys.bias().len(), 16 / S::CHANNELS_PER_WORD);
-        // The scores of a tile, `[key block][pixel][16 keys]`; in bf16 also its weights and a row of queries, `[..][words of 16]`.
+        // The scores of a tile, `[key block][pixel][16 keys]`. In bf16 its weights and a row of queries follow,
+        // `[..][words of 16]`.
         let scores = floats_mut(scratch).as_mut_ptr();
         let (mut weights, mut queries) = (scores, scores.cast_const());
         let converts = words < 16;
@@ -23,7 +24,8 @@ impl Vector for CrossAttend<'_> {
         let no_bias = [0.0; 32];
         for row in out.rows() {
             if converts {
-                // SAFETY: the door proved that the scratch has room for a row behind a tile's scores and weights.
+                // SAFETY: the public function checked that the scratch buffer has room for a row after a tile's scores
+                // and weights.
                 unsafe { S::enter(Queries { x, keys, row, to: queries.cast_mut() }) }
             }
             for (column, pixels) in tiles(output.width, S::TILE_PIXELS) {
@@ -35,8 +37,9 @@ impl Vector for CrossAttend<'_> {
                 };
                 for block in (0..key_blocks).step_by(S::TILE_BLOCKS) {
                     let count = S::TILE_BLOCKS.min(key_blocks - block);
-                    // SAFETY: `pixel` proved the input, whose channels are the keys'; a row of queries has its width; the door proved
-                    // that the scratch holds `key_blocks` times the largest tile; weights and bias have `key_blocks` blocks.
+                    // SAFETY: `pixel` checked the input, which has as many channels as the keys; a row of queries has
+                    // its width. The public function checked that the scratch buffer holds `key_blocks` times the
+                    // largest tile. Weights and bias have `key_blocks` blocks.
                     unsafe {
                         let tile = Tile {
                             reduction: &of_queries,
@@ -52,14 +55,15 @@ impl Vector for CrossAttend<'_> {
                         tile.run::<S, true, 1>(count, pixels);
                     }
                 }
-                // SAFETY: the tiles have just written `key_blocks` blocks of `pixels` times 16 scores; as many words fit behind them.
+                // SAFETY: the tiles have just written `key_blocks` blocks of `pixels` times 16 scores; there is room
+                // for as many words after them.
                 unsafe { S::enter(Softmax { scores, blocks: key_blocks, pixels, weights }) }
                 let of_keys =
                     Reduction { words: keys.key_words(), block_stride: pixels * words, row_stride: 0, kernel: 1 };
                 for block in out.blocks().step_by(S::TILE_BLOCKS) {
                     let count = S::TILE_BLOCKS.min(out.blocks().end - block);
-                    // SAFETY: the scratch holds the weights of all keys; the values have the blocks of `out`, and so has the
-                    // residual; `pixel` proved the output, whose tile ends inside its row.
+                    // SAFETY: the scratch buffer holds the weights of all keys; the values and the residual have the
+                    // blocks of `out`; `pixel` checked the output, and the tile ends inside its row.
                     unsafe {
                         let tile = Tile {
                             reduction: &of_keys,
@@ -80,7 +84,7 @@ impl Vector for CrossAttend<'_> {
     }
 }
 
-/// A row of queries behind their norm, as words: `[channels / 16][pixel][words of 16 channels]`.
+/// Writes a row of queries after their norm, as words: `[channels / 16][pixel][words of 16 channels]`.
 struct Queries<'a> {
     x: Map<'a>,
     keys: &'a CrossKeys,
@@ -96,7 +100,8 @@ impl Vector for Queries<'_> {
         let prologue = Some(Prologue { scale, shift, relu: false });
         for block in 0..self.x.layout().blocks() {
             let from = self.x.pixel(block, self.row, 0);
-            // SAFETY: whoever made the value promises the CPU and room for the words of a row; the norm has the map's blocks.
+            // SAFETY: whoever constructs the value guarantees the CPU features and room for the words of a row; the
+            // norm has the map's blocks.
             unsafe {
                 let norm = Norm::<S>::of(&Input { map: self.x, prologue }, block);
                 for p in 0..width {
@@ -107,7 +112,7 @@ impl Vector for Queries<'_> {
     }
 }
 
-/// Softmax over the keys of each pixel of a tile: weights as words, which in f32 take the place of the scores.
+/// Softmax over the keys of each pixel of a tile. Writes the weights as words; in f32 they replace the scores.
 struct Softmax {
     scores: *mut f32,
     blocks: usize,
@@ -120,9 +125,11 @@ impl Vector for Softmax {
     unsafe fn vector<S: Simd>(self) {
         let Self { scores, blocks, pixels, weights } = self;
         let words = 16 / S::CHANNELS_PER_WORD;
-        // SAFETY: whoever made the value promises `[blocks][pixels][16]` floats, room for as many words, and the CPU; a tile has `MAX_PIXELS` at most.
+        // SAFETY: whoever constructs the value guarantees `[blocks][pixels][16]` floats, room for as many words, and
+        // the CPU features; a tile has at most `MAX_PIXELS` pixels.
         unsafe {
-            // One step for all pixels, then the next: the pixels do not wait for one another's reductions.
+            // Each step runs for all pixels before the next step, so that pixels do not wait for each other's
+            // reductions.
             let mut greatest = [0.0; MAX_PIXELS];
             for p in 0..pixels {
                 let mut lanes = S::load(scores.add(16 * p));

@@ -1,8 +1,8 @@
-//! The grouped double normalization of GPU-friendly attention, in two doors.
+//! The grouped double normalization of GPU-friendly attention, in two functions.
 //!
-//! First a softmax over the pixels of each channel, then every pixel divided by its sum over the channels of its group
-//! ("head"). The first needs all pixels of a channel and the second all channels of a pixel, so a caller with
-//! threads splits by blocks for the one, waits, and splits by rows for the other.
+//! First a softmax over the pixels of each channel, then a division of every pixel by its sum over the channels of its
+//! group ("head"). The first step needs all pixels of a channel, and the second all channels of a pixel. A caller with
+//! threads therefore splits by blocks for the first step, waits, and splits by rows for the second.
 //!
 //! Source: `RTFormer`, arXiv:2210.07124, section 3.1 ("grouped double normalization").
 
@@ -16,7 +16,7 @@ use crate::{Isa, MapMut, ShapeError};
 /// Softmax over the pixels of each channel, in place; padding lanes become zero.
 ///
 /// - `x`: a view of all rows of its blocks; logits in, weights that sum to 1 per channel out
-/// - accuracy: within `1e-5` of the definition, relative to the greatest weight
+/// - accuracy: within `1e-5` of the definition, relative to the largest weight
 /// - errors: [`ShapeError`] unless the view is blocked and has every row
 pub fn ea_softmax(isa: Isa, x: MapMut) -> Result<(), ShapeError> {
     const OP: &str = "ea_softmax";
@@ -26,10 +26,10 @@ pub fn ea_softmax(isa: Isa, x: MapMut) -> Result<(), ShapeError> {
     Ok(())
 }
 
-/// Every pixel divided by its sum over the group's channels plus `1e-6`, in place.
+/// Divides every pixel by its sum over the group's channels plus `1e-6`, in place.
 ///
-/// - `x`: a view of all blocks of its rows; group `g` of `groups` is channels `g * c / groups ..` the next group's first
-/// - accuracy: within `1e-5` of the definition, relative to the greatest output
+/// - `x`: a view of all blocks of its rows; group `g` of `groups` is channels `g * c / groups .. (g + 1) * c / groups`
+/// - accuracy: within `1e-5` of the definition, relative to the largest output
 /// - errors: [`ShapeError`] unless the view is blocked and has every block, and `groups` divides the channels
 pub fn ea_group_l1(isa: Isa, x: MapMut, groups: usize) -> Result<(), ShapeError> {
     const OP: &str = "ea_group_l1";
@@ -48,7 +48,7 @@ struct EaSoftmax<'a> {
 
 struct EaGroupL1<'a> {
     x: MapMut<'a>,
-    /// Channels of one group.
+    /// Channels per group.
     group: usize,
 }
 
@@ -80,17 +80,17 @@ mod tests {
 
     const CASES: [Case; 9] = [
         Case { channels: 1, groups: 1, height: 1, width: 1 }, // the smallest map
-        Case { channels: 3, groups: 3, height: 2, width: 5 }, // every channel its own group
+        Case { channels: 3, groups: 3, height: 2, width: 5 }, // every channel is its own group
         Case { channels: 5, groups: 1, height: 7, width: 3 },
         Case { channels: 16, groups: 2, height: 3, width: 3 }, // two groups in a block
         Case { channels: 17, groups: 17, height: 4, width: 9 },
-        Case { channels: 33, groups: 3, height: 5, width: 4 }, // groups across blocks
+        Case { channels: 33, groups: 3, height: 5, width: 4 }, // groups that span blocks
         Case { channels: 64, groups: 4, height: 8, width: 17 }, // one block is one group
         Case { channels: 144, groups: 8, height: 6, width: 7 }, // groups of 18
         Case { channels: 256, groups: 8, height: 32, width: 64 }, // slim, layer4, a 2048x1024 street
     ];
 
-    /// Logits with one that is far above the others, as trained networks have them.
+    /// Logits with one value far above the others, as in trained networks.
     fn logits(layout: Layout) -> Owned {
         let mut image = Owned::noise(layout, 7).to_nchw();
         for v in &mut image {
@@ -113,9 +113,9 @@ mod tests {
             }
             got.assert_zero_around();
             let (first, rest) = split.view().split_blocks(1);
-            ea_softmax(isa, first).expect("all rows are there");
-            ea_softmax(isa, rest).expect("all rows are there");
-            assert!(split.all() == got.all(), "split views give other bits");
+            ea_softmax(isa, first).expect("the view has all rows");
+            ea_softmax(isa, rest).expect("the view has all rows");
+            assert!(split.all() == got.all(), "split views give different bits");
         });
     }
 
@@ -134,9 +134,9 @@ mod tests {
             assert_close(&got.to_nchw(), &want.to_nchw(), 1e-5);
             got.assert_zero_around();
             let (top, bottom) = split.view().split_rows(case.height / 2);
-            ea_group_l1(isa, top, case.groups).expect("all blocks are there");
-            ea_group_l1(isa, bottom, case.groups).expect("all blocks are there");
-            assert!(split.all() == got.all(), "split views give other bits");
+            ea_group_l1(isa, top, case.groups).expect("the view has all blocks");
+            ea_group_l1(isa, bottom, case.groups).expect("the view has all blocks");
+            assert!(split.all() == got.all(), "split views give different bits");
         });
     }
 

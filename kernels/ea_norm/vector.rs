@@ -3,7 +3,7 @@
 use super::{EaGroupL1, EaSoftmax, scalar};
 use crate::simd::{Simd, Vector, exp};
 
-/// Sums and maxima run in so many chains, so that a pixel does not wait for the one before.
+/// The number of independent chains of sums and maxima, so that a pixel does not wait for the previous one.
 const CHAINS: usize = 4;
 
 impl Vector for EaSoftmax<'_> {
@@ -12,7 +12,7 @@ impl Vector for EaSoftmax<'_> {
         let mut x = self.x;
         let width = x.layout().width;
         for block in x.blocks() {
-            // SAFETY: the rows are of this view, each `width` pixels of 16 floats.
+            // SAFETY: the rows are in this view, each `width` pixels of 16 floats.
             unsafe {
                 let mut greatest = [S::splat(f32::NEG_INFINITY); CHAINS];
                 for row in x.rows() {
@@ -46,7 +46,7 @@ impl Vector for EaSoftmax<'_> {
                 }
                 let sum = sums[0].add(sums[1]).add(sums[2].add(sums[3]));
 
-                // Padding lanes hold e^0 everywhere; their share is none.
+                // Padding lanes hold e^0 everywhere; set their weight to zero.
                 let mut real = [0.0; 16];
                 real[..x.layout().real_lanes(block)].fill(1.0);
                 let share = S::load(real.as_ptr()).div(sum);
@@ -61,13 +61,13 @@ impl Vector for EaSoftmax<'_> {
     }
 }
 
-/// Replaces a pixel by `e^(pixel - greatest)`, which it returns.
+/// Replaces a pixel by `e^(pixel - greatest)` and returns it.
 ///
 /// # Safety
-/// The CPU has the instructions of `S`; sixteen floats lie behind the pointer, for us alone.
+/// The CPU supports the instructions of `S`; the pointer is to sixteen floats that no one else accesses.
 #[inline(always)]
 unsafe fn weigh<S: Simd>(pixel: *mut f32, greatest: S) -> S {
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller's contract.
     unsafe {
         let weight = exp(S::load(pixel).sub(greatest));
         weight.store(pixel);
@@ -88,7 +88,7 @@ impl Vector for EaGroupL1<'_> {
             for first in x.blocks().step_by(blocks) {
                 let line = x.pixel(first, row, 0);
                 for column in 0..x.layout().width {
-                    // SAFETY: the view has all blocks, `blocks` divides their number, and the row is of this view.
+                    // SAFETY: the view has all blocks, `blocks` divides their number, and the row is in this view.
                     unsafe {
                         let pixel = line.add(16 * column);
                         let mut sum = S::load(pixel);

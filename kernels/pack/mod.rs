@@ -1,12 +1,12 @@
-//! Plain images to maps and back: on the CPU by these functions, on a GPU by the launches of [`gpu`].
+//! Converts plain images to maps and back: on the CPU with these functions, on a GPU with the launches of [`gpu`].
 
 pub mod gpu;
 
 use crate::{Layout, Map, MapMut, ShapeError};
 
-/// Fills the view's blocks and rows from one plain image `[channels, height, width]`; padding lanes become zero.
+/// Copies the plain image `[channels, height, width]` into the view's blocks and rows; padding lanes become zero.
 ///
-/// - errors: [`ShapeError`] unless `image` is as long as the map's shape says
+/// - errors: [`ShapeError`] unless the length of `image` matches the map's shape
 pub fn pack_nchw(image: &[f32], mut out: MapMut) -> Result<(), ShapeError> {
     let Layout { channels, height, width, lanes } = out.layout();
     ShapeError::check("pack_nchw", "length of the image", image.len(), channels * height * width)?;
@@ -55,9 +55,9 @@ pub fn repack(map: Map, mut out: MapMut) -> Result<(), ShapeError> {
     Ok(())
 }
 
-/// Writes a map as one plain image `[channels, height, width]`.
+/// Copies a map into the plain image `[channels, height, width]`.
 ///
-/// - errors: [`ShapeError`] unless `image` is as long as the map's shape says
+/// - errors: [`ShapeError`] unless the length of `image` matches the map's shape
 pub fn unpack_nchw(map: Map, image: &mut [f32]) -> Result<(), ShapeError> {
     let Layout { channels, height, width, lanes } = map.layout();
     ShapeError::check("unpack_nchw", "length of the image", image.len(), channels * height * width)?;
@@ -80,7 +80,7 @@ mod tests {
     use crate::testing::{Owned, noise};
 
     #[test]
-    fn images_come_back_and_are_zero_around() {
+    fn images_round_trip_and_the_rest_stays_zero() {
         for layout in LAYOUTS {
             let image = noise(layout.channels * layout.height * layout.width, 1);
             let map = Owned::from_nchw(&image, layout);
@@ -91,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn a_map_goes_to_the_other_layout_and_back() {
+    fn maps_convert_between_all_layouts() {
         for layout in LAYOUTS {
             let image = noise(layout.channels * layout.height * layout.width, 1);
             let map = Owned::from_nchw(&image, layout);

@@ -1,4 +1,4 @@
-//! Pointwise operations: rectification, addition. Norms ride in a convolution's prologue.
+//! Pointwise operations: ReLU and addition. Norms are part of a convolution's prologue.
 
 pub mod gpu;
 mod scalar;
@@ -9,9 +9,9 @@ use crate::{Isa, Map, MapMut, ShapeError};
 
 /// `out = max(x, 0)`
 ///
-/// - `out`: of the layout of `x`
+/// - `out`: the layout of `x`
 /// - accuracy: exact
-/// - errors: [`ShapeError`] when the layouts differ
+/// - errors: [`ShapeError`] if the layouts differ
 pub fn relu(isa: Isa, x: Map, out: MapMut) -> Result<(), ShapeError> {
     check_blocked("relu", x, &out)?;
     isa.run(Relu { x, out });
@@ -20,9 +20,9 @@ pub fn relu(isa: Isa, x: Map, out: MapMut) -> Result<(), ShapeError> {
 
 /// `out = a + b`
 ///
-/// - `a`, `b`, `out`: of one layout
+/// - `a`, `b`, `out`: the same layout
 /// - accuracy: one rounding, the same bits on every instruction set
-/// - errors: [`ShapeError`] when the layouts differ
+/// - errors: [`ShapeError`] if the layouts differ
 pub fn add(isa: Isa, a: Map, b: Map, out: MapMut) -> Result<(), ShapeError> {
     check_blocked("add", a, &out)?;
     ShapeError::check("add", "layout of the second input", b.layout(), a.layout())?;
@@ -74,7 +74,7 @@ mod tests {
     const CASES: [Case; 7] = [
         Case { channels: 1, height: 1, width: 1 },   // the smallest map
         Case { channels: 3, height: 2, width: 5 },   // most of a block is padding
-        Case { channels: 5, height: 7, width: 1 },   // columns of one
+        Case { channels: 5, height: 7, width: 1 },   // columns of one pixel
         Case { channels: 16, height: 4, width: 9 },  // no padding
         Case { channels: 17, height: 3, width: 33 }, // one channel in the last block
         Case { channels: 33, height: 5, width: 4 },

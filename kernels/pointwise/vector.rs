@@ -1,4 +1,4 @@
-//! The pointwise operations, one pixel's sixteen channels at a time.
+//! The pointwise operations, sixteen channels of one pixel at a time.
 
 use super::{Add, Relu};
 use crate::simd::{Simd, Vector};
@@ -7,7 +7,7 @@ impl Vector for Relu<'_> {
     #[inline(always)]
     unsafe fn vector<S: Simd>(self) {
         let Self { x, mut out } = self;
-        // SAFETY: the door proved that `x` has the layout of `out`; a row has `width` pixels of 16 floats.
+        // SAFETY: the public function checked that `x` has the layout of `out`; a row has `width` pixels of 16 floats.
         unsafe {
             for block in out.blocks() {
                 for row in out.rows() {
@@ -25,7 +25,7 @@ impl Vector for Add<'_> {
     #[inline(always)]
     unsafe fn vector<S: Simd>(self) {
         let Self { a, b, mut out } = self;
-        // SAFETY: the door proved that `a` and `b` have the layout of `out`; a row has `width` pixels of 16 floats.
+        // SAFETY: the public function checked that `a` and `b` have the layout of `out`; a row has `width` pixels of 16 floats.
         unsafe {
             for block in out.blocks() {
                 for row in out.rows() {

@@ -1,4 +1,4 @@
-//! Pooling: DAPPM's averages, the global average, and the adaptive maximum of the cross-resolution keys.
+//! Pooling: DAPPM's average pools, the global average, and the adaptive max pool of the cross-resolution keys.
 
 pub mod gpu;
 mod scalar;
@@ -9,14 +9,15 @@ use std::ops::Range;
 use crate::simd::Kernel;
 use crate::{Isa, Lanes, Layout, Map, MapMut, ShapeError};
 
-/// Means of windows of `kernel` by `kernel`, every `stride` pixels, the first `padding` pixels before the edge.
+/// Means of windows of `kernel` by `kernel`, every `stride` pixels; the first window starts `padding` pixels before the
+/// edge.
 ///
 /// The zero border counts: every window divides by `kernel * kernel` (Paddle's `exclusive=False`).
 ///
 /// - `x`: `[c, h, w]`; `out`: `[c, (h + 2 * padding - kernel) / stride + 1, ...]`
-/// - accuracy: within `1e-5` of the definition, relative to the greatest output
-/// - errors: [`ShapeError`] when a shape differs from these, when a window is larger than the padded map, or for a
-///   kernel or stride of 0 or a padding that is not below the kernel
+/// - accuracy: within `1e-5` of the definition, relative to the largest output
+/// - errors: [`ShapeError`] if a shape differs from these, if a window is larger than the padded map, if the kernel or
+///   stride is 0, or if the padding is not less than the kernel
 pub fn avg_pool(isa: Isa, x: Map, kernel: usize, stride: usize, padding: usize, out: MapMut) -> Result<(), ShapeError> {
     const OP: &str = "avg_pool";
     let Layout { channels, height, width, .. } = x.layout();
@@ -35,8 +36,8 @@ pub fn avg_pool(isa: Isa, x: Map, kernel: usize, stride: usize, padding: usize, 
 /// The mean of each channel.
 ///
 /// - `x`: `[c, h, w]`; `out`: `[c, 1, 1]`
-/// - accuracy: within `1e-5` of the definition, relative to the greatest input
-/// - errors: [`ShapeError`] when a shape differs from these
+/// - accuracy: within `1e-5` of the definition, relative to the largest input
+/// - errors: [`ShapeError`] if a shape differs from these
 pub fn global_avg_pool(isa: Isa, x: Map, out: MapMut) -> Result<(), ShapeError> {
     const OP: &str = "global_avg_pool";
     ShapeError::check(OP, "lanes of the input", x.layout().lanes, 16)?;
@@ -47,13 +48,13 @@ pub fn global_avg_pool(isa: Isa, x: Map, out: MapMut) -> Result<(), ShapeError> 
 
 /// The adaptive maximum of `scale * x + shift`, to the size of `out`.
 ///
-/// Window `i` of `n` over a length of `l` is `floor(i * l / n) .. ceil((i + 1) * l / n)`: windows overlap where `n` does not
-/// divide `l`.
+/// Window `i` of `n` over a length of `l` is `floor(i * l / n) .. ceil((i + 1) * l / n)`. Windows overlap if `n` does
+/// not divide `l`.
 ///
 /// - `x`: `[c, h, w]`; `out`: `[c, ...]` of any size
 /// - `scale`, `shift`: one [`Lanes`] per block, zero in the padding lanes
 /// - accuracy: one rounding (vector) or two (scalar)
-/// - errors: [`ShapeError`] when a shape differs from these
+/// - errors: [`ShapeError`] if a shape differs from these
 ///
 /// Source: Paddle's `adaptive_max_pool2d`, as `cross_kv` uses it after its batch norm.
 pub fn max_pool_to(isa: Isa, x: Map, scale: &[Lanes], shift: &[Lanes], out: MapMut) -> Result<(), ShapeError> {
@@ -76,19 +77,19 @@ struct AvgPool<'a> {
 }
 
 impl AvgPool<'_> {
-    /// The part of window `i` that lies on the `len` pixels of the map.
+    /// The part of window `i` inside the map's `len` pixels.
     fn window(&self, i: usize, len: usize) -> Range<usize> {
         let start = i * self.stride;
         start.saturating_sub(self.padding)..(start + self.kernel).saturating_sub(self.padding).min(len)
     }
 
-    /// The windows of `view` that pixel `i` of the map lies in.
+    /// The windows of `view` that contain pixel `i` of the map.
     fn over(&self, i: usize, view: &Range<usize>) -> Range<usize> {
         let (first, last) = ((i + self.padding + 1).saturating_sub(self.kernel), i + self.padding);
         first.div_ceil(self.stride).max(view.start)..(last / self.stride + 1).min(view.end)
     }
 
-    /// What every window's sum is multiplied by.
+    /// The factor that every window's sum is multiplied by.
     fn share(&self) -> f32 {
         1.0 / (self.kernel * self.kernel) as f32
     }
@@ -144,16 +145,16 @@ mod tests {
     #[test]
     fn average_pools_agree_with_their_definition() {
         let cases = [
-            Case { channels: 1, size: (1, 1), window: (5, 2, 2) }, // less than a window
+            Case { channels: 1, size: (1, 1), window: (5, 2, 2) }, // smaller than a window
             Case { channels: 3, size: (7, 5), window: (5, 2, 2) }, // odd
-            Case { channels: 17, size: (12, 15), window: (9, 4, 4) }, // 360x480 at a thirty-second
+            Case { channels: 17, size: (12, 15), window: (9, 4, 4) }, // 360x480 at 1/32
             Case { channels: 33, size: (12, 15), window: (17, 8, 8) }, // a window larger than the map
             Case { channels: 64, size: (32, 64), window: (17, 8, 8) },
             Case { channels: 5, size: (6, 6), window: (2, 2, 0) }, // no border
-            Case { channels: 2, size: (7, 9), window: (3, 1, 1) }, // a pixel in many windows
-            Case { channels: 4, size: (9, 7), window: (1, 3, 0) }, // pixels in none
+            Case { channels: 2, size: (7, 9), window: (3, 1, 1) }, // each pixel is in many windows
+            Case { channels: 4, size: (9, 7), window: (1, 3, 0) }, // some pixels are in no window
             Case { channels: 4, size: (9, 8), window: (3, 5, 2) },
-            Case { channels: 1, size: (3, 40), window: (7, 1, 3) }, // larger than the map in one direction
+            Case { channels: 1, size: (3, 40), window: (7, 1, 3) }, // a window larger than the map along one axis
         ];
         for_each(cases, |isa, case| {
             let (kernel, stride, padding) = case.window;
@@ -208,7 +209,7 @@ mod tests {
         ];
         for_each(cases, |isa, &(channels, size, to)| {
             let x = Owned::noise(Layout::blocked(channels, size.0, size.1), 1);
-            // Negative scales: the maximum is of the scaled value, so it may be the least pixel.
+            // Negative scales: the maximum is of the scaled value, so it may come from the smallest pixel.
             let (scale, shift) = (Lanes::from_channels(&noise(channels, 2)), Lanes::from_channels(&noise(channels, 3)));
             let layout = Layout::blocked(channels, to.0, to.1);
             let got = whole_and_split(layout, |out| {

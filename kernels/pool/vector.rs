@@ -1,17 +1,18 @@
-//! The pools, one pixel's sixteen channels at a time.
+//! The pools, sixteen channels of one pixel at a time.
 
 use super::{AvgPool, GlobalAvgPool, MaxPoolTo, adaptive_window};
 use crate::simd::{Simd, Vector};
 
-/// Output columns whose sums across are held on the stack.
+/// Output columns whose horizontal sums are kept on the stack.
 const COLUMNS: usize = 32;
 
 impl Vector for AvgPool<'_> {
-    /// Sums across first, then sums of those: `2 * kernel` additions a window, not `kernel * kernel`.
+    /// Computes horizontal sums first, then the sums of those: `2 * kernel` additions per window instead of
+    /// `kernel * kernel`.
     ///
-    /// Each input row is read once, summed across for every column of the output, and added to the output rows whose windows it lies
-    /// in; those few rows stay in the first-level cache. An output is the sum over its rows from the top down, each summed from left to
-    /// right, whatever the view.
+    /// Each input row is read once, summed horizontally for every column of the output, and added to the output rows
+    /// whose windows contain it. Those few rows stay in the L1 cache. An output is the sum over its rows from top to
+    /// bottom, each summed from left to right, for any view.
     #[inline(always)]
     unsafe fn vector<S: Simd>(mut self) {
         let ((height, width), output) = (self.x.layout().size(), self.out.layout());
@@ -25,8 +26,8 @@ impl Vector for AvgPool<'_> {
                 }
                 for start in (0..output.width).step_by(COLUMNS) {
                     let columns = COLUMNS.min(output.width - start);
-                    // SAFETY: the caller promises the CPU. Windows are clipped to the map, whose pixels are 16 floats; `pixel` proves
-                    // that a row is of the view, and `columns` end inside it.
+                    // SAFETY: the caller guarantees the CPU features. Windows are clipped to the map, whose pixels are
+                    // 16 floats; `pixel` checks that a row is in the view, and `columns` end inside it.
                     unsafe {
                         let mut sums = [S::splat(0.0); COLUMNS];
                         for (i, sum) in sums[..columns].iter_mut().enumerate() {
@@ -59,11 +60,12 @@ impl Vector for GlobalAvgPool<'_> {
         let (height, width) = x.layout().size();
         for block in out.blocks() {
             for row in out.rows() {
-                // SAFETY: the door proved that `x` has the blocks of `out`; a row has `width` pixels of 16 floats.
+                // SAFETY: the public function checked that `x` has the blocks of `out`; a row has `width` pixels of 16 floats.
                 unsafe {
                     let mut total = S::splat(0.0);
                     for y in 0..height {
-                        // A sum per row first: more accurate than one long sum, and rows overlap in the pipeline.
+                        // One sum per row first: this is more accurate than one long sum, and rows overlap in the
+                        // pipeline.
                         let line = x.pixel(block, y, 0);
                         let mut sum = S::splat(0.0);
                         for i in 0..width {
@@ -86,8 +88,8 @@ impl Vector for MaxPoolTo<'_> {
         for block in out.blocks() {
             for row in out.rows() {
                 for column in 0..out_width {
-                    // SAFETY: adaptive windows lie inside the map, whose pixels are 16 floats and whose blocks the door
-                    // compared with those of `out`, `scale` and `shift`; `pixel` proved the output.
+                    // SAFETY: adaptive windows lie inside the map, whose pixels are 16 floats. The public function
+                    // compared its blocks with those of `out`, `scale` and `shift`; `pixel` checked the output.
                     unsafe {
                         let (scale, shift) = (S::load(scale[block].0.as_ptr()), S::load(shift[block].0.as_ptr()));
                         let mut greatest = S::splat(f32::NEG_INFINITY);

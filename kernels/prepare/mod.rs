@@ -1,8 +1,8 @@
-//! Photos' bytes to the network's input.
+//! Converts photos' bytes to the network's input.
 //!
-//! On the CPU the caller computes rows and [`fill_planes`] gives it the memory for them. On a GPU a kernel looks every byte up in a
-//! table: a byte has 256 values, and the host makes the table with whatever arithmetic it likes, so that the result is the host's to
-//! the bit.
+//! On the CPU, the caller computes rows, and [`fill_planes`] provides the memory for them. On a GPU, a kernel looks up
+//! every byte in a table. A byte has 256 values, and the host computes the table with any arithmetic it likes, so the
+//! results equal the host's exactly.
 
 pub mod gpu;
 #[cfg(any(test, feature = "emulation"))]
@@ -10,10 +10,10 @@ pub(crate) mod scalar;
 
 use crate::{Layout, MapMut, ShapeError};
 
-/// Fills a view of the network's input, which is planar and of three channels, from rows that `write` computes.
+/// Fills a view of the network's input, which is planar and has three channels, from rows that `write` computes.
 ///
 /// - `size`: height and width of the photo, at most those of the map; the rest of the map is padding and becomes zero
-/// - `write`: is given each of the photo's rows in the view: its number, and its red, green and blue floats
+/// - `write`: called for each of the photo's rows in the view, with its number and its red, green and blue floats
 /// - errors: [`ShapeError`] for another layout, a view of only some channels, or a photo larger than the map
 pub fn fill_planes(
     mut out: MapMut,
@@ -52,12 +52,12 @@ mod tests {
     use crate::testing::Owned;
 
     #[test]
-    fn rows_are_where_they_belong_and_zeros_around() {
+    fn rows_are_in_place_and_surrounded_by_zeros() {
         let cases = [
             ((1, 1), (1, 1)), // one pixel
             ((3, 4), (3, 4)), // no padding
-            ((3, 4), (5, 4)), // below alone
-            ((3, 4), (3, 8)), // beside alone
+            ((3, 4), (5, 4)), // padding only at the bottom
+            ((3, 4), (3, 8)), // padding only at the right
             ((1, 5), (7, 8)), // both
         ];
         for ((height, width), (rows, columns)) in cases {

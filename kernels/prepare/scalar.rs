@@ -3,7 +3,7 @@
 use super::gpu::PixelLayout;
 use crate::Extent;
 
-/// What an image's pixels are in the table, and zeros for the padding: `[3, height, width]` of the full size.
+/// Converts an image's pixels with the table and adds zeros for the padding: `[3, height, width]` of the full size.
 pub(crate) fn prepare(pixels: &[u8], layout: PixelLayout, table: &[[f32; 256]; 3], size: Extent) -> Vec<f32> {
     let ((height, width), (photo_height, photo_width)) = (size.full, size.kept);
     let mut planes = Vec::with_capacity(3 * height * width);

@@ -1,4 +1,4 @@
-//! Bilinear resize, added to another map: how the branches of the network meet.
+//! Bilinear resize plus another map: merges the branches of the network.
 
 pub mod gpu;
 mod scalar;
@@ -9,12 +9,13 @@ use crate::{Extent, Isa, Layout, Map, MapMut, ShapeError};
 
 /// `out = bilinear(small, size of out) + add`
 ///
-/// Half-pixel centres: output pixel `i` looks at `max(in/out * (i + 0.5) - 0.5, 0)`, between the pixel there and the next;
-/// past the last pixel the last one counts. Any size to any size, smaller too (without antialiasing).
+/// Half-pixel centres: output pixel `i` reads at position `max(in/out * (i + 0.5) - 0.5, 0)`, between the pixel there
+/// and the next one. Past the last pixel, the last pixel is used. Any size can be resized to any other size, including
+/// smaller ones (without antialiasing).
 ///
-/// - `small`: `[c, h, w]`; `add`: of the layout of `out`
-/// - accuracy: within `1e-6` of the definition, relative to the greatest output
-/// - errors: [`ShapeError`] unless `small` and `add` are blocked and have the channels of `out`, and `add` its size
+/// - `small`: `[c, h, w]`; `add`: the layout of `out`
+/// - accuracy: within `1e-6` of the definition, relative to the largest output
+/// - errors: [`ShapeError`] unless `small` and `add` are blocked and have the channels of `out`, and `add` has its size
 ///
 /// Source: Paddle's `F.interpolate(mode="bilinear", align_corners=False)`.
 pub fn resize_add(isa: Isa, small: Map, add: Option<Map>, out: MapMut) -> Result<(), ShapeError> {
@@ -22,10 +23,11 @@ pub fn resize_add(isa: Isa, small: Map, add: Option<Map>, out: MapMut) -> Result
     run("resize_add", isa, small, add, full, out)
 }
 
-/// `out` = the upper left part of `bilinear(small, full)`, bit for bit what [`resize_add`] to `full` computes there.
+/// The upper left part of `bilinear(small, full)`, written to `out`. The bits are the same as those that [`resize_add`]
+/// to `full` computes there.
 ///
 /// - `small`: `[c, h, w]`; `full`: height and width that `small` is scaled to; `out`: at most that size
-/// - accuracy: within `1e-6` of the definition, relative to the greatest output
+/// - accuracy: within `1e-6` of the definition, relative to the largest output
 /// - errors: [`ShapeError`] unless `small` is blocked and has the channels of `out`, or if `out` is larger than `full`
 pub fn resize(isa: Isa, small: Map, full: (usize, usize), out: MapMut) -> Result<(), ShapeError> {
     const OP: &str = "resize";
@@ -67,14 +69,14 @@ impl Kernel for ResizeAdd<'_> {
     }
 }
 
-/// One direction of a resize.
+/// One axis of a resize.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Axis {
     ratio: f32,
     last: usize,
 }
 
-/// Where an output pixel looks: `first` weighs `1 - weight`, `second` weighs `weight`.
+/// The input pixels of an output pixel: `first` has weight `1 - weight`, `second` has weight `weight`.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(crate) struct Tap {
     pub(crate) first: usize,
@@ -83,7 +85,7 @@ pub(crate) struct Tap {
 }
 
 impl Axis {
-    /// From `len` pixels (at least one) to `out_len`.
+    /// A resize from `len` pixels (at least one) to `out_len`.
     pub(crate) fn new(len: usize, out_len: usize) -> Self {
         Self { ratio: len as f32 / out_len as f32, last: len.saturating_sub(1) }
     }
@@ -93,12 +95,12 @@ impl Axis {
         self.ratio
     }
 
-    /// Where output pixel `i` looks.
+    /// The input pixels of output pixel `i`.
     #[inline(always)]
     pub(crate) fn tap(self, i: usize) -> Tap {
-        // Without a fused multiply-add, as in Paddle; the truncation is the floor, for nothing here is negative.
+        // No fused multiply-add, like Paddle. The truncation equals the floor, because no value is negative.
         let source = (self.ratio * (i as f32 + 0.5) - 0.5).max(0.0);
-        // Rounding can push the source of a long axis past its end.
+        // Rounding can push the position on a long axis past its end.
         let first = (source as usize).min(self.last);
         Tap { first, second: (first + 1).min(self.last), weight: source - first as f32 }
     }
@@ -118,19 +120,19 @@ mod tests {
 
     const CASES: [Case; 9] = [
         Case { channels: 1, from: (1, 1), to: (1, 1) }, // the smallest map
-        Case { channels: 3, from: (1, 1), to: (5, 7) }, // one pixel to any size: DAPPM's global view
+        Case { channels: 3, from: (1, 1), to: (5, 7) }, // one pixel to any size, as in DAPPM's global view
         Case { channels: 5, from: (2, 3), to: (4, 6) }, // the usual factors ...
         Case { channels: 16, from: (3, 5), to: (12, 20) },
         Case { channels: 17, from: (4, 8), to: (32, 64) },
         Case { channels: 33, from: (12, 15), to: (45, 60) }, // ... an unusual one, 360x480
         Case { channels: 64, from: (3, 4), to: (7, 13) },
         Case { channels: 16, from: (9, 70), to: (4, 23) }, // smaller
-        Case { channels: 2, from: (5, 6), to: (5, 131) },  // one direction; more than two chunks of columns
+        Case { channels: 2, from: (5, 6), to: (5, 131) },  // one axis only; more than two chunks of columns
     ];
 
-    /// A resize that computes a part of the result computes the same bits there.
+    /// Resizing only a part of the result gives the same bits there.
     #[test]
-    fn a_part_is_the_whole_cropped() {
+    fn a_part_equals_the_cropped_whole() {
         for_each(CASES, |isa, case| {
             let (from, to) = (Layout::blocked(case.channels, case.from.0, case.from.1), case.to);
             let x = Owned::from_nchw(&crate::testing::noise(case.channels * from.height * from.width, 1), from);

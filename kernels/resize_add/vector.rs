@@ -1,9 +1,10 @@
-//! `resize_add`, one output pixel's sixteen channels at a time.
+//! `resize_add`, sixteen channels of one output pixel at a time.
 
 use super::{ResizeAdd, Tap};
 use crate::simd::{Simd, Vector};
 
-/// Columns whose taps are computed once for all blocks and rows. Long, because memory is read best in whole rows.
+/// Columns whose taps are computed once for all blocks and rows. The chunk is long because reading whole rows of memory
+/// is fastest.
 const CHUNK: usize = 512;
 
 impl Vector for ResizeAdd<'_> {
@@ -23,8 +24,8 @@ impl Vector for ResizeAdd<'_> {
                     let (above, below) = (small.pixel(block, y.first, 0), small.pixel(block, y.second, 0));
                     let add = add.map(|add| add.pixel(block, row, start));
                     let to = out.pixel(block, row, start);
-                    // SAFETY: taps are inside `small`, which has the channels of `out`; `add` has the layout of `out`; the
-                    // chunk ends inside the row. All pixels are 16 floats.
+                    // SAFETY: taps are inside `small`, which has the channels of `out`; `add` has the layout of `out`;
+                    // the chunk ends inside the row. All pixels are 16 floats.
                     unsafe {
                         let down = S::splat(y.weight);
                         for (i, tap) in taps.iter().enumerate() {
@@ -44,10 +45,10 @@ impl Vector for ResizeAdd<'_> {
 }
 
 /// # Safety
-/// The CPU has the instructions of `S`; sixteen floats lie behind each pointer.
+/// The CPU supports the instructions of `S`; each pointer is to sixteen floats.
 #[inline(always)]
 unsafe fn mix<S: Simd>(a: *const f32, b: *const f32, weight: S) -> S {
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller's contract.
     unsafe {
         let a = S::load(a);
         S::load(b).sub(a).fma(weight, a)

@@ -2,16 +2,17 @@
 
 use super::Simd;
 
-/// `e^x`, relative error below 2e-7 for `x` in -87.3 ..= 88.3; vanishes below (exactly 0 from -104 down), constant
-/// (2.4e38) above.
+/// `e^x` with a relative error below 2e-7 for `x` in -87.3 ..= 88.3. Below that range the result underflows (exactly 0
+/// for `x` <= -104); above it the result is constant (2.4e38).
 ///
-/// Cody-Waite reduction to `|r| <= ln 2 / 2`, then the minimax polynomial of degree 5 of Arm's optimized routines (`expf`).
+/// Cody-Waite reduction to `|r| <= ln 2 / 2`, then the degree-5 minimax polynomial of Arm's optimized routines
+/// (`expf`).
 ///
 /// # Safety
-/// The CPU has the instructions of `S`.
+/// The CPU supports the instructions of `S`.
 #[inline(always)]
 pub(crate) unsafe fn exp<S: Simd>(x: S) -> S {
-    // SAFETY: arithmetic on registers; the caller has the instructions.
+    // SAFETY: arithmetic in registers; the caller guarantees the CPU features.
     unsafe {
         let x = x.min(S::splat(88.376_26)).max(S::splat(-105.0));
         let n = x.mul(S::splat(std::f32::consts::LOG2_E)).round();
@@ -26,15 +27,16 @@ pub(crate) unsafe fn exp<S: Simd>(x: S) -> S {
     }
 }
 
-/// `x / 2 * (1 + erf(x / sqrt 2))`, absolute error below 5e-7 up to `x = 10`, then a rounding.
+/// `x / 2 * (1 + erf(x / sqrt 2))` with an absolute error below 5e-7 up to `x = 10`, and one rounding above.
 ///
-/// As `max(x, 0) - |x| / 2 * erfc(|x| / sqrt 2)`, which loses nothing in the tails; erfc is 7.1.26 of Abramowitz and Stegun.
+/// Computed as `max(x, 0) - |x| / 2 * erfc(|x| / sqrt 2)`, which loses no precision in the tails; erfc is formula
+/// 7.1.26 of Abramowitz and Stegun.
 ///
 /// # Safety
-/// The CPU has the instructions of `S`.
+/// The CPU supports the instructions of `S`.
 #[inline(always)]
 pub(crate) unsafe fn gelu<S: Simd>(x: S) -> S {
-    // SAFETY: arithmetic on registers; the caller has the instructions.
+    // SAFETY: arithmetic in registers; the caller guarantees the CPU features.
     unsafe {
         let (zero, one) = (S::splat(0.0), S::splat(1.0));
         let t = x.max(zero.sub(x));
@@ -54,7 +56,7 @@ mod tests {
     use crate::Isa;
     use crate::simd::{Kernel, Simd, Vector, exp, gelu};
 
-    /// A function of sixteen lanes over a whole slice.
+    /// Applies a function of sixteen lanes to a whole slice.
     struct Each<'a> {
         values: &'a mut [[f32; 16]],
         gelu: bool,
@@ -64,7 +66,7 @@ mod tests {
         #[inline(always)]
         unsafe fn vector<S: Simd>(self) {
             for values in self.values {
-                // SAFETY: the caller promises the CPU; the array has sixteen floats.
+                // SAFETY: the caller guarantees the CPU features; the array has sixteen floats.
                 unsafe {
                     let x = S::load(values.as_ptr());
                     let y = if self.gelu { gelu(x) } else { exp(x) };
@@ -84,7 +86,7 @@ mod tests {
 
     const COUNT: usize = if cfg!(miri) { 1 << 8 } else { 1 << 20 };
 
-    /// `f` at [`COUNT`] points between `low` and `high`, with the points.
+    /// Pairs of `x` and `f(x)` at [`COUNT`] points between `low` and `high`.
     fn sweep(isa: Isa, low: f32, high: f32, gelu: bool) -> Vec<(f64, f64)> {
         let points: Vec<_> = (0..COUNT).map(|i| low + (high - low) * (i as f32 / (COUNT - 1) as f32)).collect();
         let mut values = points.clone();
@@ -117,7 +119,7 @@ mod tests {
                 println!("{}: gelu on {low} ..= {high}: absolute error {error:.1e}", isa.name());
                 assert!(error < 5e-7, "{}: {error}", isa.name());
             }
-            // Relative from here on: the next float is further than a millionth.
+            // Relative from here on, because the spacing of floats exceeds a millionth.
             assert!(sweep(isa, 10.0, 1e30, true).iter().all(|(x, y)| (y / x - 1.0).abs() < 2e-7), "{}", isa.name());
         }
     }

@@ -1,8 +1,9 @@
-//! Sixteen float lanes, the same on every instruction set: an algorithm is written once over [`Simd`].
+//! Sixteen float lanes with the same interface on every instruction set. An algorithm is written once over [`Simd`].
 //!
-//! A body is `#[inline(always)]` and takes its instructions from the `#[target_feature]` function that it is inlined into
-//! (`with_avx2`, `with_avx512`, `with_neon`); a new instruction set is one more implementation of [`Simd`] and one more such function.
-//! Every body uses fused multiply-add where it multiplies and adds, in tails too, so that an element's value does not
+//! A body is `#[inline(always)]` and gets its instructions from the `#[target_feature]` function that it is inlined
+//! into (`with_avx2`, `with_avx512`, `with_neon`). To add an instruction set, add one implementation of [`Simd`] and
+//! one such function. Every body uses fused multiply-add for every multiplication followed by an addition, in tails
+//! too, so that an element's value does not depend on tile boundaries.
 //! depend on where the tiles fall.
 
 mod math;
@@ -15,37 +16,39 @@ pub(crate) mod x86;
 
 pub(crate) use math::{exp, gelu};
 
-/// An operation in its vector form.
+/// The vector form of an operation.
 pub(crate) trait Vector: Sized {
     /// # Safety
-    /// The CPU has the instructions of `S`, and the value's own pointers are good; always `#[inline(always)]`.
+    /// The CPU supports the instructions of `S`, and the value's own pointers are valid. Implementations are always
+    /// `#[inline(always)]`.
     unsafe fn vector<S: Simd>(self);
 }
 
-/// An operation as a door hands it to [`crate::Isa::run`]: its vector form and its definition.
+/// The two forms of an operation that [`crate::Isa::run`] chooses from: its vector form and its definition.
 pub(crate) trait Kernel: Vector {
-    /// The plain definition.
+    /// The definition.
     fn scalar(self);
 }
 
 /// Sixteen floats in registers.
 ///
 /// # Safety
-/// Every method needs the CPU to have the implementation's instructions; those with pointers need sixteen good floats.
-#[allow(clippy::missing_safety_doc, reason = "one contract for all methods, above")]
+/// For every method, the CPU must support the implementation's instructions. For methods with pointers, sixteen valid
+/// floats must be at each pointer.
+#[allow(clippy::missing_safety_doc, reason = "the trait documents one contract for all methods")]
 pub(crate) trait Simd: Copy {
-    /// The register tile of a convolution: at most so many blocks of sixteen output channels ...
+    /// The register tile of a convolution: the maximum number of blocks of sixteen output channels ...
     const TILE_BLOCKS: usize;
-    /// ... by so many pixels.
+    /// ... and of pixels.
     const TILE_PIXELS: usize;
-    /// Channels in one 32-bit word of what [`Simd::accumulate`] multiplies: 1 of f32, or 2 of bf16.
+    /// Channels per 32-bit word that [`Simd::accumulate`] multiplies: 1 for f32, 2 for bf16.
     const CHANNELS_PER_WORD: usize = 1;
 
-    /// Asks for the cache line at `at`, which need not exist.
+    /// Prefetches the cache line at `at`, which may be an invalid address.
     #[inline(always)]
     unsafe fn prefetch(_at: *const f32) {}
 
-    /// Runs `body` as a function of its own that has this instruction set.
+    /// Runs `body` in a separate function that is compiled for this instruction set.
     unsafe fn enter<V: Vector>(body: V);
 
     unsafe fn splat(value: f32) -> Self;
@@ -59,40 +62,42 @@ pub(crate) trait Simd: Copy {
     unsafe fn min(self, other: Self) -> Self;
     /// `self * factor + addend` with one rounding.
     unsafe fn fma(self, factor: Self, addend: Self) -> Self;
-    /// `self + weights * x`, both in words of [`Simd::CHANNELS_PER_WORD`] channels: the sum of a convolution.
+    /// `self + weights * x`, the step of a convolution's sum. Both operands are words of [`Simd::CHANNELS_PER_WORD`]
+    /// channels.
     #[inline(always)]
     unsafe fn accumulate(self, weights: Self, x: Self) -> Self {
-        // SAFETY: the caller promises the CPU.
+        // SAFETY: the caller guarantees the CPU features.
         unsafe { weights.fma(x, self) }
     }
-    /// Stores sixteen channels as `accumulate` takes them: `16 / CHANNELS_PER_WORD` words.
+    /// Stores sixteen channels in the format that `accumulate` takes: `16 / CHANNELS_PER_WORD` words.
     #[inline(always)]
     unsafe fn store_words(self, to: *mut f32) {
-        // SAFETY: the caller promises the CPU and the memory.
+        // SAFETY: the caller guarantees the CPU features and the memory.
         unsafe { self.store(to) }
     }
-    /// To the nearest integer, halves to even.
+    /// Rounds to the nearest integer, ties to even.
     unsafe fn round(self) -> Self;
-    /// `self * 2^n` for finite `self` and integral `n` up to 127; 0 where that is far below the normal numbers.
+    /// `self * 2^n` for finite `self` and integral `n` up to 127; 0 if the result is far below the normal numbers.
     unsafe fn scale(self, n: Self) -> Self;
     /// `yes` where `self > other`, else `no`.
     unsafe fn if_above(self, other: Self, yes: Self, no: Self) -> Self;
     /// The sum of the lanes.
     unsafe fn sum(self) -> f32;
-    /// The greatest of the lanes.
+    /// The largest lane.
     unsafe fn greatest(self) -> f32;
-    /// `from[index[lane]]`; the indices do not fall, the first is 0, and neither half of them spans more than 8 floats.
+    /// `from[index[lane]]`. The indices are non-decreasing, the first is 0, and neither half of them spans more than 8
+    /// floats.
     unsafe fn pick(from: *const f32, index: &[i32; 16]) -> Self;
-    /// Rows become columns.
+    /// Transposes sixteen rows into columns.
     unsafe fn transpose(rows: [Self; 16]) -> [Self; 16];
 }
 
-/// The methods of [`Simd`]; each is one expression of intrinsics.
+/// The methods of [`Simd`]. Each is one expression of intrinsics.
 macro_rules! methods {
     ($(fn $name:ident($($arg:ident: $type:ty),*) $(-> $result:ty)? { $body:expr })*) => {$(
         #[inline(always)]
         unsafe fn $name($($arg: $type),*) $(-> $result)? {
-            // SAFETY: the caller promises the CPU, and sixteen good floats behind a pointer.
+            // SAFETY: the caller guarantees the CPU features, and sixteen valid floats at each pointer.
             unsafe { $body }
         }
     )*};

@@ -1,4 +1,4 @@
-//! Sixteen lanes on 64-bit Arm: four registers of 128 bits.
+//! Sixteen lanes on 64-bit Arm: four 128-bit registers.
 
 #[allow(clippy::wildcard_imports, reason = "thirty intrinsics, each with its own suffix")]
 use std::arch::aarch64::*;
@@ -8,11 +8,11 @@ use super::{Simd, Vector, methods};
 /// Runs `body` with NEON.
 ///
 /// # Safety
-/// The CPU has what [`crate::Neon`] proves.
+/// The CPU has the features that [`crate::Neon`] proves.
 #[inline(never)]
 #[target_feature(enable = "neon")]
 pub(crate) unsafe fn with_neon<V: Vector>(body: V) {
-    // SAFETY: the caller promises the CPU; the body's own promise was made where it was built.
+    // SAFETY: the caller guarantees the CPU features; the body's own contract was met where it was constructed.
     unsafe { body.vector::<NeonLanes>() }
 }
 
@@ -20,7 +20,7 @@ pub(crate) unsafe fn with_neon<V: Vector>(body: V) {
 #[derive(Clone, Copy)]
 pub(crate) struct NeonLanes([float32x4_t; 4]);
 
-/// The same expression for each of the four registers.
+/// Evaluates the same expression for each of the four registers.
 macro_rules! quarters {
     ($i:ident => $lanes:expr) => {
         NeonLanes([
@@ -45,14 +45,14 @@ macro_rules! quarters {
 }
 
 impl Simd for NeonLanes {
-    // 24 of the 32 registers are sums, four hold weights, the rest pixels on their way. Two blocks by three pixels would have as many
-    // sums, but with eight registers of weights there is none left for a pixel.
+    // 24 of the 32 registers hold sums, four hold weights, and the rest hold pixels being loaded. Two blocks by three
+    // pixels would have as many sums, but with eight registers of weights no register would be left for a pixel.
     const TILE_BLOCKS: usize = 1;
     const TILE_PIXELS: usize = 6;
 
     #[inline(always)]
     unsafe fn enter<V: Vector>(body: V) {
-        // SAFETY: the caller promises the CPU.
+        // SAFETY: the caller guarantees the CPU features.
         unsafe { with_neon(body) }
     }
 
@@ -64,7 +64,7 @@ impl Simd for NeonLanes {
         fn sub(self: Self, other: Self) -> Self { quarters!(i => vsubq_f32(self.0[i], other.0[i])) }
         fn mul(self: Self, other: Self) -> Self { quarters!(i => vmulq_f32(self.0[i], other.0[i])) }
         fn div(self: Self, other: Self) -> Self { quarters!(i => vdivq_f32(self.0[i], other.0[i])) }
-        // Of a number and none, the number, as in the definitions (`f32::max`); `vmaxq_f32` would give none.
+        // If one operand is NaN, returns the other, like the definitions (`f32::max`); `vmaxq_f32` would return NaN.
         fn max(self: Self, other: Self) -> Self { quarters!(i => vmaxnmq_f32(self.0[i], other.0[i])) }
         fn min(self: Self, other: Self) -> Self { quarters!(i => vminnmq_f32(self.0[i], other.0[i])) }
         fn fma(self: Self, factor: Self, addend: Self) -> Self {
@@ -91,7 +91,7 @@ impl Simd for NeonLanes {
             ];
             quarters!(i => {
                 let lanes = vsubq_s32(vld1q_s32(index.as_ptr().add(4 * i)), vdupq_n_s32(index[i / 2 * 8]));
-                // Float `n` of a table is its bytes `4n`, `4n + 1`, `4n + 2`, `4n + 3`.
+                // Float `n` of a table is at bytes `4n`, `4n + 1`, `4n + 2` and `4n + 3`.
                 let four = vmlaq_n_s32(vdupq_n_s32(0x0302_0100), lanes, 0x0404_0404);
                 vreinterpretq_f32_u8(vqtbl2q_u8(tables[i / 2], vreinterpretq_u8_s32(four)))
             })
@@ -101,7 +101,7 @@ impl Simd for NeonLanes {
 }
 
 methods! {
-    // The exponent's bits, directly; the exponent -127 is the number 0.
+    // Writes the exponent bits directly; exponent -127 gives the number 0.
     fn pow2(n: float32x4_t) -> float32x4_t {{
         let exponent = vcvtnq_s32_f32(vmaxnmq_f32(n, vdupq_n_f32(-127.0)));
         vreinterpretq_f32_s32(vshlq_n_s32::<23>(vaddq_s32(exponent, vdupq_n_s32(127))))
@@ -112,12 +112,12 @@ methods! {
 }
 
 /// # Safety
-/// The CPU has NEON.
+/// The CPU supports NEON.
 #[inline(always)]
 unsafe fn transpose4x4x4(rows: [NeonLanes; 16]) -> [NeonLanes; 16] {
-    // SAFETY: the caller promises the CPU; only registers are touched.
+    // SAFETY: the caller guarantees the CPU features; the function only uses registers.
     unsafe {
-        // Sixteen squares of 4x4, each transposed and put where its mirror image was.
+        // Transposes sixteen 4x4 squares and swaps each with its mirror image.
         let mut columns = rows;
         for down in 0..4 {
             for across in 0..4 {
@@ -132,12 +132,12 @@ unsafe fn transpose4x4x4(rows: [NeonLanes; 16]) -> [NeonLanes; 16] {
 }
 
 /// # Safety
-/// The CPU has NEON.
+/// The CPU supports NEON.
 #[inline(always)]
 unsafe fn transpose4x4([a, b, c, d]: [float32x4_t; 4]) -> [float32x4_t; 4] {
-    // SAFETY: the caller promises the CPU; only registers are touched.
+    // SAFETY: the caller guarantees the CPU features; the function only uses registers.
     unsafe {
-        // Columns 0 and 2 of two rows, columns 1 and 3 of them; then pairs of lanes change places.
+        // First columns 0 and 2, and columns 1 and 3, of two rows each; then pairs of lanes are swapped.
         let (even, odd) = ((vtrn1q_f32(a, b), vtrn1q_f32(c, d)), (vtrn2q_f32(a, b), vtrn2q_f32(c, d)));
         [
             singles(vtrn1q_f64(doubles(even.0), doubles(even.1))),

@@ -1,10 +1,10 @@
-//! What the lanes of every instruction set do, against the same on plain arrays.
+//! The lanes of every instruction set, compared with plain arrays.
 
 use super::{Kernel, Simd, Vector};
 use crate::Isa;
 use crate::testing::noise;
 
-/// Every method of [`Simd`] that is not plain arithmetic, on sixteen rows of numbers.
+/// Runs every method of [`Simd`] that is not plain arithmetic on sixteen rows of numbers.
 struct Probe<'a> {
     rows: &'a [[f32; 16]; 16],
     index: &'a [i32; 16],
@@ -19,7 +19,7 @@ struct Seen {
     scaled: [f32; 16],
     chosen: [f32; 16],
     clamped: [f32; 16],
-    /// The greater of no number and each number.
+    /// The maximum of NaN and each number.
     numbers: [f32; 16],
     greatest: f32,
     sum: f32,
@@ -29,8 +29,8 @@ impl Vector for Probe<'_> {
     #[inline(always)]
     unsafe fn vector<S: Simd>(self) {
         let Self { rows, index, seen } = self;
-        // SAFETY: the caller promises the CPU; every pointer is to the first of sixteen floats, and the picked ones are in the first
-        // two rows, with more behind them.
+        // SAFETY: the caller guarantees the CPU features; every pointer is to the first of sixteen floats, and the
+        // picked floats are in the first two rows, with more rows behind them.
         unsafe {
             let mut lanes = [S::splat(0.0); 16];
             for (lanes, row) in lanes.iter_mut().zip(rows) {
@@ -59,7 +59,7 @@ impl Kernel for Probe<'_> {
             transposed: std::array::from_fn(|column| rows.map(|row| row[column])),
             picked: each(&|i| rows.as_flattened()[index[i] as usize]),
             rounded: a.map(f32::round_ties_even),
-            // Exact in f64, so rounded once; far below the normal numbers zero is as good.
+            // Exact in f64, so rounded once. Far below the normal numbers, zero is also accepted.
             scaled: each(&|i| (f64::from(a[i]) * f64::from(b[i].round_ties_even()).exp2()) as f32),
             chosen: each(&|i| if a[i] > b[i] { c[i] } else { d[i] }),
             clamped: a.map(|v| v.clamp(-1.0, 1.0)),
@@ -71,14 +71,14 @@ impl Kernel for Probe<'_> {
 }
 
 #[test]
-fn lanes_do_what_arrays_do() {
+fn lanes_match_plain_arrays() {
     let indices: [[i32; 16]; 4] = [
-        std::array::from_fn(|i| i as i32),     // as they lie
-        [0; 16],                               // all the same
+        std::array::from_fn(|i| i as i32),     // in order
+        [0; 16],                               // all equal
         std::array::from_fn(|i| i as i32 / 8), // a factor of eight
         [0, 0, 1, 2, 2, 3, 6, 7, 8, 8, 9, 10, 11, 12, 13, 15],
     ];
-    // Integers, whose sums are exact in any order; halves, which round to even.
+    // Integers have exact sums in any order; halves test rounding to even.
     let mut halves = [[0.0; 16]; 16];
     for (value, noise) in halves.as_flattened_mut().iter_mut().zip(noise(256, 1)) {
         *value = (40.0 * noise).round() / 2.0;
@@ -93,7 +93,7 @@ fn lanes_do_what_arrays_do() {
                 isa.run(Probe { rows, index, seen: &mut got });
                 Isa::Scalar.run(Probe { rows, index, seen: &mut want });
                 if rows == &extremes {
-                    got.sum = want.sum; // of numbers too different for an exact one
+                    got.sum = want.sum; // the numbers differ too much for an exact sum
                 }
                 let tiny = |v: f32| if v.abs() < f32::MIN_POSITIVE { 0.0 } else { v };
                 (got.scaled, want.scaled) = (got.scaled.map(tiny), want.scaled.map(tiny));

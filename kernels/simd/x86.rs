@@ -1,4 +1,4 @@
-//! Sixteen lanes on x86-64: one 512-bit register, with products in f32 or in bf16, or two registers of 256 bits.
+//! Sixteen lanes on x86-64: one 512-bit register, with products in f32 or bf16, or two 256-bit registers.
 
 #[allow(clippy::wildcard_imports, reason = "fifty intrinsics, each with its own prefix")]
 use std::arch::x86_64::*;
@@ -8,37 +8,37 @@ use super::{Simd, Vector, methods};
 /// Runs `body` with AVX-512.
 ///
 /// # Safety
-/// The CPU has what [`crate::Avx512`] proves.
+/// The CPU has the features that [`crate::Avx512`] proves.
 #[inline(never)]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
 pub(crate) unsafe fn with_avx512<V: Vector>(body: V) {
-    // SAFETY: the caller promises the CPU; the body's own promise was made where it was built.
+    // SAFETY: the caller guarantees the CPU features; the body's own contract was met where it was constructed.
     unsafe { body.vector::<Avx512Lanes>() }
 }
 
-/// Runs `body` with AVX-512, products in bf16.
+/// Runs `body` with AVX-512 and products in bf16.
 ///
 /// # Safety
-/// The CPU has what [`crate::Avx512`] proves, and AVX512-BF16.
+/// The CPU has the features that [`crate::Avx512`] proves, and AVX512-BF16.
 #[inline(never)]
 #[target_feature(enable = "avx512bf16,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
 pub(crate) unsafe fn with_avx512_bf16<V: Vector>(body: V) {
-    // SAFETY: the caller promises the CPU; the body's own promise was made where it was built.
+    // SAFETY: the caller guarantees the CPU features; the body's own contract was met where it was constructed.
     unsafe { body.vector::<Avx512Bf16Lanes>() }
 }
 
 /// Runs `body` with AVX2.
 ///
 /// # Safety
-/// The CPU has what [`crate::Avx2`] proves.
+/// The CPU has the features that [`crate::Avx2`] proves.
 #[inline(never)]
 #[target_feature(enable = "avx2,fma,f16c")]
 pub(crate) unsafe fn with_avx2<V: Vector>(body: V) {
-    // SAFETY: the caller promises the CPU; the body's own promise was made where it was built.
+    // SAFETY: the caller guarantees the CPU features; the body's own contract was met where it was constructed.
     unsafe { body.vector::<Avx2Lanes>() }
 }
 
-/// Sixteen lanes in one register, as `$lanes`; `$own` is what tells one arithmetic of products from the other.
+/// Defines `$lanes`: sixteen lanes in one register. `$own` holds what differs between f32 and bf16 products.
 macro_rules! avx512 {
     ($(#[$doc:meta])* $lanes:ident by $with:ident { $($own:tt)* }) => {
         $(#[$doc])*
@@ -47,13 +47,13 @@ macro_rules! avx512 {
         pub(crate) struct $lanes(__m512);
 
         impl Simd for $lanes {
-            // 28 of the 32 registers are sums, two hold weights: tiles of 8 to 14 pixels were the fastest measured.
+            // 28 of the 32 registers hold sums and two hold weights. Tiles of 8 to 14 pixels were the fastest measured.
             const TILE_BLOCKS: usize = 2;
             const TILE_PIXELS: usize = 14;
 
             #[inline(always)]
             unsafe fn enter<V: Vector>(body: V) {
-                // SAFETY: the caller promises the CPU.
+                // SAFETY: the caller guarantees the CPU features.
                 unsafe { $with(body) }
             }
 
@@ -84,7 +84,7 @@ macro_rules! avx512 {
                     Self(_mm512_permutexvar_ps(_mm512_loadu_si512(index.as_ptr().cast()), _mm512_loadu_ps(from)))
                 }
                 fn transpose(rows: [Self; 16]) -> [Self; 16] {
-                    // The wrapper is transparent.
+                    // The wrapper is `repr(transparent)`.
                     std::mem::transmute::<[__m512; 16], [Self; 16]>(transpose512(
                         std::mem::transmute::<[Self; 16], [__m512; 16]>(rows),
                     ))
@@ -101,13 +101,13 @@ avx512! {
 }
 
 avx512! {
-    /// Sixteen lanes in one register; products of pairs in bf16, summed in f32.
+    /// Sixteen lanes in one register; products of bf16 pairs, summed in f32.
     Avx512Bf16Lanes by with_avx512_bf16 {
         const CHANNELS_PER_WORD: usize = 2;
 
         methods! {
             fn accumulate(self: Self, weights: Self, x: Self) -> Self {
-                // Same width, any bits: a register of pairs of bf16 travels as one of f32.
+                // The width is the same and any bits are valid, so a register of bf16 pairs is passed as one of f32.
                 Self(_mm512_dpbf16_ps(
                     self.0,
                     std::mem::transmute::<__m512, __m512bh>(weights.0),
@@ -122,12 +122,12 @@ avx512! {
 }
 
 /// # Safety
-/// The CPU has AVX-512 F.
+/// The CPU supports AVX-512 F.
 #[inline(always)]
 unsafe fn transpose512(mut r: [__m512; 16]) -> [__m512; 16] {
-    // SAFETY: the caller promises the CPU; only registers are touched.
+    // SAFETY: the caller guarantees the CPU features; the function only uses registers.
     unsafe {
-        // Inside the four quarters of each register, a 4x4 transposition of every four rows.
+        // Within each quarter of the registers, a 4x4 transpose of every four rows.
         for i in (0..16).step_by(4) {
             let low = (_mm512_unpacklo_ps(r[i], r[i + 1]), _mm512_unpacklo_ps(r[i + 2], r[i + 3]));
             let high = (_mm512_unpackhi_ps(r[i], r[i + 1]), _mm512_unpackhi_ps(r[i + 2], r[i + 3]));
@@ -136,7 +136,7 @@ unsafe fn transpose512(mut r: [__m512; 16]) -> [__m512; 16] {
             r[i + 2] = _mm512_shuffle_ps::<0x44>(high.0, high.1);
             r[i + 3] = _mm512_shuffle_ps::<0xee>(high.0, high.1);
         }
-        // Then a 4x4 transposition of the quarters.
+        // Then a 4x4 transpose of the quarters.
         for i in 0..4 {
             let even =
                 (_mm512_shuffle_f32x4::<0x88>(r[i], r[i + 4]), _mm512_shuffle_f32x4::<0x88>(r[i + 8], r[i + 12]));
@@ -155,13 +155,13 @@ unsafe fn transpose512(mut r: [__m512; 16]) -> [__m512; 16] {
 pub(crate) struct Avx2Lanes(__m256, __m256);
 
 impl Simd for Avx2Lanes {
-    // 12 of the 16 registers are sums, two hold weights, one a pixel.
+    // 12 of the 16 registers hold sums, two hold weights, and one holds a pixel.
     const TILE_BLOCKS: usize = 1;
     const TILE_PIXELS: usize = 6;
 
     #[inline(always)]
     unsafe fn enter<V: Vector>(body: V) {
-        // SAFETY: the caller promises the CPU.
+        // SAFETY: the caller guarantees the CPU features.
         unsafe { with_avx2(body) }
     }
 
@@ -208,7 +208,7 @@ impl Simd for Avx2Lanes {
 
 methods! {
     fn round256(x: __m256) -> __m256 { _mm256_round_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(x) }
-    // The exponent's bits, directly; the exponent -127 is the number 0.
+    // Writes the exponent bits directly; exponent -127 gives the number 0.
     fn pow2(n: __m256) -> __m256 {{
         let exponent = _mm256_cvtps_epi32(_mm256_max_ps(n, _mm256_set1_ps(-127.0)));
         _mm256_castsi256_ps(_mm256_slli_epi32::<23>(_mm256_add_epi32(exponent, _mm256_set1_epi32(127))))
@@ -221,10 +221,10 @@ methods! {
 }
 
 /// # Safety
-/// The CPU has AVX2.
+/// The CPU supports AVX2.
 #[inline(always)]
 unsafe fn transpose2x256(mut rows: [Avx2Lanes; 16]) -> [Avx2Lanes; 16] {
-    // SAFETY: the caller promises the CPU; only registers are touched.
+    // SAFETY: the caller guarantees the CPU features; the function only uses registers.
     unsafe {
         let zero = _mm256_setzero_ps();
         let mut quarters = [[zero; 8]; 4];
@@ -245,12 +245,12 @@ unsafe fn transpose2x256(mut rows: [Avx2Lanes; 16]) -> [Avx2Lanes; 16] {
 }
 
 /// # Safety
-/// The CPU has AVX2.
+/// The CPU supports AVX2.
 #[inline(always)]
 unsafe fn transpose256(mut r: [__m256; 8]) -> [__m256; 8] {
-    // SAFETY: the caller promises the CPU; only registers are touched.
+    // SAFETY: the caller guarantees the CPU features; the function only uses registers.
     unsafe {
-        // Inside the two halves of each register, a 4x4 transposition of every four rows; then the halves change places.
+        // Within each half of the registers, a 4x4 transpose of every four rows; then the halves are swapped.
         for i in [0, 4] {
             let low = (_mm256_unpacklo_ps(r[i], r[i + 1]), _mm256_unpacklo_ps(r[i + 2], r[i + 3]));
             let high = (_mm256_unpackhi_ps(r[i], r[i + 1]), _mm256_unpackhi_ps(r[i + 2], r[i + 3]));

@@ -1,19 +1,22 @@
 //! A 3x3 convolution of stride 1 with a quarter of the multiplications: Winograd's F(4x4, 3x3).
 //!
-//! Every 4x4 outputs are one tile. Its 6x6 inputs become 36 numbers a channel (`B' d B`), each of the 36 is a product of matrices
-//! (tiles by input channels, times input by output channels), and each 36 sums become 16 outputs (`A' m A`). The weights are
-//! transformed once (`G g G'`, in f64). Source: Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks", 2015.
+//! Each tile is 4x4 outputs. Its 6x6 inputs are transformed into 36 numbers per channel (`B' d B`). Each of the 36
+//! points is a matrix product (tiles by input channels, times input by output channels). Each 36 sums are transformed
+//! into 16 outputs (`A' m A`). The weights are transformed once (`G g G'`, in f64). Source: Lavin and Gray, "Fast
+//! Algorithms for Convolutional Neural Networks", 2015.
 //!
-//! The points are 0, ±2/3, ±3/2 and infinity, which cost no more than the usual 0, ±1, ±2 and infinity, and round better: in bf16 the
-//! embedded network's logits are off by 0.32 % (root of the mean square, CamVid val), with the usual ones by 0.52 %; random networks in
-//! f32 by 1.5e-5 of the greatest logit at most, against 3.6e-5. F(6x6, 3x3) would leave 1.6 times the room that parity has: too little.
+//! The points are 0, ±2/3, ±3/2 and infinity. They cost no more than the usual 0, ±1, ±2 and infinity, and have smaller
+//! rounding errors. In bf16 the error of the embedded network's logits is 0.32 % (root mean square, CamVid val),
+//! against 0.52 % with the usual points. In f32 the error of random networks is at most 1.5e-5 of the largest logit,
+//! against 3.6e-5. F(6x6, 3x3) would be below the parity tolerance by a factor of only 1.6, which is too little.
 //!
-//! Stride 2 was tried in the same way (nine numbers for four outputs, where the definition has twelve products): its 81 planes of sums and
-//! inputs cost what its nine sixteenths of the multiplications saved, but for 64 to 128 channels in f32 (17 %).
+//! Stride 2 was tried in the same way (per dimension, nine products for four outputs instead of twelve). Its 81
+//! planes of sums and inputs cost what the reduction to nine sixteenths of the multiplications saved, except for 64 to
+//! 128 channels in f32 (17 %).
 //!
-//! The tiles lie on a grid that begins at the map's corner, whatever part of it a view has, so that results do not depend on how a map
-//! is split. A view whose rows begin or end inside a tile computes all of the tile and stores its part: split at multiples of
-//! [`TILE`].
+//! The grid of tiles always starts at the map's corner, whatever part of the map a view covers, so results do not
+//! depend on how a map is split. A view whose rows start or end inside a tile computes the whole tile and stores its
+//! part. Split at multiples of [`TILE`].
 
 mod scalar;
 mod vector;
@@ -23,29 +26,30 @@ use crate::pages::Table;
 use crate::simd::Kernel;
 use crate::{Element, Isa, Lanes, MapMut, ShapeError};
 
-/// Rows and columns of outputs in a tile.
+/// Rows and columns of outputs per tile.
 pub const TILE: usize = 4;
-/// Rows and columns of inputs of a tile.
+/// Rows and columns of inputs per tile.
 const PATCH: usize = TILE + 2;
-/// Products a tile.
+/// Products per tile.
 const POINTS: usize = PATCH * PATCH;
-/// The nearer pair of points is at ± this, ...
+/// The nearer pair of points is ± this value, ...
 const NEAR: f32 = 2.0 / 3.0;
-/// ... the farther one at ± its inverse, so that the two share their powers.
+/// ... the farther pair is ± its inverse, so that the two pairs share their powers.
 const FAR: f32 = 1.5;
 const NEAR_SQUARED: f32 = 4.0 / 9.0;
 const FAR_SQUARED: f32 = 2.25;
 const SQUARES: f32 = 97.0 / 36.0; // 4/9 + 9/4
-/// Bytes of scratch to aim at: transformed inputs and sums of one group of tiles. Most of it should stay in the second-level cache.
+/// The target size of the scratch buffer in bytes: transformed inputs and sums of one group of tiles. Most of it should
+/// stay in the L2 cache.
 const SCRATCH: usize = 640 * 1024;
 
-/// Bytes of transformed weights that no second-level cache holds: those of 256 by 256 channels have twice as many.
+/// Transformed weights of more bytes than this do not stay in the L2 cache; 256 by 256 channels have twice as many.
 const UNCACHED_WEIGHTS: usize = 4 << 20;
 
 /// Weights and bias of a 3x3 convolution, transformed and packed for [`winograd`].
 ///
-/// Order: `[36][out / 16][words of in][16 out]`, a word being one channel in f32 or two in bf16, as in [`crate::PackedConv`]; missing
-/// channels are zero.
+/// Order: `[36][out / 16][words of in][16 out]`. A word is one channel in f32 or two in bf16, as in
+/// [`crate::PackedConv`]. Missing channels are zero.
 #[derive(Clone, Debug)]
 pub struct PackedWinograd {
     shape: ConvShape,
@@ -55,14 +59,14 @@ pub struct PackedWinograd {
 }
 
 impl PackedWinograd {
-    /// Whether a convolution of this shape can be computed this way.
+    /// Whether this algorithm supports a convolution of this shape.
     pub fn can(shape: &ConvShape) -> bool {
         (shape.kernel, shape.stride, shape.padding) == (3, 1, 1)
     }
 
     /// Packs `weight` (`[out, in, 3, 3]`) and `bias` (`[out]`, zero if absent), to be multiplied as `element`.
     ///
-    /// - errors: [`ShapeError`] when a length differs, or for a shape that [`PackedWinograd::can`] not
+    /// - errors: [`ShapeError`] if a length differs, or if [`PackedWinograd::can`] rejects the shape
     pub fn pack(shape: ConvShape, weight: &[f32], bias: Option<&[f32]>, element: Element) -> Result<Self, ShapeError> {
         const OP: &str = "winograd";
         let ConvShape { in_channels, out_channels, kernel, stride, padding } = shape;
@@ -95,22 +99,22 @@ impl PackedWinograd {
         Ok(Self { shape, element, weights, bias })
     }
 
-    /// What the convolution is.
+    /// The convolution's shape.
     pub fn shape(&self) -> ConvShape {
         self.shape
     }
 
-    /// What it multiplies.
+    /// The element type of the products.
     pub fn element(&self) -> Element {
         self.element
     }
 
-    /// Bytes of the transformed weights: where they do not fit in a cache, many tiles should go through them at once.
+    /// Bytes of the transformed weights. If they do not fit in a cache, process many tiles per pass over the weights.
     pub fn bytes(&self) -> usize {
         64 * self.weights.len()
     }
 
-    /// How much scratch [`winograd`] needs.
+    /// How many [`Lanes`] of scratch buffer [`winograd`] needs.
     pub fn scratch_len(&self) -> usize {
         POINTS * (self.input_plane() + self.output_plane())
     }
@@ -124,7 +128,7 @@ impl PackedWinograd {
         self.element.words(self.shape.in_channels)
     }
 
-    /// Words of the sixteen channels of a block.
+    /// Words of a block's sixteen channels.
     fn block_words(&self) -> usize {
         self.element.words(16)
     }
@@ -132,12 +136,13 @@ impl PackedWinograd {
     /// Tiles that are computed together.
     fn group(&self) -> usize {
         let tile = POINTS * 4 * (self.in_blocks() * self.block_words() + 16 * self.bias.len());
-        // Weights past the cache are read once a group: a wide group, though its sums leave the second-level cache.
+        // Weights that exceed the cache are read once per group. Use a large group then, although its sums exceed the
+        // L2 cache.
         if self.bytes() > UNCACHED_WEIGHTS { 56 } else { (SCRATCH / tile).clamp(14, 84) }
     }
 
-    /// Lanes from one point's inputs to the next. One more than they are: at a multiple of 4096 bytes, the 36 stores of a tile would
-    /// all fall into one set of the cache.
+    /// Lanes from one point's inputs to those of the next. One more than needed: if the distance were a multiple of
+    /// 4096 bytes, the 36 stores of a tile would all map to one cache set.
     fn input_plane(&self) -> usize {
         (self.in_blocks() * self.group() * self.block_words()).div_ceil(16) + 1
     }
@@ -148,10 +153,10 @@ impl PackedWinograd {
     }
 }
 
-/// `G g G'` of sixteen 3x3 filters side by side, `[9][16]`: lanes that the compiler can take together, as loading a model transforms
-/// 600,000 filters.
+/// `G g G'` of sixteen 3x3 filters side by side, `[9][16]`. The compiler can vectorize this form, which matters because
+/// loading a model transforms 600,000 filters.
 fn transform_filters(filters: &[[f64; 16]; 9]) -> [Lanes; POINTS] {
-    // Rows of G, for the points 0, ±2/3, ±3/2 and infinity; `B` and `A` have the points' powers, and G the rest.
+    // Rows of G, for the points 0, ±2/3, ±3/2 and infinity. `B` and `A` contain the points' powers, and G the rest.
     const G: [[f64; 3]; PATCH] = [
         [1.0, 0.0, 0.0],
         [-27.0 / 65.0, -18.0 / 65.0, -12.0 / 65.0],
@@ -179,14 +184,14 @@ fn transform_filters(filters: &[[f64; 16]; 9]) -> [Lanes; POINTS] {
     points
 }
 
-/// Convolves the blocks and rows of the view `out`, as [`crate::conv()`] does.
+/// Convolves the blocks and rows of the view `out`, like [`crate::conv()`].
 ///
 /// - `input`: `[in_channels, h, w]`, blocked, with a zero halo; `out`: `[out_channels, h, w]`, blocked
-/// - `epilogue.residual`: of the layout of `out`
+/// - `epilogue.residual`: the layout of `out`
 /// - `scratch`: at least [`PackedWinograd::scratch_len`] long; its contents do not matter
-/// - accuracy: within `2e-5` of the definition, which rounds the transformed weights and inputs to their element; in f32 that is the
-///   convolution's, relative to the greatest output
-/// - errors: [`ShapeError`] when a shape differs from these, or `isa` does not multiply the weights' element
+/// - accuracy: within `2e-5` of the definition, relative to the largest output; the definition rounds the transformed
+///   weights and inputs to their element; in f32 this also holds against the convolution's definition
+/// - errors: [`ShapeError`] if a shape differs from these, or if `isa` cannot multiply the weights' element
 pub fn winograd<'a>(
     isa: Isa,
     conv: &PackedWinograd,
@@ -204,7 +209,7 @@ pub fn winograd<'a>(
     Ok(())
 }
 
-/// A checked call.
+/// A call whose arguments were checked.
 struct Winograd<'a> {
     packed: &'a PackedWinograd,
     input: Input<'a>,
@@ -214,20 +219,20 @@ struct Winograd<'a> {
 }
 
 impl Winograd<'_> {
-    /// The tiles that the view's rows touch.
+    /// The tiles that overlap the view's rows.
     fn grid(&self) -> Grid {
         let (rows, width) = (self.out.rows(), self.out.layout().width);
         let first = rows.start / TILE;
         Grid { first, rows: rows.end.div_ceil(TILE).saturating_sub(first), columns: width.div_ceil(TILE) }
     }
 
-    /// The least that is stored.
+    /// The lower bound of stored values.
     fn floor(&self) -> f32 {
         if self.epilogue.activation == Activation::Relu { 0.0 } else { f32::NEG_INFINITY }
     }
 }
 
-/// Some rows of tiles.
+/// A range of rows of tiles.
 #[derive(Clone, Copy)]
 struct Grid {
     first: usize,
@@ -240,7 +245,7 @@ impl Grid {
         self.rows * self.columns
     }
 
-    /// The output row and column that a tile begins at.
+    /// The output row and column where a tile starts.
     fn corner(self, tile: usize) -> (usize, usize) {
         (TILE * (self.first + tile / self.columns), TILE * (tile % self.columns))
     }
@@ -269,11 +274,11 @@ mod tests {
         Case { input: (1, 1, 1), out_channels: 1 },     // one pixel of one tile
         Case { input: (5, 2, 3), out_channels: 3 },     // less than a tile
         Case { input: (16, 4, 4), out_channels: 16 },   // one tile
-        Case { input: (16, 5, 4), out_channels: 16 },   // and a row
-        Case { input: (16, 4, 5), out_channels: 16 },   // and a column
-        Case { input: (17, 6, 7), out_channels: 33 },   // lanes left over, three blocks
+        Case { input: (16, 5, 4), out_channels: 16 },   // one tile plus a row
+        Case { input: (16, 4, 5), out_channels: 16 },   // one tile plus a column
+        Case { input: (17, 6, 7), out_channels: 33 },   // padding lanes, three blocks
         Case { input: (32, 9, 30), out_channels: 32 },  // several rows of tiles
-        Case { input: (32, 12, 61), out_channels: 48 }, // more tiles than are computed together
+        Case { input: (32, 12, 61), out_channels: 48 }, // more tiles than one group
         Case { input: (64, 8, 29), out_channels: 19 },
         Case { input: (130, 7, 9), out_channels: 64 },
         Case { input: (256, 8, 15), out_channels: 256 }, // the low branch of a small frame
@@ -291,7 +296,7 @@ mod tests {
         }
     }
 
-    /// `winograd` with as much scratch as it asks for, full of rubbish, on the whole map and on parts.
+    /// `winograd` with exactly the scratch buffer that it needs, filled with garbage, on the whole map and on parts.
     fn run(isa: Isa, packed: &PackedWinograd, input: Input, epilogue: Epilogue, output: Layout) -> Owned {
         whole_and_split(output, |out| {
             let mut scratch = vec![Lanes([f32::NAN; 16]); packed.scratch_len()];
@@ -299,7 +304,7 @@ mod tests {
         })
     }
 
-    /// Runs `test` on every row of the table with every prologue.
+    /// Runs `test` for every row of the table with every prologue.
     fn with_inputs(mut test: impl FnMut(Isa, &Case, Input, Layout)) {
         for_each(CASES, |isa, case| {
             let (channels, height, width) = case.input;
@@ -315,7 +320,7 @@ mod tests {
 
     #[test]
     #[cfg_attr(miri, ignore = "minutes under Miri")]
-    fn it_is_the_convolution() {
+    fn it_agrees_with_the_convolution() {
         with_inputs(|isa, case, input, output| {
             let (weight, bias) = case.weights();
             let residual = Owned::noise(output, 4);
@@ -338,7 +343,7 @@ mod tests {
 
     #[test]
     #[cfg_attr(miri, ignore = "minutes under Miri")]
-    fn bf16_rounds_as_its_definition_does_and_nothing_else() {
+    fn bf16_rounds_exactly_where_its_definition_does() {
         with_inputs(|isa, case, input, output| {
             let (weight, bias) = case.weights();
             let pack = |element| PackedWinograd::pack(case.shape(), &weight, Some(&bias), element).expect("they fit");
@@ -347,7 +352,7 @@ mod tests {
             if !isa.multiplies(Element::Bf16) {
                 let mut scratch = vec![Lanes::ZERO; packed.scratch_len()];
                 let refused = winograd(isa, &packed, input, Owned::zeros(output).view(), none, &mut scratch);
-                assert!(refused.is_err(), "bf16 must be refused");
+                assert!(refused.is_err(), "bf16 must be rejected");
                 return;
             }
             let got = run(isa, &packed, input, none, output).to_nchw();

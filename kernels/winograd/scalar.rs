@@ -1,10 +1,10 @@
-//! The definition, tile by tile, channel by channel.
+//! The definition, one tile and one channel at a time.
 
 use super::{FAR, FAR_SQUARED, NEAR, NEAR_SQUARED, PATCH, POINTS, SQUARES, TILE, Winograd};
 use crate::conv::activate;
 
-/// `B' d`: what six neighbouring inputs are at the six points. The roundings are those of the vector form, so that in bf16 too both
-/// multiply the same numbers.
+/// `B' d`: transforms six neighbouring inputs to their values at the six points. It rounds exactly like the vector
+/// form, so that in bf16 both multiply the same numbers.
 fn forward([d0, d1, d2, d3, d4, d5]: [f32; PATCH]) -> [f32; PATCH] {
     let (even1, odd1) = (d2.mul_add(-FAR_SQUARED, d4), d1.mul_add(-FAR_SQUARED, d3));
     let (even2, odd2) = (d2.mul_add(-NEAR_SQUARED, d4), d1.mul_add(-NEAR_SQUARED, d3));
@@ -18,7 +18,7 @@ fn forward([d0, d1, d2, d3, d4, d5]: [f32; PATCH]) -> [f32; PATCH] {
     ]
 }
 
-/// `A' m`: the four outputs of sums at the six points.
+/// `A' m`: transforms the sums at the six points to four outputs.
 fn backward([m0, m1, m2, m3, m4, m5]: [f32; PATCH]) -> [f32; TILE] {
     let (sum1, difference1, sum2, difference2) = (m1 + m2, m1 - m2, m3 + m4, m3 - m4);
     [
@@ -37,7 +37,7 @@ pub(super) fn winograd(mut call: Winograd) {
         // `[channels][36]`
         let patches: Vec<[f32; POINTS]> = (0..channels)
             .map(|channel| {
-                // One up and one left of the outputs, which is where the halo has its zero.
+                // One row up and one column left of the outputs, where the halo has its zero.
                 let at = |y: usize, x: usize| call.input.padded(channel, row + y, column + x);
                 let columns: [_; PATCH] = std::array::from_fn(|x| forward(std::array::from_fn(|y| at(y, x))));
                 let both: [_; PATCH] = std::array::from_fn(|y| forward(std::array::from_fn(|x| columns[x][y])));

@@ -1,4 +1,4 @@
-//! The transforms on sixteen channels at once, the products by the register tile of the direct convolution.
+//! Transforms sixteen channels at a time; the products use the register tile of the direct convolution.
 
 use std::ops::Range;
 
@@ -8,13 +8,13 @@ use crate::conv::{Activation, Norm};
 use crate::simd::{Simd, Vector, gelu};
 use crate::{Lanes, floats};
 
-/// `B' d`: what six neighbouring inputs are at the six points.
+/// `B' d`: transforms six neighbouring inputs to their values at the six points.
 ///
 /// # Safety
-/// The CPU has the instructions of `S`.
+/// The CPU supports the instructions of `S`.
 #[inline(always)]
 unsafe fn forward<S: Simd>([d0, d1, d2, d3, d4, d5]: [S; PATCH]) -> [S; PATCH] {
-    // SAFETY: the caller promises the CPU.
+    // SAFETY: the caller guarantees the CPU features.
     unsafe {
         let (near, far, squares) = (S::splat(NEAR), S::splat(FAR), S::splat(-SQUARES));
         let (near_squared, far_squared) = (S::splat(-NEAR_SQUARED), S::splat(-FAR_SQUARED));
@@ -32,13 +32,13 @@ unsafe fn forward<S: Simd>([d0, d1, d2, d3, d4, d5]: [S; PATCH]) -> [S; PATCH] {
     }
 }
 
-/// `A' m`: the four outputs of sums at the six points.
+/// `A' m`: transforms the sums at the six points to four outputs.
 ///
 /// # Safety
-/// The CPU has the instructions of `S`.
+/// The CPU supports the instructions of `S`.
 #[inline(always)]
 unsafe fn backward<S: Simd>([m0, m1, m2, m3, m4, m5]: [S; PATCH]) -> [S; TILE] {
-    // SAFETY: the caller promises the CPU.
+    // SAFETY: the caller guarantees the CPU features.
     unsafe {
         let (near, far) = (S::splat(NEAR), S::splat(FAR));
         let (sum1, difference1) = (m1.add(m2), m1.sub(m2));
@@ -52,17 +52,18 @@ unsafe fn backward<S: Simd>([m0, m1, m2, m3, m4, m5]: [S; PATCH]) -> [S; TILE] {
     }
 }
 
-/// Rows `FIRST .. END` of `B' d B`, each number to its plane; `load` gives a patch's row and column.
+/// Computes rows `FIRST .. END` of `B' d B` and stores each number in its plane; `load` returns the input at a row and
+/// column of the patch.
 ///
 /// # Safety
-/// The CPU has the instructions of `S`; from `to` on there is room for a block's words in each of 36 planes.
+/// The CPU supports the instructions of `S`; `to` has room for a block's words in each of 36 planes.
 #[inline(always)]
 unsafe fn transform<S: Simd, const FIRST: usize, const END: usize>(
     load: impl Fn(usize, usize) -> S,
     to: *mut f32,
     plane: usize,
 ) {
-    // SAFETY: the caller's promise. Rows that are not asked for are dead code.
+    // SAFETY: the caller's contract. Rows that are not requested are dead code.
     unsafe {
         let mut half = [[S::splat(0.0); PATCH]; PATCH];
         for c in 0..PATCH {
@@ -90,7 +91,8 @@ impl Vector for Winograd<'_> {
         let (grid, group) = (self.grid(), self.packed.group());
         for first in (0..grid.len()).step_by(group) {
             let some = first..(first + group).min(grid.len());
-            // SAFETY: the caller promises the CPU, and the door has checked the call; a group of tiles fits into the scratch.
+            // SAFETY: the caller guarantees the CPU features, and the public function has checked the call; a group of
+            // tiles fits into the scratch buffer.
             unsafe {
                 match self.input.prologue {
                     Some(_) => self.inputs::<S, true>(grid, some.clone()),
@@ -107,23 +109,25 @@ impl Winograd<'_> {
     /// Transforms the inputs of some tiles: `[36][in / 16][tile][words of 16 channels]`.
     ///
     /// # Safety
-    /// The CPU has the instructions of `S`; there are at most a group of tiles; `NORM` says whether there is a prologue.
+    /// The CPU supports the instructions of `S`; the tiles are at most one group; `NORM` is true if there is a
+    /// prologue.
     #[inline(always)]
     unsafe fn inputs<S: Simd, const NORM: bool>(&mut self, grid: Grid, some: Range<usize>) {
         let (layout, group) = (self.input.map.layout(), self.packed.group());
         let (plane, words) = (16 * self.packed.input_plane(), self.packed.block_words());
         let (map_rows, map_columns) = (1..layout.height + 1, 1..layout.width + 1);
         for block in 0..layout.blocks() {
-            // SAFETY: the caller promises the CPU; the door has checked the prologue.
+            // SAFETY: the caller guarantees the CPU features; the public function has checked the prologue.
             let norm = unsafe { Norm::<S>::of(&self.input, block) };
             for (i, tile) in some.clone().enumerate() {
                 let (row, column) = grid.corner(tile);
-                // Rows and columns of the memory begin with the halo: the patch begins at the output's own numbers.
+                // Rows and columns of the memory start with the halo, so the patch starts at the output's own row and
+                // column.
                 let corner = block * layout.block_stride() + row * layout.row_stride() + column * 16;
                 let inside =
                     row > 0 && column > 0 && row + PATCH < layout.height + 2 && column + PATCH < layout.width + 2;
-                // SAFETY: rows and columns inside the map are loaded; a tile has a place in every plane, `(block * group +
-                // i) * words < in_blocks * group * words < plane`, and there are 36 planes.
+                // SAFETY: only rows and columns inside the map are loaded. Every plane has room for each tile,
+                // `(block * group + i) * words < in_blocks * group * words < plane`, and there are 36 planes.
                 unsafe {
                     let x = self.input.map.data().as_ptr().add(corner);
                     let to = self.scratch.as_mut_ptr().cast::<f32>().add((block * group + i) * words);
@@ -132,16 +136,16 @@ impl Winograd<'_> {
                         if NORM { norm.apply(value) } else { value }
                     };
                     if !inside {
-                        // The halo is zero behind the norm too; what is beyond it counts for nothing that is stored, and is zero lest
-                        // it be no number.
+                        // The halo stays zero after the norm. Values beyond the halo do not affect stored outputs; they
+                        // are zero to avoid NaN.
                         let inner = |r, c| map_rows.contains(&(row + r)) && map_columns.contains(&(column + c));
                         let load = |r, c| if inner(r, c) { load(r, c) } else { S::splat(0.0) };
                         transform::<S, 0, PATCH>(load, to, plane);
                     } else if NORM {
                         transform::<S, 0, PATCH>(load, to, plane);
                     } else {
-                        // Some rows at a time: to load again is cheaper than to keep 36 numbers in 32 registers (a quarter of this phase
-                        // for AVX-512, 32 channels).
+                        // Transforms a few rows at a time: loading again is cheaper than keeping 36 numbers in 32
+                        // registers (a quarter of this phase for AVX-512, 32 channels).
                         transform::<S, 0, 1>(load, to, plane);
                         transform::<S, 1, 3>(load, to, plane);
                         transform::<S, 3, 5>(load, to, plane);
@@ -152,10 +156,11 @@ impl Winograd<'_> {
         }
     }
 
-    /// Multiplies by the weights, point by point: sums `[36][view's blocks][tile][16]`.
+    /// Multiplies by the weights, point by point. The sums are `[36][view's blocks][tile][16]`.
     ///
     /// # Safety
-    /// The CPU has the instructions of `S`; the inputs of `count` tiles, at most a group, are in the scratch.
+    /// The CPU supports the instructions of `S`; the scratch buffer holds the inputs of `count` tiles, at most one
+    /// group.
     #[inline(always)]
     unsafe fn products<S: Simd>(&mut self, count: usize) {
         let Self { packed, out, .. } = self;
@@ -169,8 +174,9 @@ impl Winograd<'_> {
                 let together = S::TILE_BLOCKS.min(blocks.end - block);
                 let weights = &packed.weights[(point * packed.bias.len() + block) * words..];
                 for (first, pixels) in tiles(count, S::TILE_PIXELS) {
-                    // SAFETY: the caller promises the CPU. Tiles are `pixel` words apart, blocks of channels a group of tiles; both
-                    // planes have room for a group of every block. The weights of `together` blocks follow each other.
+                    // SAFETY: the caller guarantees the CPU features. Tiles are `pixel` words apart, blocks of channels
+                    // one group of tiles apart; both planes have room for a group of every block. The weights of
+                    // `together` blocks are contiguous.
                     unsafe {
                         let tile = Tile {
                             reduction: &reduction,
@@ -193,10 +199,10 @@ impl Winograd<'_> {
         }
     }
 
-    /// Transforms the sums of some tiles into outputs, and stores those of the view.
+    /// Transforms the sums of some tiles into outputs, and stores those inside the view.
     ///
     /// # Safety
-    /// The CPU has the instructions of `S`; the sums of these tiles are in the scratch.
+    /// The CPU supports the instructions of `S`; the scratch buffer holds the sums of these tiles.
     #[inline(always)]
     unsafe fn outputs<S: Simd>(&mut self, grid: Grid, some: Range<usize>) {
         let (packed, group, plane) = (self.packed, self.packed.group(), self.packed.output_plane());
@@ -207,8 +213,8 @@ impl Winograd<'_> {
             for (i, tile) in some.clone().enumerate() {
                 let (row, column) = grid.corner(tile);
                 let columns = TILE.min(width - column);
-                // SAFETY: a tile's sums have a place in every plane, as its inputs have; `pixel` proves that a row is of the view, and
-                // at most the rest of that row is touched.
+                // SAFETY: every plane has room for each tile's sums, as for its inputs; `pixel` checks that a row is in
+                // the view, and the code touches at most the rest of that row.
                 unsafe {
                     let from = sums.add((block - blocks.start) * group + i).cast::<f32>();
                     let bias = S::load(packed.bias[block].0.as_ptr());
@@ -249,5 +255,5 @@ impl Winograd<'_> {
     }
 }
 
-/// The sums begin at zero: the bias comes after the transform. As many blocks as any tile has.
+/// The sums start at zero, because the bias is added after the transform. There are as many blocks as any tile has.
 const ZEROS: [Lanes; 2] = [Lanes::ZERO; 2];

@@ -6,13 +6,14 @@ use std::thread;
 
 use crossbeam_channel::bounded;
 use rtformer::eval::{Calibration, Confusion, LabelImage, Pair, find_pairs};
-use rtformer::pixels::{Image, render};
+use rtformer::pixels::{Decoder, Image, render};
 use rtformer::weights::Dataset;
 use rtformer::{Error, Segmenter, Size};
 use serde::{Serialize, Serializer};
 
 use super::console::Console;
 use super::model::{DeviceArgs, ModelArgs, opened};
+use super::photos::{self, PhotoArgs};
 use super::plot;
 use super::{Outcome, batch};
 
@@ -49,6 +50,9 @@ pub(super) struct Args {
     /// Photos that are given to the network together, where neighbours have one size: 1 on CPUs, 8 on GPUs unless said
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     batch: Option<u16>,
+
+    #[command(flatten)]
+    photos: PhotoArgs,
 
     #[command(flatten)]
     model: ModelArgs,
@@ -108,7 +112,11 @@ fn measure(args: &Args, console: &Console, segmenter: &Segmenter, pairs: &[Pair]
         let (door, opened) = bounded::<Opened<'_>>(batch);
         scope.spawn(move || {
             for pair in pairs {
-                if door.send((pair, open(pair, dataset))).is_err() {
+                let opened = open(pair, args.photos.decoder(), dataset);
+                if let Some(warning) = opened.as_ref().ok().and_then(|(photo, _)| photos::warning(&pair.photo, photo)) {
+                    console.note(&warning);
+                }
+                if door.send((pair, opened)).is_err() {
                     break;
                 }
             }
@@ -137,8 +145,8 @@ fn measure(args: &Args, console: &Console, segmenter: &Segmenter, pairs: &[Pair]
     console.finish();
 }
 
-fn open(pair: &Pair, dataset: &Dataset) -> rtformer::Result<(Image, LabelImage)> {
-    let photo = Image::open(&pair.photo)?;
+fn open(pair: &Pair, decoder: Decoder, dataset: &Dataset) -> rtformer::Result<(Image, LabelImage)> {
+    let photo = decoder.open(&pair.photo)?;
     let labels = LabelImage::open(&pair.label, dataset)?;
     labels.check_size(photo.width(), photo.height())?; // before the network runs for nothing
     Ok((photo, labels))

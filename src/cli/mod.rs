@@ -10,6 +10,7 @@ mod info;
 mod list;
 mod manual;
 mod model;
+mod photos;
 mod plot;
 #[cfg(feature = "download")]
 mod pull;
@@ -94,6 +95,8 @@ fn misuse(text: impl Into<String>) -> anyhow::Error {
 /// Does what was asked for and prints what went wrong.
 pub(crate) fn run(cli: &Cli) -> ExitCode {
     let console = Console::new(cli.quiet, cli.verbose);
+    // The error that follows names the photo and says what to do.
+    rtformer::pixels::hide_decoder_panics();
     let started = cli.command.device().map_or(Ok(()), DeviceArgs::start_threads);
     let done = started.and_then(|()| match &cli.command {
         Command::Segment(args) => segment::run(args, &console),

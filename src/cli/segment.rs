@@ -18,11 +18,12 @@ use std::time::Instant;
 use anyhow::Context;
 use clap::ValueEnum;
 use rtformer::files::read_within;
-use rtformer::pixels::{Image, Limits};
+use rtformer::pixels::{Decoder, Image};
 use rtformer::{Error, Scene, Segmenter, Size};
 
 use super::console::Console;
 use super::model::{DeviceArgs, ModelArgs, opened};
+use super::photos::{self, PhotoArgs};
 use super::{Outcome, batch, misuse};
 use emit::Emit;
 use inputs::Found;
@@ -82,6 +83,9 @@ pub(super) struct Args {
     /// Print what would be written, and write nothing
     #[arg(long)]
     dry_run: bool,
+
+    #[command(flatten)]
+    photos: PhotoArgs,
 
     #[command(flatten)]
     model: ModelArgs,
@@ -250,7 +254,10 @@ impl Run<'_> {
         let done = thread::scope(|scope| -> anyhow::Result<()> {
             let open = jobs.into_iter().take_while(|_| !self.stop.asked());
             let decoded = pipeline::ordered(scope, cores.min(4), 2, open, |job| {
-                let image = read(&job.path);
+                let image = read(&job.path, self.args.photos.decoder());
+                if let Some(warning) = image.as_ref().ok().and_then(|image| photos::warning(&job.path, image)) {
+                    self.console.note(&warning);
+                }
                 (job, image)
             });
             let segmented = self.segmented(decoded);
@@ -358,13 +365,12 @@ impl Run<'_> {
 }
 
 /// Reads and decodes a file, or standard input.
-fn read(path: &Path) -> rtformer::Result<Image> {
+fn read(path: &Path, decoder: Decoder) -> rtformer::Result<Image> {
     if path != Path::new("-") {
-        return Image::open(path);
+        return decoder.open(path);
     }
-    let limits = Limits::default();
-    let bytes = read_within(stdin().lock(), limits.max_alloc).map_err(Error::reading(path))?;
-    Image::decode(&bytes, path, &limits)
+    let bytes = read_within(stdin().lock(), decoder.limits.max_alloc).map_err(Error::reading(path))?;
+    decoder.decode(&bytes, path)
 }
 
 /// Whether the run is to end early.

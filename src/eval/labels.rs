@@ -3,7 +3,6 @@
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::Cursor;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
 use png::{BitDepth, ColorType};
@@ -12,6 +11,7 @@ use super::Confusion;
 use crate::error::{Error, Result};
 use crate::files::read_within;
 use crate::pixels::Limits;
+use crate::pixels::decode::guarded;
 use crate::weights::Dataset;
 
 /// The true class of every pixel of a photo: train ids `[height, width]`, or the [ignore id](Confusion::ignore_id).
@@ -84,8 +84,8 @@ impl LabelImage {
             File::open(path).and_then(|file| read_within(file, limits.max_alloc)).map_err(Error::reading(path))?;
         let meaning = Meaning::of(path, dataset)?;
         // As with photos: should the decoder panic, that costs one image and not the others.
-        let decoded = catch_unwind(AssertUnwindSafe(|| decode(&bytes, &limits, dataset, &meaning)));
-        let decoded = decoded.unwrap_or_else(|_| Err("the decoder failed on this PNG file; save it anew".into()));
+        let decoded = guarded(|| decode(&bytes, &limits, dataset, &meaning));
+        let decoded = decoded.unwrap_or_else(|| Err("the decoder failed on this PNG file; save it anew".into()));
         let (width, height, ids) = decoded.map_err(|reason| Error::image(path, reason))?;
         Self::new(path, width, height, ids)
     }

@@ -1,26 +1,33 @@
 //! Files become 8-bit RGB, as PaddleSeg sees them through `cv2.imread(path, IMREAD_COLOR)`.
 //!
-//! JPEG, PNG, WebP, BMP, TIFF, PNM and the first frame of GIF, recognised by what is in them, whatever they are called.
+//! JPEG, PNG, WebP, BMP, TIFF, PNM, PAM and the first frame of GIF, recognised by what is in them, whatever they are called.
 //! Grey is repeated in the three channels, alpha is dropped (not blended), 16-bit samples keep their high byte, and the
 //! EXIF orientation is applied. Colour profiles are ignored. Where this differs from OpenCV: a damaged file is an error,
 //! not a picture with grey in it; PNM samples are scaled by their maximum value; and a JPEG's pixels may be off by a few
 //! steps, because its decoder rounds the inverse cosine transform and interpolates the chroma in its own way.
 
+use std::borrow::Cow;
 use std::fs::File;
-use std::io::{Cursor, Read};
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::io::{Cursor, ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
 use image::metadata::Orientation;
 use image::{ColorType, DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader, RgbImage};
 
+use super::sniff::{self, Kind, tiff};
 use crate::error::{Error, Result};
 use crate::memory;
 use crate::timing::timed;
 
 mod exif;
+mod guard;
 pub(super) mod jpeg;
-pub(super) mod sniff;
+mod samples;
+
+pub(crate) use guard::guarded;
+pub use guard::hide_decoder_panics;
+pub use samples::Depth;
+pub(super) use samples::to_rgb;
 
 /// How large an image may be before its decoding is refused. Checked before anything of that size is allocated.
 ///
@@ -64,12 +71,12 @@ pub struct Image {
     rgb: RgbImage,
     name: PathBuf,
     decode_ms: f64,
+    likely_depth: Option<u8>,
 }
 
 impl Image {
-    /// What the names of images end in, in lower case. Decoding goes by content; this is for looking through folders.
-    pub const EXTENSIONS: [&str; 15] =
-        ["bmp", "dib", "gif", "jfif", "jpe", "jpeg", "jpg", "pbm", "pgm", "png", "pnm", "ppm", "tif", "tiff", "webp"];
+    /// File name extensions of images, in lower case. Decoding goes by content; [`sniff::is_photo`] is for looking through folders.
+    pub const EXTENSIONS: [&str; 17] = sniff::EXTENSIONS;
 
     /// Reads and decodes a file, within the default [`Limits`].
     ///
@@ -98,11 +105,24 @@ impl Image {
     /// # Errors
     /// As [`open`](Self::open).
     pub fn open_with(path: impl AsRef<Path>, limits: &Limits) -> Result<Self> {
-        let path = path.as_ref();
-        let (bytes, read_ms) = timed(|| read(path, limits.max_alloc));
-        let mut image = Self::decode(&bytes?, path, limits)?;
-        image.decode_ms += read_ms;
-        Ok(image)
+        Decoder { limits: *limits, ..Decoder::default() }.open(path)
+    }
+
+    /// Reads a file to decode later, within `limits`. A file that does not begin as an image is not read any further.
+    ///
+    /// ```
+    /// use rtformer::pixels::{Image, Limits};
+    ///
+    /// let (path, limits) = ("tests/data/golden/photo.png", Limits::default());
+    /// let photo = Image::decode(&Image::read(path, &limits)?, path, &limits)?;
+    /// assert_eq!((photo.width(), photo.height()), (96, 64));
+    /// # Ok::<(), rtformer::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Read`] if the file cannot be read; [`Error::Image`] if it is no image or is longer than the limits allow.
+    pub fn read(path: impl AsRef<Path>, limits: &Limits) -> Result<Vec<u8>> {
+        read(path.as_ref(), limits.max_alloc)
     }
 
     /// Decodes a file that is in memory. Errors call it by `name`; `-` is the custom for standard input.
@@ -117,13 +137,7 @@ impl Image {
     /// # Errors
     /// [`Error::Image`] when the bytes are no image, a damaged one, or too large.
     pub fn decode(bytes: &[u8], name: impl AsRef<Path>, limits: &Limits) -> Result<Self> {
-        let name = name.as_ref();
-        // The decoders are safe code, but not ours: should one of them panic, that costs one photo and not the others.
-        let (decoded, decode_ms) = timed(|| catch_unwind(AssertUnwindSafe(|| decode(bytes, limits))));
-        let decoded =
-            decoded.unwrap_or_else(|_| Err("the decoder failed on this file; save it anew as JPEG or PNG".into()));
-        let rgb = decoded.map_err(|reason| Error::image(name, reason))?;
-        Ok(Self { rgb, name: name.to_path_buf(), decode_ms })
+        Decoder { limits: *limits, ..Decoder::default() }.decode(bytes, name)
     }
 
     /// Pixels a row.
@@ -174,34 +188,130 @@ impl Image {
     pub fn decode_ms(&self) -> f64 {
         self.decode_ms
     }
+
+    /// The [`Depth`] that the file may mean: how many bits its 16-bit samples need, if those are so few that the picture is dark.
+    ///
+    /// 8, 10, 12 or 14; `None` if the samples use the upper quarter of their range, and whenever the depth is known.
+    ///
+    /// ```
+    /// use rtformer::pixels::{Decoder, Depth, Limits, Image};
+    ///
+    /// let file = b"P5 2 1 65535\n\x0f\xa0\x00\x10"; // 4000 and 16 of 65535
+    /// let dark = Image::decode(file, "camera.pgm", &Limits::default())?;
+    /// assert_eq!((dark.likely_depth(), dark.rgb().get_pixel(0, 0).0), (Some(12), [15; 3]));
+    ///
+    /// let decoder = Decoder { depth: Depth::Bits(12), ..Decoder::default() };
+    /// assert_eq!(decoder.decode(file, "camera.pgm")?.rgb().get_pixel(0, 0).0, [250; 3]);
+    /// # Ok::<(), rtformer::Error>(())
+    /// ```
+    pub fn likely_depth(&self) -> Option<u8> {
+        self.likely_depth
+    }
 }
 
 impl From<RgbImage> for Image {
     fn from(rgb: RgbImage) -> Self {
-        Self { rgb, name: PathBuf::new(), decode_ms: 0.0 }
+        Self { rgb, name: PathBuf::new(), decode_ms: 0.0, likely_depth: None }
     }
 }
 
+/// How files are decoded, where the defaults of [`Image::open`] do not do.
+///
+/// ```
+/// use rtformer::pixels::{Decoder, Depth};
+///
+/// let thermal = Decoder { depth: Depth::Bits(14), ..Decoder::default() };
+/// let photo = thermal.open("tests/data/golden/photo.png")?; // 8 bits: not affected
+/// assert_eq!(photo.width(), 96);
+/// # Ok::<(), rtformer::Error>(())
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Decoder {
+    /// How large an image may be.
+    pub limits: Limits,
+    /// How many bits of 16-bit samples hold the picture.
+    pub depth: Depth,
+}
+
+impl Decoder {
+    /// Reads and decodes a file. A file that does not begin as an image is not read any further.
+    ///
+    /// # Errors
+    /// As [`Image::open`].
+    pub fn open(&self, path: impl AsRef<Path>) -> Result<Image> {
+        let path = path.as_ref();
+        let (bytes, read_ms) = timed(|| Image::read(path, &self.limits));
+        let mut image = self.decode(&bytes?, path)?;
+        image.decode_ms += read_ms;
+        Ok(image)
+    }
+
+    /// Decodes a file that is in memory. Errors call it by `name`.
+    ///
+    /// # Errors
+    /// As [`Image::decode`].
+    pub fn decode(&self, bytes: &[u8], name: impl AsRef<Path>) -> Result<Image> {
+        let name = name.as_ref();
+        let (decoded, decode_ms) = timed(|| guarded(|| decode(bytes, name, self)));
+        let decoded =
+            decoded.unwrap_or_else(|| Err("the decoder failed on this file; save it anew as JPEG or PNG".into()));
+        let (rgb, likely_depth) = decoded.map_err(|reason| Error::image(name, reason))?;
+        Ok(Image { rgb, name: name.to_path_buf(), decode_ms, likely_depth })
+    }
+}
+
+/// The file's bytes, unless the first of them show that it cannot be decoded.
 fn read(path: &Path, longest: u64) -> Result<Vec<u8>> {
+    let refused = |reason| Err(Error::image(path, reason));
+    let mut file = File::open(path).map_err(Error::reading(path))?;
     let mut bytes = Vec::new();
-    let read = File::open(path).and_then(|file| file.take(longest.saturating_add(1)).read_to_end(&mut bytes));
-    match read {
-        Ok(length) if length as u64 > longest => {
-            Err(Error::image(path, format!("is longer than {longest} bytes; no photo that can be decoded here is")))
-        }
-        Ok(_) => Ok(bytes),
-        Err(error) => Err(Error::reading(path)(error)),
+    file.by_ref().take(sniff::HEAD as u64).read_to_end(&mut bytes).map_err(Error::reading(path))?;
+    if let Kind::Unreadable(reason) | Kind::Other(reason) = sniff::kind(&bytes, path) {
+        return refused(reason);
     }
+    // A pipe has no length until it is read.
+    let known = file.metadata().map_or(0, |metadata| metadata.len());
+    if known <= longest {
+        let room = usize::try_from(known).unwrap_or(usize::MAX).saturating_sub(bytes.len());
+        bytes.try_reserve(room).map_err(|_| Error::reading(path)(ErrorKind::OutOfMemory.into()))?;
+        let rest = longest.saturating_add(1).saturating_sub(bytes.len() as u64);
+        file.take(rest).read_to_end(&mut bytes).map_err(Error::reading(path))?;
+    }
+    if known.max(bytes.len() as u64) > longest {
+        return refused(format!("is longer than {longest} bytes, which is the limit; scale it down first"));
+    }
+    Ok(bytes)
 }
 
-/// The pixels, or what is wrong and what to do.
-fn decode(bytes: &[u8], limits: &Limits) -> Result<RgbImage, String> {
-    let format = sniff::format(bytes)?;
+/// The pixels and their likely depth, or what is wrong and what to do.
+fn decode(bytes: &[u8], name: &Path, with: &Decoder) -> Result<(RgbImage, Option<u8>), String> {
+    let Decoder { limits, depth } = with;
+    let format = match sniff::kind(bytes, name) {
+        Kind::Picture(format) => format,
+        Kind::Unreadable(reason) | Kind::Other(reason) => return Err(reason),
+    };
+    let mut bytes = Cow::Borrowed(bytes);
     let mut budget = limits.max_alloc;
-    if format == ImageFormat::Jpeg {
-        let scanned = jpeg::scan(bytes)?;
-        budget = budget.saturating_sub(scanned.coefficients);
+    match format {
+        ImageFormat::Jpeg => {
+            let outline = jpeg::outline(&bytes)?;
+            budget = budget.saturating_sub(outline.coefficients);
+            if outline.lacks_tables {
+                bytes = jpeg::with_standard_tables(&bytes).into();
+            }
+        }
+        // The decoder panics.
+        ImageFormat::Tiff
+            if tiff::field(&bytes, tiff::PLANAR_CONFIGURATION) == Some(2)
+                && tiff::field(&bytes, tiff::TILE_WIDTH).is_some() =>
+        {
+            return Err("is a TIFF of tiles with separate colour planes, which is not supported; convert it to JPEG or PNG, or \
+                        to a TIFF with interleaved colours"
+                .into());
+        }
+        _ => {}
     }
+    let bytes: &[u8] = &bytes;
 
     let mut within = image::Limits::no_limits();
     within.max_alloc = Some(limits.max_alloc);
@@ -242,17 +352,44 @@ fn decode(bytes: &[u8], limits: &Limits) -> Result<RgbImage, String> {
     let what = || format!("decoding {width}x{height} pixels");
     // The decoders' own memory, and that of what follows, is not ours to allocate.
     memory::probe(usize::try_from(needed).unwrap_or(usize::MAX), what).map_err(|e| e.to_string())?;
-    let decoded = if color == ColorType::Rgb8 {
-        let mut pixels = memory::filled(decoder.total_bytes() as usize, 0, what).map_err(|e| e.to_string())?;
-        decoder.read_image(&mut pixels).map_err(failed)?;
-        RgbImage::from_raw(width, height, pixels).map(DynamicImage::from)
-    } else {
-        DynamicImage::from_decoder(decoder).map(Some).map_err(failed)?
+    let pixels = || {
+        let decoded = if color == ColorType::Rgb8 {
+            let mut pixels = memory::filled(decoder.total_bytes() as usize, 0, what).map_err(|e| e.to_string())?;
+            decoder.read_image(&mut pixels).map_err(failed)?;
+            RgbImage::from_raw(width, height, pixels).map(DynamicImage::from)
+        } else {
+            DynamicImage::from_decoder(decoder).map(Some).map_err(failed)?
+        };
+        decoded.ok_or_else(|| format!("{width}x{height} pixels were decoded to too few bytes"))
     };
-    let decoded = decoded.ok_or_else(|| format!("{width}x{height} pixels were decoded to too few bytes"))?;
-    let mut upright = DynamicImage::ImageRgb8(into_rgb(decoded));
+    let decoded = if format == ImageFormat::Jpeg { jpeg::checked(bytes, pixels)? } else { pixels()? };
+    let (bits, likely_depth) = depth_of(&decoded, *depth, format, bytes)?;
+    let mut upright = DynamicImage::ImageRgb8(into_rgb(decoded, bits));
     upright.apply_orientation(orientation);
-    Ok(into_rgb(upright))
+    Ok((into_rgb(upright, 16), likely_depth))
+}
+
+/// How many bits of 16-bit samples hold the picture, and how many may if nobody said so.
+fn depth_of(image: &DynamicImage, depth: Depth, format: ImageFormat, bytes: &[u8]) -> Result<(u8, Option<u8>), String> {
+    // A PNM file states its range, and the decoder scaled it. Only of the full range is it unknown who meant it.
+    let stated = format == ImageFormat::Pnm && pnm_maximum(bytes) != Some(u32::from(u16::MAX));
+    let highest = samples::highest(image).filter(|_| !stated);
+    match (depth, highest) {
+        (Depth::Bits(bits), Some(highest)) if highest > u16::MAX >> (16 - bits) => Err(format!(
+            "has samples of up to {highest}, but {bits} bits hold at most {}; decode it with a greater depth",
+            u16::MAX >> (16 - bits)
+        )),
+        (Depth::Bits(bits), Some(_)) => Ok((bits, None)),
+        (Depth::Auto, Some(highest)) => Ok((16, samples::likely_depth(highest))),
+        (_, None) => Ok((16, None)),
+    }
+}
+
+/// The greatest sample that the header of a PNM or PAM file allows.
+fn pnm_maximum(bytes: &[u8]) -> Option<u32> {
+    let header = String::from_utf8_lossy(&bytes[..bytes.len().min(sniff::HEAD)]);
+    let mut words = header.lines().flat_map(|line| line.split('#').next().unwrap_or(line).split_ascii_whitespace());
+    if words.next()? == "P7" { words.skip_while(|&word| word != "MAXVAL").nth(1) } else { words.nth(2) }?.parse().ok()
 }
 
 fn check_size(width: u32, height: u32, limits: &Limits) -> Result<(), String> {
@@ -269,44 +406,18 @@ fn check_size(width: u32, height: u32, limits: &Limits) -> Result<(), String> {
     Err(format!("{width}x{height} is too large, {limit} are allowed; scale it down first"))
 }
 
-fn into_rgb(image: DynamicImage) -> RgbImage {
+fn into_rgb(image: DynamicImage, bits: u8) -> RgbImage {
     match image {
         DynamicImage::ImageRgb8(rgb) => rgb,
-        other => to_rgb(&other),
+        other => samples::to_rgb_of(&other, bits),
     }
-}
-
-/// Eight-bit RGB: alpha dropped, grey repeated, the high byte of 16 bits, floats from `0.0..=1.0`.
-pub(super) fn to_rgb(image: &DynamicImage) -> RgbImage {
-    let high = |value: u16| (value >> 8) as u8;
-    let unit = |value: f32| (value * 255.0).round() as u8;
-    let size = (image.width(), image.height());
-    match image {
-        DynamicImage::ImageRgb8(from) => from.clone(),
-        DynamicImage::ImageLuma8(from) => collect(size, from.pixels().map(|p| [p[0]; 3])),
-        DynamicImage::ImageLumaA8(from) => collect(size, from.pixels().map(|p| [p[0]; 3])),
-        DynamicImage::ImageRgba8(from) => collect(size, from.pixels().map(|p| [p[0], p[1], p[2]])),
-        DynamicImage::ImageLuma16(from) => collect(size, from.pixels().map(|p| [high(p[0]); 3])),
-        DynamicImage::ImageLumaA16(from) => collect(size, from.pixels().map(|p| [high(p[0]); 3])),
-        DynamicImage::ImageRgb16(from) => collect(size, from.pixels().map(|p| [high(p[0]), high(p[1]), high(p[2])])),
-        DynamicImage::ImageRgba16(from) => collect(size, from.pixels().map(|p| [high(p[0]), high(p[1]), high(p[2])])),
-        DynamicImage::ImageRgb32F(from) => collect(size, from.pixels().map(|p| [unit(p[0]), unit(p[1]), unit(p[2])])),
-        DynamicImage::ImageRgba32F(from) => collect(size, from.pixels().map(|p| [unit(p[0]), unit(p[1]), unit(p[2])])),
-        later => later.to_rgb8(), // the enum is open; `image` 0.25 has no other
-    }
-}
-
-fn collect((width, height): (u32, u32), pixels: impl Iterator<Item = [u8; 3]>) -> RgbImage {
-    let mut rgb = RgbImage::new(width, height);
-    rgb.as_chunks_mut::<3>().0.iter_mut().zip(pixels).for_each(|(to, from)| *to = from);
-    rgb
 }
 
 /// The decoder's error in our words: what is wrong, and what to do.
 fn explain(error: &ImageError, format: ImageFormat) -> String {
     let kind = sniff::name(format);
     match error {
-        ImageError::IoError(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => {
+        ImageError::IoError(error) if error.kind() == ErrorKind::UnexpectedEof => {
             format!("this {kind} file ends too early; it is truncated, copy it again")
         }
         ImageError::Limits(_) => format!("this {kind} file needs more memory than is allowed; scale it down first"),

@@ -6,9 +6,10 @@ mod npy;
 pub mod palette;
 pub mod prepare;
 pub mod render;
+pub mod sniff;
 pub mod stream;
 
-pub use decode::{Image, Limits};
+pub use decode::{Decoder, Depth, Image, Limits, hide_decoder_panics};
 pub use mask::{IdsMut, Mask};
 pub use palette::Palette;
 pub(crate) use prepare::{Columns, Rows};

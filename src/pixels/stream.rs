@@ -7,7 +7,8 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use super::Limits;
-use super::decode::{jpeg, sniff};
+use super::decode::jpeg;
+use super::sniff::{self, Kind};
 use crate::error::{Error, Result};
 use source::{Source, Stop};
 
@@ -136,8 +137,12 @@ fn next_start<R: Read>(source: &mut Source<R>, first: bool) -> Result<Option<(us
     if let Some(format) = starts_with_picture(&source.buffer) {
         return Ok(Some((0, format)));
     }
-    if first && sniff::format(&source.buffer).is_ok() {
-        return Ok(Some((0, Format::Other)));
+    if first {
+        match sniff::kind(&source.buffer, Path::new("")) {
+            Kind::Picture(_) => return Ok(Some((0, Format::Other))),
+            Kind::Unreadable(_) => return Ok(None),
+            Kind::Other(_) => {}
+        }
     }
     let mut behind_space = true;
     for at in 1..LONGEST_GAP {

@@ -5,6 +5,7 @@ use std::ffi::OsStr;
 use std::path::{Component, Path, PathBuf};
 
 use rtformer::Image;
+use rtformer::pixels::sniff::is_photo;
 use walkdir::{DirEntry, WalkDir};
 
 use super::super::list;
@@ -130,11 +131,15 @@ impl Search {
                 Ok(entry) if entry.file_type().is_dir() => {}
                 // Reading a pipe could wait forever, and reading a device could change it.
                 Ok(entry) if !entry.file_type().is_file() => self.found.special += 1,
-                Ok(entry) if has_image_extension(entry.path()) && !(shared && is_output(entry.path())) => {
-                    let place = entry.path().strip_prefix(folder).unwrap_or(entry.path()).to_path_buf();
-                    self.take(entry.into_path(), place);
-                }
-                Ok(_) => self.found.passed_over += 1,
+                Ok(entry) if shared && is_output(entry.path()) => self.found.passed_over += 1,
+                Ok(entry) => match is_photo(entry.path()) {
+                    Ok(true) => {
+                        let place = entry.path().strip_prefix(folder).unwrap_or(entry.path()).to_path_buf();
+                        self.take(entry.into_path(), place);
+                    }
+                    Ok(false) => self.found.passed_over += 1,
+                    Err(error) => self.fail(entry.path(), format!("cannot be read: {error}")),
+                },
             }
         }
         if self.found.inputs.len() + self.found.repeated == taken && self.found.failures.len() == failed {
@@ -206,12 +211,6 @@ fn is_pattern(path: &Path) -> bool {
 
 fn is_hidden(entry: &DirEntry) -> bool {
     entry.file_name().to_string_lossy().starts_with('.')
-}
-
-/// Files in folders are taken by their names; files named one by one whatever they are called.
-fn has_image_extension(path: &Path) -> bool {
-    let extension = path.extension().unwrap_or_default().to_string_lossy().to_ascii_lowercase();
-    Image::EXTENSIONS.contains(&extension.as_str())
 }
 
 #[cfg(test)]

@@ -1,20 +1,92 @@
-//! A walk over a JPEG's segments, without decoding: is its end there?
+//! A JPEG's structure: what has to be known before it is decoded, and whether its data is complete.
 //!
-//! The decoder fills what a truncated scan lacks with grey and reports success, as browsers do. A mask of grey is worse
-//! than an error, so the file is refused when its last scan does not reach the end-of-image marker.
+//! The decoder fills what a scan lacks with grey and reports success, as browsers do. A mask of grey is worse than an error,
+//! so a file is refused if its end marker is missing, or if a scan does not hold the data of all its blocks.
 
-/// What the walk found.
-#[derive(Debug)]
-pub(super) struct Scanned {
-    /// Bytes of coefficients that the decoder must hold for a progressive picture; 0 for the others.
-    pub(super) coefficients: u64,
-}
+mod entropy;
+mod huffman;
+mod standard;
+
+use std::panic::resume_unwind;
+use std::thread;
 
 /// Start of image, and end of image.
 pub(in crate::pixels) const START: u8 = 0xd8;
 pub(in crate::pixels) const END: u8 = 0xd9;
 /// The application segment of multi-picture indexes and colour profiles.
 pub(in crate::pixels) const APP2: u8 = 0xe2;
+/// Frames with Huffman codes: baseline, extended sequential, progressive.
+const BASELINE: u8 = 0xc0;
+const EXTENDED: u8 = 0xc1;
+const PROGRESSIVE: u8 = 0xc2;
+/// Huffman tables, the start of a scan, and how many of its units lie between two restart markers.
+const HUFFMAN_TABLES: u8 = 0xc4;
+const SCAN: u8 = 0xda;
+const RESTART_INTERVAL: u8 = 0xdd;
+
+/// What a walk over the segments finds.
+#[derive(Debug, Default)]
+pub(super) struct Outline {
+    /// Bytes of coefficients that the decoder must hold for a progressive picture; 0 for the others.
+    pub(super) coefficients: u64,
+    /// Whether the first scan names Huffman tables that the file lacks.
+    pub(super) lacks_tables: bool,
+}
+
+/// Walks from segment to segment, up to the end of the image.
+pub(super) fn outline(bytes: &[u8]) -> Result<Outline, String> {
+    let mut outline = Outline::default();
+    let mut tables = huffman::Tables::default();
+    let (mut sequential, mut scanned) = (false, false);
+    let mut segments = Segments::new(bytes);
+    while let Some(Segment { marker, data, .. }) = segments.advance()? {
+        match marker {
+            // What looks like a frame behind the start of a scan is damage.
+            BASELINE..=0xcf | 0xde | 0xf7 if scanned => {}
+            BASELINE | EXTENDED | PROGRESSIVE if data.first().is_some_and(|&bits| bits != 8) => {
+                return Err(unsupported(&format!("a JPEG of {} bits a sample", data[0])));
+            }
+            BASELINE | EXTENDED => sequential = true,
+            PROGRESSIVE => outline.coefficients = coefficient_bytes(data),
+            0xc3 | 0xcb => return Err(unsupported("a lossless JPEG")),
+            0xc5..=0xc7 | 0xcd..=0xcf | 0xde => return Err(unsupported("a hierarchical JPEG")),
+            0xc9 | 0xca | 0xcc => return Err(unsupported("a JPEG with arithmetic coding")),
+            0xf7 => return Err(unsupported("a JPEG-LS image")),
+            HUFFMAN_TABLES => {
+                tables.define(data);
+            }
+            SCAN if !scanned => {
+                scanned = true;
+                outline.lacks_tables = sequential && !tables.serve(data);
+            }
+            _ => {}
+        }
+    }
+    Ok(outline)
+}
+
+fn unsupported(what: &str) -> String {
+    format!("is {what}, which is not supported; convert it to an ordinary JPEG (8 bits, Huffman-coded) or to PNG")
+}
+
+/// The file with the standard Huffman tables ahead of its own segments, which are what a Motion-JPEG frame without tables means.
+pub(super) fn with_standard_tables(bytes: &[u8]) -> Vec<u8> {
+    let (start, rest) = bytes.split_at(bytes.len().min(2));
+    [start, &standard::STANDARD_TABLES, rest].concat()
+}
+
+/// Decodes, and at the same time checks that every scan is complete.
+pub(super) fn checked<T>(bytes: &[u8], decode: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
+    thread::scope(|scope| {
+        let checking = thread::Builder::new().spawn_scoped(scope, || entropy::check(bytes));
+        let decoded = decode()?;
+        match checking.map(thread::ScopedJoinHandle::join) {
+            Ok(checked) => checked.unwrap_or_else(|panic| resume_unwind(panic))?,
+            Err(_) => entropy::check(bytes)?, // no thread could be started
+        }
+        Ok(decoded)
+    })
+}
 
 /// The offset of the next marker, and its code.
 ///
@@ -31,32 +103,51 @@ pub(in crate::pixels) fn starts(bytes: &[u8]) -> bool {
     matches!(bytes, &[0xff, START, 0xff, 0xc0..=0xc4 | 0xdb | 0xdd | 0xe0..=0xef | 0xfe, high, low, ..] if high > 0 || low >= 2)
 }
 
-/// Walks from marker to marker, up to the end of the image.
-pub(super) fn scan(bytes: &[u8]) -> Result<Scanned, String> {
-    const TRUNCATED: &str = "this JPEG file ends before its picture does; it is truncated, copy it again";
-    let mut coefficients = 0;
-    let mut rest = bytes.get(2..).unwrap_or_default();
-    loop {
-        let Some((at, marker)) = next_marker(rest) else { return Err(TRUNCATED.into()) };
-        rest = &rest[at + 2..];
-        match marker {
-            START => continue, // a stray one
-            END => return Ok(Scanned { coefficients }),
-            _ => {}
+/// A marker, its data without the length, and everything behind it.
+#[derive(Clone, Copy, Debug)]
+struct Segment<'a> {
+    marker: u8,
+    data: &'a [u8],
+    behind: &'a [u8],
+}
+
+/// The segments ahead of the end marker.
+#[derive(Debug)]
+struct Segments<'a> {
+    rest: &'a [u8],
+}
+
+impl<'a> Segments<'a> {
+    fn new(file: &'a [u8]) -> Self {
+        Self { rest: file.get(2..).unwrap_or_default() }
+    }
+
+    /// The next segment; `None` at the end marker. An error if the file ends before.
+    fn advance(&mut self) -> Result<Option<Segment<'a>>, String> {
+        const TRUNCATED: &str = "this JPEG file ends before its picture does; it is truncated, copy it again";
+        loop {
+            let (at, marker) = next_marker(self.rest).ok_or(TRUNCATED)?;
+            self.rest = &self.rest[at + 2..];
+            match marker {
+                START => continue, // a stray one
+                END => return Ok(None),
+                _ => {}
+            }
+            let &[high, low] = self.rest.first_chunk::<2>().ok_or(TRUNCATED)?;
+            let length = usize::from(u16::from_be_bytes([high, low]));
+            let (segment, behind) = self.rest.split_at_checked(length).ok_or(TRUNCATED)?;
+            self.rest = behind;
+            return Ok(Some(Segment { marker, data: segment.get(2..).unwrap_or_default(), behind }));
         }
-        let Some(&[high, low]) = rest.first_chunk::<2>() else { return Err(TRUNCATED.into()) };
-        let length = usize::from(u16::from_be_bytes([high, low]));
-        let Some(segment) = rest.get(..length) else { return Err(TRUNCATED.into()) };
-        if marker == 0xc2 {
-            coefficients = coefficient_bytes(segment);
-        }
-        rest = &rest[length..];
     }
 }
 
 /// Two bytes a sample of each component, were every component as large as the picture, in whole blocks.
 fn coefficient_bytes(frame: &[u8]) -> u64 {
-    let Some(&[_, _, _, h1, h0, w1, w0, components]) = frame.first_chunk::<8>() else { return 0 };
+    let Some(&[_, h1, h0, w1, w0, components]) = frame.first_chunk::<6>() else { return 0 };
     let whole = |high, low| u64::from(u16::from_be_bytes([high, low])).next_multiple_of(32);
     2 * u64::from(components) * whole(h1, h0) * whole(w1, w0)
 }
+
+#[cfg(test)]
+mod tests;

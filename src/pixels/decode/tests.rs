@@ -260,22 +260,33 @@ fn the_content_decides_and_not_the_name() {
 #[test]
 fn what_is_no_image_is_named() {
     let zip = b"PK\x03\x04\x14\0\0\0\0\0\0\0!\0";
-    let cases: [(&str, &[u8], &str); 26] = [
+    let lfs = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n";
+    let denied = b"<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<Error><Code>AccessDenied</Code></Error>";
+    let cases: [(&str, &[u8], &str); 36] = [
         ("nothing", b"", "is empty"),
-        ("a byte", b"\xff", "is no image that can be read here (JPEG, PNG"),
+        ("a byte", b"\xff", "is no image that can be read (JPEG, PNG"),
         ("zeros", &[0; 64], "is no image"),
         ("text", b"Dear all,\nplease find the photos attached.\n", "is no image"),
-        ("an archive", zip, "looks like a ZIP archive, which is not supported; convert it to JPEG or PNG"),
-        ("a phone's photo", b"\0\0\0\x24ftypheic\0\0\0\0mif1heic", "looks like a HEIC image"),
-        ("the same by another brand", b"\0\0\0\x18ftypmif1\0\0\0\0mif1heic", "looks like a HEIC image"),
-        ("AVIF", b"\0\0\0\x20ftypavif\0\0\0\0avifmif1", "looks like an AVIF image"),
-        ("AVIF in motion", b"\0\0\0\x20ftypavis\0\0\0\0avis", "looks like an AVIF image"),
-        ("a Canon", b"\0\0\0\x18ftypcrx \0\0\0\x01", "a camera's raw file"),
-        ("a film", b"\0\0\0\x20ftypisom\0\0\x02\0", "looks like a video"),
-        ("a film of Matroska", b"\x1aE\xdf\xa3\x01\0\0", "looks like a video"),
+        ("an archive", zip, "is a ZIP archive, not a photo; unpack it first"),
+        (
+            "a phone's photo",
+            b"\0\0\0\x24ftypheic\0\0\0\0mif1heic",
+            "is a HEIC image, which is not supported; convert it",
+        ),
+        ("the same by another brand", b"\0\0\0\x18ftypmif1\0\0\0\0mif1heic", "is a HEIC image"),
+        ("AVIF", b"\0\0\0\x20ftypavif\0\0\0\0avifmif1", "is an AVIF image"),
+        ("AVIF by another brand", b"\0\0\0\x1cftypmif1\0\0\0\0mif1avifmiaf", "is an AVIF image"),
+        ("AVIF in motion", b"\0\0\0\x20ftypavis\0\0\0\0avis", "is an AVIF image"),
+        ("a Canon", b"\0\0\0\x18ftypcrx \0\0\0\x01", "is a camera's raw file"),
+        ("a Panasonic", b"IIU\0\x18\0\0\0", "is a camera's raw file"),
+        ("an Olympus", b"IIRO\x08\0\0\0", "is a camera's raw file"),
+        ("a film", b"\0\0\0\x20ftypisom\0\0\x02\0", "is a video, not a photo"),
+        ("a film of Matroska", b"\x1aE\xdf\xa3\x01\0\0", "is a video"),
+        ("an AVI", b"RIFF\0\0\0\0AVI LIST", "is a video"),
         ("JPEG XL", b"\xff\x0a\x00\x01", "a JPEG XL image"),
         ("JPEG XL in a box", b"\0\0\0\x0cJXL \r\n\x87\n", "a JPEG XL image"),
         ("JPEG 2000", b"\0\0\0\x0cjP  \r\n\x87\n", "a JPEG 2000 image"),
+        ("JPEG XR", b"II\xbc\x01\x20\0\0\0", "a JPEG XR image"),
         ("BigTIFF", b"II+\0\x08\0\0\0", "a BigTIFF image"),
         ("an icon", b"\0\0\x01\0\x01\0\x10\x10", "a Windows icon"),
         ("Photoshop", b"8BPS\0\x01", "a Photoshop document"),
@@ -285,13 +296,90 @@ fn what_is_no_image_is_named() {
         ("a texture", b"DDS \x7c\0\0\0", "a DirectDraw texture"),
         ("a document", b"%PDF-1.7", "a PDF document"),
         ("a drawing", b"<svg xmlns=", "an SVG drawing"),
-        ("a download's error", b"<!DOCTYPE html><title>404</title>", "a web page"),
-        ("a half brand", b"\0\0\0\x18ftyp", "is no image"),
+        ("a drawing that says its encoding", b"<?xml version=\"1.0\"?>\n<!-- - --><svg xmlns=", "an SVG drawing"),
+        (
+            "a download's error",
+            b"<!DOCTYPE html><title>404</title>",
+            "is a web page (a server's error page?), not a photo; download",
+        ),
+        ("the same in another style", b"\xef\xbb\xbf\r\n<HTML><head>", "is a web page"),
+        (
+            "a storage server's error",
+            denied,
+            "is an XML document (a server's error message?), not a photo; download it again",
+        ),
+        ("an interface's error", b"{\"error\": \"expired\"}", "is a JSON document (a server's error message?)"),
+        ("a file that was not fetched", lfs, "is a Git LFS pointer, not a photo; fetch the photo with `git lfs pull`"),
+        ("a half brand", b"\0\0\0\x18ftyp", "is a video"),
     ];
     for (why, file, want) in cases {
         let text = Image::decode(file, "some/photo.jpg", &Limits::default()).unwrap_err().to_string();
         assert!(text.starts_with("some/photo.jpg: ") && text.contains(want), "{why}: {text}");
     }
+}
+
+#[test]
+fn a_long_file_that_is_no_image_is_not_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("backup.jpg");
+    std::fs::File::create(&path).unwrap().set_len(1 << 40).unwrap(); // a terabyte of zeros, which takes no space
+    let text = Image::open(&path).unwrap_err().to_string();
+    assert!(text.contains("is no image"), "{text}");
+    std::fs::write(&path, encoded(rgb(), ImageFormat::Png)).unwrap();
+    std::fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(1 << 40).unwrap();
+    let text = Image::open(&path).unwrap_err().to_string();
+    assert!(text.contains("is longer than 2147483648 bytes, which is the limit"), "{text}");
+}
+
+#[test]
+fn samples_that_use_few_of_their_bits_are_noticed_and_scaled() {
+    let png = |samples: [u16; 15]| {
+        encoded(
+            DynamicImage::ImageLuma16(image::ImageBuffer::from_raw(5, 3, samples.to_vec()).unwrap()),
+            ImageFormat::Png,
+        )
+    };
+    let up_to = |highest: u16| png(std::array::from_fn(|i| if i == 7 { highest } else { 5 }));
+    let pgm = |max: u32, sample: [u8; 2]| header_and(&format!("P5 1 1 {max}\n"), &sample);
+    let rgba = DynamicImage::ImageRgba16(image::ImageBuffer::from_fn(5, 3, |_, _| image::Rgba([900, 8, 7, 65535])));
+    let cases = [
+        ("the full range", up_to(65535), None, 255),
+        ("a quarter of it is a dark photo's, too", up_to(16384), None, 64),
+        ("14 bits", up_to(16383), Some(14), 63),
+        ("12 bits", up_to(4095), Some(12), 15),
+        ("10 bits", up_to(1023), Some(10), 3),
+        ("8 bits", up_to(255), Some(8), 0),
+        ("all black is black at any depth", png([0; 15]), None, 0),
+        ("alpha is not counted", encoded(rgba, ImageFormat::Png), Some(10), 3),
+        ("8-bit files are not meant", encoded(GrayImage::new(5, 3), ImageFormat::Png), None, 0),
+        ("a PNM of the full range does not know", pgm(65535, [0x0f, 0xff]), Some(12), 15),
+        ("a PNM that states 12 bits is scaled", pgm(4095, [0x0f, 0xff]), None, 255),
+        ("a PNM that is dark within its 12 bits", pgm(4095, [0, 0xff]), None, 15),
+    ];
+    for (why, file, want, brightest) in &cases {
+        let image = decode_all(file).unwrap();
+        let got = image.rgb().pixels().map(|pixel| pixel.0[0]).max().unwrap();
+        assert_eq!((image.likely_depth(), got), (*want, *brightest), "{why}");
+        if let Some(bits) = image.likely_depth() {
+            let scaled = Decoder { depth: Depth::Bits(bits), ..Decoder::default() }.decode(file, "a file").unwrap();
+            let got = scaled.rgb().pixels().map(|pixel| pixel.0[0]).max().unwrap();
+            assert!(scaled.likely_depth().is_none() && got >= 225, "{why}: {got} at a depth of {bits}");
+        }
+    }
+    let twelve = Decoder { depth: Depth::Bits(12), ..Decoder::default() };
+    let text = twelve.decode(&up_to(4096), "a file").unwrap_err().to_string();
+    assert!(text.contains("has samples of up to 4096, but 12 bits hold at most 4095"), "{text}");
+    assert_eq!(twelve.decode(&cases[8].1, "a file").unwrap().rgb(), &RgbImage::new(5, 3));
+    assert!(twelve.decode(&pgm(4095, [0x0f, 0xff]), "a file").is_ok(), "the file's own statement is right");
+    let street = Image::open(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/field/gray12in16.png")).unwrap();
+    assert_eq!(street.likely_depth(), Some(12));
+}
+
+#[test]
+fn a_tiff_that_the_decoder_panics_at_is_refused_before() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/field/rgb-planar-tiled.tif");
+    let text = Image::open(path).unwrap_err().to_string();
+    assert!(text.contains("is a TIFF of tiles with separate colour planes, which is not supported"), "{text}");
 }
 
 #[test]

@@ -35,6 +35,7 @@ impl<R: Read> Source<R> {
             if before > self.longest {
                 return Err(Stop::TooLong);
             }
+            self.buffer.try_reserve(STEP).map_err(|_| Stop::Read(ErrorKind::OutOfMemory.into()))?;
             self.buffer.resize(before + STEP, 0);
             let read = self.reader.read(&mut self.buffer[before..]);
             self.buffer.truncate(before + *read.as_ref().unwrap_or(&0));

@@ -1,0 +1,100 @@
+//! Samples of any width become 8-bit RGB.
+
+use std::fmt;
+use std::str::FromStr;
+
+use image::{DynamicImage, RgbImage};
+
+use crate::error::{Error, Result};
+
+/// How many bits of a file's 16-bit samples hold the picture.
+///
+/// Cameras of 10, 12 or 14 bits often write their samples unscaled into files of 16 bits. Taken as 16 bits, such a picture is nearly
+/// black. The upper 8 of the significant bits are used. Files of 8-bit samples, and PNM files that state another range, are not
+/// affected.
+///
+/// ```
+/// use rtformer::pixels::Depth;
+///
+/// assert_eq!("12".parse::<Depth>()?, Depth::Bits(12));
+/// assert_eq!(Depth::default(), "auto".parse()?);
+/// assert!("7".parse::<Depth>().is_err());
+/// # Ok::<(), rtformer::Error>(())
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Depth {
+    /// As many as the file has: 16.
+    #[default]
+    Auto,
+    /// This many, from 8 to 16. A file with larger samples is an error.
+    Bits(u8),
+}
+
+impl FromStr for Depth {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        match text.parse() {
+            _ if text == "auto" => Ok(Self::Auto),
+            Ok(bits) if (8..=16).contains(&bits) => Ok(Self::Bits(bits)),
+            _ => Err(Error::Input(format!("invalid depth `{text}`: expected `auto` or a number of bits from 8 to 16"))),
+        }
+    }
+}
+
+impl fmt::Display for Depth {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Auto => f.write_str("auto"),
+            Self::Bits(bits) => write!(f, "{bits}"),
+        }
+    }
+}
+
+/// The largest 16-bit sample, alpha left out; `None` for samples of another width.
+pub(super) fn highest(image: &DynamicImage) -> Option<u16> {
+    match image {
+        DynamicImage::ImageLuma16(image) => image.as_raw().iter().copied().max(),
+        DynamicImage::ImageRgb16(image) => image.as_raw().iter().copied().max(),
+        DynamicImage::ImageLumaA16(image) => image.pixels().map(|p| p[0]).max(),
+        DynamicImage::ImageRgba16(image) => image.pixels().map(|p| p[0].max(p[1]).max(p[2])).max(),
+        _ => None,
+    }
+}
+
+/// The depth of a camera whose samples may be these, if they would leave a file of 16 bits dark.
+pub(super) fn likely_depth(highest: u16) -> Option<u8> {
+    [8, 10, 12, 14].into_iter().find(|&bits| highest > 0 && highest >> bits == 0)
+}
+
+/// Eight-bit RGB: alpha dropped, grey repeated, the high byte of 16 bits, floats from `0.0..=1.0`.
+pub(in crate::pixels) fn to_rgb(image: &DynamicImage) -> RgbImage {
+    to_rgb_of(image, 16)
+}
+
+/// The same, with the upper byte of `bits` bits of 16-bit samples, which are no larger.
+pub(super) fn to_rgb_of(image: &DynamicImage, bits: u8) -> RgbImage {
+    let high = |value: u16| (value >> (bits - 8)) as u8;
+    let unit = |value: f32| (value * 255.0).round() as u8;
+    let size = (image.width(), image.height());
+    match image {
+        DynamicImage::ImageRgb8(from) => from.clone(),
+        DynamicImage::ImageLuma8(from) => collect(size, from.pixels().map(|p| [p[0]; 3])),
+        DynamicImage::ImageLumaA8(from) => collect(size, from.pixels().map(|p| [p[0]; 3])),
+        DynamicImage::ImageRgba8(from) => collect(size, from.pixels().map(|p| [p[0], p[1], p[2]])),
+        DynamicImage::ImageLuma16(from) => collect(size, from.pixels().map(|p| [high(p[0]); 3])),
+        DynamicImage::ImageLumaA16(from) => collect(size, from.pixels().map(|p| [high(p[0]); 3])),
+        DynamicImage::ImageRgb16(from) => collect(size, from.pixels().map(|p| [high(p[0]), high(p[1]), high(p[2])])),
+        DynamicImage::ImageRgba16(from) => collect(size, from.pixels().map(|p| [high(p[0]), high(p[1]), high(p[2])])),
+        DynamicImage::ImageRgb32F(from) => collect(size, from.pixels().map(|p| [unit(p[0]), unit(p[1]), unit(p[2])])),
+        DynamicImage::ImageRgba32F(from) => collect(size, from.pixels().map(|p| [unit(p[0]), unit(p[1]), unit(p[2])])),
+        later => later.to_rgb8(), // the enum is open; `image` 0.25 has no other
+    }
+}
+
+fn collect((width, height): (u32, u32), pixels: impl Iterator<Item = [u8; 3]>) -> RgbImage {
+    let mut rgb = RgbImage::new(width, height);
+    rgb.as_chunks_mut::<3>().0.iter_mut().zip(pixels).for_each(|(to, from)| *to = from);
+    rgb
+}

@@ -1,0 +1,84 @@
+//! Photos as cameras, phones and downloads leave them, through the program.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+const DATA: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data");
+
+/// `segment` with the tiny weights; its exit code and standard error.
+fn segment(input: &Path, more: &[&str]) -> (i32, String) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_rtformer"));
+    command.args(["segment", "--weights", &format!("{DATA}/golden/tiny.safetensors"), "--overwrite", "--emit", "mask"]);
+    command.env("RUST_BACKTRACE", "1").stdin(Stdio::null()).args(more);
+    let Output { status, stderr, .. } = command.arg(input).output().unwrap();
+    (status.code().unwrap(), String::from_utf8(stderr).unwrap())
+}
+
+#[test]
+fn every_photo_in_a_folder_is_done_or_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let photos = folder.path().join("photos");
+    fs::create_dir(&photos).unwrap();
+    let jpeg = fs::read(format!("{DATA}/jpeg/420-restarts.jpg")).unwrap();
+    let planes = fs::read(format!("{DATA}/field/rgb-planar-tiled.tif")).unwrap();
+    let pam =
+        [&b"P7\nWIDTH 64\nHEIGHT 64\nDEPTH 3\nMAXVAL 255\nTUPLTYPE RGB\nENDHDR\n"[..], &[90; 64 * 64 * 3]].concat();
+    let half = [&jpeg[..1200], b"\xff\xd9"].concat();
+    // Its name, its bytes, and what is said of it: "" if it is done, no word if it is no photo.
+    let files: [(&str, &[u8], Option<&str>); 17] = [
+        ("IMG_0001.JPG", &jpeg, Some("")),
+        ("no-extension", &jpeg, Some("")),
+        ("stereo.MPO", &[&jpeg[..], &jpeg].concat(), Some("")),
+        ("pam.pam", &pam, Some("")),
+        ("IMG_0002.HEIC", b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", Some("is a HEIC image, which is not supported")),
+        ("a.avif", b"\0\0\0\x1cftypavif\0\0\0\0avifmif1miaf", Some("is an AVIF image")),
+        ("b.jp2", b"\0\0\0\x0cjP  \r\n\x87\n", Some("is a JPEG 2000 image")),
+        ("c.NEF", b"MM\0*\0\0\0\x08\0\0", Some("is a camera's raw file")),
+        ("d.jpg", b"version https://git-lfs.github.com/spec/v1\n", Some("is a Git LFS pointer")),
+        ("e.png", b"<!DOCTYPE html><title>404</title>", Some("is a web page (a server's error page?)")),
+        ("half.jpg", &half, Some("this JPEG file's picture data ends too early")),
+        ("planes.tif", &planes, Some("is a TIFF of tiles with separate colour planes")),
+        ("notes.txt", b"IMG_0001.JPG is the best", None),
+        ("labels.json", b"{}", None),
+        ("Thumbs.db", b"\xd0\xcf\x11\xe0", None),
+        ("clip.mp4", b"\0\0\0\x18ftypmp42", None),
+        ("Makefile", b"all:", None),
+    ];
+    for (name, bytes, _) in &files {
+        fs::write(photos.join(name), bytes).unwrap();
+    }
+    let out = folder.path().join("out");
+    let (code, said) = segment(&photos, &["--out", out.to_str().unwrap()]);
+    assert_eq!(code, 1, "{said}");
+    for (name, _, want) in &files {
+        let line = said.lines().find(|line| line.contains(&format!("{name}:"))).unwrap_or_default();
+        assert!(
+            line.contains(want.unwrap_or("")) && line.is_empty() == want.is_none_or(str::is_empty),
+            "{name}: {said}"
+        );
+    }
+    assert_eq!(said.lines().filter(|line| line.starts_with("error: ")).count(), 8, "{said}");
+    assert!(said.contains("4 photos in ") && said.contains(", 8 failed"), "{said}");
+    assert!(!said.contains("panicked") && !said.contains("backtrace"), "{said}");
+}
+
+#[test]
+fn a_camera_of_12_bits_is_noticed_and_its_photos_can_be_scaled() {
+    let folder = tempfile::tempdir().unwrap();
+    let (camera, out) = (format!("{DATA}/field/gray12in16.png"), folder.path().to_str().unwrap());
+    let (code, said) = segment(camera.as_ref(), &["--out", out]);
+    assert!(code == 0 && said.contains("gray12in16.png: its 16-bit samples use only 12 bits"), "{said}");
+    assert!(said.contains("use --depth 12"), "{said}");
+    let dark = fs::read(folder.path().join("gray12in16.mask.png")).unwrap();
+    let (code, said) = segment(camera.as_ref(), &["--out", out, "--depth", "12"]);
+    assert!(code == 0 && !said.contains("warning"), "{said}");
+    assert_ne!(fs::read(folder.path().join("gray12in16.mask.png")).unwrap(), dark);
+    let (code, said) = segment(camera.as_ref(), &["--out", out, "--depth", "10"]);
+    assert!(code == 1 && said.contains("but 10 bits hold at most 1023"), "{said}");
+    let (code, said) = segment(camera.as_ref(), &["--out", out, "--depth", "7"]);
+    assert!(
+        code == 2 && said.contains("invalid depth `7`: expected `auto` or a number of bits from 8 to 16"),
+        "{said}"
+    );
+}
