@@ -96,7 +96,7 @@ fn examples<B: Backend>(b: &B) {
     let (mut mask, mut sure) = (Mask::new(2, 2, 2), [0.0; 4]);
     let confidence = Confidence { values: &mut sure, temperature: 1.0 };
     b.argmax(&logits, 0, (2, 2), mask.ids_mut(), Some(confidence)).unwrap();
-    assert_eq!(mask.counts(2), [0, 4]);
+    assert_eq!(mask.counts(), [0, 4]);
     close(&sure, &[1.0 / (1.0 + (-1.0_f32).exp()); 4]);
     let logits = up(&[0.0, 1.0], [1, 1, 1, 2]);
     let mut full = [f32::NAN; 4];
