@@ -139,7 +139,7 @@ impl Mask {
             other if classes <= 256 => *other = Ids::U8(memory::filled(pixels, 0, what)?),
             other => *other = Ids::U16(memory::filled(pixels, 0, what)?),
         }
-        (self.width, self.height) = (width, height);
+        (self.width, self.height, self.classes) = (width, height, classes);
         Ok(())
     }
 

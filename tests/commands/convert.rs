@@ -130,7 +130,7 @@ fn what_cannot_be_done_is_said_and_leaves_nothing_behind() {
         (words("bench --size native"), 2, "--size native is no frame's size"),
         (words("bench --size within:64x64"), 2, "--size within:64x64 is no frame's size"),
         (words("bench --size 65535x65535"), 2, "a photo has at most"),
-        (words("bench --size 0x4"), 2, "size `0x4` is none"),
+        (words("bench --size 0x4"), 2, "invalid size `0x4`"),
         (words("bench --runs 0"), 2, "--runs"),
         (words("bench --variant slim --weights embedded"), 2, "cannot be used with"),
         (words("bench --variant large"), 2, "expected slim or base"),
