@@ -322,11 +322,15 @@ impl Segmenter {
     /// [`Error::Input`] for inputs of several sizes or none, otherwise as [`segment`](Self::segment).
     pub fn resident_batch(&self, inputs: &[Input]) -> Result<Resident<'_>> {
         let extent = inputs.first().map(Input::extent);
-        let (Some(extent), true) = (extent, inputs.iter().all(|input| Some(input.extent()) == extent)) else {
+        let Some(extent) = extent.filter(|extent| inputs.iter().all(|input| input.extent() == *extent)) else {
             return Err(Error::Input(
                 "expected at least one input, all of one size, to go through the network together".into(),
             ));
         };
+        let ((height, width), (h, w)) = (extent.full, extent.kept);
+        if h == 0 || w == 0 || h > height || w > width {
+            return Err(Error::Input(format!("an input of {width}x{height} pixels cannot keep {w}x{h} of them")));
+        }
         Ok(Resident::new(self.engine.upload(inputs)?, inputs.len(), extent.kept, self.config.num_classes))
     }
 
