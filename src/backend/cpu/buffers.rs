@@ -8,7 +8,7 @@ use rtformer_kernels::{
     Arena, Buffer, CrossKeys, Lanes, Layout, Map, MapMut, ShapeError, SharedBuffer, floats, floats_mut,
 };
 
-use super::split::Failure;
+use super::failure::Failure;
 use crate::error::{Error, Result};
 use crate::pixels::Columns;
 
