@@ -79,7 +79,9 @@ impl Arena {
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<Region>> {
-        // Nothing panics while holding the lock except on a failed allocation, which happens before any change.
+        // Nothing panics while holding the lock except on a failed allocation, which happens before any change. This is
+        // not parking_lot's lock, which allocates when a thread first waits: a frame allocates nothing
+        // (`tests/allocations.rs`).
         self.regions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -38,6 +38,8 @@ pub mod pointwise;
 pub mod pool;
 pub mod prepare;
 pub mod resize_add;
+#[cfg(any(test, feature = "emulation"))]
+pub mod tables;
 #[doc(hidden)]
 pub mod testing;
 pub mod winograd;

@@ -13,7 +13,7 @@ use crate::ShapeError;
 
 /// Sixteen floats in one cache line.
 #[repr(C, align(64))]
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, bytemuck::Pod, bytemuck::Zeroable)]
 pub struct Lanes(pub [f32; 16]);
 
 impl Lanes {
@@ -30,15 +30,12 @@ impl Lanes {
 
 /// The same memory as plain floats.
 pub fn floats(lanes: &[Lanes]) -> &[f32] {
-    // SAFETY: `Lanes` is `repr(C)` of 16 floats: 64 bytes with alignment 64, so there is no padding inside or between
-    // them.
-    unsafe { std::slice::from_raw_parts(lanes.as_ptr().cast(), lanes.len() * 16) }
+    bytemuck::cast_slice(lanes)
 }
 
 /// The same memory as mutable plain floats.
 pub fn floats_mut(lanes: &mut [Lanes]) -> &mut [f32] {
-    // SAFETY: as in `floats`; the exclusive borrow passes to the result, and any float is a valid lane.
-    unsafe { std::slice::from_raw_parts_mut(lanes.as_mut_ptr().cast(), lanes.len() * 16) }
+    bytemuck::cast_slice_mut(lanes)
 }
 
 /// A map's shape and memory layout. Lengths and strides are in floats and include the halo.

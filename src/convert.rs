@@ -1,10 +1,8 @@
 //! Foreign checkpoints: which network they are.
 
-use std::collections::BTreeSet;
-
 use crate::backend::Reference;
 use crate::error::{Error, Result};
-use crate::model::{Config, Parameters, RtFormer, Variant};
+use crate::model::{Config, RtFormer, Variant};
 use crate::weights::{Checkpoint, Dataset};
 
 /// What is known of a checkpoint beside its tensors; all of it may be left open.
@@ -48,7 +46,14 @@ pub fn infer_config(checkpoint: &Checkpoint, dataset: &Dataset, hints: Hints) ->
     let width = |name: &str| {
         let tensor = checkpoint.tensors.get(name);
         tensor.and_then(|tensor| tensor.shape.first().copied()).ok_or_else(|| {
-            Error::Config(format!("the checkpoint has no `{name}`, which every RTFormer has; is it another model's?"))
+            let first = checkpoint
+                .tensors
+                .keys()
+                .next()
+                .map_or(String::new(), |first| format!("; its first tensor is `{}`", first.escape_debug()));
+            Error::Config(format!(
+                "the checkpoint has no `{name}`, which every RTFormer has{first}; is it another model's?"
+            ))
         })
     };
     let has = |prefix: &str| checkpoint.tensors.keys().any(|name| name.starts_with(prefix));
@@ -85,42 +90,7 @@ pub fn infer_config(checkpoint: &Checkpoint, dataset: &Dataset, hints: Hints) ->
 
 /// Builds the network from the checkpoint once, which meets every tensor by name and shape, and lets none be left.
 fn check_tensors(checkpoint: &Checkpoint, config: &Config) -> Result<()> {
-    let mut taken = Taken { checkpoint, model: config.name(), names: BTreeSet::new() };
-    RtFormer::load(&Reference::unfolded(), config, &mut taken)?;
-    // The auxiliary head is for training; it is kept in the file and not run.
-    let left = |name: &&String| !taken.names.contains(*name) && !name.starts_with("seghead_extra.");
-    let mut leftovers = checkpoint.tensors.keys().filter(left);
-    match leftovers.next() {
-        None => Ok(()),
-        Some(first) => Err(Error::LeftoverTensors {
-            path: CHECKPOINT.into(),
-            count: 1 + leftovers.count(),
-            first: first.clone(),
-            model: config.name(),
-        }),
-    }
-}
-
-/// Stands for the file, whose name only the caller knows.
-const CHECKPOINT: &str = "the checkpoint";
-
-/// A checkpoint's tensors, and which of them were asked for.
-struct Taken<'a> {
-    checkpoint: &'a Checkpoint,
-    model: String,
-    names: BTreeSet<String>,
-}
-
-impl Parameters for Taken<'_> {
-    fn take(&mut self, name: &str, want: &[usize]) -> Result<Vec<f32>> {
-        let (path, name, model, want) = (CHECKPOINT.into(), name.to_owned(), self.model.clone(), want.to_vec());
-        let Some(tensor) = self.checkpoint.tensors.get(&name) else {
-            return Err(Error::MissingTensor { path, name, want, model });
-        };
-        if tensor.shape != want {
-            return Err(Error::Shape { path, name, got: tensor.shape.clone(), want, model });
-        }
-        self.names.insert(name);
-        Ok(tensor.data.clone())
-    }
+    let mut reader = checkpoint.reader(config.name());
+    RtFormer::load(&Reference::unfolded(), config, &mut reader)?;
+    reader.finish()
 }

@@ -2,6 +2,18 @@
 
 use crate::error::{Error, Result};
 
+/// An empty vector with room for `len` items.
+///
+/// # Errors
+/// As [`resize`].
+pub(crate) fn room<T>(len: usize, what: impl FnOnce() -> String) -> Result<Vec<T>> {
+    let mut items = Vec::new();
+    match items.try_reserve_exact(len) {
+        Ok(()) => Ok(items),
+        Err(_) => Err(Error::OutOfMemory { what: what(), bytes: len.saturating_mul(size_of::<T>()) }),
+    }
+}
+
 /// Changes the length of `items` to `len`; new items are `value`.
 ///
 /// # Errors
@@ -29,8 +41,7 @@ pub(crate) fn filled<T: Clone>(len: usize, value: T, what: impl FnOnce() -> Stri
 /// # Errors
 /// As [`resize`].
 pub(crate) fn probe(bytes: usize, what: impl FnOnce() -> String) -> Result<()> {
-    let room = Vec::<u8>::new().try_reserve_exact(bytes);
-    room.map_err(|_| Error::OutOfMemory { what: what(), bytes })
+    room::<u8>(bytes, what).map(drop)
 }
 
 #[cfg(test)]

@@ -1,5 +1,5 @@
 //! The program and the library on `--device cuda`, by the driver's own calls, on a machine without a GPU: child processes find a stand-in
-//! for NVIDIA's driver (`kernels/gpu/emulation/driver.cpp`), which runs the emulated kernels, ends a process that misuses it with code 70,
+//! for NVIDIA's driver (`kernels/gpu/emulated/driver.cpp`), which runs the emulated kernels, ends a process that misuses it with code 70,
 //! and fails on request.
 
 use std::collections::BTreeMap;
@@ -210,11 +210,12 @@ fn a_gpu_that_cannot_be_had_is_an_error_that_says_what_to_do() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("out");
     let photo = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/golden/photo.png");
-    let cases: [(&str, &[&str]); 8] = [
+    let cases: [(&str, &[&str]); 9] = [
         ("version=11080", &["CUDA 11.8", "12.2", "535", "--device cpu"]),
         ("devices=0", &["no GPU", "CUDA_VISIBLE_DEVICES", "--device cpu"]),
         ("capability=61", &["Stand-in 0", "6.1", "7.5", "--device cpu"]),
         ("memory=200000", &["bytes of memory for the device were needed", "were free", "smaller size"]),
+        ("pinned=1000", &["bytes of pinned host memory were needed", "smaller size"]),
         ("fail=cuInit:803", &["restart the machine"]),
         ("fail=cuDevicePrimaryCtxRetain:46", &["another process has the GPU"]),
         ("fail=cuModuleLoadDataEx:222", &["cannot compile our kernels", "newer"]),
@@ -223,8 +224,8 @@ fn a_gpu_that_cannot_be_had_is_an_error_that_says_what_to_do() {
     for (pretends, words) in cases {
         let output = segment(&driver, pretends, &photo, &out, &["--weights", TINY]).output().unwrap();
         let said = stderr(&output);
-        // What shows with the first kernel is a photo that failed, not a device that cannot be had.
-        let late = pretends.contains("lost") || pretends.contains("Module");
+        // What shows with the first frame is a photo that failed, not a device that cannot be used.
+        let late = ["lost", "Module", "pinned"].iter().any(|what| pretends.contains(what));
         assert_eq!(code(&output), if late { 1 } else { 2 }, "{pretends}: {said}");
         assert!(said.contains("device `cuda:0`: "), "{pretends}: {said}");
         assert!(words.iter().all(|word| said.contains(word)), "{pretends}: {said}");
@@ -236,6 +237,26 @@ fn a_gpu_that_cannot_be_had_is_an_error_that_says_what_to_do() {
     // Chosen by itself, what cannot be had is said and not used.
     let output = segment_on("auto", &driver, "devices=0", &photo, &out, &[]).output().unwrap();
     assert!(code(&output) == 0 && stderr(&output).contains("the NVIDIA GPU cannot be used: "), "{}", stderr(&output));
+}
+
+#[test]
+fn every_gpu_is_listed() {
+    let Some(driver) = Emulated::driver() else { return };
+    // All that the driver shows, and none that is too old.
+    for (pretends, want) in [
+        ("devices=3", &["cuda:0", "cuda:1", "cuda:2", "cpu", "reference"][..]),
+        ("devices=2,capability=61", &["cpu", "reference"]),
+        ("devices=0", &["cpu", "reference"]),
+    ] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_rtformer"));
+        command.args(["info", "--json"]).env("LD_LIBRARY_PATH", &driver).env("RTFORMER_STAND_IN", pretends);
+        let output = command.output().unwrap();
+        assert_eq!(code(&output), 0, "{pretends}: {}", stderr(&output));
+        let info: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        let devices = info["program"]["devices"].as_array().unwrap();
+        let devices: Vec<_> = devices.iter().filter_map(|name| name.as_str()).filter(|name| *name != "metal").collect();
+        assert_eq!(devices, want, "{pretends}");
+    }
 }
 
 #[test]
@@ -310,4 +331,18 @@ fn a_photo_that_does_not_fit_into_memory_fails_alone() {
     assert_eq!(code(&output), 1, "{said}");
     assert!(said.contains("bytes of memory for the device were needed") && said.contains("were free"), "{said}");
     assert_eq!(files(&out).keys().collect::<Vec<_>>(), ["0.mask.png", "2.mask.png"], "{said}");
+}
+
+/// Frames of one size leave no pinned memory for those of another: these are freed, and the photo is tried once more.
+#[test]
+fn pinned_memory_of_other_sizes_is_freed_when_it_is_short() {
+    let Some(driver) = Emulated::driver() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let (input, out) = (folder.path().join("in"), folder.path().join("out"));
+    fs::create_dir(&input).unwrap();
+    photos(&input);
+    // A frame of 64x48 takes 12 KB for its bytes and its ids, one of 40x56 takes 9.5 KB: not both.
+    let output = segment(&driver, "pinned=16000", &input, &out, &["--weights", TINY, "--batch", "1"]).output().unwrap();
+    assert_eq!(code(&output), 0, "{}", stderr(&output));
+    assert_eq!(files(&out).len(), 6);
 }

@@ -1,11 +1,15 @@
-//! The house of `ARCHITECTURE.md` as a test: a file imports only from the floors under its own, neighbours of one floor never
-//! import each other, candle stays behind its doors, and every unsafe line stays in the cellar.
+//! The layers of `ARCHITECTURE.md` as a test: a file imports only from layers below its own, modules of one layer never import each
+//! other, files never import each other in a circle, only the backends name candle, and all unsafe code is in `kernels/`.
+
+mod imports;
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Rooms from the ground up; the rooms of one floor are neighbours.
-const FLOORS: [&[&str]; 9] = [
+use imports::Crate;
+
+/// The modules of `src/` from the lowest layer up; modules of one layer are neighbours.
+const FLOORS: &[&[&str]] = &[
     &["error", "timing"],
     &["memory"],
     &["files"],
@@ -13,12 +17,30 @@ const FLOORS: [&[&str]; 9] = [
     &["backend"],
     &["model"],
     &["convert", "segmenter"],
-    &["bench", "eval"],
+    &["bench"],
+    &["eval"],
+    &["explain", "plan", "video"],
     &["cli"],
 ];
 
-/// Beside the backends, only the reader of PyTorch's files names candle.
-const CANDLE: [&str; 2] = ["backend/", "weights/torch.rs"];
+/// The modules of `kernels/`: numbers and errors, memory, devices, operations, operations built on others, their tables of shapes.
+const KERNEL_FLOORS: &[&[&str]] = &[
+    &["element", "error", "mapped", "simd"],
+    &["extent", "isa", "map"],
+    &["gpu", "pages", "peak"],
+    &["arena"],
+    &["concat", "conv", "ea_norm", "pack", "pointwise", "prepare", "resize_add"],
+    &["argmax", "cross_attend", "pool", "winograd"],
+    &["testing"],
+    &["tables"],
+];
+
+/// Only the backends name candle.
+const CANDLE: &str = "backend/";
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
 
 fn sources(folder: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
@@ -34,61 +56,189 @@ fn sources(folder: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// The rooms that a line of code names by `crate::` (or, in the binary, `rtformer::`), tests and comments left out.
-fn rooms_named(text: &str) -> Vec<&str> {
-    let code = text.split("#[cfg(test)]").next().unwrap_or(text);
-    let code = code.lines().filter(|line| !line.trim_start().starts_with("//"));
-    code.flat_map(|line| line.split("crate::").skip(1))
-        .map(|rest| rest.split(|c: char| !c.is_alphanumeric() && c != '_').next().unwrap_or(rest))
-        .collect()
+/// The top module that a file belongs to; `None` for the crate's roots.
+fn module(file: &str) -> Option<&str> {
+    let name = file.split('/').next().unwrap_or(file);
+    let name = name.strip_suffix(".rs").unwrap_or(name);
+    (!matches!(name, "lib" | "main")).then_some(name)
 }
 
-fn floor(room: &str) -> Option<usize> {
-    FLOORS.iter().position(|rooms| rooms.contains(&room))
+/// Imports that do not go down: in words, one a line.
+fn upward_imports(source: &Crate, floors: &[&[&str]]) -> Vec<String> {
+    let floor = |name: &str| floors.iter().position(|modules| modules.contains(&name));
+    let mut faults = Vec::new();
+    for ((from, to), names) in source.imports() {
+        let (Some(own), Some(other)) = (module(&from), module(&to)) else { continue };
+        let names = names.into_iter().collect::<Vec<_>>().join(", ");
+        match (floor(own), floor(other)) {
+            _ if own == other => {}
+            (Some(above), Some(below)) if below < above => {}
+            (Some(own), Some(other)) => {
+                faults.push(format!("{from} (layer {own}) imports {to} (layer {other}): {names}"));
+            }
+            (None, _) => faults.push(format!("{from}: `{own}` is in no layer of this test")),
+            (_, None) => faults.push(format!("{to}: `{other}` is in no layer of this test")),
+        }
+    }
+    faults
+}
+
+fn crates() -> [(Crate, &'static [&'static [&'static str]]); 2] {
+    [
+        (Crate::read(&root().join("src"), "rtformer"), FLOORS),
+        (Crate::read(&root().join("kernels"), "rtformer_kernels"), KERNEL_FLOORS),
+    ]
 }
 
 #[test]
-fn a_file_imports_only_from_the_floors_under_its_own() {
-    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
-    let mut checked = 0;
-    for path in sources(&src) {
-        let relative = path.strip_prefix(&src).unwrap();
-        let room = relative.components().next().unwrap().as_os_str().to_string_lossy().replace(".rs", "");
-        if matches!(room.as_str(), "lib" | "main") {
-            continue;
-        }
-        let own =
-            floor(&room).unwrap_or_else(|| panic!("src/{}: `{room}` is on no floor of this test", relative.display()));
-        for named in rooms_named(&fs::read_to_string(&path).unwrap()) {
-            // Inside the library, names without a floor are items of the crate's root.
-            let Some(other) = floor(named) else { continue };
-            let allowed = named == room || other < own || room == "cli";
-            assert!(allowed, "src/{} (floor {own}) names `{named}` (floor {other})", relative.display());
-            checked += 1;
-        }
+fn a_file_imports_only_from_layers_below_its_own() {
+    for (source, floors) in crates() {
+        let imports = source.imports();
+        assert!(imports.len() > 60, "only {} imports seen: does this test still read the sources?", imports.len());
+        let faults = upward_imports(&source, floors);
+        assert!(faults.is_empty(), "{faults:#?}");
     }
-    assert!(checked > 50, "only {checked} imports seen: does this test still read the sources?");
+}
+
+#[test]
+fn files_never_import_each_other_in_a_circle() {
+    for (source, _) in crates() {
+        let ties: Vec<_> = source.cycles().into_values().collect();
+        assert!(ties.is_empty(), "files import each other in a circle:{}", ties.join("\n"));
+    }
+}
+
+/// The same check on small crates with a circle or an upward import planted in them.
+#[test]
+fn a_planted_circle_or_upward_import_is_found() {
+    struct Case {
+        why: &'static str,
+        files: &'static [(&'static str, &'static str)],
+        circles: usize,
+        upward: usize,
+    }
+    const LIB: (&str, &str) = ("lib.rs", "mod low; mod high;");
+    let cases = [
+        Case {
+            why: "down is the way",
+            files: &[LIB, ("low.rs", "pub struct Low;"), ("high.rs", "use crate::low::Low;")],
+            circles: 0,
+            upward: 0,
+        },
+        Case {
+            why: "up is not",
+            files: &[LIB, ("low.rs", "use crate::high::High;"), ("high.rs", "pub struct High;")],
+            circles: 0,
+            upward: 1,
+        },
+        Case {
+            why: "siblings by `super`, one of them inside braces",
+            files: &[LIB, ("low.rs", "use super::{high::{self, High}};"), ("high.rs", "use super::low::Low as _;")],
+            circles: 1,
+            upward: 1,
+        },
+        Case {
+            why: "what the parent passes on is the sibling's",
+            files: &[
+                ("lib.rs", "mod low; mod high; pub use low::Low; pub use high::*;"),
+                ("low.rs", "use crate::High; pub struct Low;"),
+                ("high.rs", "use crate::Low; pub struct High;"),
+            ],
+            circles: 1,
+            upward: 1,
+        },
+        Case {
+            why: "paths in the code, by the crate's own name, in a macro",
+            files: &[
+                LIB,
+                ("low.rs", "fn f() { if true { println!(\"{}\", planted::high::f()) } }"),
+                ("high.rs", "pub fn f() -> crate::low::Low { todo!() }"),
+            ],
+            circles: 1,
+            upward: 1,
+        },
+        Case {
+            why: "a parent and its children are one: it uses them, and they what it defines",
+            files: &[
+                LIB,
+                ("low/mod.rs", "mod a; mod b; pub use a::A; struct Own; fn f() { b::f() }"),
+                ("low/a.rs", "use super::Own; pub struct A(Own);"),
+                ("low/b.rs", "use super::{A, Own}; pub(in crate::low) fn f() {}"),
+                ("high.rs", "use crate::low::A;"),
+            ],
+            circles: 0,
+            upward: 0,
+        },
+        Case {
+            why: "three in a circle, one of them in a folder, one of them imported in a function",
+            files: &[
+                LIB,
+                ("low/mod.rs", "mod a; mod b; mod c;"),
+                ("low/a.rs", "pub use self::inner::A; mod inner { use super::super::b::B; pub struct A; }"),
+                ("low/b.rs", "pub struct B; fn f() { use crate::low::c; c::f() }"),
+                ("low/c/mod.rs", "pub fn f() -> super::a::A { todo!() }"),
+                ("high.rs", ""),
+            ],
+            circles: 1,
+            upward: 0,
+        },
+        Case {
+            why: "a circle through a parent's own definition",
+            files: &[
+                LIB,
+                ("low/mod.rs", "mod a; use crate::high::High; pub struct Own(High);"),
+                ("low/a.rs", "use super::Own; pub struct A(Own);"),
+                ("high.rs", "use crate::low::a::A; pub struct High;"),
+            ],
+            circles: 1,
+            upward: 1,
+        },
+        Case {
+            why: "tests, comments, strings and other crates' modules do not count",
+            files: &[
+                LIB,
+                (
+                    "low.rs",
+                    "//! `crate::high`\n#[cfg(test)] mod tests;\n#[cfg(test)] use crate::high::High;\nuse std::high::low;",
+                ),
+                ("high.rs", "use crate::low::Low; /* super::high */ const S: &str = \"crate::low\";"),
+            ],
+            circles: 0,
+            upward: 0,
+        },
+    ];
+    for Case { why, files, circles, upward } in cases {
+        let folder = tempfile::tempdir().unwrap();
+        for (name, text) in files {
+            let path = folder.path().join(name);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        }
+        let planted = Crate::read(folder.path(), "planted");
+        let found = planted.cycles();
+        assert_eq!(found.len(), circles, "{why}: {found:#?}, {:#?}", planted.imports());
+        let found = upward_imports(&planted, &[&["low"], &["high"]]);
+        assert_eq!(found.len(), upward, "{why}: {found:#?}");
+    }
 }
 
 #[test]
 fn candle_and_unsafe_stay_behind_their_doors() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let src = root.join("src");
+    let src = root().join("src");
     assert!(fs::read_to_string(src.join("lib.rs")).unwrap().contains("#![forbid(unsafe_code)]"));
     for path in sources(&src) {
         let relative = path.strip_prefix(&src).unwrap().to_string_lossy().replace('\\', "/");
         if fs::read_to_string(&path).unwrap().contains("candle_") {
-            assert!(CANDLE.iter().any(|door| relative.starts_with(door)), "src/{relative} names candle");
+            assert!(relative.starts_with(CANDLE), "src/{relative} names candle");
         }
     }
 }
 
 #[test]
 fn the_architecture_names_every_room() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let map = fs::read_to_string(root.join("ARCHITECTURE.md")).unwrap();
+    let map = fs::read_to_string(root().join("ARCHITECTURE.md")).unwrap();
     for folder in ["src", "kernels"] {
-        for entry in fs::read_dir(root.join(folder)).unwrap() {
+        for entry in fs::read_dir(root().join(folder)).unwrap() {
             let name = entry.unwrap().file_name().to_string_lossy().into_owned();
             if name != "Cargo.toml" {
                 assert!(map.contains(&name), "ARCHITECTURE.md does not name {folder}/{name}");
@@ -100,7 +250,7 @@ fn the_architecture_names_every_room() {
 /// A kernel that a GPU is given has a twin in Metal, which is listed among those that are compiled.
 #[test]
 fn gpu_kernels_have_their_twins() {
-    let kernels = Path::new(env!("CARGO_MANIFEST_DIR")).join("kernels");
+    let kernels = root().join("kernels");
     let listed = fs::read_to_string(kernels.join("gpu/metal_source.rs")).unwrap();
     let mut checked = 0;
     for launch in sources(&kernels).iter().filter(|path| path.ends_with("gpu.rs")) {

@@ -8,8 +8,9 @@ mod network;
 use rtformer::backend::GpuElement;
 use rtformer::pixels::{Image, Mask};
 use rtformer::{Device, Precision, Segmenter};
+use rtformer_kernels::gpu::Cuda;
 use rtformer_kernels::gpu::emulated::Emulated;
-use rtformer_kernels::gpu::{Cuda, tables};
+use rtformer_kernels::tables;
 
 /// The first GPU; or none, and a line that says so.
 fn device() -> Option<Cuda> {

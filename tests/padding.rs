@@ -190,6 +190,24 @@ fn by_every_way_through_the_library() {
     }
 }
 
+/// An input that does not have what it says is an error, whatever is wrong with it.
+#[test]
+fn inputs_that_contradict_themselves_are_refused() {
+    let segmenter = Segmenter::builder().weights(tiny()).device(Device::Cpu).build().unwrap();
+    let input = segmenter.prepare(&photo(41, 27)).unwrap();
+    let cases = [
+        ("too few floats", Input { data: vec![0.0; 7], ..input.clone() }),
+        ("more rows than floats", Input { height: 28, ..input.clone() }),
+        ("a photo larger than the input", Input { kept: (28, 41), ..input.clone() }),
+        ("no photo", Input { kept: (0, 41), ..input.clone() }),
+    ];
+    for (why, wrong) in cases {
+        assert!(matches!(segmenter.resident(&wrong).err(), Some(rtformer::Error::Input(_))), "{why}");
+        assert!(segmenter.resident_batch(&[input.clone(), wrong]).is_err(), "{why}, beside another");
+    }
+    assert!(segmenter.resident(&input).is_ok() && segmenter.resident_batch(&[]).is_err());
+}
+
 /// A copy of the tiny network whose metadata ask for padding.
 fn with_key(folder: &Path, multiple: &str) -> PathBuf {
     let bytes = std::fs::read(tiny()).unwrap();

@@ -232,7 +232,7 @@ fn the_auxiliary_head_may_be_anything_or_missing() {
 #[test]
 fn what_the_metadata_lacks_is_said() {
     type Edit = fn(&mut Draft);
-    let cases: [(&str, Edit, &str); 36] = [
+    let cases: [(&str, Edit, &str); 37] = [
         ("none at all", |d| d.metadata.clear(), "no `config`"),
         ("no configuration", |d| drop(d.metadata.remove("config")), "`rtformer convert`"),
         ("no classes", |d| drop(d.metadata.remove("classes")), "has no `classes` in its metadata"),
@@ -282,7 +282,8 @@ fn what_the_metadata_lacks_is_said() {
             |d| d.say("model", "unet\u{7}"),
             "holds the model `unet\\u{7}`; this version runs `rtformer` only",
         ),
-        ("a deviation of zero", |d| d.say("std", "[0.2, 0.0, 0.2]"), "std[1] is 0, it must be above zero"),
+        ("a deviation of zero", |d| d.say("std", "[0.2, 0.0, 0.2]"), "std[1] is 0; expected 0.001 to 1"),
+        ("a mean of 0 to 255", |d| d.say("mean", "[123.675, 116.28, 103.53]"), "mean[0] is 123.675; expected 0 to 1"),
         (
             "a newer format",
             |d| d.say("format", "rtformer-2"),
@@ -436,7 +437,7 @@ fn what_is_no_weights_file_is_named_with_what_to_do() {
         ("a folder", folder.path().to_path_buf(), "it is a folder; name the file in it"),
         ("empty", at("empty.safetensors", b""), "is empty; download or convert it again"),
         ("seven bytes", at("short.safetensors", &[0; 7]), "is not a .safetensors file"),
-        ("text", at("text.safetensors", b"the weights are on my other machine"), "`rtformer convert` makes one"),
+        ("text", at("text.safetensors", b"the weights are on my other machine"), "a text that begins with `the"),
         ("a photo", golden("photo.png"), "is a PNG image, not a .safetensors file"),
         ("a page", at("page.safetensors", b"<!DOCTYPE html><title>404"), "a web page"),
         ("a pointer", at("lfs.safetensors", b"version https://git-lfs.github.com/spec/v1\n"), "git lfs pull"),

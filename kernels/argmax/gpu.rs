@@ -1,7 +1,7 @@
 //! The launches of the readout: bilinear logits, their argmax and its confidence, at the photo's size.
 
 use super::Confidence;
-use crate::gpu::{Device, GpuError, GpuMaps, GpuShape, Launch, bytes_of_mut};
+use crate::gpu::{Device, GpuError, GpuMaps, GpuShape, Launch};
 use crate::resize_add::Axis;
 use crate::{Extent, ShapeError};
 
@@ -117,10 +117,10 @@ pub fn argmax<D: Device>(
     argmax_to(device, logits, image, size, &to)?;
     match ids {
         GpuIds::U8(ids) => device.read(&found, ids)?,
-        GpuIds::U16(ids) => device.read(&found, bytes_of_mut(ids))?,
+        GpuIds::U16(ids) => device.read(&found, bytemuck::cast_slice_mut(ids))?,
     }
     match (confidence, sure) {
-        (Some(confidence), Some(sure)) => device.read(&sure, bytes_of_mut(confidence.values)),
+        (Some(confidence), Some(sure)) => device.read(&sure, bytemuck::cast_slice_mut(confidence.values)),
         _ => Ok(()),
     }
 }
@@ -169,7 +169,7 @@ pub fn upsample<D: Device>(
     ShapeError::check(OP, "length of the logits", out.len(), pixels.saturating_mul(logits.shape().channels))?;
     let planes = device.buffer(size_of_val(out))?;
     upsample_to(device, logits, image, size, &planes)?;
-    device.read(&planes, bytes_of_mut(out))
+    device.read(&planes, bytemuck::cast_slice_mut(out))
 }
 
 /// Parameters and pixels of an output.

@@ -1,6 +1,7 @@
 //! Converts logits to class ids at the photo's size. Bilinear upsampling and argmax are one step, so full-size logits
 //! are never stored. Where the surrounding pixels agree on a class (`settled.rs`), they are not even computed.
 
+mod chunk;
 pub mod gpu;
 mod scalar;
 mod settled;

@@ -21,7 +21,7 @@
 //! If the edge clamps both taps of an interpolation to one pixel, `b - a` is zero and the interpolation is exact for
 //! any weight.
 
-use super::vector::{COLUMNS, Chunk, GROUPS, PLANE};
+use super::chunk::{COLUMNS, Chunk, GROUPS, PLANE};
 use crate::Map;
 use crate::resize_add::Tap;
 use crate::simd::Simd;

@@ -238,7 +238,7 @@ impl crate::simd::Vector for Known<'_> {
     #[inline(always)]
     unsafe fn vector<S: crate::simd::Simd>(self) {
         let Self { upsampled: u, classes } = self;
-        let (mut chunk, mut settled) = (vector::Chunk::new(), settled::Settled::new());
+        let (mut chunk, mut settled) = (chunk::Chunk::new(), settled::Settled::new());
         while chunk.place(&u) {
             settled.forget();
             for row in u.rows.clone() {

@@ -2,7 +2,9 @@
 
 use super::{Activation, ConvShape};
 use crate::ShapeError;
-use crate::gpu::{CHANNEL_STRIDE, Device, GpuElement, GpuError, GpuMaps, GpuShape, GpuVector, Launch};
+use crate::gpu::{
+    CHANNEL_STRIDE, Capabilities, Device, GpuElement, GpuError, GpuMaps, GpuShape, GpuVector, Launch, MatrixUnits,
+};
 
 const OP: &str = "conv";
 
@@ -25,20 +27,54 @@ pub const ACTIVATION: u32 = 3;
 
 /// A kernel that computes convolutions, and the part of the output that one of its blocks computes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ConvKernel {
+pub(crate) struct Kernel {
     /// The entry without its element.
-    pub name: &'static str,
+    pub(crate) name: &'static str,
     /// Output pixels of a block, consecutive ones of an image.
-    pub pixels: u32,
+    pixels: u32,
     /// Output channels of a block.
-    pub channels: u32,
+    channels: u32,
     /// Threads of a block.
-    pub threads: u32,
+    threads: u32,
 }
 
-impl ConvKernel {
-    /// On plain multiply-adds; every device has it, for either element.
-    pub const PLAIN: Self = Self { name: "conv", pixels: 64, channels: 64, threads: 256 };
+impl Kernel {
+    /// Plain multiply-adds; every device has it, for either element.
+    pub(crate) const PLAIN: Self = Self { name: "conv", pixels: 64, channels: 64, threads: 256 };
+    /// Tensor cores, in f16: the largest tile.
+    pub(crate) const TENSOR_LARGE: Self = Self { name: "conv_mma_128x64", pixels: 128, channels: 64, threads: 256 };
+    /// Tensor cores, in f16: half of its pixels.
+    pub(crate) const TENSOR_SMALL: Self = Self { name: "conv_mma_64x64", pixels: 64, channels: 64, threads: 128 };
+    /// Tensor cores, in f16: half of its channels.
+    pub(crate) const TENSOR_NARROW: Self = Self { name: "conv_mma_128x32", pixels: 128, channels: 32, threads: 128 };
+    /// Metal's simdgroup matrices, for either element.
+    pub(crate) const SIMDGROUP: Self = Self { name: "conv_mma", pixels: 64, channels: 64, threads: 256 };
+    /// The same with half of the channels.
+    pub(crate) const SIMDGROUP_NARROW: Self = Self { name: "conv_mma_narrow", pixels: 128, channels: 32, threads: 256 };
+
+    /// The kernel for a convolution on a device.
+    pub(crate) fn choose(device: Capabilities, element: GpuElement, conv: &ConvParams) -> Self {
+        match (device.matrix_units, element) {
+            (MatrixUnits::None, _) | (MatrixUnits::TensorCores, GpuElement::F32) => Self::PLAIN,
+            (MatrixUnits::TensorCores, GpuElement::F16) if conv.out_cs <= Self::TENSOR_NARROW.channels => {
+                Self::TENSOR_NARROW
+            }
+            // The largest tile that still gives every multiprocessor two blocks reads inputs least often.
+            (MatrixUnits::TensorCores, GpuElement::F16)
+                if Self::TENSOR_LARGE.blocks(conv) >= device.multiprocessors.saturating_mul(2) =>
+            {
+                Self::TENSOR_LARGE
+            }
+            (MatrixUnits::TensorCores, GpuElement::F16) => Self::TENSOR_SMALL,
+            (MatrixUnits::Simdgroups, _) if conv.out_cs <= Self::SIMDGROUP_NARROW.channels => Self::SIMDGROUP_NARROW,
+            (MatrixUnits::Simdgroups, _) => Self::SIMDGROUP,
+        }
+    }
+
+    /// Blocks that compute a convolution.
+    fn blocks(self, conv: &ConvParams) -> u32 {
+        conv.n * (conv.out_h * conv.out_w).div_ceil(self.pixels) * conv.out_cs.div_ceil(self.channels)
+    }
 }
 
 /// A convolution's parameters in device memory.
@@ -135,6 +171,20 @@ pub fn conv<D: Device>(
     x: &GpuMaps<D::Buffer>,
     epilogue: &GpuEpilogue<'_, D::Buffer>,
 ) -> Result<GpuMaps<D::Buffer>, GpuError> {
+    let capabilities = device.capabilities();
+    conv_by(device, |params| Kernel::choose(capabilities, conv.element, params), conv, x, epilogue)
+}
+
+/// [`conv`] by the kernel that `choose` names.
+///
+/// - errors: also what the device says if it does not have that kernel
+pub(crate) fn conv_by<D: Device>(
+    device: &D,
+    choose: impl FnOnce(&ConvParams) -> Kernel,
+    conv: &GpuConv<D::Buffer>,
+    x: &GpuMaps<D::Buffer>,
+    epilogue: &GpuEpilogue<'_, D::Buffer>,
+) -> Result<GpuMaps<D::Buffer>, GpuError> {
     let (shape, input) = (conv.shape, x.shape());
     x.check(OP, "input", GpuShape { channels: shape.in_channels, ..input }, conv.element)?;
     let (height, width) = shape.out_size(input.height, input.width);
@@ -168,7 +218,7 @@ pub fn conv<D: Device>(
         .as_ref()
         .map_or((conv.bias.buffer(), conv.bias.buffer()), |(norm, _)| (norm.scale.buffer(), norm.shift.buffer()));
     let residual = epilogue.residual.unwrap_or(x).buffer();
-    let kernel = device.conv_kernel(conv.element, &params);
+    let kernel = choose(&params);
     let grid = [
         output.pixels().div_ceil(kernel.pixels as usize) as u32,
         output.stride().div_ceil(kernel.channels as usize) as u32,
@@ -187,4 +237,32 @@ pub fn conv<D: Device>(
     // alone, whose buffer is new.
     unsafe { device.launch(&launch)? };
     Ok(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn convolutions_take_the_largest_tile_that_keeps_the_gpu_busy() {
+        let device = |multiprocessors, matrix_units| Capabilities { multiprocessors, matrix_units };
+        let hopper = device(132, MatrixUnits::TensorCores);
+        let conv = |out_w, out_cs| ConvParams { n: 1, out_h: 128, out_w, out_cs, ..ConvParams::default() };
+        let name = |device, element, conv| Kernel::choose(device, element, &conv).name;
+        assert_eq!(name(hopper, GpuElement::F32, conv(256, 64)), "conv", "tensor cores have no exact product");
+        assert_eq!(name(hopper, GpuElement::F16, conv(256, 32)), "conv_mma_128x32");
+        assert_eq!(name(hopper, GpuElement::F16, conv(256, 256)), "conv_mma_128x64");
+        assert_eq!(name(hopper, GpuElement::F16, conv(64, 64)), "conv_mma_64x64");
+        let (mac, plain) = (device(0, MatrixUnits::Simdgroups), Capabilities::default());
+        for element in [GpuElement::F32, GpuElement::F16] {
+            assert_eq!(name(mac, element, conv(256, 32)), "conv_mma_narrow");
+            assert_eq!(name(mac, element, conv(256, 40)), "conv_mma");
+            assert_eq!(name(plain, element, conv(256, 256)), "conv", "nothing is known of the device");
+        }
+        // A batch takes another kernel than its images, and has to compute the same: the table `batches` has such a convolution.
+        let small = |n| ConvParams { n, out_h: 9, out_w: 13, out_cs: 40, ..ConvParams::default() };
+        let one = device(1, MatrixUnits::TensorCores);
+        let chosen = [1, 3].map(|n| Kernel::choose(one, GpuElement::F16, &small(n)));
+        assert_eq!(chosen, [Kernel::TENSOR_SMALL, Kernel::TENSOR_LARGE]);
+    }
 }

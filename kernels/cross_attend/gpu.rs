@@ -2,22 +2,41 @@
 
 use crate::ShapeError;
 use crate::conv::gpu::GpuNorm;
-use crate::gpu::{BLOCK, Device, GpuError, GpuMaps, GpuShape, Launch};
+use crate::gpu::{BLOCK, Capabilities, Device, GpuElement, GpuError, GpuMaps, GpuShape, Launch, MatrixUnits};
 
 /// A kernel that computes this attention, and the part of the output that one of its blocks computes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct AttendKernel {
+pub(crate) struct Kernel {
     /// The entry without its element.
-    pub name: &'static str,
+    pub(crate) name: &'static str,
     /// Pixels of a block, consecutive ones of an image.
-    pub pixels: u32,
+    pixels: u32,
     /// Threads of a block.
-    pub threads: u32,
+    threads: u32,
 }
 
-impl AttendKernel {
-    /// On plain multiply-adds; every device has it, for either element.
-    pub const PLAIN: Self = Self { name: "cross_attend", pixels: 16, threads: BLOCK };
+impl Kernel {
+    /// Plain multiply-adds; every device has it, for either element.
+    pub(crate) const PLAIN: Self = Self { name: "cross_attend", pixels: 16, threads: BLOCK };
+    /// Tensor cores, in f16, for up to 64 channels.
+    pub(crate) const TENSOR_64: Self = Self { name: "cross_attend_mma_64", pixels: 64, threads: 128 };
+    /// Tensor cores, in f16, for up to 128 channels.
+    pub(crate) const TENSOR_128: Self = Self { name: "cross_attend_mma_128", pixels: 64, threads: 128 };
+
+    /// The kernel for an attention on a device: tensor cores if the values' channels begin at a multiple of eight, and a warp's means
+    /// fit into its registers.
+    pub(crate) fn choose(device: Capabilities, element: GpuElement, attend: &CrossAttendParams) -> Self {
+        match (device.matrix_units, element, attend.c) {
+            (MatrixUnits::TensorCores, GpuElement::F16, c @ ..=128) if c.is_multiple_of(8) => {
+                if c <= 64 {
+                    Self::TENSOR_64
+                } else {
+                    Self::TENSOR_128
+                }
+            }
+            _ => Self::PLAIN,
+        }
+    }
 }
 
 /// Channels that the kernels have room for.
@@ -35,6 +54,20 @@ params! {
 /// - errors: [`ShapeError`] when a shape or element differs from these, else what the device says
 pub fn cross_attend<D: Device>(
     device: &D,
+    x: &GpuMaps<D::Buffer>,
+    norm: &GpuNorm<D::Buffer>,
+    kv: &GpuMaps<D::Buffer>,
+) -> Result<GpuMaps<D::Buffer>, GpuError> {
+    let capabilities = device.capabilities();
+    cross_attend_by(device, |params| Kernel::choose(capabilities, x.element(), params), x, norm, kv)
+}
+
+/// [`cross_attend`] by the kernel that `choose` names.
+///
+/// - errors: also what the device says if it does not have that kernel
+pub(crate) fn cross_attend_by<D: Device>(
+    device: &D,
+    choose: impl FnOnce(&CrossAttendParams) -> Kernel,
     x: &GpuMaps<D::Buffer>,
     norm: &GpuNorm<D::Buffer>,
     kv: &GpuMaps<D::Buffer>,
@@ -57,7 +90,7 @@ pub fn cross_attend<D: Device>(
         side: side as u32,
         factor: 1.0 / side as f32,
     };
-    let kernel = device.attend_kernel(x.element(), &params);
+    let kernel = choose(&params);
     let launch = Launch {
         kernel: kernel.name,
         element: x.element(),
@@ -70,4 +103,24 @@ pub fn cross_attend<D: Device>(
     // that of `x` and whose buffer is new; it has room for so many channels.
     unsafe { device.launch(&launch)? };
     Ok(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn attention_takes_tensor_cores_where_they_can() {
+        let name = |matrix_units, element, c| {
+            let device = Capabilities { multiprocessors: 132, matrix_units };
+            Kernel::choose(device, element, &CrossAttendParams { c, ..CrossAttendParams::default() }).name
+        };
+        let tensor = |element, c| name(MatrixUnits::TensorCores, element, c);
+        assert_eq!(tensor(GpuElement::F32, 64), "cross_attend", "tensor cores have no exact product");
+        for (c, want) in [(64, "cross_attend_mma_64"), (72, "cross_attend_mma_128"), (128, "cross_attend_mma_128")] {
+            assert_eq!(tensor(GpuElement::F16, c), want);
+        }
+        assert_eq!((tensor(GpuElement::F16, 63), tensor(GpuElement::F16, 136)), ("cross_attend", "cross_attend"));
+        assert_eq!(name(MatrixUnits::Simdgroups, GpuElement::F16, 64), "cross_attend", "Metal has one kernel");
+    }
 }

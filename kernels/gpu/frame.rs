@@ -139,8 +139,11 @@ impl<D: Device> std::fmt::Debug for Frame<D> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::argmax::gpu as argmax;
     use crate::gpu::emulated::Emulated;
-    use crate::gpu::{GpuElement, GpuShape, argmax, bytes_of, pack, pointwise};
+    use crate::gpu::{GpuElement, GpuShape};
+    use crate::pack::gpu as pack;
+    use crate::pointwise::gpu as pointwise;
 
     const SHAPE: GpuShape = GpuShape { n: 1, channels: 3, height: 4, width: 5 };
 
@@ -158,7 +161,7 @@ mod tests {
         let mut other = Some(pack::pack(device, &photo(9), SHAPE, GpuElement::F32).unwrap());
         for run in 0..5 {
             let images = photo(run);
-            frame.input(0).unwrap().copy_from_slice(bytes_of(&images));
+            frame.input(0).unwrap().copy_from_slice(bytemuck::cast_slice(&images));
             let taken = if run == 1 { other.take() } else { None };
             frame
                 .start(|io: Io<'_, Emulated>| {
@@ -177,7 +180,7 @@ mod tests {
             let want: Vec<_> = images.iter().zip(photo(9)).map(|(a, b)| a.max(0.0) + b).collect();
             assert_eq!(frame.outputs().count(), 0, "it may be under way");
             frame.wait().unwrap();
-            assert_eq!(frame.outputs().next(), Some(bytes_of(&want)), "frame {run}");
+            assert_eq!(frame.outputs().next(), Some(bytemuck::cast_slice(&want)), "frame {run}");
             assert_eq!(frame.is_recorded(), run > 0);
         }
     }

@@ -43,7 +43,7 @@ impl GpuElement {
 
     /// What [`encode`](Self::encode) made.
     #[cfg(any(test, feature = "emulation"))]
-    pub(super) fn decode(self, bytes: &[u8]) -> Vec<f32> {
+    pub(crate) fn decode(self, bytes: &[u8]) -> Vec<f32> {
         match self {
             Self::F32 => bytes.as_chunks().0.iter().map(|b| f32::from_ne_bytes(*b)).collect(),
             Self::F16 => bytes.as_chunks().0.iter().map(|b| half::f16::from_ne_bytes(*b).to_f32()).collect(),
@@ -114,7 +114,7 @@ impl<B> GpuMaps<B> {
 
     /// Maps of these very bytes.
     #[cfg(any(test, feature = "emulation"))]
-    pub(super) fn of_bytes<D: Device<Buffer = B>>(
+    pub(crate) fn of_bytes<D: Device<Buffer = B>>(
         device: &D,
         shape: GpuShape,
         element: GpuElement,

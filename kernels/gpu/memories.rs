@@ -4,9 +4,11 @@
 //! still to run: it will have run before. What is recorded works in memory of its own, as it runs again at any time later.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
-use super::GpuError;
+use parking_lot::Mutex;
+
+use super::{GpuError, MemoryKind};
 
 /// Rooms are multiples of this, so that maps of nearly one size share them.
 const GRAIN: usize = 512;
@@ -21,22 +23,17 @@ impl<M> Pool<M> {
 
     /// Memory of that very size: a frame asks for the sizes of the last one, so anything larger would be missed later.
     fn take(&self, room: usize) -> Option<M> {
-        lock(&self.0).get_mut(&room)?.pop()
+        self.0.lock().get_mut(&room)?.pop()
     }
 
     fn give(&self, room: usize, memory: M) {
-        lock(&self.0).entry(room).or_default().push(memory);
+        self.0.lock().entry(room).or_default().push(memory);
     }
 
     /// All that is not in use.
     fn drain(&self) -> BTreeMap<usize, Vec<M>> {
-        std::mem::take(&mut *lock(&self.0))
+        std::mem::take(&mut *self.0.lock())
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // What these guard is sound whatever panicked meanwhile.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Memory that somebody uses; goes back to its pool with the last of them.
@@ -104,31 +101,40 @@ impl<M: Clone> Default for Memories<M> {
 }
 
 impl<M: Clone> Memories<M> {
-    /// A buffer of `len` bytes. `allocate` makes memory of at least so many bytes; when there is none left, `finish` waits for the queue,
-    /// and what frames of other sizes used is freed first.
+    /// A buffer of `len` bytes, in memory that is idle or that `allocate` makes, as in [`allocated`](Self::allocated).
     pub(super) fn buffer(
         &self,
         len: usize,
         allocate: impl Fn(usize) -> Result<M, GpuError>,
         finish: impl FnOnce() -> Result<(), GpuError>,
     ) -> Result<Pooled<M>, GpuError> {
-        let room =
-            len.max(1).checked_next_multiple_of(GRAIN).ok_or(GpuError::OutOfMemory { bytes: len, free: None })?;
-        let recording = lock(&self.recording).as_ref().map(|recording| Arc::clone(&recording.idle));
+        let room = len.max(1).checked_next_multiple_of(GRAIN);
+        let room = room.ok_or(GpuError::OutOfMemory { memory: MemoryKind::Device, bytes: len, free: None })?;
+        let recording = self.recording.lock().as_ref().map(|recording| Arc::clone(&recording.idle));
         let reused = recording.as_ref().and_then(|own| own.take(room)).or_else(|| self.idle.take(room));
         let memory = match reused {
             Some(memory) => memory,
-            None => allocate(room).or_else(|error| match error {
-                GpuError::OutOfMemory { .. } if recording.is_none() => {
-                    finish()?;
-                    self.trim();
-                    allocate(room)
-                }
-                other => Err(other),
-            })?,
+            None => self.allocated(|| allocate(room), finish)?,
         };
         let home = recording.unwrap_or_else(|| Arc::clone(&self.idle));
         Ok(Pooled { lease: Arc::new(Lease { memory, room, home }), len })
+    }
+
+    /// What `allocate` makes. If there is no memory left, `finish` waits for the queue, what frames of other sizes used is freed, and
+    /// `allocate` is called once more; but not while work is recorded, which cannot be waited for.
+    pub(super) fn allocated<T>(
+        &self,
+        allocate: impl Fn() -> Result<T, GpuError>,
+        finish: impl FnOnce() -> Result<(), GpuError>,
+    ) -> Result<T, GpuError> {
+        match allocate() {
+            Err(GpuError::OutOfMemory { .. }) if !self.is_recording() => {
+                finish()?;
+                self.trim();
+                allocate()
+            }
+            done => done,
+        }
     }
 
     /// Frees what is not in use; the queue must have finished.
@@ -138,17 +144,17 @@ impl<M: Clone> Memories<M> {
 
     /// From here on buffers are for what is recorded.
     pub(super) fn begin_recording(&self) {
-        *lock(&self.recording) = Some(Held { idle: Pool::new(), kept: Vec::new(), home: Arc::clone(&self.idle) });
+        *self.recording.lock() = Some(Held { idle: Pool::new(), kept: Vec::new(), home: Arc::clone(&self.idle) });
     }
 
     /// Whether something is being recorded.
     pub(super) fn is_recording(&self) -> bool {
-        lock(&self.recording).is_some()
+        self.recording.lock().is_some()
     }
 
     /// Notes that what is being recorded uses a buffer: it lives as long as the recording. The recording's own do anyway.
     pub(super) fn keep(&self, buffer: &Pooled<M>) {
-        if let Some(recording) = &mut *lock(&self.recording)
+        if let Some(recording) = &mut *self.recording.lock()
             && !Arc::ptr_eq(&buffer.lease.home, &recording.idle)
             && !recording.kept.iter().any(|kept| Arc::ptr_eq(kept, &buffer.lease))
         {
@@ -158,7 +164,7 @@ impl<M: Clone> Memories<M> {
 
     /// What was recorded since [`begin_recording`](Self::begin_recording) holds this.
     pub(super) fn end_recording(&self) -> Option<Held<M>> {
-        lock(&self.recording).take()
+        self.recording.lock().take()
     }
 }
 
@@ -217,7 +223,7 @@ mod tests {
         let idle = Arc::downgrade(buffer(&memories, 512).memory());
         let short = |room| {
             if idle.upgrade().is_some() {
-                Err(GpuError::OutOfMemory { bytes: room, free: None })
+                Err(GpuError::OutOfMemory { memory: MemoryKind::Device, bytes: room, free: None })
             } else {
                 Ok(Arc::new(room))
             }
@@ -233,5 +239,13 @@ mod tests {
         memories.trim();
         assert!(idle.upgrade().is_none());
         assert!(memories.buffer(usize::MAX, |_| Ok(Arc::new(0)), || Ok(())).is_err());
+
+        // Memory of another kind (pinned) is missed as the device's is: what is idle may be in its way.
+        let idle = Arc::downgrade(buffer(&memories, 512).memory());
+        let pinned = || match idle.upgrade() {
+            Some(_) => Err(GpuError::OutOfMemory { memory: MemoryKind::Pinned, bytes: 1, free: None }),
+            None => Ok(()),
+        };
+        assert_eq!(memories.allocated(pinned, || Ok(())), Ok(()));
     }
 }

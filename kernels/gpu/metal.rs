@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::ffi::c_void;
 use std::ptr::NonNull;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 
 use objc2::rc::{Retained, autoreleasepool};
 use objc2::runtime::ProtocolObject;
@@ -16,11 +16,11 @@ use objc2_metal::{
     MTLComputeCommandEncoder, MTLComputePipelineState, MTLCreateSystemDefaultDevice, MTLDevice, MTLLibrary,
     MTLResourceOptions, MTLSize,
 };
+use parking_lot::Mutex;
 
-use super::conv::{ConvKernel, ConvParams};
 use super::memories::Pooled;
 use super::tape::{Moment, OwnedLaunch, Recorder, Step, Tape};
-use super::{Device, GpuElement, GpuError, Launch, metal_source};
+use super::{Capabilities, Device, GpuError, Launch, MemoryKind, metal_source};
 use crate::ShapeError;
 
 // Where `MTLCreateSystemDefaultDevice` finds its device.
@@ -96,11 +96,6 @@ impl MetalMemory {
     }
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // What these guard is sound whatever panicked meanwhile.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 impl Metal {
     /// A queue of this Mac's GPU, its kernels compiled; the same one each time.
     ///
@@ -130,7 +125,7 @@ impl Metal {
 
 impl Gpu {
     fn pipeline(&self, kernel: &str) -> Result<Retained<ProtocolObject<dyn MTLComputePipelineState>>, GpuError> {
-        let mut pipelines = lock(&self.pipelines);
+        let mut pipelines = self.pipelines.lock();
         if let Some(pipeline) = pipelines.get(kernel) {
             return Ok(pipeline.clone());
         }
@@ -159,7 +154,7 @@ impl Gpu {
         memory.map(MetalMemory).ok_or_else(|| {
             let (most, used) = (self.device.recommendedMaxWorkingSetSize(), self.device.currentAllocatedSize());
             let free = usize::try_from(most).map_or(0, |most| most.saturating_sub(used));
-            GpuError::OutOfMemory { bytes, free: Some(free) }
+            GpuError::OutOfMemory { memory: MemoryKind::Device, bytes, free: Some(free) }
         })
     }
 }
@@ -173,7 +168,7 @@ impl Queue {
     /// Sends off what is pending, and waits for all that was.
     fn wait(&self) -> Result<(), GpuError> {
         // Held until the end: who waits next must not overtake.
-        let mut pending = lock(&self.pending);
+        let mut pending = self.pending.lock();
         pending.send();
         let failed = |commands: &Retained<ProtocolObject<dyn MTLCommandBuffer>>| {
             commands.waitUntilCompleted();
@@ -201,7 +196,7 @@ impl Metal {
     unsafe fn encode(&self, launch: &OwnedLaunch<MetalMemory>) -> Result<(), GpuError> {
         let pipeline = self.gpu.pipeline(&format!("{}_{}", launch.kernel, launch.element.suffix()))?;
         autoreleasepool(|_| {
-            let mut pending = lock(&self.queue.pending);
+            let mut pending = self.queue.pending.lock();
             let open = match pending.open.take() {
                 Some(open) => open,
                 None => self.queue.open()?,
@@ -235,6 +230,10 @@ impl Device for Metal {
 
     fn name(&self) -> String {
         self.gpu.device.name().to_string()
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        metal_source::CAPABILITIES
     }
 
     fn fork(&self) -> Result<Self, GpuError> {
@@ -323,7 +322,7 @@ impl Device for Metal {
             Step::Stamp(moment) => self.finish().map(|()| moment.note()),
         })?;
         // Sent off now, so that it runs while the host prepares what comes next.
-        autoreleasepool(|_| lock(&self.queue.pending).send());
+        autoreleasepool(|_| self.queue.pending.lock().send());
         Ok(())
     }
 
@@ -333,10 +332,6 @@ impl Device for Metal {
 
     fn between(&self, begin: &Moment, end: &Moment) -> Result<f64, GpuError> {
         begin.until(end)
-    }
-
-    fn conv_kernel(&self, element: GpuElement, conv: &ConvParams) -> ConvKernel {
-        metal_source::conv_kernel(element, conv)
     }
 }
 

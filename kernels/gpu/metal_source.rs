@@ -1,18 +1,10 @@
 //! The kernels in Metal's shading language: what a Mac compiles when it starts, and what the emulation compiles to be tested.
 
-use super::GpuElement;
-use super::conv::{ConvKernel, ConvParams};
+use super::{Capabilities, MatrixUnits};
 
-/// On matrix units.
-pub(super) const MMA: ConvKernel = ConvKernel { name: "conv_mma", pixels: 64, channels: 64, threads: 256 };
-/// The same for few channels.
-pub(super) const MMA_NARROW: ConvKernel =
-    ConvKernel { name: "conv_mma_narrow", pixels: 128, channels: 32, threads: 256 };
-
-/// What is to compute a convolution on a Mac: matrix units in either element, and half as many channels at once where there are no more.
-pub(super) fn conv_kernel(_: GpuElement, conv: &ConvParams) -> ConvKernel {
-    if conv.out_cs <= MMA_NARROW.channels { MMA_NARROW } else { MMA }
-}
+/// A Mac's GPU, real or emulated. Metal does not report the number of cores.
+pub(super) const CAPABILITIES: Capabilities =
+    Capabilities { multiprocessors: 0, matrix_units: MatrixUnits::Simdgroups };
 
 /// Every file, by its name; each may use what those before it declare.
 pub(super) const FILES: [(&str, &str); 12] = [

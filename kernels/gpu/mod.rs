@@ -9,6 +9,11 @@
 //! An entry is `<kernel>_f32` or `<kernel>_f16`, by the element that maps are stored in; whatever is added up is added in f32. Its
 //! arguments are the buffers in order and the parameters last: in CUDA a struct by value, in Metal a `constant` reference at the
 //! index after the last buffer. An absent buffer is passed as any other, with its flag off. Fields of parameters are 32 bits wide.
+//!
+//! # Layers
+//!
+//! Nothing in this folder knows an operation. Operations are built on it, and choose among their kernels by what the device reports of
+//! itself ([`Capabilities`]).
 
 #[macro_use]
 mod params;
@@ -22,8 +27,6 @@ mod memories;
 mod metal;
 #[cfg(any(test, feature = "emulation", target_os = "macos"))]
 mod metal_source;
-#[cfg(any(test, feature = "emulation"))]
-pub mod tables;
 #[cfg(any(test, feature = "emulation", target_os = "macos"))]
 mod tape;
 
@@ -36,16 +39,6 @@ pub use metal::{Metal, MetalBuffer};
 use std::ptr::NonNull;
 
 use crate::ShapeError;
-pub use crate::argmax::gpu as argmax;
-pub use crate::concat::gpu as concat;
-pub use crate::conv::gpu as conv;
-pub use crate::cross_attend::gpu as cross_attend;
-pub use crate::ea_norm::gpu as ea_norm;
-pub use crate::pack::gpu as pack;
-pub use crate::pointwise::gpu as pointwise;
-pub use crate::pool::gpu as pool;
-pub use crate::prepare::gpu as prepare;
-pub use crate::resize_add::gpu as resize_add;
 
 /// Threads of a block (threadgroup), unless a kernel says otherwise.
 pub const BLOCK: u32 = 256;
@@ -64,6 +57,9 @@ pub trait Device: Clone + Send + Sync {
 
     /// What it is called, for people.
     fn name(&self) -> String;
+
+    /// What it can do.
+    fn capabilities(&self) -> Capabilities;
 
     /// Another queue of the same device, with a pool of its own.
     fn fork(&self) -> Result<Self, GpuError>;
@@ -130,22 +126,34 @@ pub trait Device: Clone + Send + Sync {
 
     /// Milliseconds from one to the next, once the queue has come by both.
     fn between(&self, begin: &Self::Stamp, end: &Self::Stamp) -> Result<f64, GpuError>;
+}
 
-    /// The kernel that is to compute a convolution.
-    fn conv_kernel(&self, element: GpuElement, conv: &conv::ConvParams) -> conv::ConvKernel {
-        let _ = (element, conv);
-        conv::ConvKernel::PLAIN
-    }
+/// What a device can do. Operations choose among their kernels by it.
+///
+/// ```
+/// use rtformer_kernels::gpu::{Capabilities, MatrixUnits};
+///
+/// // A device of which nothing is known runs the plain kernels.
+/// assert_eq!(Capabilities::default().matrix_units, MatrixUnits::None);
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Capabilities {
+    /// Multiprocessors (cores of the GPU), each of which runs at least one block at a time; 0 if unknown.
+    pub multiprocessors: u32,
+    /// The units that multiply matrices.
+    pub matrix_units: MatrixUnits,
+}
 
-    /// The kernel that is to compute a cross-resolution attention.
-    fn attend_kernel(
-        &self,
-        element: GpuElement,
-        attend: &cross_attend::CrossAttendParams,
-    ) -> cross_attend::AttendKernel {
-        let _ = (element, attend);
-        cross_attend::AttendKernel::PLAIN
-    }
+/// Units of a device that multiply small matrices, and the kernels that it therefore has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum MatrixUnits {
+    /// None that our kernels use.
+    #[default]
+    None,
+    /// NVIDIA's tensor cores: products of f16, sums of f32.
+    TensorCores,
+    /// Matrices of a Metal simdgroup: products of f16 or f32, sums of f32.
+    Simdgroups,
 }
 
 /// One start of a kernel.
@@ -172,11 +180,13 @@ pub enum GpuError {
     #[error("{0}")]
     Missing(String),
     /// No more memory, on the device or pinned on the host.
-    #[error("{bytes} bytes of memory for the device were needed{}; take a smaller size or batch", free_text(*free))]
+    #[error("{bytes} bytes of {memory} were needed{}; use a smaller size or batch", free_text(*free))]
     OutOfMemory {
-        /// What was asked for.
+        /// Which memory.
+        memory: MemoryKind,
+        /// The bytes that were asked for.
         bytes: usize,
-        /// What was free, where the device says so.
+        /// The bytes that were free, if the device reports them.
         free: Option<usize>,
     },
     /// An argument does not fit.
@@ -203,26 +213,26 @@ pub enum GpuError {
     Lost(String),
 }
 
+/// Memory that can run out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MemoryKind {
+    /// The device's own.
+    Device,
+    /// The host's, pinned so that the device can copy from and to it.
+    Pinned,
+}
+
+impl std::fmt::Display for MemoryKind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Device => "memory for the device",
+            Self::Pinned => "pinned host memory",
+        })
+    }
+}
+
 fn free_text(free: Option<usize>) -> String {
     free.map_or_else(String::new, |free| format!(", {free} were free"))
-}
-
-/// Numbers that are plain bytes in memory.
-pub(crate) trait Plain: Copy {}
-
-impl Plain for u16 {}
-impl Plain for f32 {}
-
-/// Numbers as they lie in memory.
-pub(crate) fn bytes_of<T: Plain>(values: &[T]) -> &[u8] {
-    // SAFETY: every byte of such a number is initialised, and bytes need no alignment.
-    unsafe { std::slice::from_raw_parts(values.as_ptr().cast(), size_of_val(values)) }
-}
-
-/// Numbers as they lie in memory, to be written.
-pub(crate) fn bytes_of_mut<T: Plain>(values: &mut [T]) -> &mut [u8] {
-    // SAFETY: as above, and any bytes make such a number; the slice is borrowed exclusively.
-    unsafe { std::slice::from_raw_parts_mut(values.as_mut_ptr().cast(), size_of_val(values)) }
 }
 
 /// Blocks of [`BLOCK`] threads that make at least `threads`.

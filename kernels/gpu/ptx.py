@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
-"""Compiles every kernels/*/*.cu to PTX, which lies beside it and is what the program hands to the driver.
+"""Compiles every kernels/*/*.cu to PTX, which is what the program hands to the driver.
 
-    ptx.py           writes <name>.75.ptx, <name>.80.ptx and <name>.90a.ptx
-    ptx.py --check   compares with those that are there; prints what ptxas makes of each kernel, and fails where one spills
+    ptx.py           writes cuda/ptx/<name>.75.ptx, and <name>.80.ptx and <name>.90a.ptx where the text differs from the one for the
+                     next older target in more than the line `.target`
+    ptx.py --check   compares with the files that are there; prints what ptxas makes of each kernel, and fails if one spills
 
 Needs no CUDA toolkit: NVRTC and ptxas are PyPI's, of one pinned version, in a virtual environment under target/.
 Exit code 3: the packages are not to be had here.
@@ -21,6 +22,7 @@ VERSION = "12.2.140"  # PTX 8.2, which drivers from release 535 on read
 PACKAGES = [f"nvidia-cuda-{part}-cu12=={VERSION}" for part in ("nvrtc", "runtime", "nvcc")]
 TARGETS = ("75", "80", "90a")  # `a`: for GPUs of just that capability
 KERNELS = pathlib.Path(__file__).resolve().parent.parent
+PTX = KERNELS / "gpu" / "cuda" / "ptx"  # everything in it is generated; kernels/gpu/cuda/ptx.rs reads it
 ENVIRONMENT = KERNELS.parent / "target" / "ptx"
 
 
@@ -87,6 +89,16 @@ def slim(text):
     return "".join(f"{line}\n" for line in lines if line)
 
 
+def own_texts(texts):
+    """Of the texts by target, the oldest first, those that differ from the one before in more than the line `.target`."""
+    before = None
+    for target, text in texts.items():
+        general = text.replace(f".target sm_{target}\n", ".target\n")
+        if general != before:
+            yield target, text
+        before = general
+
+
 def resources(ptxas, text, target):
     """What ptxas says of each kernel: name, registers, bytes of shared memory, bytes of spilled registers."""
     with tempfile.NamedTemporaryFile("w", suffix=".ptx") as file:
@@ -109,18 +121,26 @@ def main():
     folder = packages()
     compiler = Compiler(folder)
     wrong = []
+    wanted = {}
     for path in sorted(KERNELS.glob("*/*.cu")):
-        for target in TARGETS:
-            ptx = path.with_suffix(f".{target}.ptx")
-            text = compiler.compile(path, target)
-            if not check:
-                ptx.write_text(text)
-            elif not ptx.exists() or ptx.read_text() != text:
-                wrong.append(f"{ptx.relative_to(KERNELS)} is not what {path.name} compiles to; run `make ptx`")
+        texts = {target: compiler.compile(path, target) for target in TARGETS}
+        wanted |= {f"{path.stem}.{target}.ptx": text for target, text in own_texts(texts)}
+        for target, text in texts.items():
             for name, registers, shared, spilled in resources(folder / "cuda_nvcc" / "bin" / "ptxas", text, target):
                 print(f"sm_{target} {name:24} {registers:3} registers {shared:6} bytes shared {spilled:4} bytes spilled")
                 if spilled:
                     wrong.append(f"{name} spills {spilled} bytes for sm_{target}")
+    found = {path.name: path.read_text() for path in PTX.glob("*")}
+    if check:
+        for name in sorted(wanted.keys() | found.keys()):
+            if wanted.get(name) != found.get(name):
+                wrong.append(f"{PTX.relative_to(KERNELS) / name} is not what the kernels compile to; run `make ptx`")
+    else:
+        PTX.mkdir(exist_ok=True)
+        for name in found.keys() - wanted.keys():
+            (PTX / name).unlink()
+        for name, text in wanted.items():
+            (PTX / name).write_text(text)
     if wrong:
         raise SystemExit("\n".join(wrong))
 

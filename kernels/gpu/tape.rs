@@ -1,7 +1,9 @@
 //! Recorded work of a device that has no graphs of its own: a list of what to do.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Instant;
+
+use parking_lot::Mutex;
 
 use super::memories::{Held, Memories, Pooled};
 use super::{GpuElement, GpuError, Launch};
@@ -56,10 +58,6 @@ impl<M: Clone> Default for Recorder<M> {
 }
 
 impl<M: Clone> Recorder<M> {
-    fn steps(&self) -> MutexGuard<'_, Vec<Step<M>>> {
-        self.steps.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// `Ok` when nothing is being recorded: what is recorded is not done, so nobody can wait for it.
     pub(super) fn may_wait(&self, call: &'static str) -> Result<(), GpuError> {
         if self.memories.is_recording() {
@@ -75,7 +73,7 @@ impl<M: Clone> Recorder<M> {
             return Some(owned);
         }
         launch.buffers.iter().for_each(|buffer| self.memories.keep(buffer));
-        self.steps().push(Step::Launch(owned));
+        self.steps.lock().push(Step::Launch(owned));
         None
     }
 
@@ -83,7 +81,7 @@ impl<M: Clone> Recorder<M> {
     pub(super) fn stamp(&self, now: impl FnOnce() -> Result<(), GpuError>) -> Result<Moment, GpuError> {
         let moment = Moment::default();
         if self.memories.is_recording() {
-            self.steps().push(Step::Stamp(moment.clone()));
+            self.steps.lock().push(Step::Stamp(moment.clone()));
         } else {
             now()?;
             moment.note();
@@ -97,7 +95,7 @@ impl<M: Clone> Recorder<M> {
         self.memories.begin_recording();
         let done = work();
         let held = self.memories.end_recording();
-        let steps = std::mem::take(&mut *self.steps());
+        let steps = std::mem::take(&mut *self.steps.lock());
         Ok((Tape { steps, _held: held }, done?))
     }
 }
@@ -107,18 +105,14 @@ impl<M: Clone> Recorder<M> {
 pub struct Moment(Arc<Mutex<Option<Instant>>>);
 
 impl Moment {
-    fn lock(&self) -> MutexGuard<'_, Option<Instant>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Now.
     pub(super) fn note(&self) {
-        *self.lock() = Some(Instant::now());
+        *self.0.lock() = Some(Instant::now());
     }
 
     /// Milliseconds until `end`.
     pub(super) fn until(&self, end: &Self) -> Result<f64, GpuError> {
-        let (Some(begin), Some(end)) = (*self.lock(), *end.lock()) else {
+        let (Some(begin), Some(end)) = (*self.0.lock(), *end.0.lock()) else {
             return Err(GpuError::Driver { call: "between", reason: "the queue has not come by yet".into() });
         };
         Ok(1e3 * end.saturating_duration_since(begin).as_secs_f64())

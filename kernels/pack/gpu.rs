@@ -1,7 +1,7 @@
 //! The launches that turn `[n, c, h, w]` into maps and back.
 
 use crate::ShapeError;
-use crate::gpu::{BLOCK, Device, GpuElement, GpuError, GpuMaps, GpuShape, Launch, blocks, bytes_of, bytes_of_mut};
+use crate::gpu::{BLOCK, Device, GpuElement, GpuError, GpuMaps, GpuShape, Launch, blocks};
 
 const OP: &str = "pack";
 
@@ -30,7 +30,7 @@ pub fn pack<D: Device>(
     shape.check(OP)?;
     ShapeError::check(OP, "length of the images", images.len(), shape.n * shape.channels * shape.pixels())?;
     let mut plain = device.buffer(size_of_val(images))?;
-    device.write(&mut plain, bytes_of(images))?;
+    device.write(&mut plain, bytemuck::cast_slice(images))?;
     pack_from(device, &plain, shape, element)
 }
 
@@ -78,5 +78,5 @@ pub fn unpack<D: Device>(device: &D, x: &GpuMaps<D::Buffer>, images: &mut [f32])
     };
     // SAFETY: as in `pack`, the other way round.
     unsafe { device.launch(&launch)? };
-    device.read(&plain, bytes_of_mut(images))
+    device.read(&plain, bytemuck::cast_slice_mut(images))
 }

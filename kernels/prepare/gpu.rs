@@ -1,6 +1,6 @@
 //! The launch that makes 8-bit pixels the network's input.
 
-use crate::gpu::{BLOCK, Device, GpuElement, GpuError, GpuMaps, GpuShape, Launch, blocks, bytes_of};
+use crate::gpu::{BLOCK, Device, GpuElement, GpuError, GpuMaps, GpuShape, Launch, blocks};
 use crate::{Extent, ShapeError};
 
 const OP: &str = "prepare";
@@ -42,7 +42,7 @@ impl<B> Table<B> {
     pub fn new<D: Device<Buffer = B>>(device: &D, values: &[[f32; 256]; 3]) -> Result<Self, GpuError> {
         let values = values.as_flattened();
         let mut buffer = device.buffer(size_of_val(values))?;
-        device.write(&mut buffer, bytes_of(values))?;
+        device.write(&mut buffer, bytemuck::cast_slice(values))?;
         Ok(Self { buffer })
     }
 }

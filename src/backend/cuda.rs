@@ -24,6 +24,11 @@ pub fn cuda(number: usize, element: GpuElement) -> Result<Gpu<Cuda>> {
     Ok(Gpu::new(device, name, element))
 }
 
+/// The numbers of the NVIDIA GPUs that can be opened.
+pub(crate) fn cuda_numbers() -> impl Iterator<Item = usize> {
+    (0..Cuda::count().unwrap_or(0)).filter(|&number| Cuda::probe(number).is_ok())
+}
+
 /// Whether there is such a GPU; where there is none, but a driver, also why not.
 pub(crate) fn has_cuda(number: usize) -> Result<(), Option<String>> {
     Cuda::probe(number).map_err(|e| Cuda::has_driver().then(|| e.to_string()))

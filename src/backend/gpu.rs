@@ -2,16 +2,21 @@
 
 mod staging;
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
-use rtformer_kernels::gpu::argmax::{Found, GpuIds};
-use rtformer_kernels::gpu::conv::{GpuConv, GpuEpilogue, GpuNorm};
-use rtformer_kernels::gpu::{
-    Device, Frame, GpuElement, GpuError, GpuMaps, GpuShape, Io, argmax, concat, conv, cross_attend, ea_norm, pack,
-    pointwise, pool, resize_add,
-};
+use parking_lot::{Mutex, MutexGuard};
+use rtformer_kernels::argmax::gpu::{self as argmax, Found, GpuIds};
+use rtformer_kernels::concat::gpu as concat;
+use rtformer_kernels::conv::gpu::{self as conv, GpuConv, GpuEpilogue, GpuNorm};
+use rtformer_kernels::cross_attend::gpu as cross_attend;
+use rtformer_kernels::ea_norm::gpu as ea_norm;
+use rtformer_kernels::gpu::{Device, Frame, GpuElement, GpuError, GpuMaps, GpuShape, Io};
+use rtformer_kernels::pack::gpu as pack;
+use rtformer_kernels::pointwise::gpu as pointwise;
+use rtformer_kernels::pool::gpu as pool;
+use rtformer_kernels::resize_add::gpu as resize_add;
 
-pub(crate) use rtformer_kernels::gpu::prepare::Table;
+pub(crate) use rtformer_kernels::prepare::gpu::Table;
 pub(crate) use staging::Staging;
 
 use super::{Backend, Confidence, Epilogue, OpTime, Window, check_upload};
@@ -155,7 +160,7 @@ impl<D: Device> Gpu<D> {
     }
 
     fn marks(&self) -> MutexGuard<'_, Option<Marks<D>>> {
-        self.marks.lock().unwrap_or_else(PoisonError::into_inner)
+        self.marks.lock()
     }
 
     /// From here on the moments between operations are noted.

@@ -13,7 +13,7 @@ mod times;
 
 pub use cpu::{Algorithm, Cpu, Maps};
 pub use cuda::cuda;
-pub(crate) use cuda::has_cuda;
+pub(crate) use cuda::{cuda_numbers, has_cuda};
 pub use gpu::Gpu;
 pub(crate) use gpu::{Fault, Marks, Staging, Table};
 #[cfg(target_os = "macos")]

@@ -1,7 +1,8 @@
 //! Each operation's time, as every backend notes it when a profile is on.
 
-use std::sync::Mutex;
 use std::time::Instant;
+
+use parking_lot::Mutex;
 
 use super::OpTime;
 use crate::timing::milliseconds;
@@ -13,21 +14,14 @@ pub(super) struct Times(Mutex<Option<Vec<OpTime>>>);
 impl Times {
     /// Begins (`true`) or ends to record; what was recorded so far.
     pub(super) fn record(&self, on: bool) -> Vec<OpTime> {
-        self.0
-            .lock()
-            .map(|mut times| std::mem::replace(&mut *times, on.then(Vec::new)))
-            .ok()
-            .flatten()
-            .unwrap_or_default()
+        std::mem::replace(&mut *self.0.lock(), on.then(Vec::new)).unwrap_or_default()
     }
 
     /// Notes how long `work` took, when a profile is on and it succeeds.
     pub(super) fn timed<T, E>(&self, name: &str, flops: f64, work: impl FnOnce() -> Result<T, E>) -> Result<T, E> {
         let start = Instant::now();
         let done = work()?;
-        if let Ok(mut times) = self.0.lock()
-            && let Some(times) = times.as_mut()
-        {
+        if let Some(times) = &mut *self.0.lock() {
             times.push(OpTime {
                 name: name.to_owned(),
                 milliseconds: milliseconds(start.elapsed()),

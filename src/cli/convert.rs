@@ -44,6 +44,16 @@ pub(super) struct Args {
     #[arg(long, value_name = "NUMBER", value_parser = temperature)]
     temperature: Option<f32>,
 
+    /// Pad width and height to a multiple of N pixels (1 to 256) before the network, or `none` to use photos as they are [default: as
+    /// in one of our own files, else none]
+    #[arg(long, value_name = "N|none", value_parser = pad_multiple)]
+    pad_multiple: Option<Pad>,
+
+    /// Which network to read from a checkpoint that holds several: the key of a dictionary, such as model_ema, or a prefix of the
+    /// tensors' names, such as student [default: an averaged network (ema), else the only one that is not a teacher]
+    #[arg(long, value_name = "KEY")]
+    part: Option<String>,
+
     /// How numbers are stored: f32, f16, bf16, or int8 (3x3 convolutions with a scale for each output channel, the rest f16)
     #[arg(long, value_name = "TYPE", default_value = "f32")]
     store: Store,
@@ -61,10 +71,39 @@ pub(super) fn run(args: &Args, console: &Console) -> anyhow::Result<Outcome> {
     if args.output.exists() && !args.overwrite {
         return Err(misuse(format!("{output}: is there already; --overwrite replaces it")));
     }
-    let dataset = args.dataset.as_deref().map(dataset).transpose()?;
-    let hints = Hints { variant: args.variant, cross_size: args.cross_size, num_heads: args.num_heads };
-    convert(&args.input, &args.output, dataset, hints, args.temperature, args.store, console)?;
+    let wanted = Wanted {
+        dataset: args.dataset.as_deref().map(dataset).transpose()?,
+        hints: Hints { variant: args.variant, cross_size: args.cross_size, num_heads: args.num_heads },
+        temperature: args.temperature,
+        pad_multiple: args.pad_multiple,
+        part: args.part.as_deref(),
+        store: args.store,
+    };
+    convert(&args.input, &args.output, wanted, console)?;
     Ok(Outcome::Done)
+}
+
+/// What the user says of a checkpoint, and of what is to be written.
+#[derive(Debug, Default)]
+pub(super) struct Wanted<'a> {
+    pub(super) dataset: Option<Dataset>,
+    pub(super) hints: Hints<'a>,
+    pub(super) temperature: Option<f32>,
+    pub(super) pad_multiple: Option<Pad>,
+    pub(super) part: Option<&'a str>,
+    pub(super) store: Store,
+}
+
+/// The value of `--pad-multiple`; `None` inside is the word `none`.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Pad(Option<u32>);
+
+fn pad_multiple(text: &str) -> Result<Pad, String> {
+    if text == "none" {
+        return Ok(Pad(None));
+    }
+    let multiple = text.parse().map_err(|_| "expected a whole number or `none`")?;
+    weights::check_pad_multiple(multiple).map(|()| Pad(Some(multiple)))
 }
 
 fn temperature(text: &str) -> Result<f32, String> {
@@ -88,19 +127,18 @@ fn dataset(name: &str) -> anyhow::Result<Dataset> {
 ///
 /// # Errors
 /// All name the input, but for what is wrong with the output.
-pub(super) fn convert(
-    input: &Path,
-    output: &Path,
-    dataset: Option<Dataset>,
-    hints: Hints,
-    temperature: Option<f32>,
-    store: Store,
-    console: &Console,
-) -> anyhow::Result<()> {
+pub(super) fn convert(input: &Path, output: &Path, wanted: Wanted<'_>, console: &Console) -> anyhow::Result<()> {
+    let Wanted { dataset, hints, temperature, pad_multiple, part, store } = wanted;
     let name = || input.display().to_string();
-    let Source { mut checkpoint, config: own, dataset: own_dataset } = Source::open(input)?;
+    let Source { mut checkpoint, config: own, dataset } = Source::open(input, part, dataset)?;
     checkpoint.temperature = temperature.or(checkpoint.temperature);
-    let Some(dataset) = dataset.or(own_dataset) else {
+    checkpoint.pad_multiple = pad_multiple.map_or(checkpoint.pad_multiple, |Pad(multiple)| multiple);
+    let found = checkpoint.found.to_string();
+    if !found.is_empty() {
+        let choose = if checkpoint.found.alternatives.is_empty() { "" } else { " (--part chooses)" };
+        console.note(&format!("{}: {found}{choose}", name()));
+    }
+    let Some(dataset) = dataset else {
         let names: Vec<_> = Dataset::names().collect();
         return Err(misuse(format!(
             "{}: does not say what its classes are; name its data set with --dataset: {}, or a JSON file",
@@ -156,15 +194,20 @@ struct Source {
 }
 
 impl Source {
-    fn open(path: &Path) -> rtformer::Result<Self> {
-        // Whatever else it is, `Checkpoint` reads it, or says why not. The file is closed again, so that it can be replaced.
-        Ok(match Weights::open(path) {
-            Ok(weights) => Self {
-                checkpoint: Checkpoint::of(&weights)?,
-                config: Config::of(&weights).ok(), // another program's .safetensors has none of ours
-                dataset: weights.dataset().ok(),
-            },
-            Err(_) => Self { checkpoint: Checkpoint::open(path)?, config: None, dataset: None },
-        })
+    /// `dataset` takes the place of the file's own, which then need not be right.
+    fn open(path: &Path, part: Option<&str>, dataset: Option<Dataset>) -> rtformer::Result<Self> {
+        let checkpoint = match part {
+            Some(part) => Checkpoint::open_part(path, part)?,
+            None => Checkpoint::open(path)?,
+        };
+        // The file is closed again, so that it can be replaced.
+        let is_ours = |weights: &Weights| ["config", "classes"].iter().all(|key| weights.metadata(key).is_some());
+        let own = Weights::open(path).ok().filter(is_ours);
+        let Some(own) = own else { return Ok(Self { checkpoint, config: None, dataset }) };
+        let dataset = match dataset {
+            None => own.dataset()?,
+            Some(dataset) => dataset,
+        };
+        Ok(Self { checkpoint, config: Some(Config::of(&own)?), dataset: Some(dataset) })
     }
 }

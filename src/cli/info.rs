@@ -41,6 +41,8 @@ struct Info {
     std: [f64; 3],
     /// Divides the logits ahead of the softmax that gives the confidence.
     temperature: f32,
+    /// Width and height are padded to a multiple of it; null if photos are used as they are.
+    pad_multiple: Option<u32>,
     source: String,
     license: String,
 }
@@ -114,6 +116,7 @@ impl Info {
             mean: dataset.mean,
             std: dataset.std,
             temperature: weights.temperature()?,
+            pad_multiple: weights.pad_multiple()?,
             source: dataset.source,
             license: dataset.license,
         })
@@ -138,6 +141,10 @@ impl Info {
             ("mean", format!("{:?}", self.mean)),
             ("deviation", format!("{:?}", self.std)),
             ("temperature", self.temperature.to_string()),
+            (
+                "padding",
+                self.pad_multiple.map_or("none".into(), |multiple| format!("to a multiple of {multiple} pixels")),
+            ),
             ("source", self.source.clone()),
             ("licence", self.license.clone()),
         ];

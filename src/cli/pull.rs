@@ -4,10 +4,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use clap::builder::FalseyValueParser;
-use rtformer::weights::{Dataset, Fetch, Official, Store, Weights, cache_dir, fetch};
+use rtformer::weights::{Dataset, Fetch, Official, Weights, cache_dir, fetch};
 use rtformer::{ErrorKind, Hints};
 
-use super::convert::convert;
+use super::convert::{Wanted, convert};
 use super::model::pulled_path;
 use super::{Outcome, console::Console, misuse};
 
@@ -147,8 +147,9 @@ fn get(args: &Args, url: &str, to: &Path, console: &Console) -> anyhow::Result<(
 fn make(official: &Official, download: &Path, model: &Path, console: &Console) -> anyhow::Result<()> {
     let variant = official.name.split_once('-').and_then(|(variant, _)| variant.parse().ok());
     let hints = Hints { variant, cross_size: Some(official.cross_size), num_heads: None };
-    // As f32, so that masks are PaddleSeg's own.
-    convert(download, model, Dataset::named(official.dataset), hints, None, Store::F32, console)?;
+    // As f32 and without padding, so that masks are PaddleSeg's own.
+    let wanted = Wanted { dataset: Dataset::named(official.dataset), hints, ..Wanted::default() };
+    convert(download, model, wanted, console)?;
     if let Err(e) = fs::remove_file(download) {
         console.note(&format!("{}: is no longer needed, but cannot be removed: {e}", download.display()));
     }

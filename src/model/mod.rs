@@ -15,7 +15,7 @@ pub use rtformer::{Config, Observer, RtFormer, Variant};
 
 use crate::backend::Backend;
 use crate::error::Result;
-use crate::weights::Weights;
+use crate::weights::{MODEL, Weights};
 
 /// A network and its sizes, as a weights file describes it.
 ///
@@ -55,7 +55,7 @@ impl Model {
     /// The family, as in the metadata: `rtformer`.
     pub fn family(&self) -> &'static str {
         match self {
-            Self::RtFormer(_) => rtformer::FAMILY,
+            Self::RtFormer(_) => MODEL,
         }
     }
 

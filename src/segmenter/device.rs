@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use rtformer_kernels::Isa;
 
-use crate::backend::has_cuda;
+use crate::backend::{cuda_numbers, has_cuda};
 use crate::error::{Error, Result};
 
 /// Where the network runs.
@@ -48,20 +48,15 @@ impl Device {
         Self::Auto
     }
 
-    /// The devices that this machine has and this version runs on, the fastest first; the reference is always the last.
+    /// The devices that this machine has and this version runs on: GPUs first, then the CPU, and the reference last.
     ///
     /// ```
     /// # use rtformer::Device;
     /// assert_eq!(Device::available().last(), Some(&Device::Reference));
     /// ```
-    pub fn available() -> &'static [Self] {
-        if has_cuda(0).is_ok() {
-            &[Self::Cuda(0), Self::Cpu, Self::Reference]
-        } else if has_metal() {
-            &[Self::Metal, Self::Cpu, Self::Reference]
-        } else {
-            &[Self::Cpu, Self::Reference]
-        }
+    pub fn available() -> Vec<Self> {
+        let metal = has_metal().then_some(Self::Metal);
+        cuda_numbers().map(Self::Cuda).chain(metal).chain([Self::Cpu, Self::Reference]).collect()
     }
 
     /// The instruction sets of this machine's processor that there are kernels for, the fastest first. [`Builder::isa`](crate::Builder::isa) picks one.

@@ -155,13 +155,9 @@ pub(super) fn source<'a, T>(
 pub(super) fn joined(inputs: &[Input]) -> Result<(Vec<f32>, [usize; 4], Extent)> {
     let extent = inputs.first().map_or_else(Extent::default, Input::extent);
     let (height, width) = extent.full;
-    let mut floats = Vec::new();
-    let all = inputs.iter().map(|input| input.data.len()).sum();
-    memory::resize(&mut floats, all, 0.0, || format!("{} inputs of {width}x{height} pixels", inputs.len()))?;
-    floats
-        .chunks_exact_mut((3 * height * width).max(1))
-        .zip(inputs)
-        .for_each(|(to, input)| to.copy_from_slice(&input.data));
+    let what = || format!("{} inputs of {width}x{height} pixels", inputs.len());
+    let mut floats = memory::room(inputs.iter().map(|input| input.data.len()).sum(), what)?;
+    inputs.iter().for_each(|input| floats.extend_from_slice(&input.data));
     Ok((floats, [inputs.len(), 3, height, width], extent))
 }
 

@@ -46,9 +46,13 @@ impl Segmenter {
     /// [`bench::resident`](crate::bench::resident).
     pub(crate) fn resident(&self, inputs: &[Input]) -> Result<Resident<'_>> {
         let extent = inputs.first().map(Input::extent);
-        let (Some(extent), true) = (extent, inputs.iter().all(|input| Some(input.extent()) == extent)) else {
+        let Some(extent) = extent.filter(|extent| inputs.iter().all(|input| input.extent() == *extent)) else {
             return Err(Error::Input("expected inputs of one size, at least one".into()));
         };
+        let ((height, width), (h, w)) = (extent.full, extent.kept);
+        if h == 0 || w == 0 || h > height || w > width {
+            return Err(Error::Input(format!("an input of {width}x{height} pixels cannot keep {w}x{h} of them")));
+        }
         Ok(Resident {
             uploaded: self.engine.upload(inputs)?,
             batch: inputs.len(),

@@ -1,28 +1,16 @@
-//! Another program's weights, read whole.
+//! A checkpoint of any format, read whole.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use super::metadata::{KEYS, PAD_MULTIPLE, TEMPERATURE};
+use super::names::{self, Dictionary, Found};
+use super::pickled::Pickled;
 use super::sniff::Looks;
-use super::store::{Weights, check_numbers, map};
-use super::{paddle, torch};
+use super::store::{Weights, map};
+use super::tensor::{Tensor, check_numbers};
+use super::torch::{self, Storages};
 use crate::error::{Error, Result};
-
-/// A tensor in C order.
-///
-/// ```
-/// use rtformer::weights::Tensor;
-///
-/// let kernel = Tensor { shape: vec![2, 1, 1, 1], data: vec![0.5, -0.5] };
-/// assert_eq!(kernel.shape.iter().product::<usize>(), kernel.data.len());
-/// ```
-#[derive(Clone, Debug, PartialEq)]
-pub struct Tensor {
-    /// Its sizes; empty for a single number.
-    pub shape: Vec<usize>,
-    /// As many numbers as the sizes multiply to.
-    pub data: Vec<f32>,
-}
 
 /// The tensors of a checkpoint under PaddleSeg's names, one to one.
 ///
@@ -39,15 +27,25 @@ pub struct Tensor {
 pub struct Checkpoint {
     /// Sorted by name.
     pub tensors: BTreeMap<String, Tensor>,
-    /// What divides the logits ahead of a softmax, so that it is right as often as it says; only our own files can say it.
+    /// Divides the logits ahead of the softmax that gives the confidence; only our own files can say it.
     pub temperature: Option<f32>,
+    /// Width and height are padded to a multiple of it; only our own files can say it.
+    pub pad_multiple: Option<u32>,
+    /// What else a `.safetensors` file says of its tensors, by key; [`save`](super::save) keeps it.
+    pub metadata: BTreeMap<String, String>,
+    /// Where in the file the tensors were.
+    pub found: Found,
 }
 
 impl Checkpoint {
     /// Reads a `.pdparams`, a `.pth` or a `.safetensors`: the content decides, not the name.
     ///
+    /// The network may lie in a nested dictionary (`state_dict`), and its names may have a prefix (`module.`). Both are found by the
+    /// tensors that every RTFormer has, and [`Checkpoint::found`] says what was found. If a file holds several networks, an averaged
+    /// one (`ema`) is read rather than the latest, and that rather than a teacher; [`Checkpoint::open_part`] reads another.
+    ///
     /// PyTorch's `running_mean` and `running_var` become PaddleSeg's `_mean` and `_variance`, and `num_batches_tracked` is
-    /// left out. f16, bf16 and f64 become f32. Nothing in the file is executed.
+    /// left out. f16, bf16, f64 and whole numbers become f32. Nothing in the file is executed.
     ///
     /// ```
     /// # use rtformer::weights::Checkpoint;
@@ -57,26 +55,47 @@ impl Checkpoint {
     /// ```
     ///
     /// # Errors
-    /// [`Error::Read`]; [`Error::Weights`] for what is none of these, is truncated or damaged, holds no tensors, holds
+    /// [`Error::Read`]; [`Error::Weights`] for a file that is none of these, is truncated or damaged, holds no tensors, holds
     /// what a checkpoint does not, or a number that is not finite.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
-        let path = path.as_ref();
-        let bytes = map(path)?;
-        let tensors = match Looks::of(&bytes) {
-            Looks::Pickle => paddle::read(&bytes),
-            Looks::Zip => torch::read(path, &bytes),
-            Looks::Safetensors => {
-                drop(bytes);
-                return Self::of(&Weights::open(path)?);
-            }
-            Looks::Empty => Err("is empty; download it again".into()),
-            looks => Err(format!("is {looks}; a checkpoint is a .pdparams, .pth or .safetensors file")),
-        };
-        let tensors = tensors.map_err(|reason| Error::weights(path, reason))?;
-        Self { tensors, temperature: None }.checked(path)
+        Self::read(path.as_ref(), None)
     }
 
-    /// Every tensor of an open weights file.
+    /// Reads one of several networks in a file: `part` is a dictionary's key, a prefix, or both, as in [`Found::alternatives`].
+    ///
+    /// ```
+    /// # use rtformer::weights::Checkpoint;
+    /// let path = "tests/data/golden/torch.training.pth";
+    /// assert_eq!(Checkpoint::open(path)?.found.dictionary, "model_ema");
+    /// assert_eq!(Checkpoint::open_part(path, "model")?.found.dictionary, "model");
+    /// assert!(Checkpoint::open_part(path, "teacher").is_err());
+    /// # Ok::<(), rtformer::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As for [`Checkpoint::open`], and [`Error::Weights`] if there is no such part.
+    pub fn open_part(path: impl AsRef<Path>, part: &str) -> Result<Self> {
+        Self::read(path.as_ref(), Some(part))
+    }
+
+    fn read(path: &Path, part: Option<&str>) -> Result<Self> {
+        let bytes = map(path)?;
+        let broken = |reason| Error::weights(path, reason);
+        let (program, storages) = match Looks::of(&bytes) {
+            Looks::Pickle => (&*bytes, Storages::new()),
+            Looks::Zip => torch::open(&bytes).map_err(broken)?,
+            Looks::Safetensors => {
+                drop(bytes);
+                return Self::select(&Weights::open(path)?, part);
+            }
+            Looks::Empty => return Err(broken("is empty; download it again".into())),
+            looks => return Err(broken(format!("is {looks}; a checkpoint is a .pdparams, .pth or .safetensors file"))),
+        };
+        let (tensors, found) = pickled(program, storages, bytes.len(), part).map_err(broken)?;
+        Self { tensors, found, ..Self::default() }.checked(path)
+    }
+
+    /// Every tensor of an open weights file, as [`Checkpoint::open`] reads it.
     ///
     /// ```
     /// # use rtformer::weights::{Checkpoint, Weights};
@@ -88,24 +107,55 @@ impl Checkpoint {
     /// # Errors
     /// [`Error::Weights`], as for [`Checkpoint::open`].
     pub fn of(weights: &Weights) -> Result<Self> {
+        Self::select(weights, None)
+    }
+
+    fn select(weights: &Weights, part: Option<&str>) -> Result<Self> {
+        let mut dictionary = Dictionary::new(String::new());
+        dictionary.tensors = weights.names().map(|name| (name.to_owned(), name)).collect();
+        // `safetensors.torch.save_model` writes an array with two names once; the metadata say where the second name points.
+        let is_tied =
+            |(name, kept): &(&String, &String)| weights.shape(name).is_none() && weights.shape(kept).is_some();
+        let tied = weights.all_metadata().iter().filter(is_tied);
+        dictionary.tensors.extend(tied.map(|(name, kept)| (name.clone(), kept.as_str())));
+        let (found, names) =
+            names::find(&[dictionary], part).map_err(|reason| Error::weights(weights.path(), reason))?;
         let mut tensors = BTreeMap::new();
-        for name in weights.names() {
-            if let (Some(shape), Some(data)) = (weights.shape(name), weights.floats(name)?) {
-                tensors.insert(name.to_owned(), Tensor { shape, data });
+        for (name, stored) in names {
+            if let (Some(shape), Some(data)) = (weights.shape(stored), weights.floats(stored)?) {
+                tensors.insert(name, Tensor { shape, data });
             }
         }
-        Self { tensors, temperature: weights.named_temperature()? }.checked(weights.path())
+        let own = |key: &String| KEYS.contains(&key.as_str()) || [TEMPERATURE, PAD_MULTIPLE].contains(&key.as_str());
+        let others = weights.all_metadata().iter().filter(|entry| !own(entry.0) && !is_tied(entry));
+        let metadata = others.map(|(key, value)| (key.clone(), value.clone())).collect();
+        let (temperature, pad_multiple) = (weights.named_temperature()?, weights.pad_multiple()?);
+        Self { tensors, temperature, pad_multiple, metadata, found }.checked(weights.path())
     }
 
     fn checked(self, path: &Path) -> Result<Self> {
-        if self.tensors.is_empty() {
-            return Err(Error::weights(path, "holds no tensors"));
-        }
         for (name, tensor) in &self.tensors {
             check_numbers(&tensor.data, name).map_err(|reason| Error::weights(path, reason))?;
         }
         Ok(self)
     }
+}
+
+/// The tensors of a pickle, or what is wrong with it.
+pub(super) fn pickled(
+    program: &[u8],
+    storages: Storages<'_>,
+    file: usize,
+    part: Option<&str>,
+) -> Result<(BTreeMap<String, Tensor>, Found), String> {
+    let mut pickled = Pickled::open(program, storages, file)?;
+    let (found, values) = names::find(&pickled.dictionaries()?, part)?;
+    let mut tensors = BTreeMap::new();
+    for (name, value) in values {
+        let tensor = pickled.tensor(value).map_err(|reason| format!("`{}` {reason}", name.escape_debug()))?;
+        tensors.insert(name, tensor);
+    }
+    Ok((tensors, found))
 }
 
 #[cfg(test)]
@@ -148,7 +198,7 @@ mod tests {
         let cases: [(&[u8], &str); 5] = [
             (b"", "is empty"),
             (b"\x89PNG\r\n\x1a\n", "is a PNG image; a checkpoint is"),
-            (b"<!DOCTYPE html><title>404</title>", "a web page"),
+            (b"<!DOCTYPE html><title>404</title>", "error page, not the file; download it again"),
             (b"version https://git-lfs.github.com/spec/v1\n", "git lfs pull"),
             (b"\x08\0\0\0\0\0\0\0{}      ", "holds no tensors"),
         ];

@@ -2,12 +2,12 @@
 
 use std::collections::HashSet;
 use std::fs::File;
-use std::io::Read;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
+use crate::files;
 
 /// The data sets we know by name.
 const KNOWN: [(&str, &str); 3] = [
@@ -53,9 +53,9 @@ pub struct Dataset {
     pub name: String,
     /// Its classes, in the order of their train ids; there is no background and no ignore class among them.
     pub classes: Vec<Class>,
-    /// Mean of red, green and blue, each in `[0, 1]`; taken off before the network.
+    /// Mean of red, green and blue, each from 0 to 1; subtracted before the network.
     pub mean: [f64; 3],
-    /// Standard deviation of red, green and blue; divided by before the network.
+    /// Standard deviation of red, green and blue, each from 0.001 to 1; divides pixels before the network.
     pub std: [f64; 3],
     /// Where it comes from, and who made it.
     #[serde(default)]
@@ -91,7 +91,7 @@ impl Dataset {
         Some(serde_json::from_str(json).expect("a test reads every description that we ship"))
     }
 
-    /// A user's own description: JSON of the same form as the files in `src/weights/datasets/`.
+    /// A user's own description: JSON of the same form as the files in `src/weights/datasets/`, in UTF-8 or UTF-16.
     ///
     /// ```
     /// # use rtformer::weights::Dataset;
@@ -107,32 +107,28 @@ impl Dataset {
     /// [`Error::Read`]; [`Error::Weights`] where it is no such JSON or fails [`Dataset::check`].
     pub fn load(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
-        let mut bytes = Vec::new();
-        File::open(path)
-            .and_then(|file| file.take(LONGEST + 1).read_to_end(&mut bytes))
-            .map_err(Error::reading(path))?;
-        if bytes.len() as u64 > LONGEST {
-            return Err(Error::weights(
-                path,
-                "is too long for a data set's description, a JSON file of a few kilobytes",
-            ));
-        }
-        let dataset: Self = serde_json::from_slice(&bytes).map_err(|e| {
+        let bytes =
+            File::open(path).and_then(|file| files::read_within(file, LONGEST)).map_err(Error::reading(path))?;
+        let parsed = files::text(&bytes).and_then(|text| serde_json::from_str(&text).map_err(|e| e.to_string()));
+        let dataset: Self = parsed.map_err(|reason| {
             let known = KNOWN.map(|(name, _)| name).join(", ");
-            Error::weights(path, format!("is no data set's description: {e}; give {known}, or JSON such as {EXAMPLE}"))
+            Error::weights(
+                path,
+                format!("is not the description of a data set: {reason}; give {known}, or JSON such as {EXAMPLE}"),
+            )
         })?;
         dataset.check().map_err(|reason| Error::weights(path, reason))?;
         Ok(dataset)
     }
 
-    /// Whether it can be used: 1 to 65,535 classes with distinct names, finite means, deviations above zero,
-    /// and no label id given twice.
+    /// Whether it can be used: 1 to 65,535 classes with distinct names, no label id given twice, and means and deviations that pixels
+    /// from 0 to 1 can have.
     ///
     /// ```
     /// let mut camvid = rtformer::weights::Dataset::named("camvid").unwrap();
     /// assert_eq!(camvid.check(), Ok(()));
     /// camvid.std[1] = 0.0;
-    /// assert_eq!(camvid.check().unwrap_err(), "std[1] is 0, it must be above zero");
+    /// assert_eq!(camvid.check().unwrap_err(), "std[1] is 0; expected 0.001 to 1, for pixels from 0 to 1");
     /// ```
     ///
     /// # Errors
@@ -155,17 +151,29 @@ impl Dataset {
                 return Err(format!("class {id} (`{}`) is the second one with label id {label}", class.name));
             }
         }
-        for channel in 0..3 {
-            let (mean, std) = (self.mean[channel], self.std[channel]);
-            if !mean.is_finite() {
-                return Err(format!("mean[{channel}] is {mean}, it must be a number, usually in [0, 1]"));
-            }
-            if !(std.is_finite() && std > 0.0) {
-                return Err(format!("std[{channel}] is {std}, it must be above zero"));
-            }
-        }
-        Ok(())
+        (0..3).try_for_each(|channel| {
+            possible("mean", channel, self.mean[channel], 0.0)?;
+            possible("std", channel, self.std[channel], LEAST_STD)
+        })
     }
+}
+
+/// A network that takes pixels from 0 to 255 has 1/255; what is far below that is a mistake.
+const LEAST_STD: f64 = 0.001;
+
+/// Refuses a mean or deviation that pixels from 0 to 1 cannot have.
+fn possible(name: &str, channel: usize, value: f64, least: f64) -> Result<(), String> {
+    if (least..=1.0).contains(&value) {
+        return Ok(());
+    }
+    let range = format!("{name}[{channel}] is {value}; expected {least} to 1, for pixels from 0 to 1");
+    if value > 1.0 && value <= 255.0 {
+        return Err(format!(
+            "{range}. Values for pixels from 0 to 255 must be divided by 255: {value} / 255 = {:.3}",
+            value / 255.0
+        ));
+    }
+    Err(range)
 }
 
 const EXAMPLE: &str = r#"{"name": "mine", "classes": [{"name": "road", "color": [128, 64, 128]}], "mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}"#;
@@ -216,12 +224,22 @@ mod tests {
             ),
             (with(r#"[{"name": "a", "color": [1, 2, 256]}]"#, "[1, 1, 1]"), Some("256")),
             (with(r#"[{"name": "a", "colour": [1, 2, 3]}]"#, "[1, 1, 1]"), Some("unknown field `colour`")),
-            (with(one, "[1, 0, 1]"), Some("std[1] is 0")),
+            (with(one, "[1, 0, 1]"), Some("std[1] is 0; expected 0.001 to 1")),
             (with(one, "[1, -1, 1]"), Some("std[1] is -1")),
+            (with(one, "[0.00392156862745098, 0.00392156862745098, 0.00392156862745098]"), None), // takes 0 to 255
+            (with(one, "[58.395, 57.12, 57.375]"), Some("divided by 255: 58.395 / 255 = 0.229")),
+            (with(one, "[255, 255, 255]"), Some("255 / 255 = 1.000")),
+            (with(one, "[1, 1, 300]"), Some("std[2] is 300; expected 0.001 to 1")),
+            (with(one, "[0.5, 0.5, 0.5]").replace("[0, 0, 0]", "[0.5, 0.5, 0.5]"), None),
+            (with(one, "[1, 1, 1]").replace("[0, 0, 0]", "[1, 1, 1]"), None), // the ends of the range
+            (with(one, "[1, 1, 1]").replace("[0, 0, 0]", "[123.675, 116.28, 103.53]"), Some("123.675 / 255 = 0.485")),
+            (with(one, "[1, 1, 1]").replace("[0, 0, 0]", "[0, 0, 127.5]"), Some("mean[2] is 127.5")),
+            (with(one, "[1, 1, 1]").replace("[0, 0, 0]", "[-0.485, 0, 0]"), Some("mean[0] is -0.485; expected 0 to 1")),
             (with(one, "[1, 1]"), Some("invalid length 2")),
             (with(one, "[1, 1, 1e999]"), Some("out of range")),
-            (String::new(), Some("no data set's description")),
-            ("\u{89}PNG".into(), Some("no data set's description")),
+            (String::new(), Some("not the description of a data set")),
+            ("\u{89}PNG".into(), Some("not the description of a data set")),
+            (with(one, r#"[1, 1, 1], "pad_multiple": 32"#), Some("unknown field `pad_multiple`")), // of weights, not of data
         ];
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("mine.json");
@@ -236,6 +254,13 @@ mod tests {
                 (got, want) => panic!("{json}: {got:?}, wanted {want:?}"),
             }
         }
+        let utf16: Vec<u8> = EXAMPLE.encode_utf16().flat_map(u16::to_le_bytes).collect();
+        for mark in [&b""[..], b"\xff\xfe"] {
+            std::fs::write(&path, [mark, &utf16].concat()).unwrap();
+            assert_eq!(Dataset::load(&path).unwrap().name, "mine");
+        }
+        std::fs::write(&path, b"\xff\xfe{").unwrap();
+        assert!(Dataset::load(&path).unwrap_err().to_string().contains("is damaged UTF-16"));
         assert!(matches!(Dataset::load(folder.path().join("none.json")), Err(Error::Read { .. })));
     }
 }

@@ -1,34 +1,43 @@
 //! Weights: what is read from a file, and what is written.
 //!
-//! [`Weights`] is an open `.safetensors` file with its configuration, classes and normalisation in the metadata; a
-//! [`Reader`] takes each tensor once, in the shape the model says, and refuses what is left over. [`Checkpoint`] is
-//! another program's file (Paddle's `.pdparams`, PyTorch's `.pth`), read whole so that [`save`] can write it as ours.
-//! [`Official`] lists PaddleSeg's own checkpoints. With the Cargo feature `download`, `fetch` downloads them into `cache_dir`.
+//! [`Weights`] is an open `.safetensors` file with its configuration, classes and normalisation in the metadata. [`Checkpoint`] is
+//! a file of any format (Paddle's `.pdparams`, `PyTorch`'s `.pth`, `.safetensors`), read whole so that [`save`] can write it as ours.
+//! A [`Reader`] takes each tensor of either once, in the shape the model says, and refuses what is left over.
+//! [`Official`] lists `PaddleSeg`'s own checkpoints. With the Cargo feature `download`, `fetch` downloads them into `cache_dir`.
 //!
-//! The metadata, each value a string: `format` (`rtformer-1`), `config` (the model's configuration as JSON), `classes`
-//! (JSON array of names), `palette` (JSON array of `[r, g, b]`), `label_ids` (JSON array, only where a data set has
-//! them), `mean` and `std` (JSON arrays of three), `dataset`, `source`, `license`; and optionally `model` (`rtformer`), `temperature` and
-//! `pad_multiple` (width and height are padded to a multiple of it).
+//! The metadata, each value a string: `format` (`rtformer-1`), `model` (`rtformer`, also if absent), `config` (the model's
+//! configuration as JSON), `classes` (JSON array of names), `palette` (JSON array of `[r, g, b]`), `label_ids` (JSON array, only if
+//! a data set has them), `mean` and `std` (JSON arrays of three), `dataset`, `source`, `license`; and optionally `temperature`
+//! (divides the logits ahead of the softmax) and `pad_multiple` (width and height are padded to a multiple of it). Other keys are kept
+//! when a file is converted.
 
 mod checkpoint;
 mod dataset;
 #[cfg(feature = "download")]
 mod download;
 pub mod fold;
+mod metadata;
+mod names;
+mod numpy;
 mod official;
-mod paddle;
 mod pickle;
+mod pickled;
 mod reader;
 mod save;
 mod sniff;
 mod store;
+mod tensor;
 mod torch;
 
-pub use checkpoint::{Checkpoint, Tensor};
+pub use checkpoint::Checkpoint;
 pub use dataset::{Class, Dataset};
 #[cfg(feature = "download")]
 pub use download::{Fetch, cache_dir, fetch};
+pub(crate) use metadata::MODEL;
+pub use metadata::{check_pad_multiple, check_temperature};
+pub use names::Found;
 pub use official::Official;
 pub use reader::Reader;
 pub use save::{Store, save};
-pub use store::{Weights, check_pad_multiple, check_temperature};
+pub use store::Weights;
+pub use tensor::Tensor;

@@ -1,14 +1,94 @@
 //! Taking tensors, each in the shape that the model says, until none is left.
 
 use std::collections::BTreeSet;
+use std::fmt;
+use std::path::Path;
 
+use super::checkpoint::Checkpoint;
 use super::store::Weights;
 use crate::error::{Error, Result};
 
 /// The auxiliary head, used in training only: kept in files, never run.
 const AUXILIARY: &str = "seghead_extra.";
 
-/// Takes a file's tensors one by one. Made by [`Weights::reader`].
+/// Stands for a checkpoint's file, whose name only the caller knows.
+const CHECKPOINT: &str = "the checkpoint";
+
+/// What tensors are taken from.
+trait Source: fmt::Debug {
+    fn path(&self) -> &Path;
+    fn names(&self) -> Box<dyn Iterator<Item = &str> + '_>;
+    fn shape(&self, name: &str) -> Option<Vec<usize>>;
+    fn floats(&self, name: &str) -> Result<Option<Vec<f32>>>;
+}
+
+impl Source for Weights {
+    fn path(&self) -> &Path {
+        self.path()
+    }
+
+    fn names(&self) -> Box<dyn Iterator<Item = &str> + '_> {
+        Box::new(self.names())
+    }
+
+    fn shape(&self, name: &str) -> Option<Vec<usize>> {
+        self.shape(name)
+    }
+
+    fn floats(&self, name: &str) -> Result<Option<Vec<f32>>> {
+        self.floats(name)
+    }
+}
+
+impl Source for Checkpoint {
+    fn path(&self) -> &Path {
+        Path::new(CHECKPOINT)
+    }
+
+    fn names(&self) -> Box<dyn Iterator<Item = &str> + '_> {
+        Box::new(self.tensors.keys().map(String::as_str))
+    }
+
+    fn shape(&self, name: &str) -> Option<Vec<usize>> {
+        self.tensors.get(name).map(|tensor| tensor.shape.clone())
+    }
+
+    fn floats(&self, name: &str) -> Result<Option<Vec<f32>>> {
+        Ok(self.tensors.get(name).map(|tensor| tensor.data.clone()))
+    }
+}
+
+impl Weights {
+    /// A reader that takes tensors for `model`, a description such as `RTFormer-Slim with 19 classes`.
+    ///
+    /// ```
+    /// # use rtformer::weights::Weights;
+    /// let weights = Weights::open("tests/data/golden/tiny.safetensors")?;
+    /// let refused = weights.reader("RTFormer-Slim").take("conv1.0.bias", &[32]).unwrap_err();
+    /// assert!(refused.to_string().contains("is [4], RTFormer-Slim needs [32]"));
+    /// # Ok::<(), rtformer::Error>(())
+    /// ```
+    pub fn reader(&self, model: impl Into<String>) -> Reader<'_> {
+        Reader { source: self, model: model.into(), taken: BTreeSet::new() }
+    }
+}
+
+impl Checkpoint {
+    /// A reader that takes tensors for `model`, a description such as `RTFormer-Slim with 19 classes`. Errors call the file
+    /// "the checkpoint".
+    ///
+    /// ```
+    /// # use rtformer::weights::Checkpoint;
+    /// let checkpoint = Checkpoint::open("tests/data/golden/tiny.safetensors")?;
+    /// assert_eq!(checkpoint.reader("RTFormer").take("conv1.0.bias", &[4])?, checkpoint.tensors["conv1.0.bias"].data);
+    /// # Ok::<(), rtformer::Error>(())
+    /// ```
+    pub fn reader(&self, model: impl Into<String>) -> Reader<'_> {
+        Reader { source: self, model: model.into(), taken: BTreeSet::new() }
+    }
+}
+
+/// Takes a file's tensors one by one. Made by [`Weights::reader`] and [`Checkpoint::reader`].
 ///
 /// ```
 /// use rtformer::weights::Weights;
@@ -17,35 +97,25 @@ const AUXILIARY: &str = "seghead_extra.";
 /// let mut reader = weights.reader("RTFormer (base channels 4)");
 /// assert_eq!(reader.take("conv1.0.bias", &[4])?.len(), 4);
 /// assert!(reader.take("conv1.0.weight", &[8, 3, 3, 3]).is_err(), "it is [4, 3, 3, 3]");
-/// assert_eq!(reader.weights().path(), weights.path());
 /// assert!(reader.finish().is_err(), "most tensors are left");
 /// # Ok::<(), rtformer::Error>(())
 /// ```
 #[derive(Debug)]
 pub struct Reader<'a> {
-    weights: &'a Weights,
+    source: &'a dyn Source,
     model: String,
     taken: BTreeSet<String>,
 }
 
-impl<'a> Reader<'a> {
-    pub(super) fn new(weights: &'a Weights, model: String) -> Self {
-        Self { weights, model, taken: BTreeSet::new() }
-    }
-
-    /// The file that is read.
-    pub fn weights(&self) -> &'a Weights {
-        self.weights
-    }
-
+impl Reader<'_> {
     /// The tensor `name` as f32, in C order; `want` is the shape it must have.
     ///
     /// # Errors
     /// [`Error::MissingTensor`], [`Error::Shape`]; [`Error::Weights`] for NaN, infinity, or a type that is no float.
     pub fn take(&mut self, name: &str, want: &[usize]) -> Result<Vec<f32>> {
-        let Some(got) = self.weights.shape(name) else {
+        let Some(got) = self.source.shape(name) else {
             return Err(Error::MissingTensor {
-                path: self.weights.path().to_path_buf(),
+                path: self.source.path().to_path_buf(),
                 name: name.to_owned(),
                 want: want.to_vec(),
                 model: self.model.clone(),
@@ -53,14 +123,14 @@ impl<'a> Reader<'a> {
         };
         if got != want {
             return Err(Error::Shape {
-                path: self.weights.path().to_path_buf(),
+                path: self.source.path().to_path_buf(),
                 name: name.to_owned(),
                 got,
                 want: want.to_vec(),
                 model: self.model.clone(),
             });
         }
-        let numbers = self.weights.floats(name)?;
+        let numbers = self.source.floats(name)?;
         self.taken.insert(name.to_owned());
         Ok(numbers.unwrap_or_default())
     }
@@ -70,11 +140,11 @@ impl<'a> Reader<'a> {
     /// # Errors
     /// [`Error::LeftoverTensors`], naming the first.
     pub fn finish(self) -> Result<()> {
-        let mut left = self.weights.names().filter(|name| !name.starts_with(AUXILIARY) && !self.taken.contains(*name));
+        let mut left = self.source.names().filter(|name| !name.starts_with(AUXILIARY) && !self.taken.contains(*name));
         match left.next() {
             None => Ok(()),
             Some(first) => Err(Error::LeftoverTensors {
-                path: self.weights.path().to_path_buf(),
+                path: self.source.path().to_path_buf(),
                 first: first.escape_debug().to_string(),
                 count: 1 + left.count(),
                 model: self.model,

@@ -10,9 +10,11 @@ use half::{bf16, f16};
 use safetensors::tensor::{Dtype, TensorInfo};
 use serde::Serialize;
 
-use super::checkpoint::{Checkpoint, Tensor};
+use super::checkpoint::Checkpoint;
 use super::dataset::Dataset;
-use super::store::{FORMAT, SCALES, TEMPERATURE, check_numbers, check_temperature};
+use super::metadata::{check_pad_multiple, check_temperature, json, written};
+use super::store::SCALES;
+use super::tensor::{Tensor, check_numbers};
 use crate::error::{Error, Result};
 use crate::files;
 
@@ -79,7 +81,8 @@ impl Store {
 
 /// Writes `checkpoint` as a `.safetensors` file that [`Weights::open`](super::Weights::open) reads, whole or not at all.
 ///
-/// `config_json` is the model's configuration. The same input always gives the same bytes.
+/// `config_json` is the model's configuration. The same input always gives the same bytes. The checkpoint's other metadata is kept;
+/// what this function writes itself takes precedence.
 ///
 /// ```
 /// use rtformer::Config;
@@ -94,12 +97,13 @@ impl Store {
 /// ```
 ///
 /// # Errors
-/// [`Error::Write`]; [`Error::Weights`] for a data set that fails [`Dataset::check`], a temperature that is not above zero, a
-/// tensor whose data do not fit its shape, and a number that `store` cannot hold.
+/// [`Error::Write`]; [`Error::Weights`] for a data set that fails [`Dataset::check`], a temperature or pad multiple
+/// that is not possible, a tensor whose data do not fit its shape, and a number that `store` cannot hold.
 pub fn save(path: &Path, checkpoint: &Checkpoint, dataset: &Dataset, config_json: &str, store: Store) -> Result<()> {
     let broken = |reason| Error::weights(path, reason);
     dataset.check().map_err(broken)?;
     checkpoint.temperature.map_or(Ok(()), check_temperature).map_err(broken)?;
+    checkpoint.pad_multiple.map_or(Ok(()), check_pad_multiple).map_err(broken)?;
     let mut stored = Vec::new();
     for (name, tensor) in &checkpoint.tensors {
         check(name, tensor, store).map_err(broken)?;
@@ -108,7 +112,9 @@ pub fn save(path: &Path, checkpoint: &Checkpoint, dataset: &Dataset, config_json
     // f32 first, so that every tensor is aligned to its own type.
     stored.sort_by(|a, b| (b.dtype.bitsize(), &a.name).cmp(&(a.dtype.bitsize(), &b.name)));
     let mut end = 0;
-    let mut header = Header { metadata: metadata(checkpoint, dataset, config_json), tensors: BTreeMap::new() };
+    let Checkpoint { metadata, temperature, pad_multiple, .. } = checkpoint;
+    let metadata = written(metadata, dataset, config_json, *temperature, *pad_multiple);
+    let mut header = Header { metadata, tensors: BTreeMap::new() };
     for Stored { name, dtype, shape, bytes } in &stored {
         let start = end;
         end += bytes.len();
@@ -170,35 +176,9 @@ fn scale(numbers: &[f32]) -> f32 {
 #[derive(Serialize)]
 struct Header<'a> {
     #[serde(rename = "__metadata__")]
-    metadata: BTreeMap<&'static str, String>,
+    metadata: BTreeMap<String, String>,
     #[serde(flatten)]
     tensors: BTreeMap<&'a str, TensorInfo>,
-}
-
-fn metadata(checkpoint: &Checkpoint, dataset: &Dataset, config_json: &str) -> BTreeMap<&'static str, String> {
-    let classes = &dataset.classes;
-    let mut metadata = BTreeMap::from([
-        ("format", FORMAT.to_owned()),
-        ("config", config_json.to_owned()),
-        ("classes", json(&classes.iter().map(|class| class.name.as_str()).collect::<Vec<_>>())),
-        ("palette", json(&classes.iter().map(|class| class.color).collect::<Vec<_>>())),
-        ("mean", json(&dataset.mean)),
-        ("std", json(&dataset.std)),
-        ("dataset", dataset.name.clone()),
-        ("source", dataset.source.clone()),
-        ("license", dataset.license.clone()),
-    ]);
-    if classes.iter().any(|class| class.label_id.is_some()) {
-        metadata.insert("label_ids", json(&classes.iter().map(|class| class.label_id).collect::<Vec<_>>()));
-    }
-    if let Some(temperature) = checkpoint.temperature {
-        metadata.insert(TEMPERATURE, temperature.to_string());
-    }
-    metadata
-}
-
-fn json(value: &impl Serialize) -> String {
-    serde_json::to_string(value).expect("text and numbers always serialise")
 }
 
 fn check(name: &str, tensor: &Tensor, store: Store) -> Result<(), String> {
@@ -233,7 +213,7 @@ mod tests {
             ("b.variance", tensor(&[3], &[1e-9, 1e9, 0.1])),
             ("c.scalar", tensor(&[], &[7.0])),
         ];
-        Checkpoint { tensors: tensors.map(|(name, tensor)| (name.to_owned(), tensor)).into(), temperature: None }
+        Checkpoint { tensors: tensors.map(|(name, tensor)| (name.to_owned(), tensor)).into(), ..Checkpoint::default() }
     }
 
     #[test]

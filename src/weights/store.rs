@@ -4,29 +4,17 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use half::{bf16, f16};
 use rtformer_kernels::Mapped;
 use safetensors::tensor::{Dtype, SafeTensorError, SafeTensors, TensorInfo};
-use serde::de::DeserializeOwned;
 
-use super::dataset::{Class, Dataset};
-use super::reader::Reader;
 use super::sniff::Looks;
+use super::tensor::{Number, check_numbers};
 use crate::error::{Error, Result};
-
-/// What `format` in the metadata says; a newer form would count on.
-pub(super) const FORMAT: &str = "rtformer-1";
-
-/// The metadata's key for what divides the logits ahead of the softmax.
-pub(super) const TEMPERATURE: &str = "temperature";
-
-/// The metadata's key for the multiple that photos are padded to.
-pub(super) const PAD_MULTIPLE: &str = "pad_multiple";
 
 /// Behind a tensor's name: the scales of the int8 tensor of that name.
 pub(super) const SCALES: &str = ".scale";
 
-/// An open weights file. Nothing is copied until a [`Reader`] takes it.
+/// An open weights file. Nothing is copied until a [`Reader`](super::Reader) takes it.
 ///
 /// ```no_run
 /// # fn main() -> rtformer::Result<()> {
@@ -130,103 +118,9 @@ impl Weights {
         self.metadata.get(key).map(String::as_str)
     }
 
-    /// The data set that the metadata describes.
-    ///
-    /// ```
-    /// let dataset = rtformer::Segmenter::embedded_weights()?.dataset()?;
-    /// assert_eq!((dataset.name.as_str(), dataset.classes.len()), ("camvid", 11));
-    /// # Ok::<(), rtformer::Error>(())
-    /// ```
-    ///
-    /// # Errors
-    /// [`Error::Weights`] where a key is missing, malformed, or from a newer format.
-    pub fn dataset(&self) -> Result<Dataset> {
-        if let Some(format) = self.metadata("format")
-            && format.starts_with("rtformer-")
-            && format != FORMAT
-        {
-            return Err(self.broken(format!(
-                "is of format `{}`, this program reads `{FORMAT}`; use a newer rtformer",
-                format.escape_debug()
-            )));
-        }
-        let names: Vec<String> = self.json("classes")?;
-        let colors: Vec<[u8; 3]> = self.json("palette")?;
-        let label_ids: Vec<Option<u16>> = match self.metadata("label_ids") {
-            Some(_) => self.json("label_ids")?,
-            None => vec![None; names.len()],
-        };
-        if colors.len() != names.len() || label_ids.len() != names.len() {
-            let counts = format!(
-                "{} classes, {} colours in `palette` and {} `label_ids`",
-                names.len(),
-                colors.len(),
-                label_ids.len()
-            );
-            return Err(self.broken(format!("its metadata has {counts}: these must be equally many")));
-        }
-        let classes = names.into_iter().zip(colors).zip(label_ids);
-        let text = |key| self.metadata(key).unwrap_or("unknown").to_owned();
-        let dataset = Dataset {
-            name: text("dataset"),
-            classes: classes.map(|((name, color), label_id)| Class { name, color, label_id }).collect(),
-            mean: self.json("mean")?,
-            std: self.json("std")?,
-            source: text("source"),
-            license: text("license"),
-        };
-        dataset.check().map_err(|reason| self.broken(format!("its metadata is wrong: {reason}")))?;
-        Ok(dataset)
-    }
-
-    fn json<T: DeserializeOwned>(&self, key: &str) -> Result<T> {
-        let Some(text) = self.metadata(key) else {
-            return Err(self.broken(format!(
-                "has no `{key}` in its metadata; only files written by `rtformer convert` have all that is needed"
-            )));
-        };
-        serde_json::from_str(text)
-            .map_err(|e| self.broken(format!("`{key}` in its metadata cannot be understood: {e}; convert it again")))
-    }
-
-    /// What divides the logits ahead of the softmax that gives the confidence; 1 where the metadata do not say.
-    ///
-    /// ```
-    /// let weights = rtformer::weights::Weights::open("tests/data/golden/tiny.safetensors")?;
-    /// assert_eq!(weights.temperature()?, 1.0);
-    /// # Ok::<(), rtformer::Error>(())
-    /// ```
-    ///
-    /// # Errors
-    /// [`Error::Weights`] where the metadata hold something else than a number above zero.
-    pub fn temperature(&self) -> Result<f32> {
-        Ok(self.named_temperature()?.unwrap_or(1.0))
-    }
-
-    /// The temperature, where the metadata say one.
-    pub(super) fn named_temperature(&self) -> Result<Option<f32>> {
-        let Some(text) = self.metadata(TEMPERATURE) else { return Ok(None) };
-        let temperature = text.parse().map_err(|_| format!("`{}` is no number", text.escape_debug()));
-        let checked = temperature.and_then(|temperature| check_temperature(temperature).map(|()| temperature));
-        checked.map(Some).map_err(|reason| self.broken(format!("`{TEMPERATURE}` in its metadata is wrong: {reason}")))
-    }
-
-    /// The multiple that width and height are padded to before the network runs; `None` if the metadata do not say, as for
-    /// `PaddleSeg`'s checkpoints, whose photos are used as they are.
-    ///
-    /// ```
-    /// let weights = rtformer::weights::Weights::open("tests/data/golden/tiny.safetensors")?;
-    /// assert_eq!(weights.pad_multiple()?, None);
-    /// # Ok::<(), rtformer::Error>(())
-    /// ```
-    ///
-    /// # Errors
-    /// [`Error::Weights`] if the metadata hold something other than a whole number from 1 to 256.
-    pub fn pad_multiple(&self) -> Result<Option<u32>> {
-        let Some(text) = self.metadata(PAD_MULTIPLE) else { return Ok(None) };
-        let multiple = text.parse().map_err(|_| format!("`{}` is not a whole number", text.escape_debug()));
-        let checked = multiple.and_then(|multiple| check_pad_multiple(multiple).map(|()| multiple));
-        checked.map(Some).map_err(|reason| self.broken(format!("`{PAD_MULTIPLE}` in its metadata is wrong: {reason}")))
+    /// Every entry of the metadata.
+    pub(super) fn all_metadata(&self) -> &BTreeMap<String, String> {
+        &self.metadata
     }
 
     /// The tensors' names, sorted.
@@ -272,19 +166,6 @@ impl Weights {
         counts
     }
 
-    /// A reader that takes tensors for `model`, a description such as `RTFormer-Slim with 19 classes`.
-    ///
-    /// ```
-    /// # use rtformer::weights::Weights;
-    /// let weights = Weights::open("tests/data/golden/tiny.safetensors")?;
-    /// let refused = weights.reader("RTFormer-Slim").take("conv1.0.bias", &[32]).unwrap_err();
-    /// assert!(refused.to_string().contains("is [4], RTFormer-Slim needs [32]"));
-    /// # Ok::<(), rtformer::Error>(())
-    /// ```
-    pub fn reader(&self, model: impl Into<String>) -> Reader<'_> {
-        Reader::new(self, model.into())
-    }
-
     /// The tensor `name` as f32, whatever it is stored in; `None` where there is none.
     ///
     /// # Errors
@@ -293,10 +174,10 @@ impl Weights {
         let Some(entry) = self.tensors.get(name) else { return Ok(None) };
         let bytes = &self.bytes[entry.range.clone()];
         let numbers = match entry.dtype {
-            Dtype::F32 => numbers(bytes, f32::from_le_bytes),
-            Dtype::F16 => numbers(bytes, |b| f16::from_le_bytes(b).to_f32()),
-            Dtype::BF16 => numbers(bytes, |b| bf16::from_le_bytes(b).to_f32()),
-            Dtype::F64 => numbers(bytes, |b| f64::from_le_bytes(b) as f32),
+            Dtype::F32 => Number::F32.read(bytes),
+            Dtype::F16 => Number::F16.read(bytes),
+            Dtype::BF16 => Number::Bf16.read(bytes),
+            Dtype::F64 => Number::F64.read(bytes),
             Dtype::I8 => self.scaled(name, entry)?,
             other => {
                 return Err(self.broken(format!(
@@ -323,58 +204,18 @@ impl Weights {
                 name.escape_debug()
             )));
         };
-        let scales = numbers(&self.bytes[scales.range.clone()], f32::from_le_bytes);
+        let scales = Number::F32.read(&self.bytes[scales.range.clone()]);
         let channel = (entry.range.len() / channels.max(1)).max(1);
-        let channels = self.bytes[entry.range.clone()].chunks(channel).zip(scales);
-        Ok(channels.flat_map(|(bytes, scale)| bytes.iter().map(move |&byte| f32::from(byte as i8) * scale)).collect())
+        let mut numbers = Number::I8.read(&self.bytes[entry.range.clone()]);
+        for (channel, scale) in numbers.chunks_mut(channel).zip(scales) {
+            channel.iter_mut().for_each(|number| *number *= scale);
+        }
+        Ok(numbers)
     }
 
     pub(super) fn broken(&self, reason: String) -> Error {
         Error::weights(&self.path, reason)
     }
-}
-
-/// Little-endian numbers of `N` bytes each.
-pub(super) fn numbers<const N: usize>(bytes: &[u8], number: impl Fn([u8; N]) -> f32) -> Vec<f32> {
-    bytes.as_chunks::<N>().0.iter().map(|chunk| number(*chunk)).collect()
-}
-
-/// Refuses NaN, infinity, and a variance below zero, whose root is NaN: one of them spoils every pixel, long after anybody
-/// remembers where it came from.
-pub(super) fn check_numbers(numbers: &[f32], name: &str) -> Result<(), String> {
-    let least = if name.ends_with("._variance") { 0.0 } else { f32::MIN };
-    match numbers.iter().position(|number| !(least..=f32::MAX).contains(number)) {
-        None => Ok(()),
-        Some(index) => Err(format!(
-            "tensor `{}` holds {} at index {index}; the file is damaged, or its training diverged",
-            name.escape_debug(),
-            numbers[index]
-        )),
-    }
-}
-
-/// Refuses a temperature that a softmax cannot be computed at.
-///
-/// # Errors
-///
-/// A sentence that says which ones can.
-pub fn check_temperature(temperature: f32) -> Result<(), String> {
-    if temperature.is_finite() && temperature > 0.0 {
-        return Ok(());
-    }
-    Err(format!("a temperature of {temperature}; it must be above zero, and is usually 0.5 to 3"))
-}
-
-/// Checks a multiple that photos are padded to.
-///
-/// # Errors
-///
-/// A sentence that says which multiples are possible.
-pub fn check_pad_multiple(multiple: u32) -> Result<(), String> {
-    if (1..=256).contains(&multiple) {
-        return Ok(());
-    }
-    Err(format!("a multiple of {multiple}; expected 1 to 256, usually 32"))
 }
 
 /// Maps a file into memory.

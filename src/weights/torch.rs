@@ -1,148 +1,182 @@
-//! PyTorch's `.pth`: a zip archive of a pickled dictionary and the bytes of each storage, read through candle.
+//! PyTorch's `.pth`: a zip archive of a pickle, and a part for the bytes of each storage.
 //!
-//! candle's reader trusts its input, so the pickle goes through our own machine ([`super::pickle`]) first: it lets pass only
-//! tensors that the file can hold, nested and repeated no more than a state dictionary is. Nothing is executed.
+//! A tensor in the pickle is `_rebuild_tensor_v2(storage, offset, sizes, strides, …)`, and a storage is the persistent id
+//! `("storage", torch.FloatStorage, key, device, length)`, whose bytes are the part `data/KEY`.
+//!
+//! Sources: `torch/serialization.py` (`_save`, `_load`) and `torch/_utils.py`.
 
-use std::collections::BTreeMap;
-use std::io::{Cursor, Read};
-use std::path::Path;
+use std::collections::HashMap;
+use std::io::{self, Cursor};
 
-use candle_core::DType;
-use candle_core::pickle::PthTensors;
-use zip::ZipArchive;
+use zip::read::ZipFile;
+use zip::result::ZipError;
+use zip::{CompressionMethod, ZipArchive};
 
-use super::checkpoint::Tensor;
-use super::pickle::{self, Object, Pickle, Value, Word};
+use super::pickle::{self, Pickle, Value, sizes};
+use super::tensor::{Number, Tensor, View};
 
-/// Everything that such a file may name.
-const WORDS: [Word; 10] = [
-    pickle::PERSISTENT,
-    pickle::ORDERED_DICT,
-    REBUILD_TENSOR,
-    REBUILD_PARAMETER,
-    ("torch", "FloatStorage"),
-    ("torch", "DoubleStorage"),
-    ("torch", "HalfStorage"),
-    ("torch", "BFloat16Storage"),
-    ("torch", "LongStorage"),
-    ("torch", "ByteStorage"),
+/// The bytes of each storage, by its key.
+pub(super) type Storages<'a> = HashMap<String, &'a [u8]>;
+
+/// What other programs keep in zip archives: a part's name ends so, or has this folder.
+const OTHERS: [(&str, &str); 7] = [
+    (
+        "constants.pkl",
+        "a TorchScript archive; save its parameters: torch.save(torch.jit.load(FILE).state_dict(), \"model.pth\")",
+    ),
+    (
+        "/code/",
+        "a TorchScript archive; save its parameters: torch.save(torch.jit.load(FILE).state_dict(), \"model.pth\")",
+    ),
+    (
+        "serialized_exported_program.json",
+        "a program that torch.export wrote; save the model's parameters: torch.save(model.state_dict(), \"model.pth\")",
+    ),
+    (
+        "models/model.json",
+        "a program that torch.export wrote; save the model's parameters: torch.save(model.state_dict(), \"model.pth\")",
+    ),
+    (".npy", "numpy's archive of arrays (.npz)"),
+    ("model.weights.h5", "a Keras model"),
+    ("saved_model.pb", "a TensorFlow model in a zip archive"),
 ];
-const REBUILD_TENSOR: Word = ("torch._utils", "_rebuild_tensor_v2");
-const REBUILD_PARAMETER: Word = ("torch._utils", "_rebuild_parameter");
-/// Where training scripts keep the state dictionary, when it is not the whole file.
-const KEYS: [&str; 3] = ["state_dict", "model", "model_state_dict"];
-/// PyTorch's norms count the batches they saw; nothing uses it.
-const COUNTER: &str = "num_batches_tracked";
 
-/// The tensors of a `.pth` file, under PaddleSeg's names.
+/// The archive's pickle, and its storages. Every part that is given is whole: its checksum is right.
 ///
 /// # Errors
-/// What is wrong with it, in words.
-pub(super) fn read(path: &Path, bytes: &[u8]) -> Result<BTreeMap<String, Tensor>, String> {
-    let key = vet(bytes)
-        .map_err(|reason| format!("{reason}; a .pth that can be read is `torch.save(model.state_dict(), …)`"))?;
-    let damaged = |e: candle_core::Error| format!("cannot be read as PyTorch's: {e}");
-    let file = PthTensors::new(path, key).map_err(damaged)?;
-    let mut tensors = BTreeMap::new();
-    for name in file.tensor_infos().keys().filter(|name| !name.ends_with(COUNTER)) {
-        let Some(tensor) = file.get(name).map_err(|e| unreadable(name, &e))? else { continue };
-        let shape = tensor.dims().to_vec();
-        let data = tensor.to_dtype(DType::F32).and_then(|tensor| tensor.flatten_all()?.to_vec1()).map_err(damaged)?;
-        tensors.insert(paddle_name(name), Tensor { shape, data });
+/// What is wrong with it, as a phrase that follows the file's name.
+pub(super) fn open(bytes: &[u8]) -> Result<(&[u8], Storages<'_>), String> {
+    let mut archive = ZipArchive::new(Cursor::new(bytes)).map_err(|e| broken(&e))?;
+    let names: Vec<String> = archive
+        .file_names()
+        .map(|name| name.map(std::borrow::Cow::into_owned))
+        .collect::<Result<_, _>>()
+        .map_err(|e| broken(&e))?;
+    if let Some((_, what)) = OTHERS.iter().find(|(part, _)| names.iter().any(|name| is_part(name, part))) {
+        return Err(format!("is {what}"));
     }
-    Ok(tensors)
-}
-
-fn unreadable(name: &str, error: &candle_core::Error) -> String {
-    let (name, error) = (name.escape_debug(), error.to_string());
-    if error.contains("non-contiguous") {
-        return format!("`{name}` is stored in another order (channels last?); save it with `.contiguous()`");
-    }
-    format!("`{name}` cannot be read: {error}; the file is truncated or damaged, copy it again")
-}
-
-/// The two names that differ.
-fn paddle_name(name: &str) -> String {
-    let renamed = |theirs: &str, ours: &str| Some(format!("{}.{ours}", name.strip_suffix(theirs)?.strip_suffix('.')?));
-    renamed("running_mean", "_mean").or_else(|| renamed("running_var", "_variance")).unwrap_or_else(|| name.to_owned())
-}
-
-/// Reads the archive's pickles as candle will, and gives the key under which the state dictionary is.
-fn vet(bytes: &[u8]) -> Result<Option<&'static str>, String> {
-    let broken = |e: zip::result::ZipError| format!("is a broken zip archive ({e})");
-    let mut archive = ZipArchive::new(Cursor::new(bytes)).map_err(broken)?;
-    let mut key = None;
-    let mut found = false;
-    for entry in 0..archive.len() {
-        let entry = archive.by_index(entry).map_err(broken)?;
-        if !entry.name().map_err(broken)?.ends_with("data.pkl") {
+    let mut programs = names.iter().filter(|name| *name == "data.pkl" || name.ends_with("/data.pkl"));
+    let folder = match (programs.next(), programs.next()) {
+        (Some(program), None) => program.trim_end_matches("data.pkl"),
+        (Some(_), Some(_)) => return Err("holds several pickles; PyTorch writes one".into()),
+        (None, _) => return Err(packed(&names)),
+    };
+    let (mut program, mut storages) = (None, HashMap::new());
+    // The parts of an honest archive do not overlap.
+    let mut left = bytes.len();
+    for (index, name) in names.iter().enumerate() {
+        let Some(name) = name.strip_prefix(folder) else { continue };
+        let storage = name.strip_prefix("data/").filter(|key| !key.is_empty());
+        if storage.is_none() && !matches!(name, "data.pkl" | "byteorder") {
             continue;
         }
-        let mut program = Vec::new();
-        // Stored, not compressed: it cannot be longer than the file.
-        entry
-            .take(bytes.len() as u64)
-            .read_to_end(&mut program)
-            .map_err(|e| format!("is a broken zip archive ({e})"))?;
-        let (pickle, root) = pickle::read(&program, &WORDS, "a PyTorch state dictionary")?;
-        vet_tensors(&pickle, bytes.len())?;
-        key = vet_root(&pickle, root)?;
-        if std::mem::replace(&mut found, true) {
-            return Err("holds several pickles".into());
-        }
-    }
-    if found { Ok(key) } else { Err("is a zip archive without a `data.pkl`".into()) }
-}
-
-fn vet_root<'a>(pickle: &Pickle<'a>, root: Value<'a>) -> Result<Option<&'static str>, String> {
-    let mut entries = pickle.dict(root).ok_or("does not hold a dictionary")?;
-    Ok(entries.find_map(|(key, value)| {
-        let key = KEYS.iter().find(|known| key == Value::Text(known))?;
-        pickle.dict(value).map(|_| *key)
-    }))
-}
-
-/// Every tensor must have the arguments that candle takes without looking, and no more bytes than the file.
-fn vet_tensors(pickle: &Pickle<'_>, file: usize) -> Result<(), String> {
-    let mut left = file;
-    for object in pickle.objects() {
-        match object.callable {
-            REBUILD_PARAMETER if object.args.is_empty() => return Err("holds a parameter of nothing".into()),
-            REBUILD_TENSOR => {
-                let bytes = tensor_bytes(pickle, object, file).ok_or("holds a malformed tensor")?;
-                left = left.checked_sub(bytes).ok_or("holds tensors of more bytes than the file has")?;
+        let part = whole(archive.by_index(index), bytes, &mut left)
+            .map_err(|reason| format!("its part `{}` {reason}", name.escape_debug()))?;
+        match (storage, name) {
+            (Some(key), _) => drop(storages.insert(key.to_owned(), part)),
+            (None, "data.pkl") => program = Some(part),
+            (None, _) if part.trim_ascii() == b"big" => {
+                return Err("is big-endian; save it again on a little-endian machine".into());
             }
-            _ => {}
+            (None, _) => {}
         }
     }
-    Ok(())
+    Ok((program.ok_or("is a zip archive without a `data.pkl`")?, storages))
 }
 
-/// How many bytes a tensor takes; `None` when it is not `(storage, offset, sizes, strides, …)` of small whole numbers.
-fn tensor_bytes(pickle: &Pickle<'_>, tensor: Object<'_, '_>, file: usize) -> Option<usize> {
-    let [storage, offset, sizes, strides, ..] = *tensor.args else { return None };
-    let small = |value: &Value<'_>| match value {
-        Value::Int(number) => usize::try_from(*number).ok().filter(|number| *number <= file),
-        _ => None,
-    };
-    let storage = pickle.object(storage).filter(|storage| storage.callable == pickle::PERSISTENT)?;
-    let [Value::Text("storage"), Value::Global(class), Value::Text(_), _, numbers] = *storage.args else { return None };
-    let bytes = match class.1 {
-        "DoubleStorage" | "LongStorage" => 8,
-        "FloatStorage" => 4,
-        "HalfStorage" | "BFloat16Storage" => 2,
-        "ByteStorage" => 1,
-        _ => return None,
-    };
-    small(&offset)?;
-    small(&numbers)?;
-    let sizes: Vec<_> = pickle.tuple(sizes)?.iter().map(small).collect::<Option<_>>()?;
-    let strides: Vec<_> = pickle.tuple(strides)?.iter().map(small).collect::<Option<_>>()?;
-    if sizes.len() != strides.len() || sizes.len() > 8 {
-        return None;
+fn broken(error: &ZipError) -> String {
+    format!("is a broken zip archive ({error}); download or copy it again")
+}
+
+fn is_part(name: &str, part: &str) -> bool {
+    if part.starts_with('/') { name.contains(part) } else { name.ends_with(part) }
+}
+
+/// An archive without PyTorch's pickle: most often a checkpoint that was packed.
+fn packed(names: &[String]) -> String {
+    let inside = names.iter().find(|name| {
+        [".pdparams", ".pth", ".pt", ".ckpt", ".safetensors", ".bin"].iter().any(|ending| name.ends_with(ending))
+    });
+    match inside {
+        Some(name) => format!("is a zip archive with `{}` in it; unpack it first", name.escape_debug()),
+        None => "is a zip archive without a `data.pkl`, and so not PyTorch's".into(),
     }
-    let count = sizes.iter().try_fold(1_usize, |product, size| product.checked_mul(*size))?;
-    count.checked_mul(bytes).filter(|bytes| *bytes <= file)
+}
+
+/// The bytes of a part as they are in the file, once its checksum is found to be right.
+fn whole<'a, R: io::Read>(
+    part: Result<ZipFile<'_, R>, ZipError>,
+    bytes: &'a [u8],
+    left: &mut usize,
+) -> Result<&'a [u8], String> {
+    let mut part = part.map_err(|e| format!("cannot be read ({e})"))?;
+    if part.compression() != CompressionMethod::Stored || part.encrypted() {
+        return Err("is compressed or encrypted, which PyTorch never does; save the checkpoint again".into());
+    }
+    let size = usize::try_from(part.size()).ok().and_then(|size| Some((size, left.checked_sub(size)?)));
+    let (size, rest) = size.ok_or("claims more bytes than the file has; it is damaged")?;
+    *left = rest;
+    io::copy(&mut part, &mut io::sink()).map_err(|e| format!("is damaged ({e}); download or copy the file again"))?;
+    let start = part.data_start().and_then(|start| usize::try_from(start).ok());
+    start.and_then(|start| bytes.get(start..start.checked_add(size)?)).ok_or_else(|| "is truncated".into())
+}
+
+/// Whether `value` is a tensor or a parameter.
+pub(super) fn is_tensor<'a>(pickle: &Pickle<'a>, value: Value<'a>) -> bool {
+    pickle.object(value).is_some_and(|object| object.callable.0 == "torch._utils")
+}
+
+/// Reads a tensor. `spend` is asked for the bytes that it takes, ahead of any allocation.
+///
+/// # Errors
+/// What is wrong with it, as a phrase that follows its name.
+pub(super) fn read<'a>(
+    pickle: &Pickle<'a>,
+    value: Value<'a>,
+    storages: &Storages<'a>,
+    spend: impl FnOnce(&View) -> Result<usize, String>,
+) -> Result<Tensor, String> {
+    let malformed = || "is a malformed tensor".to_owned();
+    let mut tensor = pickle.object(value).ok_or_else(malformed)?;
+    if tensor.callable != pickle::REBUILD_TENSOR {
+        // A parameter: the tensor, whether it is trained, and hooks.
+        let inner = tensor.args.first().and_then(|value| pickle.object(*value));
+        tensor = inner.filter(|inner| inner.callable == pickle::REBUILD_TENSOR).ok_or("is a parameter of nothing")?;
+    }
+    let [storage, Value::Int(offset), shape, strides, ..] = *tensor.args else { return Err(malformed()) };
+    let storage = pickle.object(storage).filter(|storage| storage.callable == pickle::PERSISTENT);
+    let [Value::Text("storage"), Value::Global(class), Value::Text(key), _, Value::Int(length)] =
+        *storage.ok_or_else(malformed)?.args
+    else {
+        return Err(malformed());
+    };
+    let number = match class.1 {
+        "DoubleStorage" => Number::F64,
+        "FloatStorage" => Number::F32,
+        "HalfStorage" => Number::F16,
+        "BFloat16Storage" => Number::Bf16,
+        "LongStorage" => Number::I64,
+        "IntStorage" => Number::I32,
+        "ShortStorage" => Number::I16,
+        "CharStorage" => Number::I8,
+        "ByteStorage" | "BoolStorage" => Number::U8,
+        _ => return Err(malformed()),
+    };
+    let (shape, strides) = (sizes(pickle, shape)?, sizes(pickle, strides)?);
+    let offset = usize::try_from(offset).map_err(|_| malformed())?;
+    if shape.len() != strides.len() {
+        return Err(format!("has {} sizes and {} strides", shape.len(), strides.len()));
+    }
+    let view = View { number, offset, shape, strides };
+    spend(&view)?;
+    let part = storages.get(key).ok_or_else(|| {
+        format!("has its numbers in the part `data/{}`, which is missing; save it again", key.escape_debug())
+    })?;
+    let bytes = usize::try_from(length).ok().and_then(|length| length.checked_mul(number.bytes()));
+    let bytes = bytes.and_then(|bytes| part.get(..bytes)).ok_or_else(|| {
+        format!("needs {length} numbers in the part `data/{}`, which has {} bytes", key.escape_debug(), part.len())
+    })?;
+    view.read(bytes).ok_or_else(|| "reaches past the end of its storage; the file is damaged".into())
 }
 
 #[cfg(test)]

@@ -6,11 +6,15 @@
 Requirements: pip install torch==2.15.0 (CPU is enough). Run it after `reference.py small`.
 """
 
+import io
 import json
 import struct
-from collections import OrderedDict
-from pathlib import Path
+import zipfile
+from argparse import Namespace
+from collections import Counter, OrderedDict, defaultdict
+from pathlib import Path, PurePosixPath
 
+import numpy
 import torch
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -56,9 +60,47 @@ def main():
     views["brain"] = torch.tensor([[0.5, -1.25, 3.0]], dtype=torch.bfloat16)
     torch.save(views, GOLDEN / "torch.views.pth")
 
-    # Channels last, as some train: neither order, which we refuse.
+    # Channels last, as some train: a view whose storage is in neither order.
     views["conv.weight"] = state["conv.weight"].to(memory_format=torch.channels_last)
     torch.save(OrderedDict({"conv.weight": views["conv.weight"]}), GOLDEN / "torch.channels_last.pth")
+
+    # A training script's checkpoint: two networks (their landmarks alone), one of them averaged, and what lies beside them.
+    network = OrderedDict(
+        (name, torch.full(shape, value))
+        for name, shape, value in [
+            ("conv1.0.weight", (2, 3, 3, 3), 0.5),
+            ("conv1.1.running_mean", (2,), 0.25),
+            ("conv1.1.running_var", (2,), 1.5),
+            ("conv1.1.num_batches_tracked", (), 7),
+            ("spp.scale0.2.weight", (2, 1, 1, 1), 2.0),
+            ("seghead.conv1.weight", (2, 2, 3, 3), 3.0),
+            ("seghead.conv2.weight", (2, 2, 1, 1), 4.0),
+        ]
+    )
+    averaged = OrderedDict((name, value * 2) for name, value in network.items())
+    averaged["seghead_extra.conv1.weight"] = averaged["seghead.conv1.weight"]  # one array, two names
+    wrapped = OrderedDict(("module._orig_mod." + name, value) for name, value in network.items())
+    settings = Namespace(lr=0.01, name="tiny", steps=[1, 2], device=torch.device("cpu"), folder=PurePosixPath("runs/1"))
+    training = {
+        "epoch": 3,
+        "best": numpy.float64(0.5),
+        "args": settings,
+        "model": wrapped,
+        "model_ema": averaged,
+        "optimizer": optimizer,
+        "scheduler": {"milestones": Counter({30: 1}), "last": [0.1], "seen": {1, 2}},
+        "history": defaultdict(list, {"loss": [1.0, 0.5]}),
+    }
+    torch.save(training, GOLDEN / "torch.training.pth")
+    # The files that people confuse with it.
+    torch.save(optimizer, GOLDEN / "torch.optimizer.pth")
+    torch.save({"w": torch.ones(2)}, GOLDEN / "torch.legacy.pth", _use_new_zipfile_serialization=False)
+    script = io.BytesIO()
+    torch.jit.save(torch.jit.script(torch.nn.Conv2d(1, 1, 1)), script)
+    with zipfile.ZipFile(script) as whole, zipfile.ZipFile(GOLDEN / "torch.script.pt", "w") as small:
+        for part in whole.infolist():
+            if not part.filename.endswith(".debug_pkl"):  # has paths of the machine
+                small.writestr(part, whole.read(part))
 
 
 if __name__ == "__main__":

@@ -6,9 +6,13 @@ use std::sync::Arc;
 
 use cudarc::driver::sys::{self, CUresult};
 
+use super::context::Context;
 use super::driver::check;
-use super::{Context, CudaBuffer};
-use crate::gpu::GpuError;
+use crate::gpu::memories::Pooled;
+use crate::gpu::{GpuError, MemoryKind};
+
+/// Device memory.
+pub type CudaBuffer = Pooled<CudaMemory>;
 
 /// Memory on the device; the last clone frees it.
 #[derive(Clone)]
@@ -28,7 +32,9 @@ impl CudaMemory {
         let mut at = 0;
         // SAFETY: the call writes one address; the context is current.
         match unsafe { sys::cuMemAlloc_v2(&raw mut at, bytes) } {
-            CUresult::CUDA_ERROR_OUT_OF_MEMORY => Err(GpuError::OutOfMemory { bytes, free: free() }),
+            CUresult::CUDA_ERROR_OUT_OF_MEMORY => {
+                Err(GpuError::OutOfMemory { memory: MemoryKind::Device, bytes, free: free() })
+            }
             code => check("cuMemAlloc", code).map(|()| Self(Arc::new(Allocation { context: Arc::clone(context), at }))),
         }
     }
@@ -61,7 +67,7 @@ impl Drop for Allocation {
 }
 
 /// Memory of the host that the device copies from and to by itself, while the host does something else.
-struct Pinned {
+pub(super) struct Pinned {
     context: Arc<Context>,
     at: NonNull<c_void>,
 }
@@ -72,16 +78,16 @@ unsafe impl Send for Pinned {}
 unsafe impl Sync for Pinned {}
 
 impl Pinned {
-    /// New memory, full of zeros.
-    fn new(context: &Arc<Context>, bytes: usize) -> Result<Self, GpuError> {
+    /// New memory, full of zeros; at least one byte.
+    ///
+    /// - errors: [`GpuError::OutOfMemory`], or what else the driver says
+    pub(super) fn new(context: &Arc<Context>, bytes: usize) -> Result<Self, GpuError> {
         context.enter()?;
-        let mut at = std::ptr::null_mut();
+        let (bytes, mut at) = (bytes.max(1), std::ptr::null_mut());
         // SAFETY: the call writes one address; the context is current.
         let code = unsafe { sys::cuMemHostAlloc(&raw mut at, bytes, 0) };
         if code == CUresult::CUDA_ERROR_OUT_OF_MEMORY {
-            let reason =
-                format!("{bytes} bytes of pinned memory of the host cannot be had; take a smaller size or batch");
-            return Err(GpuError::Driver { call: "cuMemHostAlloc", reason });
+            return Err(GpuError::OutOfMemory { memory: MemoryKind::Pinned, bytes, free: None });
         }
         check("cuMemHostAlloc", code)?;
         let reason = || GpuError::Driver { call: "cuMemHostAlloc", reason: "it gave no memory".into() };
@@ -108,8 +114,9 @@ pub struct CudaMirror {
 }
 
 impl CudaMirror {
-    pub(super) fn new(context: &Arc<Context>, device: CudaBuffer) -> Result<Self, GpuError> {
-        Ok(Self { host: Pinned::new(context, device.len())?, device })
+    /// Both sides have as many bytes.
+    pub(super) fn new(host: Pinned, device: CudaBuffer) -> Self {
+        Self { host, device }
     }
 
     pub(super) fn device(&self) -> &CudaBuffer {

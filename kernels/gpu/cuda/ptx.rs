@@ -1,4 +1,9 @@
 //! The kernels' PTX, which `make ptx` makes from the `.cu` files.
+//!
+//! The folder `ptx` has `<name>.<target>.ptx`: what `<name>.cu` compiles to for that target, and for each newer one that has no file of
+//! its own. Texts for such targets differ in the line `.target` alone. The build script (`build.rs`) compresses all files into one.
+
+use std::sync::LazyLock;
 
 use crate::gpu::GpuError;
 
@@ -6,31 +11,62 @@ use crate::gpu::GpuError;
 /// have instructions that no other GPU has: only one of just that capability takes it. A GPU takes the newest that it can.
 const TARGETS: [(i32, &str); 3] = [(75, ""), (80, ""), (90, "a")];
 
-macro_rules! files {
-    ($($folder:literal / $name:literal),* $(,)?) => {
-        [$(($name, [
-            include_str!(concat!("../../", $folder, "/", $name, ".75.ptx")),
-            include_str!(concat!("../../", $folder, "/", $name, ".80.ptx")),
-            include_str!(concat!("../../", $folder, "/", $name, ".90a.ptx")),
-        ])),*]
-    };
+/// A `.cu` file, compiled.
+pub(super) struct File {
+    name: &'static str,
+    /// Its text for each target that has one of its own; the oldest does.
+    texts: [Option<&'static str>; TARGETS.len()],
 }
 
-/// Each `.cu` file's name, and its text for each of the [`TARGETS`].
-pub(super) const FILES: [(&str, [&str; TARGETS.len()]); 12] = files![
-    "argmax" / "argmax",
-    "concat" / "concat",
-    "conv" / "conv",
-    "conv" / "conv_mma",
-    "cross_attend" / "cross_attend",
-    "cross_attend" / "cross_attend_mma",
-    "ea_norm" / "ea_norm",
-    "pack" / "pack",
-    "pointwise" / "pointwise",
-    "pool" / "pool",
-    "prepare" / "prepare",
-    "resize_add" / "resize_add",
-];
+impl File {
+    /// The `.cu` file's name, without the extension.
+    pub(super) fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// The text for one of the targets.
+    pub(super) fn text(&self, target: usize) -> String {
+        let own = (0..=target).rev().find_map(|older| Some((older, self.texts[older]?)));
+        let (older, text) = own.unwrap_or_default();
+        text.replacen(&directive(older), &directive(target), 1)
+    }
+
+    /// Whether it defines an entry of that name.
+    fn has(&self, entry: &str) -> bool {
+        self.texts.iter().flatten().next().is_some_and(|text| text.contains(&format!(".entry {entry}(")))
+    }
+}
+
+/// The line that names a target, the only one that differs where targets share a text.
+fn directive(target: usize) -> String {
+    let (capability, only) = TARGETS[target];
+    format!(".target sm_{capability}{only}\n")
+}
+
+/// All files. Decompressed when the first kernel is asked for, which takes some milliseconds.
+static FILES: LazyLock<Vec<File>> = LazyLock::new(|| {
+    let texts = miniz_oxide::inflate::decompress_to_vec(include_bytes!(concat!(env!("OUT_DIR"), "/ptx.deflate")));
+    let texts = String::from_utf8(texts.unwrap_or_default()).unwrap_or_default();
+    files(texts.leak())
+});
+
+/// The files in a text in which each stands behind a line `// <name>.<target>`.
+fn files(texts: &'static str) -> Vec<File> {
+    let mut files: Vec<File> = Vec::new();
+    for part in texts.split("// ").skip(1) {
+        let Some((header, text)) = part.split_once('\n') else { continue };
+        let Some((name, target)) = header.rsplit_once('.') else { continue };
+        let target = TARGETS.iter().position(|(capability, only)| format!("{capability}{only}") == target);
+        let Some(target) = target else { continue };
+        if files.last().is_none_or(|file| file.name != name) {
+            files.push(File { name, texts: [None; TARGETS.len()] });
+        }
+        if let Some(file) = files.last_mut() {
+            file.texts[target] = Some(text);
+        }
+    }
+    files
+}
 
 /// Which of the targets a GPU takes.
 pub(super) fn target(name: &str, capability: i32) -> Result<usize, GpuError> {
@@ -44,14 +80,14 @@ pub(super) fn target(name: &str, capability: i32) -> Result<usize, GpuError> {
 }
 
 /// The file that has an entry of that name.
-pub(super) fn file_of(entry: &str) -> Option<usize> {
-    let defined = format!(".entry {entry}(");
-    FILES.iter().position(|(_, texts)| texts[0].contains(&defined))
+pub(super) fn file_of(entry: &str) -> Option<&'static File> {
+    FILES.iter().find(|file| file.has(entry))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::gpu::cuda::source;
 
     #[test]
     fn a_gpu_takes_the_newest_target_that_it_can() {
@@ -63,19 +99,34 @@ mod tests {
     }
 
     #[test]
-    fn every_file_has_the_same_entries_for_every_target() {
+    fn every_kernel_file_is_embedded_and_has_the_same_entries_for_every_target() {
         let entries = |text: &str| -> Vec<String> {
             let names = text.split(".entry ").skip(1).map(|rest| rest.split('(').next().unwrap_or(rest).to_owned());
             names.collect()
         };
-        for (name, texts) in FILES {
-            assert!(!entries(texts[0]).is_empty(), "{name}");
-            for (text, (target, only)) in texts.iter().zip(TARGETS) {
-                assert_eq!(entries(text), entries(texts[0]), "{name}, {target}");
-                assert!(text.contains(&format!(".target sm_{target}{only}\n")), "{name}, {target}");
+        let sources = source::FILES.iter().filter(|(path, _)| !source::is_header(path));
+        let names: Vec<_> = sources.filter_map(|(path, _)| path.rsplit('/').next()?.strip_suffix(".cu")).collect();
+        assert_eq!(FILES.iter().map(File::name).collect::<Vec<_>>(), names, "as many as there are sources");
+        for file in FILES.iter() {
+            let name = file.name();
+            let oldest = file.text(0);
+            assert!(!entries(&oldest).is_empty(), "{name}");
+            for (target, (capability, only)) in TARGETS.into_iter().enumerate() {
+                let text = file.text(target);
+                assert_eq!(entries(&text), entries(&oldest), "{name}, {capability}");
+                assert_eq!(text.matches(".target ").count(), 1, "{name}, {capability}");
+                assert!(text.contains(&format!(".target sm_{capability}{only}\n")), "{name}, {capability}");
             }
         }
-        assert_eq!(file_of("conv_f16").map(|file| FILES[file].0), Some("conv"));
-        assert_eq!(file_of("conv"), None);
+        assert_eq!(file_of("conv_f16").map(File::name), Some("conv"));
+        assert!(file_of("conv").is_none());
+    }
+
+    #[test]
+    fn a_target_without_a_file_takes_the_text_of_the_next_older_one() {
+        let all = files("// a.75\n.target sm_75\nold\n// a.80\n.target sm_80\nnew\n// b.75\n.target sm_75\nall\n");
+        let texts: Vec<_> = all.iter().map(|file| [0, 1, 2].map(|target| file.text(target))).collect();
+        assert_eq!(texts[0], [".target sm_75\nold\n", ".target sm_80\nnew\n", ".target sm_90a\nnew\n"]);
+        assert_eq!(texts[1], [".target sm_75\nall\n", ".target sm_80\nall\n", ".target sm_90a\nall\n"]);
     }
 }

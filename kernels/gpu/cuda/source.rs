@@ -45,7 +45,7 @@ pub(super) fn sources() -> [Source<'static>; FILES.len()] {
 }
 
 impl Emulated {
-    /// An NVIDIA GPU with our kernels, which chooses among them as [`super::Cuda`] does; `None`, and a line that says so, where there
+    /// An NVIDIA GPU with our kernels, with the capabilities of a [`super::Cuda`]; `None`, and a line that says so, where there
     /// is no C++ compiler.
     ///
     /// # Panics
@@ -57,7 +57,6 @@ impl Emulated {
             println!("SKIPPED: no C++ compiler (CXX, c++, g++, clang++) to emulate CUDA with");
         }
         // A GPU of one multiprocessor: even small maps are of many blocks, so that every kernel has its turn.
-        cuda.clone()
-            .map(|cuda| cuda.choosing(|element, conv| super::conv_kernel(element, conv, 1), super::attend_kernel))
+        cuda.clone().map(|cuda| cuda.with(super::capabilities(1)))
     }
 }

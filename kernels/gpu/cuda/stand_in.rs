@@ -1,4 +1,4 @@
-//! A library of the NVIDIA driver's name that runs the emulated kernels (`emulation/driver.cpp`), so that what is tested on a machine
+//! A library of the NVIDIA driver's name that runs the emulated kernels (`emulated/driver.cpp`), so that what is tested on a machine
 //! without a GPU is the very program that would run on one. For tests alone.
 
 use std::fs;
@@ -9,7 +9,7 @@ use std::process::Command;
 use super::source::sources;
 use crate::gpu::emulated::{Dialect, Emulated, built, compiled};
 
-const SOURCE: &str = include_str!("../emulation/driver.cpp");
+const SOURCE: &str = include_str!("../emulated/driver.cpp");
 const FLAGS: [&str; 8] =
     ["-std=c++17", "-O1", "-w", "-shared", "-fPIC", "-fvisibility=hidden", "-fno-strict-aliasing", "-pthread"];
 /// The kernels are found beside it, and it stays until the program ends, which is when it says what is left.
@@ -18,7 +18,7 @@ const KERNELS: &str = "kernels.so";
 
 impl Emulated {
     /// The folder of a stand-in for NVIDIA's driver, for the `LD_LIBRARY_PATH` of a child process; what it can pretend on request,
-    /// `emulation/driver.cpp` says. `None`, and a line that says so, where there is no C++ compiler, or no such loader.
+    /// `emulated/driver.cpp` says. `None`, and a line that says so, where there is no C++ compiler, or no such loader.
     ///
     /// # Panics
     /// When it does not compile.

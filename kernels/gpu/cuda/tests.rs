@@ -2,36 +2,26 @@
 
 use super::source::{FILES, is_header, source};
 use super::*;
+use crate::argmax::gpu as argmax;
+use crate::concat::gpu as concat;
+use crate::conv::gpu::{self as conv, Kernel};
+use crate::cross_attend::gpu as cross_attend;
+use crate::ea_norm::gpu as ea_norm;
+use crate::gpu::GpuElement;
 use crate::gpu::emulated::{Dialect, Emulated};
 use crate::gpu::tests::{Change, changed, declared, unnoticed};
-use crate::gpu::{argmax, concat, conv, cross_attend, ea_norm, pack, pointwise, pool, prepare, resize_add, tables};
-
-#[test]
-fn convolutions_take_the_largest_tile_that_keeps_the_gpu_busy() {
-    let conv = |out_w, out_cs| ConvParams { n: 1, out_h: 128, out_w, out_cs, ..ConvParams::default() };
-    let name = |element, conv| conv_kernel(element, &conv, 132).name;
-    assert_eq!(name(GpuElement::F32, conv(256, 64)), "conv", "an exact product has no tensor core");
-    assert_eq!(name(GpuElement::F16, conv(256, 32)), "conv_mma_128x32");
-    assert_eq!(name(GpuElement::F16, conv(256, 256)), "conv_mma_128x64");
-    assert_eq!(name(GpuElement::F16, conv(64, 64)), "conv_mma_64x64");
-    // A batch takes another than its images, and has to compute the same: the table `batches` has such a convolution.
-    let small = |n| ConvParams { n, out_h: 9, out_w: 13, out_cs: 40, ..ConvParams::default() };
-    assert_eq!([1, 3].map(|n| conv_kernel(GpuElement::F16, &small(n), 1)), [SMALL, LARGE]);
-}
-
-#[test]
-fn attention_takes_tensor_cores_where_they_can() {
-    let name = |element, c| attend_kernel(element, &CrossAttendParams { c, ..CrossAttendParams::default() }).name;
-    assert_eq!(name(GpuElement::F32, 64), "cross_attend");
-    for (c, want) in [(64, "cross_attend_mma_64"), (72, "cross_attend_mma_128"), (128, "cross_attend_mma_128")] {
-        assert_eq!(name(GpuElement::F16, c), want);
-    }
-    assert_eq!((name(GpuElement::F16, 63), name(GpuElement::F16, 136)), ("cross_attend", "cross_attend"));
-}
+use crate::pack::gpu as pack;
+use crate::pointwise::gpu as pointwise;
+use crate::pool::gpu as pool;
+use crate::prepare::gpu as prepare;
+use crate::resize_add::gpu as resize_add;
+use crate::tables;
 
 #[test]
 fn every_kernel_that_may_be_chosen_is_in_the_ptx() {
-    for name in [NARROW.name, LARGE.name, SMALL.name, "cross_attend_mma_64", "cross_attend_mma_128"] {
+    let convolutions = [Kernel::TENSOR_LARGE, Kernel::TENSOR_SMALL, Kernel::TENSOR_NARROW].map(|kernel| kernel.name);
+    let attentions = [cross_attend::Kernel::TENSOR_64, cross_attend::Kernel::TENSOR_128].map(|kernel| kernel.name);
+    for name in [&convolutions[..], &attentions].concat() {
         assert!(ptx::file_of(&format!("{name}_f16")).is_some(), "{name}");
     }
 }
@@ -64,13 +54,11 @@ fn cuda_kernels_agree_with_their_definitions() {
 #[test]
 fn every_twin_agrees_with_the_same_definition() {
     let Some(device) = Emulated::cuda() else { return };
-    let plain = device.clone().choosing(|_, _| ConvKernel::PLAIN, |_, _| AttendKernel::PLAIN);
-    tables::convolutions(&plain, GpuElement::F16);
-    tables::attentions(&plain, GpuElement::F16);
-    let of = |choice: fn(GpuElement, &ConvParams) -> ConvKernel| device.clone().choosing(choice, attend_kernel);
-    for device in [of(|_, _| NARROW), of(|_, _| SMALL), of(|_, _| LARGE)] {
-        tables::convolutions(&device, GpuElement::F16);
-        tables::batches(&device, GpuElement::F16);
+    tables::convolutions_by(&device, GpuElement::F16, Some(Kernel::PLAIN));
+    tables::attentions_by(&device, GpuElement::F16, Some(cross_attend::Kernel::PLAIN));
+    for kernel in [Kernel::TENSOR_NARROW, Kernel::TENSOR_SMALL, Kernel::TENSOR_LARGE] {
+        tables::convolutions_by(&device, GpuElement::F16, Some(kernel));
+        tables::batches_by(&device, GpuElement::F16, Some(kernel));
     }
 }
 
@@ -317,7 +305,7 @@ fn a_missing_barrier_or_a_wrong_bound_is_noticed() {
         })
         .collect();
     let passed = unnoticed(Dialect::Cuda, &variants, |i, device| {
-        let device = device.choosing(|element, conv| conv_kernel(element, conv, 1), attend_kernel);
+        let device = device.with(capabilities(1));
         let element = if mutants[i].file.ends_with("_mma.cu") { GpuElement::F16 } else { GpuElement::F32 };
         (mutants[i].table)(&device, element);
     });

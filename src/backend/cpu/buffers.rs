@@ -8,7 +8,7 @@ use rtformer_kernels::{
     Arena, Buffer, CrossKeys, Lanes, Layout, Map, MapMut, ShapeError, SharedBuffer, floats, floats_mut,
 };
 
-use super::split::Failure;
+use super::failure::Failure;
 use crate::error::{Error, Result};
 use crate::pixels::Columns;
 
@@ -38,7 +38,8 @@ impl Buffers {
     }
 
     fn idle(&self) -> MutexGuard<'_, Idle> {
-        // Lists of buffers are sound whatever panicked meanwhile.
+        // Lists of buffers are valid even if another thread panicked. The lock is not parking_lot's, which allocates when a thread first
+        // waits: a frame allocates nothing (`tests/allocations.rs`).
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

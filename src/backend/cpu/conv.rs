@@ -3,7 +3,8 @@
 use rtformer_kernels as kernels;
 use rtformer_kernels::{ConvShape, Element, Input, Isa, Layout, PackedConv, PackedWinograd, Prologue};
 
-use super::split::{Failure, Split};
+use super::failure::Failure;
+use super::split::Split;
 use super::{Cpu, Maps, Norm};
 use crate::backend::Epilogue;
 use crate::error::{Error, Result};

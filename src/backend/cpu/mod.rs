@@ -3,6 +3,7 @@
 mod buffers;
 mod concat;
 mod conv;
+mod failure;
 mod readout;
 mod split;
 
@@ -17,8 +18,9 @@ pub use conv::Algorithm;
 
 use buffers::Buffers;
 use conv::Conv;
+use failure::Failure;
 use readout::Readout;
-use split::{Failure, Split};
+use split::Split;
 
 use super::times::Times;
 use super::{Backend, Confidence, Epilogue, OpTime, Window, check_upload, common_extent};

@@ -1,10 +1,11 @@
 //! How a batch of maps is split into views for the threads, and filled.
 
-use rtformer_kernels::{self as kernels, Layout, MapMut, ShapeError};
+use rtformer_kernels::{self as kernels, Layout, MapMut};
 
 use super::buffers::Blank;
+use super::failure::Failure;
 use super::{Cpu, Maps};
-use crate::error::{Error, Result};
+use crate::error::Result;
 
 /// Views that a kernel may be given in parallel: only some kernels can see a part of the blocks or of the rows.
 #[derive(Clone, Copy)]
@@ -23,32 +24,6 @@ impl Split {
     pub(super) const BLOCKS: Self = Self { rows: 0, blocks: true, ..Self::ROWS };
     pub(super) const BOTH: Self = Self { rows: 1, blocks: true, ..Self::ROWS };
     pub(super) const TILES: Self = Self { rows: kernels::WINOGRAD_TILE, ..Self::BOTH };
-}
-
-/// Why a view could not be filled.
-#[derive(Debug)]
-pub(super) enum Failure {
-    Shape(ShapeError),
-    /// So many bytes of scratch memory could not be allocated.
-    Memory(usize),
-}
-
-impl From<ShapeError> for Failure {
-    fn from(error: ShapeError) -> Self {
-        Self::Shape(error)
-    }
-}
-
-impl Failure {
-    /// The error of the operation `operation`.
-    pub(super) fn named(self, operation: &'static str) -> Error {
-        match self {
-            Self::Shape(error) => Error::Backend { operation, reason: error.to_string() },
-            Self::Memory(bytes) => {
-                Error::OutOfMemory { what: format!("scratch memory for the network's `{operation}`"), bytes }
-            }
-        }
-    }
 }
 
 impl Cpu {

@@ -1,8 +1,9 @@
 //! How photos come to a GPU: as their own bytes, which a kernel looks up in a table, or as an input that the host prepared.
 
 use rayon::prelude::*;
-use rtformer_kernels::gpu::prepare::PixelLayout;
-use rtformer_kernels::gpu::{Device, GpuMaps, GpuShape, pack, prepare};
+use rtformer_kernels::gpu::{Device, GpuMaps, GpuShape};
+use rtformer_kernels::pack::gpu as pack;
+use rtformer_kernels::prepare::gpu::{self as prepare, PixelLayout};
 
 use super::{Arc, Gpu, Table};
 use crate::backend::common_extent;

@@ -20,7 +20,7 @@ const SHOWN: usize = 12;
 struct NoReport {
     path: PathBuf,
     /// The reader's word; part of the text, and so no `source()` that would be printed twice.
-    cause: serde_json::Error,
+    cause: String,
 }
 
 pub(super) fn run(a: &Path, b: &Path, console: &Console) -> anyhow::Result<Outcome> {
@@ -45,7 +45,9 @@ pub(super) fn run(a: &Path, b: &Path, console: &Console) -> anyhow::Result<Outco
 
 fn read(path: &Path) -> anyhow::Result<Report> {
     let bytes = fs::read(path).map_err(rtformer::Error::reading(path))?;
-    Ok(serde_json::from_slice(&bytes).map_err(|cause| NoReport { path: path.into(), cause })?)
+    let text = rtformer::files::text(&bytes);
+    let report = text.and_then(|text| serde_json::from_str(&text).map_err(|e| e.to_string()));
+    Ok(report.map_err(|cause| NoReport { path: path.into(), cause })?)
 }
 
 /// What differs beside the program.

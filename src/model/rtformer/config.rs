@@ -6,10 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Variant;
 use crate::error::{Error, Result};
-use crate::weights::Weights;
-
-/// The family of networks, in the metadata's key `model`; a file without the key is of this family.
-pub(in crate::model) const FAMILY: &str = "rtformer";
+use crate::weights::{MODEL, Weights};
 
 /// The sizes of one RTFormer, as in PaddleSeg's arguments of the same names.
 ///
@@ -94,9 +91,9 @@ impl Config {
     /// [`Error::Weights`] if its metadata name another model, have no configuration, or one that [`from_json`](Self::from_json) refuses.
     pub fn of(weights: &Weights) -> Result<Self> {
         let path = weights.path();
-        if let Some(model) = weights.metadata("model").filter(|model| *model != FAMILY) {
+        if let Some(model) = weights.metadata("model").filter(|model| *model != MODEL) {
             let model: String = model.chars().take(40).flat_map(char::escape_debug).collect();
-            return Err(Error::weights(path, format!("holds the model `{model}`; this version runs `{FAMILY}` only")));
+            return Err(Error::weights(path, format!("holds the model `{model}`; this version runs `{MODEL}` only")));
         }
         let json = weights.metadata("config").ok_or_else(|| {
             Error::weights(

@@ -11,7 +11,6 @@ mod head;
 mod variant;
 
 pub use config::Config;
-pub(super) use config::FAMILY;
 pub use variant::Variant;
 
 use attention::{RtFormerBlock, Widths};

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use rayon::prelude::*;
-use rtformer_kernels::gpu::argmax::Found;
+use rtformer_kernels::argmax::gpu::Found;
 use rtformer_kernels::gpu::{Device, Frame, GpuMaps, Io};
 
 use super::OnGpu;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use rtformer_kernels::gpu::argmax::Found;
+use rtformer_kernels::argmax::gpu::Found;
 use rtformer_kernels::gpu::{Device, Frame, GpuMaps};
 
 use super::OnGpu;

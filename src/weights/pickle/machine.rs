@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::{Kind, Node, ORDERED_DICT, PERSISTENT, Pickle, Value, Word};
+use super::{DEFAULT_DICT, Kind, Node, ORDERED_DICT, PERSISTENT, Pickle, Value, WORDS};
 
 /// A checkpoint of RTFormer has some 300 tensors of about 30 opcodes each.
 const OPCODES: usize = 1 << 20;
@@ -15,16 +15,12 @@ const WEIGHT: usize = 1 << 12;
 /// Nodes that the memo took and gave, together: what a reader that copies instead of sharing would allocate.
 const MEMO: usize = 1 << 22;
 
-/// Reads a pickle whose globals are all in `words`; `holder` names the kind of file in errors. Gives its nodes and root.
+/// Reads a pickle whose globals are all in [`WORDS`]. Gives its nodes and root.
 ///
 /// # Errors
 /// What is wrong and at which byte, in words.
-pub(in crate::weights) fn read<'a>(
-    bytes: &'a [u8],
-    words: &'static [Word],
-    holder: &str,
-) -> Result<(Pickle<'a>, Value<'a>), String> {
-    let mut machine = Machine { bytes, at: 0, words, holder, ..Machine::default() };
+pub(in crate::weights) fn read(bytes: &[u8]) -> Result<(Pickle<'_>, Value<'_>), String> {
+    let mut machine = Machine { bytes, ..Machine::default() };
     for _ in 0..OPCODES {
         let start = machine.at;
         match machine.step() {
@@ -33,15 +29,13 @@ pub(in crate::weights) fn read<'a>(
             Err(reason) => return Err(format!("byte {start} of the pickle: {reason}")),
         }
     }
-    Err(format!("the pickle has more than {OPCODES} opcodes, {holder} has some thousands"))
+    Err(format!("the pickle has more than {OPCODES} opcodes, a checkpoint has some thousands"))
 }
 
 #[derive(Default)]
-struct Machine<'a, 'w> {
+struct Machine<'a> {
     bytes: &'a [u8],
     at: usize,
-    words: &'static [Word],
-    holder: &'w str,
     stack: Vec<Value<'a>>,
     /// Where on the stack each open mark stands.
     marks: Vec<usize>,
@@ -53,7 +47,7 @@ struct Machine<'a, 'w> {
 
 type Step<T> = Result<T, String>;
 
-impl<'a> Machine<'a, '_> {
+impl<'a> Machine<'a> {
     /// Does one opcode; gives the root at the end.
     fn step(&mut self) -> Step<Option<Value<'a>>> {
         let opcode = self.number(1)? as u8;
@@ -95,19 +89,20 @@ impl<'a> Machine<'a, '_> {
             0x85 => self.tuple(1)?,
             0x86 => self.tuple(2)?,
             0x87 => self.tuple(3)?,
-            b't' => {
+            b't' | 0x91 => {
                 let count = self.since_mark()?;
                 self.tuple(count)?;
             }
             b'}' => self.make(Kind::Dict, &[])?,
-            b']' => self.make(Kind::List, &[])?,
+            // A set is a list here.
+            b']' | 0x8f => self.make(Kind::List, &[])?,
             b's' => self.add(Kind::Dict, 2)?,
             b'a' => self.add(Kind::List, 1)?,
             b'u' => {
                 let count = self.since_mark()?;
                 self.add(Kind::Dict, count)?;
             }
-            b'e' => {
+            b'e' | 0x90 => {
                 let count = self.since_mark()?;
                 self.add(Kind::List, count)?;
             }
@@ -119,9 +114,9 @@ impl<'a> Machine<'a, '_> {
                 (Value::Text(name), Value::Text(module)) => self.global(module, name)?,
                 _ => return Err("imports something whose name is no text; nothing was executed".into()),
             },
-            b'R' => self.reduce()?,
+            b'R' | 0x81 => self.reduce()?,
             b'b' => self.build()?,
-            b'Q' if self.words.contains(&PERSISTENT) => {
+            b'Q' => {
                 let id = self.pop()?;
                 self.make(Kind::Object, &[Value::Global(PERSISTENT), id])?;
             }
@@ -134,8 +129,7 @@ impl<'a> Machine<'a, '_> {
             _ => {
                 let name = REFUSED.iter().find(|(code, _)| *code == opcode).map_or("unknown", |(_, name)| name);
                 return Err(format!(
-                    "opcode 0x{opcode:02x} ({name}) is not something {} holds; nothing was executed",
-                    self.holder
+                    "opcode 0x{opcode:02x} ({name}) is not something a checkpoint holds; nothing was executed"
                 ));
             }
         }
@@ -194,7 +188,7 @@ impl<'a> Machine<'a, '_> {
 
     fn push(&mut self, value: Value<'a>) -> Step<()> {
         if self.stack.len() == STACK {
-            return Err(format!("more than {STACK} values at once, {} has some thousands", self.holder));
+            return Err(format!("more than {STACK} values at once, a checkpoint has some thousands"));
         }
         self.stack.push(value);
         Ok(())
@@ -281,9 +275,11 @@ impl<'a> Machine<'a, '_> {
     }
 
     fn global(&mut self, module: &str, name: &str) -> Step<()> {
-        let Some(word) = self.words.iter().find(|word| **word == (module, name)) else {
+        let Some(word) = WORDS.iter().find(|word| **word == (module, name)) else {
             let shown: String = format!("{module}.{name}").chars().take(80).flat_map(char::escape_debug).collect();
-            return Err(format!("`{shown}` is not something {} holds; nothing was executed", self.holder));
+            return Err(format!(
+                "`{shown}` is not something a checkpoint holds; nothing was executed. Save the state dictionary alone"
+            ));
         };
         self.push(Value::Global(*word))
     }
@@ -293,7 +289,7 @@ impl<'a> Machine<'a, '_> {
         let (Value::Node(Kind::Tuple, node), Value::Global(word)) = (args, callable) else {
             return Err("calls what is no function, or with no tuple of arguments; nothing was executed".into());
         };
-        if word == ORDERED_DICT && self.made.nodes[node].values.is_empty() {
+        if word == DEFAULT_DICT || word == ORDERED_DICT && self.made.nodes[node].values.is_empty() {
             return self.make(Kind::Dict, &[]);
         }
         self.make(Kind::Object, &[callable, args])
@@ -303,8 +299,8 @@ impl<'a> Machine<'a, '_> {
         let (state, top) = (self.pop()?, self.pop()?);
         match top {
             Value::Node(Kind::Object, node) if self.made.nodes[node].values.len() == 2 => self.fill(top, &[state])?,
-            // A state dictionary's `_metadata`, which PyTorch writes and nobody reads.
-            Value::Node(Kind::Dict, _) if self.words.contains(&PERSISTENT) => {}
+            // A state dictionary's `_metadata`, which PyTorch writes and nothing reads.
+            Value::Node(Kind::Dict, _) => {}
             _ => return Err("sets the state of what has none, or a second time".into()),
         }
         self.push(top)
@@ -351,7 +347,7 @@ fn too_long(length: u64, left: usize) -> String {
 }
 
 /// Opcodes that Python knows and we refuse, so that an error can name them.
-const REFUSED: [(u8, &str); 26] = [
+const REFUSED: [(u8, &str); 24] = [
     (b'0', "POP"),
     (b'1', "POP_MARK"),
     (b'2', "DUP"),
@@ -359,7 +355,6 @@ const REFUSED: [(u8, &str); 26] = [
     (b'I', "INT"),
     (b'L', "LONG"),
     (b'P', "PERSID"),
-    (b'Q', "BINPERSID"),
     (b'S', "STRING"),
     (b'T', "BINSTRING"),
     (b'U', "SHORT_BINSTRING"),
@@ -370,7 +365,6 @@ const REFUSED: [(u8, &str); 26] = [
     (b'l', "LIST"),
     (b'o', "OBJ"),
     (b'p', "PUT"),
-    (0x81, "NEWOBJ"),
     (0x82, "EXT1"),
     (0x83, "EXT2"),
     (0x84, "EXT4"),

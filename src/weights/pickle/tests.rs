@@ -1,8 +1,16 @@
 //! Pickles that a checkpoint never is, written by hand, and honest ones spoiled.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
-use crate::weights::paddle;
+use crate::weights::Tensor;
+use crate::weights::checkpoint::pickled;
+use crate::weights::torch::Storages;
+
+/// The tensors of a pickle alone, as in a `.pdparams`.
+fn read(bytes: &[u8]) -> Result<BTreeMap<String, Tensor>, String> {
+    pickled(bytes, Storages::new(), bytes.len(), None).map(|(tensors, _)| tensors)
+}
 
 /// A pickle under the pen.
 #[derive(Clone, Default)]
@@ -69,24 +77,66 @@ fn one(dtype: (&str, &str), shape: &[i32], data: impl FnOnce(Pen) -> Pen) -> Vec
 #[test]
 fn an_honest_one_is_read() {
     let bytes = one(("f4", "<"), &[2, 1], |pen| pen.raw(&[0, 0, 128, 63, 0, 0, 0, 64]));
-    let tensors = paddle::read(&bytes).unwrap();
+    let tensors = read(&bytes).unwrap();
     assert_eq!((tensors["w"].shape.as_slice(), tensors["w"].data.as_slice()), (&[2, 1][..], &[1.0, 2.0][..]));
     // bfloat16, as Paddle writes it
-    let tensors = paddle::read(&one(("u2", "<"), &[2], |pen| pen.raw(&[128, 63, 0, 64]))).unwrap();
+    let tensors = read(&one(("u2", "<"), &[2], |pen| pen.raw(&[128, 63, 0, 64]))).unwrap();
     assert_eq!(tensors["w"].data, [1.0, 2.0]);
     // Paddle's (name, array), both ways
     let pair = |pen: Pen| pen.text("conv2d_0.w_0").array(("f4", "<"), &[1], |pen| pen.raw(&[0; 4])).op(b"\x86");
     let bare = pair(Pen::new().op(b"}").text("w")).op(b"s").end();
     let called = pair(Pen::new().op(b"}").text("w").global("builtins", "tuple")).op(b"\x85Rs").end();
-    assert_eq!(paddle::read(&bare).unwrap()["w"].shape, [1]);
-    assert_eq!(paddle::read(&called).unwrap()["w"].shape, [1]);
+    assert_eq!(read(&bare).unwrap()["w"].shape, [1]);
+    assert_eq!(read(&called).unwrap()["w"].shape, [1]);
     // an ordered dictionary
     let ordered = Pen::new()
         .global("collections", "OrderedDict")
         .op(b")R")
         .text("w")
         .array(("f4", "<"), &[1], |pen| pen.raw(&[0; 4]));
-    assert_eq!(paddle::read(&ordered.op(b"s").end()).unwrap().len(), 1);
+    assert_eq!(read(&ordered.op(b"s").end()).unwrap().len(), 1);
+}
+
+#[test]
+fn what_training_scripts_save_beside_tensors_is_passed_over() {
+    let array = |pen: Pen| pen.array(("f4", "<"), &[1], |pen| pen.raw(&[0, 0, 128, 63])).op(b"q\x01");
+    // An array, and the same array under a second name.
+    let honest = || array(Pen::new().op(b"}").text("w")).op(b"s").text("tied").op(b"h\x01s");
+    let object =
+        |module: &str, name: &str| Pen::default().global(module, name).op(b")\x81}").text("lr").int(1).op(b"sb").0;
+    let values: Vec<(&str, Vec<u8>)> = vec![
+        ("a whole number", Pen::default().int(3).0),
+        ("a fraction", b"G\x3f\xf0\0\0\0\0\0\0".to_vec()),
+        ("a list of lists", b"]]a".to_vec()),
+        ("arguments", object("argparse", "Namespace")),
+        ("a path", Pen::default().global("pathlib", "PosixPath").op(b"(").text("runs").op(b"tR").0),
+        ("a counter", Pen::default().global("collections", "Counter").op(b"}\x85R").0),
+        ("a set of protocol 2", Pen::default().global("__builtin__", "set").op(b"]K\x01a\x85R").0),
+        ("a set of protocol 4", b"\x8f(K\x01K\x02\x90".to_vec()),
+        ("a frozen set", b"(K\x01\x91".to_vec()),
+        ("a dictionary with numbers for keys", b"}K\x01}s".to_vec()),
+        ("a dictionary with a default", {
+            Pen::default()
+                .global("collections", "defaultdict")
+                .global("__builtin__", "list")
+                .op(b"\x85R")
+                .text("x")
+                .int(1)
+                .op(b"s")
+                .0
+        }),
+        ("numpy's number", {
+            Pen::default().global("numpy.core.multiarray", "scalar").dtype("f8", "<").raw(&[0; 8]).op(b"\x86R").0
+        }),
+    ];
+    for (why, value) in values {
+        let bytes = honest().text("beside").op(&value).op(b"s").end();
+        let (tensors, found) =
+            pickled(&bytes, Storages::new(), bytes.len(), None).unwrap_or_else(|e| panic!("{why}: {e}"));
+        assert_eq!(tensors.keys().collect::<Vec<_>>(), ["tied", "w"], "{why}");
+        assert_eq!(tensors["tied"], tensors["w"], "{why}");
+        assert_eq!(found.left_out, ["beside"], "{why}");
+    }
 }
 
 #[test]
@@ -94,7 +144,8 @@ fn what_no_checkpoint_holds_is_refused() {
     let four = |pen: Pen| pen.raw(&[0; 4]);
     let new = Pen::new;
     let bomb = (0..40_u8).fold(new().op(b")q\0"), |pen, i| pen.op(&[b'h', i, b'h', i, 0x86, b'q', i + 1]));
-    let mut sharing = new().op(b"}").text("first").array(("f4", "<"), &[64], |pen| pen.raw(&[0; 256])).op(b"q\x01s");
+    let page = |pen: Pen| pen.raw(&vec![0; 1 << 16]);
+    let mut sharing = new().op(b"}").text("first").array(("f4", "<"), &[1 << 14], page).op(b"q\x01s");
     for i in 0..64 {
         sharing = sharing.text(&i.to_string()).op(b"h\x01s");
     }
@@ -102,7 +153,7 @@ fn what_no_checkpoint_holds_is_refused() {
         (
             "a call of the shell",
             new().global("posix", "system").text("id").op(b"\x85R").end(),
-            "`posix.system` is not something a Paddle checkpoint holds; nothing was executed",
+            "`posix.system` is not something a checkpoint holds; nothing was executed",
         ),
         (
             "the same by another opcode",
@@ -116,9 +167,20 @@ fn what_no_checkpoint_holds_is_refused() {
             "`numpy.ndarray.__class__` is not",
         ),
         ("an old call", new().op(b"(X\x02\0\0\0idios\nsystem\n").end(), "opcode 0x69 (INST)"),
-        ("a new object", new().global("numpy", "ndarray").op(b")\x81").end(), "opcode 0x81 (NEWOBJ)"),
+        ("a new object", new().global("numpy", "ndarray").op(b")\x81").end(), "not of a dictionary"),
+        (
+            "a new object of a class unknown",
+            new().global("models", "Net").op(b")\x81").end(),
+            "Save the state dictionary alone",
+        ),
+        ("a new object with keywords", new().global("numpy", "ndarray").op(b")}\x92").end(), "opcode 0x92 (NEWOBJ_EX)"),
         ("an extension", new().op(b"\x82\x01").end(), "opcode 0x82 (EXT1)"),
-        ("a persistent id", new().text("x").op(b"Q").end(), "opcode 0x51 (BINPERSID)"),
+        ("a persistent id", new().text("x").op(b"Q").end(), "not of a dictionary"),
+        (
+            "a persistent id's text for a tensor",
+            new().op(b"}").text("w").global("torch._utils", "_rebuild_tensor_v2").text("x").op(b"Q\x85Rs").end(),
+            "`w` is a malformed tensor",
+        ),
         ("no opcode", new().op(b"\xff").end(), "opcode 0xff (unknown)"),
         ("a call of text", new().text("eval").op(b")R").end(), "calls what is no function"),
         ("protocol 6", b"\x80\x06.".to_vec(), "protocol 6"),
@@ -165,14 +227,11 @@ fn what_no_checkpoint_holds_is_refused() {
         ("no end", new().op(b"}").0, "is truncated"),
         ("an end without value", new().end(), "more values than there are"),
         ("not a dictionary", new().op(b")").end(), "not of a dictionary of tensors"),
-        (
-            "PyTorch's old format",
-            new().op(b"\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19").end(),
-            "a whole number of 10 bytes",
-        ),
-        ("keys that are no text", new().op(b"}NNs").end(), "no names of tensors"),
-        ("a value that is no array", new().op(b"}").text("w").int(3).op(b"s").end(), "`w` is not a numpy array"),
-        ("a dictionary in it", new().op(b"}").text("model").op(b"}s").end(), "`model` is a dictionary"),
+        ("a long number of other bytes", new().op(b"\x8a\x0a0123456789").end(), "a whole number of 10 bytes"),
+        ("keys that are no text", new().op(b"}NNs").end(), "holds no tensors"),
+        ("a value that is no array", new().op(b"}").text("w").int(3).op(b"s").end(), "holds no tensors"),
+        ("a dictionary in it", new().op(b"}").text("model").op(b"}s").end(), "holds no tensors"),
+        ("a dictionary in itself", new().op(b"}q\0").text("w").op(b"h\0s").end(), "holds no tensors"),
         ("tensors cut in pieces", new().op(b"}").text("UnpackBigParamInfor@@").op(b"}s").end(), "more than 1 GB"),
         (
             "a tensor twice",
@@ -191,8 +250,8 @@ fn what_no_checkpoint_holds_is_refused() {
         ("a shape that overflows", one(("f4", "<"), &[i32::MAX; 4], four), "more than the file has bytes for"),
         ("a shape too large", one(("f4", "<"), &[1 << 20], four), "more than the file has bytes for"),
         ("a shape too small", one(("f4", "<"), &[2], |pen| pen.raw(&[0; 12])), "takes 8 bytes, but has 12"),
-        ("a negative size", one(("f4", "<"), &[-1], four), "no numbers above zero"),
-        ("nothing", one(("f4", "<"), &[0], four), "no numbers above zero"),
+        ("a negative size", one(("f4", "<"), &[-1], four), "sizes that are not whole numbers"),
+        ("nothing", one(("f4", "<"), &[0], four), "a size of zero"),
         ("nine dimensions", one(("f4", "<"), &[1; 9], four), "has 9 dimensions"),
         ("whole numbers", one(("i8", "<"), &[1], |pen| pen.raw(&[0; 8])), "numpy's type `i8`"),
         ("Python objects", one(("O8", "|"), &[1], |pen| pen.op(b"]Na")), "numpy's type `O8`"),
@@ -211,7 +270,7 @@ fn what_no_checkpoint_holds_is_refused() {
         ),
     ];
     for (why, bytes, want) in cases {
-        match paddle::read(&bytes) {
+        match read(&bytes) {
             Err(text) => assert!(text.contains(want), "{why}: {text}"),
             Ok(tensors) => panic!("{why}: gave {tensors:?}"),
         }
@@ -230,7 +289,7 @@ fn a_truncated_file_is_an_error_wherever_it_ends() {
     for name in GOLDENS {
         let bytes = golden(name);
         for end in 0..bytes.len() {
-            assert!(paddle::read(&bytes[..end]).is_err(), "{name} of {end} bytes");
+            assert!(read(&bytes[..end]).is_err(), "{name} of {end} bytes");
         }
     }
 }
@@ -257,7 +316,7 @@ fn a_spoiled_file_is_an_error_or_other_numbers_and_never_a_panic() {
                     _ => bytes.insert(at, b"(t}]ubseaRhq\x85\x94\x93."[next(16)]),
                 }
             }
-            if let Ok(tensors) = paddle::read(&bytes) {
+            if let Ok(tensors) = read(&bytes) {
                 let numbers: usize = tensors.values().map(|tensor| tensor.data.len()).sum();
                 assert!(numbers <= bytes.len(), "{name}: more numbers than bytes");
             }

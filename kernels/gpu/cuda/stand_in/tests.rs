@@ -49,8 +49,7 @@ impl Kit {
         let context = made(null_mut(), |to| call!(cuDevicePrimaryCtxRetain(to, 0)));
         assert_eq!(call!(cuCtxSetCurrent(context)), SUCCESS);
         let stream = || made(null_mut(), |to| call!(cuStreamCreate(to, 1)));
-        let text = ptx::FILES.iter().find(|(name, _)| *name == "pointwise").unwrap().1[0];
-        let text = CString::new(text).unwrap();
+        let text = CString::new(ptx::file_of("relu_f32").unwrap().text(0)).unwrap();
         let load = |to| call!(cuModuleLoadDataEx(to, text.as_ptr().cast(), 0, null_mut(), null_mut()));
         let module = made(null_mut(), load);
         let relu = made(null_mut(), |to| call!(cuModuleGetFunction(to, module, c"relu_f32".as_ptr())));
@@ -306,7 +305,7 @@ fn ptx_that_no_driver_takes() {
         let (text, mut module) = (CString::new(text).unwrap(), null_mut());
         call!(cuModuleLoadDataEx(&raw mut module, text.as_ptr().cast(), 0, null_mut(), null_mut()))
     };
-    let text = ptx::FILES[0].1[0];
+    let text = ptx::file_of("relu_f32").unwrap().text(0);
     assert_eq!(load(&text.replace(".version 8.2", ".version 8.3")), CUresult::CUDA_ERROR_UNSUPPORTED_PTX_VERSION);
     assert_eq!(load(&text.replace(".target sm_75", ".target sm_100")), CUresult::CUDA_ERROR_INVALID_PTX);
     assert_eq!(load("no PTX"), CUresult::CUDA_ERROR_INVALID_PTX);

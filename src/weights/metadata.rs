@@ -1,0 +1,187 @@
+//! The metadata of a weights file: what is read from it, and what is written.
+//!
+//! Each value is a string; the list of keys is in [`super`].
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::dataset::{Class, Dataset};
+use super::store::Weights;
+use crate::error::Result;
+
+/// What `format` says; a newer form would count on.
+const FORMAT: &str = "rtformer-1";
+/// What `model` says: the family of networks that this version knows. A file without the key is of this family.
+pub(crate) const MODEL: &str = "rtformer";
+/// The key for what divides the logits ahead of the softmax.
+pub(super) const TEMPERATURE: &str = "temperature";
+/// The key for the multiple that photos are padded to.
+pub(super) const PAD_MULTIPLE: &str = "pad_multiple";
+
+/// The keys that describe network and data set. A checkpoint that is converted gets them anew.
+pub(super) const KEYS: [&str; 11] =
+    ["format", "model", "config", "classes", "palette", "label_ids", "mean", "std", "dataset", "source", "license"];
+
+/// What [`save`](super::save) writes; `kept` are other keys of the file that the tensors are from.
+pub(super) fn written(
+    kept: &BTreeMap<String, String>,
+    dataset: &Dataset,
+    config_json: &str,
+    temperature: Option<f32>,
+    pad_multiple: Option<u32>,
+) -> BTreeMap<String, String> {
+    let classes = &dataset.classes;
+    let mut metadata = kept.clone();
+    let mut say = |key: &str, value: String| drop(metadata.insert(key.to_owned(), value));
+    say("format", FORMAT.to_owned());
+    say("model", MODEL.to_owned());
+    say("config", config_json.to_owned());
+    say("classes", json(&classes.iter().map(|class| class.name.as_str()).collect::<Vec<_>>()));
+    say("palette", json(&classes.iter().map(|class| class.color).collect::<Vec<_>>()));
+    say("mean", json(&dataset.mean));
+    say("std", json(&dataset.std));
+    say("dataset", dataset.name.clone());
+    say("source", dataset.source.clone());
+    say("license", dataset.license.clone());
+    if classes.iter().any(|class| class.label_id.is_some()) {
+        say("label_ids", json(&classes.iter().map(|class| class.label_id).collect::<Vec<_>>()));
+    }
+    if let Some(temperature) = temperature {
+        say(TEMPERATURE, temperature.to_string());
+    }
+    if let Some(multiple) = pad_multiple {
+        say(PAD_MULTIPLE, multiple.to_string());
+    }
+    metadata
+}
+
+pub(super) fn json(value: &impl Serialize) -> String {
+    serde_json::to_string(value).expect("text and numbers always serialise")
+}
+
+impl Weights {
+    /// The data set that the metadata describes.
+    ///
+    /// ```
+    /// let dataset = rtformer::Segmenter::embedded_weights()?.dataset()?;
+    /// assert_eq!((dataset.name.as_str(), dataset.classes.len()), ("camvid", 11));
+    /// # Ok::<(), rtformer::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Weights`] where a key is missing, malformed, or from a newer format.
+    pub fn dataset(&self) -> Result<Dataset> {
+        if let Some(format) = self.metadata("format")
+            && format.starts_with("rtformer-")
+            && format != FORMAT
+        {
+            return Err(self.broken(format!(
+                "is of format `{}`, this program reads `{FORMAT}`; use a newer rtformer",
+                format.escape_debug()
+            )));
+        }
+        let names: Vec<String> = self.json("classes")?;
+        let colors: Vec<[u8; 3]> = self.json("palette")?;
+        let label_ids: Vec<Option<u16>> = match self.metadata("label_ids") {
+            Some(_) => self.json("label_ids")?,
+            None => vec![None; names.len()],
+        };
+        if colors.len() != names.len() || label_ids.len() != names.len() {
+            let counts = format!(
+                "{} classes, {} colours in `palette` and {} `label_ids`",
+                names.len(),
+                colors.len(),
+                label_ids.len()
+            );
+            return Err(self.broken(format!("its metadata has {counts}: these must be equally many")));
+        }
+        let classes = names.into_iter().zip(colors).zip(label_ids);
+        let text = |key| self.metadata(key).unwrap_or("unknown").to_owned();
+        let dataset = Dataset {
+            name: text("dataset"),
+            classes: classes.map(|((name, color), label_id)| Class { name, color, label_id }).collect(),
+            mean: self.json("mean")?,
+            std: self.json("std")?,
+            source: text("source"),
+            license: text("license"),
+        };
+        dataset.check().map_err(|reason| self.broken(format!("its metadata is wrong: {reason}")))?;
+        Ok(dataset)
+    }
+
+    fn json<T: DeserializeOwned>(&self, key: &str) -> Result<T> {
+        let Some(text) = self.metadata(key) else {
+            return Err(self.broken(format!(
+                "has no `{key}` in its metadata; only files written by `rtformer convert` have all that is needed"
+            )));
+        };
+        serde_json::from_str(text)
+            .map_err(|e| self.broken(format!("`{key}` in its metadata cannot be understood: {e}; convert it again")))
+    }
+
+    /// What divides the logits ahead of the softmax that gives the confidence; 1 where the metadata do not say.
+    ///
+    /// ```
+    /// let weights = rtformer::weights::Weights::open("tests/data/golden/tiny.safetensors")?;
+    /// assert_eq!(weights.temperature()?, 1.0);
+    /// # Ok::<(), rtformer::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Weights`] where the metadata hold something else than a number above zero.
+    pub fn temperature(&self) -> Result<f32> {
+        Ok(self.named_temperature()?.unwrap_or(1.0))
+    }
+
+    /// The temperature, where the metadata say one.
+    pub(super) fn named_temperature(&self) -> Result<Option<f32>> {
+        let Some(text) = self.metadata(TEMPERATURE) else { return Ok(None) };
+        let temperature = text.parse().map_err(|_| format!("`{}` is no number", text.escape_debug()));
+        let checked = temperature.and_then(|temperature| check_temperature(temperature).map(|()| temperature));
+        checked.map(Some).map_err(|reason| self.broken(format!("`{TEMPERATURE}` in its metadata is wrong: {reason}")))
+    }
+
+    /// The multiple that width and height are padded to before the network runs; `None` if the metadata do not say, as for
+    /// `PaddleSeg`'s checkpoints, whose photos are used as they are.
+    ///
+    /// ```
+    /// let weights = rtformer::weights::Weights::open("tests/data/golden/tiny.safetensors")?;
+    /// assert_eq!(weights.pad_multiple()?, None);
+    /// # Ok::<(), rtformer::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Weights`] if the metadata hold something other than a whole number from 1 to 256.
+    pub fn pad_multiple(&self) -> Result<Option<u32>> {
+        let Some(text) = self.metadata(PAD_MULTIPLE) else { return Ok(None) };
+        let multiple = text.parse().map_err(|_| format!("`{}` is not a whole number", text.escape_debug()));
+        let checked = multiple.and_then(|multiple| check_pad_multiple(multiple).map(|()| multiple));
+        checked.map(Some).map_err(|reason| self.broken(format!("`{PAD_MULTIPLE}` in its metadata is wrong: {reason}")))
+    }
+}
+
+/// Refuses a temperature that a softmax cannot be computed at.
+///
+/// # Errors
+///
+/// A sentence that says which temperatures are possible.
+pub fn check_temperature(temperature: f32) -> Result<(), String> {
+    if temperature.is_finite() && temperature > 0.0 {
+        return Ok(());
+    }
+    Err(format!("a temperature of {temperature}; it must be above zero, and is usually 0.5 to 3"))
+}
+
+/// Checks a multiple that photos are padded to.
+///
+/// # Errors
+///
+/// A sentence that says which multiples are possible.
+pub fn check_pad_multiple(multiple: u32) -> Result<(), String> {
+    if (1..=256).contains(&multiple) {
+        return Ok(());
+    }
+    Err(format!("a multiple of {multiple}; expected 1 to 256, usually 32"))
+}
