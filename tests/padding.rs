@@ -194,7 +194,7 @@ fn by_every_way_through_the_library() {
 #[test]
 fn inputs_that_contradict_themselves_are_refused() {
     let segmenter = Segmenter::builder().weights(tiny()).device(Device::Cpu).build().unwrap();
-    let input = segmenter.prepare(&photo(41, 27)).unwrap();
+    let input = bench::prepare(&segmenter, &photo(41, 27)).unwrap();
     let cases = [
         ("too few floats", Input { data: vec![0.0; 7], ..input.clone() }),
         ("more rows than floats", Input { height: 28, ..input.clone() }),
@@ -202,10 +202,13 @@ fn inputs_that_contradict_themselves_are_refused() {
         ("no photo", Input { kept: (0, 41), ..input.clone() }),
     ];
     for (why, wrong) in cases {
-        assert!(matches!(segmenter.resident(&wrong).err(), Some(rtformer::Error::Input(_))), "{why}");
-        assert!(segmenter.resident_batch(&[input.clone(), wrong]).is_err(), "{why}, beside another");
+        assert!(
+            matches!(bench::resident(&segmenter, std::slice::from_ref(&wrong)).err(), Some(rtformer::Error::Input(_))),
+            "{why}"
+        );
+        assert!(bench::resident(&segmenter, &[input.clone(), wrong]).is_err(), "{why}, beside another");
     }
-    assert!(segmenter.resident(&input).is_ok() && segmenter.resident_batch(&[]).is_err());
+    assert!(bench::resident(&segmenter, &[input]).is_ok() && bench::resident(&segmenter, &[]).is_err());
 }
 
 /// A copy of the tiny network whose metadata ask for padding.

@@ -87,7 +87,7 @@ pub(super) fn run(args: &Args, console: &Console) -> anyhow::Result<Outcome> {
 #[derive(Debug, Default)]
 pub(super) struct Wanted<'a> {
     pub(super) dataset: Option<Dataset>,
-    pub(super) hints: Hints<'a>,
+    pub(super) hints: Hints,
     pub(super) temperature: Option<f32>,
     pub(super) pad_multiple: Option<Pad>,
     pub(super) part: Option<&'a str>,
