@@ -38,7 +38,7 @@ fn every_photo_in_a_folder_is_done_or_named() {
         ("d.jpg", b"version https://git-lfs.github.com/spec/v1\n", Some("is a Git LFS pointer")),
         ("e.png", b"<!DOCTYPE html><title>404</title>", Some("is a web page (a server's error page?)")),
         ("half.jpg", &half, Some("this JPEG file's picture data ends too early")),
-        ("planes.tif", &planes, Some("is a TIFF of tiles with separate colour planes")),
+        ("planes.tif", &planes, Some("is a tiled TIFF with separate colour planes")),
         ("notes.txt", b"IMG_0001.JPG is the best", None),
         ("labels.json", b"{}", None),
         ("Thumbs.db", b"\xd0\xcf\x11\xe0", None),

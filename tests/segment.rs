@@ -151,7 +151,7 @@ fn a_bad_photo_costs_itself_alone() {
         ("truncated.png", &whole[..whole.len() / 2], "truncated"),
         ("empty.jpg", b"", "empty"),
         ("huge.ppm", &huge, "40000x40000"),
-        ("text.png", b"not a picture at all, but some words", "is no image"),
+        ("text.png", b"not a picture at all, but some words", "is not an image"),
         ("archive.jpg", b"PK\x03\x04 and so on and so on", "ZIP"),
         ("cut.jpg", &[0xff, 0xd8, 0xff, 0xe0, 0, 16], "JPEG"),
     ];
@@ -361,7 +361,7 @@ fn standard_input_is_a_photo() {
     fs::write(folder.path().join("b"), "no photo").unwrap();
     let failed = run("b", &folder.path().join("none"));
     assert_eq!(code(&failed), 1);
-    assert!(stderr(&failed).contains("-: is no image"), "{}", stderr(&failed));
+    assert!(stderr(&failed).contains("-: is not an image"), "{}", stderr(&failed));
 }
 
 #[test]

@@ -1,10 +1,12 @@
-//! Files become 8-bit RGB, as PaddleSeg sees them through `cv2.imread(path, IMREAD_COLOR)`.
+//! Decodes files to 8-bit RGB, as PaddleSeg does with `cv2.imread(path, IMREAD_COLOR)`.
 //!
-//! JPEG, PNG, WebP, BMP, TIFF, PNM, PAM and the first frame of GIF, recognised by what is in them, whatever they are called.
-//! Grey is repeated in the three channels, alpha is dropped (not blended), 16-bit samples keep their high byte, and the
-//! EXIF orientation is applied. Colour profiles are ignored. Where this differs from OpenCV: a damaged file is an error,
-//! not a picture with grey in it; PNM samples are scaled by their maximum value; and a JPEG's pixels may be off by a few
-//! steps, because its decoder rounds the inverse cosine transform and interpolates the chroma in its own way.
+//! Reads JPEG, PNG, WebP, BMP, TIFF, PNM, PAM and the first frame of a GIF. The content decides the format, not the file
+//! name. Grey is repeated in the three channels, alpha is dropped (not blended), 16-bit samples keep their high byte, and
+//! the EXIF orientation is applied. Colour profiles are ignored.
+//!
+//! Differences from OpenCV: a damaged file is an error, not a partly grey picture; PNM samples are scaled by their maximum
+//! value; and pixels of a JPEG may differ by a few steps, because this decoder rounds the inverse cosine transform and
+//! interpolates the chroma differently.
 
 use std::borrow::Cow;
 use std::fs::File;
@@ -29,7 +31,7 @@ pub use guard::hide_decoder_panics;
 pub use samples::Depth;
 pub(super) use samples::to_rgb;
 
-/// How large an image may be before its decoding is refused. Checked before anything of that size is allocated.
+/// The largest image that is decoded. Checked before anything of that size is allocated.
 ///
 /// ```
 /// use rtformer::pixels::{Image, Limits};
@@ -40,11 +42,11 @@ pub(super) use samples::to_rgb;
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Width times height.
+    /// Maximum width times height.
     pub max_pixels: u64,
-    /// Width, and height.
+    /// Maximum width, and maximum height, in pixels.
     pub max_side: u32,
-    /// Bytes that decoding may hold at once, the file not counted; also the longest file that is read.
+    /// Maximum number of bytes that decoding may hold at once, without the file itself; also the maximum file length.
     pub max_alloc: u64,
 }
 
@@ -75,7 +77,7 @@ pub struct Image {
 }
 
 impl Image {
-    /// File name extensions of images, in lower case. Decoding goes by content; [`sniff::is_photo`] is for looking through folders.
+    /// File name extensions of images, in lower case. Decoding ignores the extension; use [`sniff::is_photo`] to scan folders.
     pub const EXTENSIONS: [&str; 17] = sniff::EXTENSIONS;
 
     /// Reads and decodes a file, within the default [`Limits`].
@@ -86,7 +88,7 @@ impl Image {
     /// ```
     ///
     /// # Errors
-    /// [`Error::Read`] when the file cannot be read; [`Error::Image`] when it is no image, a damaged one, or too large.
+    /// [`Error::Read`] if the file cannot be read; [`Error::Image`] if it is not an image, is damaged, or is too large.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         Self::open_with(path, &Limits::default())
     }
@@ -108,7 +110,7 @@ impl Image {
         Decoder { limits: *limits, ..Decoder::default() }.open(path)
     }
 
-    /// Reads a file to decode later, within `limits`. A file that does not begin as an image is not read any further.
+    /// Reads a file to decode later, within `limits`. Stops after the first bytes if they are not those of an image.
     ///
     /// ```
     /// use rtformer::pixels::{Image, Limits};
@@ -120,12 +122,12 @@ impl Image {
     /// ```
     ///
     /// # Errors
-    /// [`Error::Read`] if the file cannot be read; [`Error::Image`] if it is no image or is longer than the limits allow.
+    /// [`Error::Read`] if the file cannot be read; [`Error::Image`] if it is not an image or is longer than the limits allow.
     pub fn read(path: impl AsRef<Path>, limits: &Limits) -> Result<Vec<u8>> {
         read(path.as_ref(), limits.max_alloc)
     }
 
-    /// Decodes a file that is in memory. Errors call it by `name`; `-` is the custom for standard input.
+    /// Decodes a file in memory. Errors name it `name`; by convention, `-` is standard input.
     ///
     /// ```
     /// use rtformer::pixels::{Image, Limits};
@@ -135,17 +137,17 @@ impl Image {
     /// ```
     ///
     /// # Errors
-    /// [`Error::Image`] when the bytes are no image, a damaged one, or too large.
+    /// [`Error::Image`] if the bytes are not an image, are damaged, or the image is too large.
     pub fn decode(bytes: &[u8], name: impl AsRef<Path>, limits: &Limits) -> Result<Self> {
         Decoder { limits: *limits, ..Decoder::default() }.decode(bytes, name)
     }
 
-    /// Pixels a row.
+    /// Width in pixels.
     pub fn width(&self) -> u32 {
         self.rgb.width()
     }
 
-    /// Rows.
+    /// Height in pixels.
     pub fn height(&self) -> u32 {
         self.rgb.height()
     }
@@ -155,7 +157,7 @@ impl Image {
         &self.rgb
     }
 
-    /// The pixels, to keep.
+    /// Returns the pixels and drops the rest.
     ///
     /// ```
     /// # use rtformer::pixels::Image;
@@ -166,7 +168,7 @@ impl Image {
         self.rgb
     }
 
-    /// The file's path, or the name that was given; empty for pixels that came decoded.
+    /// The file's path or given name; empty if the image was made from decoded pixels.
     ///
     /// ```
     /// # use rtformer::pixels::Image;
@@ -178,7 +180,7 @@ impl Image {
         &self.name
     }
 
-    /// How long reading and decoding took, in milliseconds; 0 for pixels that came decoded.
+    /// The time for reading and decoding, in milliseconds; 0 if the image was made from decoded pixels.
     ///
     /// ```
     /// # use rtformer::pixels::Image;
@@ -189,9 +191,10 @@ impl Image {
         self.decode_ms
     }
 
-    /// The [`Depth`] that the file may mean: how many bits its 16-bit samples need, if those are so few that the picture is dark.
+    /// The [`Depth`] that the file probably has: the number of bits that its 16-bit samples need, if that is so small that
+    /// the picture is dark.
     ///
-    /// 8, 10, 12 or 14; `None` if the samples use the upper quarter of their range, and whenever the depth is known.
+    /// 8, 10, 12 or 14. `None` if the samples use more than the lower quarter of their range, or if the depth is known.
     ///
     /// ```
     /// use rtformer::pixels::{Decoder, Depth, Limits, Image};
@@ -215,7 +218,7 @@ impl From<RgbImage> for Image {
     }
 }
 
-/// How files are decoded, where the defaults of [`Image::open`] do not do.
+/// Decoding options, for files that need other settings than the defaults of [`Image::open`].
 ///
 /// ```
 /// use rtformer::pixels::{Decoder, Depth};
@@ -227,14 +230,14 @@ impl From<RgbImage> for Image {
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Decoder {
-    /// How large an image may be.
+    /// The largest image that is decoded.
     pub limits: Limits,
-    /// How many bits of 16-bit samples hold the picture.
+    /// The number of significant bits in 16-bit samples.
     pub depth: Depth,
 }
 
 impl Decoder {
-    /// Reads and decodes a file. A file that does not begin as an image is not read any further.
+    /// Reads and decodes a file. Stops after the first bytes if they are not those of an image.
     ///
     /// # Errors
     /// As [`Image::open`].
@@ -246,7 +249,7 @@ impl Decoder {
         Ok(image)
     }
 
-    /// Decodes a file that is in memory. Errors call it by `name`.
+    /// Decodes a file in memory. Errors name it `name`.
     ///
     /// # Errors
     /// As [`Image::decode`].
@@ -254,13 +257,13 @@ impl Decoder {
         let name = name.as_ref();
         let (decoded, decode_ms) = timed(|| guarded(|| decode(bytes, name, self)));
         let decoded =
-            decoded.unwrap_or_else(|| Err("the decoder failed on this file; save it anew as JPEG or PNG".into()));
+            decoded.unwrap_or_else(|| Err("the decoder failed on this file; save it again as JPEG or PNG".into()));
         let (rgb, likely_depth) = decoded.map_err(|reason| Error::image(name, reason))?;
         Ok(Image { rgb, name: name.to_path_buf(), decode_ms, likely_depth })
     }
 }
 
-/// The file's bytes, unless the first of them show that it cannot be decoded.
+/// Reads the file, unless its first bytes show that it cannot be decoded.
 fn read(path: &Path, longest: u64) -> Result<Vec<u8>> {
     let refused = |reason| Err(Error::image(path, reason));
     let mut file = File::open(path).map_err(Error::reading(path))?;
@@ -283,7 +286,7 @@ fn read(path: &Path, longest: u64) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// The pixels and their likely depth, or what is wrong and what to do.
+/// Returns the pixels and their likely depth, or a message that says what is wrong and what to do.
 fn decode(bytes: &[u8], name: &Path, with: &Decoder) -> Result<(RgbImage, Option<u8>), String> {
     let Decoder { limits, depth } = with;
     let format = match sniff::kind(bytes, name) {
@@ -300,14 +303,16 @@ fn decode(bytes: &[u8], name: &Path, with: &Decoder) -> Result<(RgbImage, Option
                 bytes = jpeg::with_standard_tables(&bytes).into();
             }
         }
-        // The decoder panics.
+        // The decoder panics on these.
         ImageFormat::Tiff
             if tiff::field(&bytes, tiff::PLANAR_CONFIGURATION) == Some(2)
                 && tiff::field(&bytes, tiff::TILE_WIDTH).is_some() =>
         {
-            return Err("is a TIFF of tiles with separate colour planes, which is not supported; convert it to JPEG or PNG, or \
+            return Err(
+                "is a tiled TIFF with separate colour planes, which is not supported; convert it to JPEG or PNG, or \
                         to a TIFF with interleaved colours"
-                .into());
+                    .into(),
+            );
         }
         _ => {}
     }
@@ -323,9 +328,9 @@ fn decode(bytes: &[u8], name: &Path, with: &Decoder) -> Result<(RgbImage, Option
     check_size(width, height, limits)?;
     let color = decoder.color_type();
     if matches!(color, ColorType::Rgb32F | ColorType::Rgba32F) {
-        return Err("has floating-point samples, whose range is unknown; convert it to 8 or 16 bits a sample".into());
+        return Err("has floating-point samples, whose range is unknown; convert it to 8 or 16 bits per sample".into());
     }
-    // A damaged orientation is none.
+    // Ignore an invalid orientation.
     let orientation = match format {
         ImageFormat::Png => exif::png_orientation(bytes),
         _ => decoder.orientation().ok(),
@@ -339,7 +344,7 @@ fn decode(bytes: &[u8], name: &Path, with: &Decoder) -> Result<(RgbImage, Option
     if needed > budget {
         let needed = needed + (limits.max_alloc - budget);
         return Err(format!(
-            "{width}x{height} needs {} MiB to decode, {} MiB are allowed; scale it down first",
+            "{width}x{height} needs {} MiB to decode, the limit is {} MiB; scale it down first",
             needed >> 20,
             limits.max_alloc >> 20
         ));
@@ -350,7 +355,7 @@ fn decode(bytes: &[u8], name: &Path, with: &Decoder) -> Result<(RgbImage, Option
     decoder.set_limits(within).map_err(failed)?;
 
     let what = || format!("decoding {width}x{height} pixels");
-    // The decoders' own memory, and that of what follows, is not ours to allocate.
+    // The decoders and the conversions allocate their own memory, so check first that there is enough.
     memory::probe(usize::try_from(needed).unwrap_or(usize::MAX), what).map_err(|e| e.to_string())?;
     let pixels = || {
         let decoded = if color == ColorType::Rgb8 {
@@ -360,7 +365,7 @@ fn decode(bytes: &[u8], name: &Path, with: &Decoder) -> Result<(RgbImage, Option
         } else {
             DynamicImage::from_decoder(decoder).map(Some).map_err(failed)?
         };
-        decoded.ok_or_else(|| format!("{width}x{height} pixels were decoded to too few bytes"))
+        decoded.ok_or_else(|| format!("the decoder returned too few bytes for {width}x{height} pixels"))
     };
     let decoded = if format == ImageFormat::Jpeg { jpeg::checked(bytes, pixels)? } else { pixels()? };
     let (bits, likely_depth) = depth_of(&decoded, *depth, format, bytes)?;
@@ -369,14 +374,14 @@ fn decode(bytes: &[u8], name: &Path, with: &Decoder) -> Result<(RgbImage, Option
     Ok((into_rgb(upright, 16), likely_depth))
 }
 
-/// How many bits of 16-bit samples hold the picture, and how many may if nobody said so.
+/// The number of significant bits in 16-bit samples, and the likely number if `depth` does not state it.
 fn depth_of(image: &DynamicImage, depth: Depth, format: ImageFormat, bytes: &[u8]) -> Result<(u8, Option<u8>), String> {
-    // A PNM file states its range, and the decoder scaled it. Only of the full range is it unknown who meant it.
+    // A PNM file states its range, and the decoder has scaled the samples. But a range of 16 bits may be the writer's default.
     let stated = format == ImageFormat::Pnm && pnm_maximum(bytes) != Some(u32::from(u16::MAX));
     let highest = samples::highest(image).filter(|_| !stated);
     match (depth, highest) {
         (Depth::Bits(bits), Some(highest)) if highest > u16::MAX >> (16 - bits) => Err(format!(
-            "has samples of up to {highest}, but {bits} bits hold at most {}; decode it with a greater depth",
+            "has samples of up to {highest}, but {bits} bits hold at most {}; decode it with a larger depth",
             u16::MAX >> (16 - bits)
         )),
         (Depth::Bits(bits), Some(_)) => Ok((bits, None)),
@@ -385,7 +390,7 @@ fn depth_of(image: &DynamicImage, depth: Depth, format: ImageFormat, bytes: &[u8
     }
 }
 
-/// The greatest sample that the header of a PNM or PAM file allows.
+/// The largest sample value that the header of a PNM or PAM file allows.
 fn pnm_maximum(bytes: &[u8]) -> Option<u32> {
     let header = String::from_utf8_lossy(&bytes[..bytes.len().min(sniff::HEAD)]);
     let mut words = header.lines().flat_map(|line| line.split('#').next().unwrap_or(line).split_ascii_whitespace());
@@ -397,13 +402,13 @@ fn check_size(width: u32, height: u32, limits: &Limits) -> Result<(), String> {
     let limit = if pixels == 0 {
         return Err(format!("{width}x{height} has no pixels"));
     } else if width.max(height) > limits.max_side {
-        format!("sides of up to {}", limits.max_side)
+        format!("{} pixels per side", limits.max_side)
     } else if pixels > limits.max_pixels {
         format!("{} pixels", limits.max_pixels)
     } else {
         return Ok(());
     };
-    Err(format!("{width}x{height} is too large, {limit} are allowed; scale it down first"))
+    Err(format!("{width}x{height} is too large, the limit is {limit}; scale it down first"))
 }
 
 fn into_rgb(image: DynamicImage, bits: u8) -> RgbImage {
@@ -413,18 +418,18 @@ fn into_rgb(image: DynamicImage, bits: u8) -> RgbImage {
     }
 }
 
-/// The decoder's error in our words: what is wrong, and what to do.
+/// Rewords the decoder's error: what is wrong, and what to do.
 fn explain(error: &ImageError, format: ImageFormat) -> String {
     let kind = sniff::name(format);
     match error {
         ImageError::IoError(error) if error.kind() == ErrorKind::UnexpectedEof => {
-            format!("this {kind} file ends too early; it is truncated, copy it again")
+            format!("this {kind} file is truncated; copy it again")
         }
-        ImageError::Limits(_) => format!("this {kind} file needs more memory than is allowed; scale it down first"),
+        ImageError::Limits(_) => format!("this {kind} file needs more memory than the limit; scale it down first"),
         ImageError::Unsupported(what) => {
             format!("this kind of {kind} is not supported ({what}); convert it to JPEG or PNG")
         }
-        other => format!("this {kind} file is damaged ({other}); copy it again, or save it anew"),
+        other => format!("this {kind} file is damaged ({other}); copy it again, or save it again"),
     }
 }
 

@@ -1,4 +1,4 @@
-//! Photos in, pictures out: decoding, preprocessing exactly as PaddleSeg does it, and every picture that a mask becomes.
+//! Input and output of images: decodes photos, preprocesses them exactly as PaddleSeg does, and writes masks as pictures.
 
 pub mod decode;
 pub mod mask;

@@ -1,13 +1,13 @@
 //! The colours of the classes.
 
-/// One colour for each class, in the order of the train ids.
+/// One RGB colour per class, in the order of the train ids.
 ///
 /// ```
 /// use rtformer::pixels::Palette;
 ///
 /// let palette = Palette::new(vec![[128, 64, 128], [244, 35, 232]]);
 /// assert_eq!(palette.color(1), [244, 35, 232]);
-/// assert_eq!(palette.color(255), [0, 0, 0], "the ignored pixels are black");
+/// assert_eq!(palette.color(255), [0, 0, 0], "ignored pixels are black");
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Palette(Vec<[u8; 3]>);
@@ -18,12 +18,12 @@ impl Palette {
         Self(colors)
     }
 
-    /// The colour of a class; black for an id without one, the ignore id among them.
+    /// The colour of a class; black for an id without a colour, such as the ignore id.
     pub fn color(&self, id: u16) -> [u8; 3] {
         self.0.get(usize::from(id)).copied().unwrap_or_default()
     }
 
-    /// How many colours there are.
+    /// The number of colours.
     ///
     /// ```
     /// # use rtformer::pixels::Palette;
@@ -34,12 +34,12 @@ impl Palette {
         self.0.len()
     }
 
-    /// Whether there is no colour at all.
+    /// Whether the palette has no colours.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// The colours one after the other: `r, g, b, r, g, b, …`.
+    /// The colours as bytes: `r, g, b, r, g, b, …`.
     ///
     /// ```
     /// let palette = rtformer::pixels::Palette::new(vec![[128, 64, 128], [244, 35, 232]]);

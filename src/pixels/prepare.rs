@@ -1,8 +1,8 @@
-//! A picture becomes the network's input, with PaddleSeg's arithmetic to the last bit.
+//! Turns a picture into the network's input, bit for bit as PaddleSeg does.
 //!
-//! PaddleSeg reads a photo as 32-bit floats from 0 to 255, resizes it where the configuration says so (`cv2.resize`,
-//! bilinear, half-pixel centres, no antialiasing), divides by 255 in f32, then subtracts the mean and divides by the
-//! standard deviation, each step in f64 and rounded to f32. Source: `paddleseg/transforms/functional.py`.
+//! PaddleSeg reads a photo as 32-bit floats from 0 to 255 and resizes it if configured (`cv2.resize`, bilinear, half-pixel
+//! centres, no antialiasing). It divides by 255 in f32, then subtracts the mean and divides by the standard deviation; each
+//! of these two steps is computed in f64 and rounded to f32. Source: `paddleseg/transforms/functional.py`.
 
 mod input;
 mod pixels;
@@ -15,7 +15,7 @@ pub use size::Size;
 
 use crate::error::{Error, Result};
 
-/// What is subtracted from red, green and blue (scaled to `0.0..=1.0`), and what they are then divided by.
+/// Mean and standard deviation of red, green and blue, for values scaled to `0.0..=1.0`.
 ///
 /// ```
 /// use rtformer::pixels::{Input, Normalization, Preparation};
@@ -27,16 +27,16 @@ use crate::error::{Error, Result};
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Normalization {
-    /// Subtracted.
+    /// Subtracted from each channel.
     pub mean: [f64; 3],
-    /// Divided by; none may be 0.
+    /// Each channel is divided by this; must not be 0.
     pub std: [f64; 3],
 }
 
-/// What happens to a photo before the network sees it: resize, normalise, pad, in this order.
+/// The preprocessing of a photo: resize, normalise, pad, in this order.
 ///
-/// Padding adds zeros at the bottom and on the right until height and width are multiples of a number. Zero is the mean colour, and
-/// no 8-bit pixel is exactly that: a padded photo is defined by its [`Input`].
+/// Padding adds zeros at the bottom and on the right until height and width are multiples of `pad_multiple`. After
+/// normalization, zero is the mean colour. No 8-bit pixel has exactly that value, so no 8-bit photo equals a padded [`Input`].
 ///
 /// ```
 /// use rtformer::pixels::{Normalization, Preparation, Size};
@@ -49,27 +49,28 @@ pub struct Normalization {
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Preparation {
-    /// The colours' scale.
+    /// Applied after resizing.
     pub normalization: Normalization,
-    /// The size that the photo is resized to.
+    /// The size to which the photo is resized.
     pub size: Size,
-    /// Height and width are padded to a multiple of this; 1 does not pad.
+    /// Height and width are padded to a multiple of this; 1 means no padding.
     pub pad_multiple: u32,
 }
 
-/// The most pixels that the network takes. RTFormer-Slim holds 68 bytes for each (measured), Base half as much again: 4 or 7 GiB.
+/// The maximum number of input pixels. RTFormer-Slim needs 68 bytes per pixel (measured), Base 1.5 times that: 4 or 7 GiB.
 const MOST_PIXELS: usize = 64 << 20;
 
 impl Preparation {
-    /// Only the normalization: no resizing, no padding.
+    /// Normalises only: no resizing, no padding.
     pub fn new(normalization: Normalization) -> Self {
         Self { normalization, size: Size::Native, pad_multiple: 1 }
     }
 
-    /// The network's input size for a photo of `width` x `height`: the full size with the padding, and the part that is the photo's.
+    /// The network's input size for a photo of `width` x `height` pixels: the full size with padding, and the size without it.
     ///
     /// # Errors
-    /// [`Error::Pixels`] for a photo without pixels, [`Error::Input`] for an input past 64 megapixels or a multiple of 0.
+    /// [`Error::Pixels`] for a photo without pixels; [`Error::Input`] for an input without pixels or of more than 64
+    /// megapixels, or if `pad_multiple` is 0.
     pub fn extent(&self, width: u32, height: u32) -> Result<Extent> {
         if width == 0 || height == 0 {
             return Err(Error::Pixels(format!("{width}x{height} has no pixels")));
@@ -92,8 +93,8 @@ impl Preparation {
                     format!(", padded to a multiple of {}", self.pad_multiple)
                 };
                 Err(Error::Input(format!(
-                    "size {} makes {width}x{height} pixels {to_width}x{to_height}{padded}; the network takes 1 to 64 megapixels, \
-                     use another size",
+                    "size {} turns {width}x{height} pixels into {to_width}x{to_height}{padded}; the network accepts 1 pixel to 64 \
+                     megapixels, so use another size",
                     self.size
                 )))
             }
@@ -101,7 +102,7 @@ impl Preparation {
     }
 }
 
-/// The network's input: normalised red, green and blue planes.
+/// The network's input: normalised red, green and blue planes, with padding.
 ///
 /// ```
 /// use rtformer::pixels::{Input, Normalization, Preparation};
@@ -116,12 +117,12 @@ impl Preparation {
 /// ```
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Input {
-    /// `[3, height, width]`: the red plane, the green plane, the blue plane.
+    /// `[3, height, width]`: the red, green and blue planes.
     pub data: Vec<f32>,
-    /// Rows, with the padding.
+    /// Height in pixels, with padding.
     pub height: usize,
-    /// Pixels a row, with the padding.
+    /// Width in pixels, with padding.
     pub width: usize,
-    /// Rows and pixels a row that are the photo's; the rest is padding.
+    /// (height, width) of the photo; the rest is padding.
     pub kept: (usize, usize),
 }

@@ -1,4 +1,4 @@
-//! What the first bytes of a file, and its name, say that it is.
+//! Detects what a file is by its first bytes and its name.
 
 use std::fs::{self, File};
 use std::io::{self, Read};
@@ -8,7 +8,7 @@ use image::ImageFormat;
 
 pub(super) mod tiff;
 
-/// How many bytes [`kind`] needs at most.
+/// The maximum number of bytes that [`kind`] needs.
 pub const HEAD: usize = 4096;
 
 /// What a file is.
@@ -17,15 +17,15 @@ pub const HEAD: usize = 4096;
 pub enum Kind {
     /// A picture in a format that can be decoded.
     Picture(ImageFormat),
-    /// A photo in a format that cannot be decoded: what it is, and what to do.
+    /// A photo in a format that cannot be decoded. The text says what it is and what to do.
     Unreadable(String),
-    /// No photo: what it is, as far as that is known, and what to do.
+    /// Not a photo. The text says what it is, if that is known, and what to do.
     Other(String),
 }
 
-/// What a file is, by its first bytes ([`HEAD`] of them, or all if there are fewer).
+/// Detects what a file is by its first [`HEAD`] bytes, or all bytes if it has fewer.
 ///
-/// The name decides only between files that begin alike: many cameras' raw files begin as a TIFF.
+/// The name decides only between formats that begin with the same bytes: many cameras' raw files begin like a TIFF.
 ///
 /// ```
 /// use rtformer::pixels::sniff::{Kind, kind};
@@ -54,7 +54,7 @@ pub fn kind(start: &[u8], path: &Path) -> Kind {
     }
     Kind::Other(match document(start) {
         Some((what, hint)) => format!("is {what}, not a photo; {hint}"),
-        None => "is no image that can be read (JPEG, PNG, WebP, BMP, TIFF, GIF, PNM or PAM)".into(),
+        None => "is not an image in a supported format (JPEG, PNG, WebP, BMP, TIFF, GIF, PNM or PAM)".into(),
     })
 }
 
@@ -62,27 +62,27 @@ fn unreadable(what: &str) -> Kind {
     Kind::Unreadable(format!("is {what}, which is not supported; convert it to JPEG or PNG"))
 }
 
-/// Whether a file in a folder is a photo, one that can be decoded or one that cannot.
+/// Whether a file in a folder is a photo, including photos that cannot be decoded.
 ///
-/// The extensions of image formats and of documents decide by themselves. A file with another extension, or none, is opened and
-/// [its first bytes](kind) decide.
+/// Known extensions of image formats and of other documents decide alone. A file with an unknown extension, or without one,
+/// is opened, and [its first bytes](kind) decide.
 ///
 /// ```
 /// use rtformer::pixels::sniff::is_photo;
 ///
-/// assert!(is_photo("IMG_0001.HEIC".as_ref())?); // cannot be decoded, but is not passed over either
+/// assert!(is_photo("IMG_0001.HEIC".as_ref())?); // cannot be decoded, but must not be skipped silently
 /// assert!(!is_photo("notes.txt".as_ref())?);
 /// # Ok::<(), std::io::Error>(())
 /// ```
 ///
 /// # Errors
-/// If the file has to be opened and cannot be read.
+/// If the file must be opened and cannot be read.
 pub fn is_photo(path: &Path) -> io::Result<bool> {
     let extension = extension(path);
     if EXTENSIONS.contains(&extension.as_str()) || UNREADABLE.contains(&extension.as_str()) {
         return Ok(true);
     }
-    // Opening a pipe would wait for its other end.
+    // Opening a pipe would block until its other end is opened.
     if NO_PHOTOS.contains(&extension.as_str()) || !fs::metadata(path)?.is_file() {
         return Ok(false);
     }
@@ -104,13 +104,13 @@ const UNREADABLE: [&str; 39] = [
     "raf", "rw2", "rwl", "sr2", "srf", "srw", "wdp", "x3f",
 ];
 
-/// Those of them that are cameras' raw files with the structure of a TIFF.
+/// The extensions in [`UNREADABLE`] of cameras' raw files with the structure of a TIFF.
 const RAW_TIFFS: [&str; 17] = [
     "3fr", "arw", "cr2", "dcr", "dng", "erf", "fff", "iiq", "kdc", "mef", "nef", "nrw", "pef", "rwl", "sr2", "srf",
     "srw",
 ];
 
-/// Extensions of files that lie beside photos and are none, whatever is in them.
+/// Extensions of files that often accompany photos but are not photos. Their content is not checked.
 const NO_PHOTOS: [&str; 41] = [
     "aae",
     "avi",
@@ -159,7 +159,7 @@ fn extension(path: &Path) -> String {
     path.extension().unwrap_or_default().to_string_lossy().to_ascii_lowercase()
 }
 
-/// What people call a format that we decode; empty for another.
+/// The usual name of a format that can be decoded; empty for other formats.
 pub(super) fn name(format: ImageFormat) -> &'static str {
     match format {
         ImageFormat::Jpeg => "JPEG",
@@ -175,7 +175,7 @@ pub(super) fn name(format: ImageFormat) -> &'static str {
 
 const RAW: &str = "a camera's raw file";
 
-/// A camera's raw file with the structure of a TIFF, whose first picture is at best a thumbnail.
+/// Detects a camera's raw file with the structure of a TIFF. The first picture of such a file is at best a thumbnail.
 fn raw_tiff(start: &[u8], path: &Path) -> Option<&'static str> {
     let canon = start.get(8..10) == Some(b"CR");
     let dng = tiff::field(start, tiff::DNG_VERSION).is_some();
@@ -184,9 +184,9 @@ fn raw_tiff(start: &[u8], path: &Path) -> Option<&'static str> {
     (canon || dng || thumbnail || RAW_TIFFS.contains(&extension(path).as_str())).then_some(RAW)
 }
 
-/// What people call an image that we do not decode, by its first bytes.
+/// The usual name of an image format that cannot be decoded, by its first bytes.
 fn photo(start: &[u8]) -> Option<&'static str> {
-    // ISO media: a box of type `ftyp`, with the main brand, a version, and all brands.
+    // ISO media: a box of type `ftyp` with the major brand, a version, and all compatible brands.
     if start.get(4..8) == Some(b"ftyp") {
         let length = u32::from_be_bytes(*start.first_chunk()?) as usize;
         let brands = start.get(8..length.clamp(8, start.len()))?.as_chunks::<4>().0;
@@ -226,7 +226,7 @@ fn photo(start: &[u8]) -> Option<&'static str> {
     known.iter().find(|(signature, _)| start.starts_with(signature)).map(|&(_, name)| name)
 }
 
-/// What people call a file that is no photo, and what to do, by its first bytes.
+/// The usual name of a file that is not a photo, and what to do, by its first bytes.
 fn document(start: &[u8]) -> Option<(&'static str, &'static str)> {
     const AGAIN: &str = "download it again";
     const NAME: &str = "name a photo";

@@ -15,15 +15,15 @@ use source::{Source, Stop};
 mod lengths;
 mod source;
 
-/// How many bytes may stand between two pictures: the headers of a multipart stream, padding.
+/// The maximum number of bytes between two pictures, such as the headers of a multipart stream or padding.
 const LONGEST_GAP: usize = 4096;
 
 /// The pictures of a stream, each as the bytes of one file.
 ///
-/// - A stream yields at least one item. If it begins with something that is no picture, that item is its first bytes, and
+/// - A stream yields at least one item. If it does not begin with a picture, that item is its first bytes, and
 ///   [`Image::decode`](super::Image::decode) says what they are.
-/// - A picture that is cut short is yielded as it is; decoding it is an error.
-/// - Bytes behind the last picture that are no picture are ignored, such as the video in a motion photo.
+/// - A truncated picture is yielded as it is; decoding it is an error.
+/// - Other bytes after the last picture are ignored, such as the video in a motion photo.
 /// - Further pictures that a JPEG lists in its index (MPO, gain maps) belong to that JPEG and are skipped.
 /// - At most one picture is in memory, and at most [`Limits::max_alloc`] bytes of it.
 ///
@@ -48,13 +48,13 @@ pub struct Pictures<R> {
     name: PathBuf,
     /// Pictures yielded so far.
     count: u64,
-    /// Bytes ahead that belong to the last picture and are not wanted.
+    /// Bytes to skip before the next picture; they belong to the last one.
     skip: u64,
     finished: bool,
 }
 
 impl<R: Read> Pictures<R> {
-    /// The pictures of `reader`, which errors call `name`.
+    /// The pictures of `reader`. Errors name the stream `name`.
     pub fn new(reader: R, name: impl AsRef<Path>, limits: &Limits) -> Self {
         let longest = usize::try_from(limits.max_alloc).unwrap_or(usize::MAX);
         Self {
@@ -74,7 +74,7 @@ impl<R: Read> Pictures<R> {
         let first = self.count == 0;
         let Some((start, format)) = next_start(source, first)? else {
             self.finished = true;
-            // Behind a picture this is junk; at the start it is all there is.
+            // After a picture, these bytes are junk. At the start, they are the only item.
             return Ok(first.then(|| std::mem::take(&mut source.buffer)));
         };
         source.buffer.drain(..start);
@@ -118,7 +118,7 @@ impl<R: Read> Iterator for Pictures<R> {
     }
 }
 
-/// How a picture's length is found.
+/// The formats that differ in how the length of a picture is found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Format {
     Jpeg,
@@ -130,8 +130,8 @@ enum Format {
 
 /// The offset of the next picture in the buffer, and its format.
 ///
-/// A picture that directly follows needs no more than its signature. Behind other bytes only a JPEG or a PNG is recognised,
-/// by more of its bytes, so that junk is not mistaken for a picture.
+/// Directly after the last picture, a signature is enough. After other bytes, a JPEG needs a plausible first segment, and a
+/// PNM needs white space before it, so that junk is not mistaken for a picture.
 fn next_start<R: Read>(source: &mut Source<R>, first: bool) -> Result<Option<(usize, Format)>, Stop> {
     source.has(12)?; // enough for every signature
     if let Some(format) = starts_with_picture(&source.buffer) {

@@ -1,10 +1,10 @@
-//! The orientation in a PNG's `eXIf` chunk, wherever the chunk stands.
+//! The orientation in a PNG's `eXIf` chunk, anywhere in the file.
 //!
-//! The decoder knows the chunks ahead of the pixels only; some programs append their metadata behind them.
+//! The decoder reports only the chunks before the pixels, but some programs append their metadata after them.
 
 use image::metadata::Orientation;
 
-/// Walks from chunk to chunk; a damaged chunk, or a damaged orientation, is none.
+/// Searches the chunks; returns `None` if a chunk or the orientation is invalid.
 pub(super) fn png_orientation(bytes: &[u8]) -> Option<Orientation> {
     let mut rest = bytes.get(8..)?;
     loop {
@@ -14,7 +14,7 @@ pub(super) fn png_orientation(bytes: &[u8]) -> Option<Orientation> {
         if kind == b"eXIf" {
             return Orientation::from_exif_chunk(after.get(..length)?);
         }
-        // Behind the data are four bytes of checksum.
+        // A checksum of four bytes follows the data.
         rest = after.get(length.checked_add(4)?..)?;
     }
 }

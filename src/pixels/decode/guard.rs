@@ -1,4 +1,4 @@
-//! Panics of the decoders, which are safe code but not ours: one costs its photo and nothing else.
+//! Catches panics in the decoders, which are safe code from other projects. A panic fails only its photo.
 
 use std::cell::Cell;
 use std::panic::{self, AssertUnwindSafe, catch_unwind};
@@ -8,7 +8,7 @@ thread_local! {
     static DECODING: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Runs a decoder; `None` if it panics.
+/// Runs a decoder; returns `None` if it panics.
 pub(crate) fn guarded<T>(decode: impl FnOnce() -> T) -> Option<T> {
     let before = DECODING.replace(true);
     let decoded = catch_unwind(AssertUnwindSafe(decode));
@@ -18,9 +18,9 @@ pub(crate) fn guarded<T>(decode: impl FnOnce() -> T) -> Option<T> {
 
 /// Makes panics inside an image decoder silent.
 ///
-/// Decoding turns such a panic into an error for its photo, but Rust first prints a message and possibly a backtrace. A program may
-/// call this once when it starts; panics anywhere else are still printed, by the hook that was installed before. The library never
-/// calls it.
+/// Decoding turns such a panic into an error for its photo, but Rust first prints a message and possibly a backtrace. A
+/// program may call this function once when it starts. The previous panic hook still prints panics anywhere else. The
+/// library never calls this function.
 ///
 /// ```
 /// rtformer::pixels::hide_decoder_panics();
@@ -28,7 +28,7 @@ pub(crate) fn guarded<T>(decode: impl FnOnce() -> T) -> Option<T> {
 pub fn hide_decoder_panics() {
     let print = panic::take_hook();
     panic::set_hook(Box::new(move |info| {
-        // The thread's variables may be gone already while it ends.
+        // While a thread ends, its thread-local variables may already be destroyed.
         if !DECODING.try_with(Cell::get).unwrap_or(false) {
             print(info);
         }
@@ -54,17 +54,17 @@ mod tests {
         let inside = guarded(|| -> u8 { panic!("inside a decoder: must not be printed") });
         assert_eq!((inside, PRINTED.get()), (None, 0));
         assert_eq!(guarded(|| 7), Some(7));
-        let outside = catch_unwind(|| panic!("behind a decoder: is printed"));
+        let outside = catch_unwind(|| panic!("after a decoder: is printed"));
         assert!(outside.is_err());
         assert_eq!(PRINTED.get(), 1);
         guarded(|| {
-            // A panic of another thread is that thread's, even while this one decodes.
+            // A panic on another thread is printed, even while this thread decodes.
             let other = std::thread::spawn(|| {
-                let panicked = catch_unwind(|| panic!("beside a decoder: is printed"));
+                let panicked = catch_unwind(|| panic!("on another thread: is printed"));
                 (panicked.is_err(), PRINTED.get())
             });
             assert_eq!(other.join().unwrap(), (true, 1));
         });
-        drop(panic::take_hook()); // back to the default
+        drop(panic::take_hook()); // restores the default hook
     }
 }

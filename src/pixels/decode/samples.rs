@@ -1,4 +1,4 @@
-//! Samples of any width become 8-bit RGB.
+//! Converts samples of any width to 8-bit RGB.
 
 use std::fmt;
 use std::str::FromStr;
@@ -7,11 +7,11 @@ use image::{DynamicImage, RgbImage};
 
 use crate::error::{Error, Result};
 
-/// How many bits of a file's 16-bit samples hold the picture.
+/// The number of significant bits in a file's 16-bit samples.
 ///
-/// Cameras of 10, 12 or 14 bits often write their samples unscaled into files of 16 bits. Taken as 16 bits, such a picture is nearly
-/// black. The upper 8 of the significant bits are used. Files of 8-bit samples, and PNM files that state another range, are not
-/// affected.
+/// Cameras with 10, 12 or 14 bits often write their samples unscaled to 16-bit files. Read as 16 bits, such a picture is
+/// nearly black. The upper 8 of the significant bits are used. Files with 8-bit samples, and PNM files that state another
+/// range, are not affected.
 ///
 /// ```
 /// use rtformer::pixels::Depth;
@@ -24,10 +24,10 @@ use crate::error::{Error, Result};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Depth {
-    /// As many as the file has: 16.
+    /// All 16 bits.
     #[default]
     Auto,
-    /// This many, from 8 to 16. A file with larger samples is an error.
+    /// This number of bits, from 8 to 16. A file with larger samples is an error.
     Bits(u8),
 }
 
@@ -52,7 +52,7 @@ impl fmt::Display for Depth {
     }
 }
 
-/// The largest 16-bit sample, alpha left out; `None` for samples of another width.
+/// The largest 16-bit sample, not counting alpha; `None` for samples of another width.
 pub(super) fn highest(image: &DynamicImage) -> Option<u16> {
     match image {
         DynamicImage::ImageLuma16(image) => image.as_raw().iter().copied().max(),
@@ -63,17 +63,17 @@ pub(super) fn highest(image: &DynamicImage) -> Option<u16> {
     }
 }
 
-/// The depth of a camera whose samples may be these, if they would leave a file of 16 bits dark.
+/// The likely depth of a camera whose largest sample is `highest`; `None` if the sample uses more than 14 bits, or is 0.
 pub(super) fn likely_depth(highest: u16) -> Option<u8> {
     [8, 10, 12, 14].into_iter().find(|&bits| highest > 0 && highest >> bits == 0)
 }
 
-/// Eight-bit RGB: alpha dropped, grey repeated, the high byte of 16 bits, floats from `0.0..=1.0`.
+/// Converts to 8-bit RGB: drops alpha, repeats grey, keeps the high byte of 16 bits, scales floats from `0.0..=1.0`.
 pub(in crate::pixels) fn to_rgb(image: &DynamicImage) -> RgbImage {
     to_rgb_of(image, 16)
 }
 
-/// The same, with the upper byte of `bits` bits of 16-bit samples, which are no larger.
+/// As [`to_rgb`], for 16-bit samples that use only the lower `bits` bits: keeps the upper 8 of these.
 pub(super) fn to_rgb_of(image: &DynamicImage, bits: u8) -> RgbImage {
     let high = |value: u16| (value >> (bits - 8)) as u8;
     let unit = |value: f32| (value * 255.0).round() as u8;
@@ -89,7 +89,7 @@ pub(super) fn to_rgb_of(image: &DynamicImage, bits: u8) -> RgbImage {
         DynamicImage::ImageRgba16(from) => collect(size, from.pixels().map(|p| [high(p[0]), high(p[1]), high(p[2])])),
         DynamicImage::ImageRgb32F(from) => collect(size, from.pixels().map(|p| [unit(p[0]), unit(p[1]), unit(p[2])])),
         DynamicImage::ImageRgba32F(from) => collect(size, from.pixels().map(|p| [unit(p[0]), unit(p[1]), unit(p[2])])),
-        later => later.to_rgb8(), // the enum is open; `image` 0.25 has no other
+        later => later.to_rgb8(), // the enum is non-exhaustive; `image` 0.25 has no other variant
     }
 }
 

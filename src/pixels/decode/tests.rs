@@ -1,4 +1,4 @@
-//! Files of every kind, written here: what each becomes, and what is said of those that are none.
+//! Files of every kind, generated here: their decoded pixels, and the errors for files that are not images.
 
 use std::io::Write;
 
@@ -11,7 +11,7 @@ mod orientation;
 
 const SIZE: (u32, u32) = (5, 3);
 
-/// Red, green, blue and alpha of the picture that the files hold; no two pixels and no two channels alike.
+/// Red, green, blue and alpha of the picture in the files. All pixels and all channels differ.
 fn pixel(x: u32, y: u32) -> [u8; 4] {
     let step = (y * SIZE.0 + x) as u8;
     [17 * step, 255 - 16 * step, 7 + 9 * step, 40 + 5 * step]
@@ -25,7 +25,7 @@ fn rgb() -> RgbImage {
     RgbImage::from_fn(SIZE.0, SIZE.1, |x, y| image::Rgb(*pixel(x, y).first_chunk().unwrap()))
 }
 
-/// Red alone.
+/// The red channel.
 fn grey() -> GrayImage {
     GrayImage::from_fn(SIZE.0, SIZE.1, |x, y| image::Luma([pixel(x, y)[0]]))
 }
@@ -34,7 +34,7 @@ fn grey_alpha() -> GrayAlphaImage {
     GrayAlphaImage::from_fn(SIZE.0, SIZE.1, |x, y| image::LumaA([pixel(x, y)[0], pixel(x, y)[3]]))
 }
 
-/// 16 bits whose high byte is the 8-bit sample, and whose low byte would round it up.
+/// 16-bit samples: the high byte is the 8-bit sample, and the low byte would round it up.
 fn deep(samples: &[u8]) -> Vec<u16> {
     samples.iter().map(|&high| u16::from_be_bytes([high, 0xcd])).collect()
 }
@@ -57,7 +57,7 @@ fn encoded(image: impl Into<DynamicImage>, format: ImageFormat) -> Vec<u8> {
     file.into_inner()
 }
 
-/// A PNG by the `png` crate, for what `image` does not write.
+/// A PNG from the `png` crate, for kinds that `image` does not write.
 fn png(color: png::ColorType, depth: png::BitDepth, palette: &[u8], transparent: &[u8], data: &[u8]) -> Vec<u8> {
     let mut file = Vec::new();
     let mut encoder = png::Encoder::new(&mut file, SIZE.0, SIZE.1);
@@ -75,7 +75,7 @@ fn png(color: png::ColorType, depth: png::BitDepth, palette: &[u8], transparent:
     file
 }
 
-/// The first frame is the picture, the second is black.
+/// A GIF whose first frame is the picture; the second is black.
 fn gif() -> Vec<u8> {
     let mut file = Vec::new();
     let mut encoder = image::codecs::gif::GifEncoder::new(&mut file);
@@ -94,7 +94,7 @@ fn plain(header: &str, samples: &[u8]) -> Vec<u8> {
     samples.iter().fold(header.to_owned(), |text, sample| format!("{text}{sample} ")).into_bytes()
 }
 
-/// Every format and kind of pixel whose samples survive: why it is here, the file, what it becomes.
+/// Every lossless format and kind of pixel: the reason, the file, the decoded picture.
 fn exact() -> Vec<(&'static str, Vec<u8>, RgbImage)> {
     use ImageFormat::{Bmp, Png, Tiff, WebP};
     use png::{BitDepth as Bits, ColorType as Color};
@@ -103,7 +103,7 @@ fn exact() -> Vec<(&'static str, Vec<u8>, RgbImage)> {
     let repeated = DynamicImage::ImageLuma8(grey.clone()).into_rgb8();
     let deep = |image: DynamicImage| deep_picture(&image);
     let big = |samples: &[u8]| self::deep(samples).iter().flat_map(|s| s.to_be_bytes()).collect::<Vec<_>>();
-    // Every pixel a colour of its own, and of two, four and sixteen colours, three rows of them.
+    // Palette indices: one colour per pixel, and pictures of two, four and sixteen colours.
     let own: Vec<u8> = (0..15).collect();
     let colors = |ids: [[usize; 5]; 3]| {
         RgbImage::from_fn(SIZE.0, SIZE.1, |x, y| image::Rgb(rgb.as_chunks::<3>().0[ids[y as usize][x as usize]]))
@@ -128,8 +128,8 @@ fn exact() -> Vec<(&'static str, Vec<u8>, RgbImage)> {
         ("PNG of 16-bit RGBA", encoded(deep(rgba.clone().into()), Png), rgb.clone()),
         ("PNG of 16-bit grey", encoded(deep(grey.clone().into()), Png), repeated.clone()),
         ("PNG of 16-bit grey and alpha", encoded(deep(la.clone().into()), Png), repeated.clone()),
-        ("PNG of a palette", png(Color::Indexed, Bits::Eight, &rgb, &[], &own), rgb.clone()),
-        ("PNG of a transparent palette", png(Color::Indexed, Bits::Eight, &rgb, &[0, 9, 200], &own), rgb.clone()),
+        ("PNG with a palette", png(Color::Indexed, Bits::Eight, &rgb, &[], &own), rgb.clone()),
+        ("PNG with a transparent palette", png(Color::Indexed, Bits::Eight, &rgb, &[0, 9, 200], &own), rgb.clone()),
         ("PNG of 16 colours", png(Color::Indexed, Bits::Four, &rgb, &[], &nibbles), rgb.clone()),
         ("PNG of 4 colours", png(Color::Indexed, Bits::Two, &rgb.as_raw()[..12], &[], &packed4), colors(four)),
         ("PNG of 2 colours", png(Color::Indexed, Bits::One, &rgb.as_raw()[..6], &[], &packed2), colors(two)),
@@ -138,17 +138,13 @@ fn exact() -> Vec<(&'static str, Vec<u8>, RgbImage)> {
         ("PNG of 16 greys", png(Color::Grayscale, Bits::Four, &[], &[], &nibbles), {
             levels(17, [[0, 1, 2, 3, 4], [5, 6, 7, 8, 9], [10, 11, 12, 13, 14]])
         }),
-        (
-            "PNG with a colour that is clear",
-            png(Color::Rgb, Bits::Eight, &[], &[0, 0, 0, 255, 0, 7], &rgb),
-            rgb.clone(),
-        ),
+        ("PNG with a transparent colour", png(Color::Rgb, Bits::Eight, &[], &[0, 0, 0, 255, 0, 7], &rgb), rgb.clone()),
         ("WebP of RGB", encoded(rgb.clone(), WebP), rgb.clone()),
         ("WebP of RGBA", encoded(rgba.clone(), WebP), rgb.clone()),
         ("WebP of grey", webp(&grey, image::ExtendedColorType::L8), repeated.clone()),
         ("WebP of grey and alpha", webp(&la, image::ExtendedColorType::La8), repeated.clone()),
-        ("WebP that is animated: its first frame", animated_webp(), rgb.clone()),
-        ("BMP of RGB, its rows padded", encoded(rgb.clone(), Bmp), rgb.clone()),
+        ("animated WebP, its first frame", animated_webp(), rgb.clone()),
+        ("BMP of RGB with padded rows", encoded(rgb.clone(), Bmp), rgb.clone()),
         ("BMP of RGBA", encoded(rgba.clone(), Bmp), rgb.clone()),
         ("BMP of grey, a palette", encoded(grey.clone(), Bmp), repeated.clone()),
         ("TIFF of RGB", encoded(rgb.clone(), Tiff), rgb.clone()),
@@ -161,14 +157,14 @@ fn exact() -> Vec<(&'static str, Vec<u8>, RgbImage)> {
         ("PPM", header_and("P6\n5 3\n255\n", &rgb), rgb.clone()),
         ("PPM with a comment", header_and("P6\n# a camera\n5 3 255\n", &rgb), rgb.clone()),
         ("PPM of 16 bits", header_and("P6 5 3 65535\n", &big(&rgb)), rgb.clone()),
-        ("PPM in digits", plain("P3 5 3 255\n", &rgb), rgb.clone()),
+        ("plain PPM", plain("P3 5 3 255\n", &rgb), rgb.clone()),
         ("PGM", header_and("P5 5 3 255\n", &grey), repeated.clone()),
         ("PGM of 16 bits", header_and("P5 5 3 65535\n", &big(&grey)), repeated.clone()),
-        ("PGM in digits", plain("P2 5 3 255\n", &grey), repeated.clone()),
+        ("plain PGM", plain("P2 5 3 255\n", &grey), repeated.clone()),
         ("PGM of 4 greys, scaled", header_and("P5 5 3 3\n", four.as_flattened().map_u8().as_slice()), levels(85, four)),
-        // In a bitmap 1 is black.
+        // In a PBM, 1 is black.
         ("PBM", header_and("P4 5 3\n", &packed2.map(|row: u8| !row)), levels(255, two)),
-        ("PBM in digits", plain("P1 5 3\n", &two.as_flattened().map_u8().map(|bit| 1 - bit)), levels(255, two)),
+        ("plain PBM", plain("P1 5 3\n", &two.as_flattened().map_u8().map(|bit| 1 - bit)), levels(255, two)),
         ("PAM of RGB", header_and(&pam(3, "RGB", 255), &rgb), rgb.clone()),
         ("PAM of RGBA", header_and(&pam(4, "RGB_ALPHA", 255), &rgba), rgb.clone()),
         ("PAM of grey", header_and(&pam(1, "GRAYSCALE", 255), &grey), repeated.clone()),
@@ -200,11 +196,11 @@ fn riff(tag: [u8; 4], data: &[u8]) -> Vec<u8> {
     [&tag, &(data.len() as u32).to_le_bytes()[..], data, padding].concat()
 }
 
-/// Two frames by hand: the picture, then black.
+/// A WebP of two frames: the picture, then black.
 fn animated_webp() -> Vec<u8> {
     let frame = |image: RgbImage| {
         let still = encoded(image, ImageFormat::WebP);
-        // Position (0, 0), size less one, 100 ms, no blending; then the still's own chunk.
+        // Position (0, 0), size minus one, 100 ms, no blending; then the chunk of the still picture.
         let head = [0, 0, 0, 0, 0, 0, SIZE.0 as u8 - 1, 0, 0, SIZE.1 as u8 - 1, 0, 0, 100, 0, 0, 2];
         riff(*b"ANMF", &[&head[..], &still[12..]].concat())
     };
@@ -218,7 +214,7 @@ fn decode_all(bytes: &[u8]) -> Result<Image> {
 }
 
 #[test]
-fn every_kind_of_file_becomes_its_pixels() {
+fn every_kind_of_file_is_decoded_exactly() {
     for (why, file, want) in exact() {
         let got = decode_all(&file).unwrap_or_else(|e| panic!("{why}: {e}"));
         assert_eq!(got.rgb(), &want, "{why}");
@@ -227,7 +223,7 @@ fn every_kind_of_file_becomes_its_pixels() {
 }
 
 #[test]
-fn a_jpeg_becomes_its_pixels_but_for_rounding() {
+fn a_jpeg_is_decoded_up_to_rounding() {
     let flat = |color: [u8; 3]| RgbImage::from_pixel(21, 10, image::Rgb(color));
     let cases = [
         ("RGB", encoded(flat([200, 60, 90]), ImageFormat::Jpeg), [200, 60, 90]),
@@ -245,7 +241,7 @@ fn a_jpeg_becomes_its_pixels_but_for_rounding() {
 }
 
 #[test]
-fn the_content_decides_and_not_the_name() {
+fn the_content_decides_not_the_name() {
     let folder = tempfile::tempdir().unwrap();
     for name in ["photo.jpg", "photo.tiff", "photo.txt", "photo", "photo.safetensors", ".png"] {
         let path = folder.path().join(name);
@@ -258,31 +254,31 @@ fn the_content_decides_and_not_the_name() {
 }
 
 #[test]
-fn what_is_no_image_is_named() {
+fn files_that_are_not_images_are_named() {
     let zip = b"PK\x03\x04\x14\0\0\0\0\0\0\0!\0";
     let lfs = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n";
     let denied = b"<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<Error><Code>AccessDenied</Code></Error>";
     let cases: [(&str, &[u8], &str); 36] = [
         ("nothing", b"", "is empty"),
-        ("a byte", b"\xff", "is no image that can be read (JPEG, PNG"),
-        ("zeros", &[0; 64], "is no image"),
-        ("text", b"Dear all,\nplease find the photos attached.\n", "is no image"),
+        ("a byte", b"\xff", "is not an image in a supported format (JPEG, PNG"),
+        ("zeros", &[0; 64], "is not an image"),
+        ("text", b"Dear all,\nplease find the photos attached.\n", "is not an image"),
         ("an archive", zip, "is a ZIP archive, not a photo; unpack it first"),
         (
             "a phone's photo",
             b"\0\0\0\x24ftypheic\0\0\0\0mif1heic",
             "is a HEIC image, which is not supported; convert it",
         ),
-        ("the same by another brand", b"\0\0\0\x18ftypmif1\0\0\0\0mif1heic", "is a HEIC image"),
+        ("a HEIC of another brand", b"\0\0\0\x18ftypmif1\0\0\0\0mif1heic", "is a HEIC image"),
         ("AVIF", b"\0\0\0\x20ftypavif\0\0\0\0avifmif1", "is an AVIF image"),
-        ("AVIF by another brand", b"\0\0\0\x1cftypmif1\0\0\0\0mif1avifmiaf", "is an AVIF image"),
-        ("AVIF in motion", b"\0\0\0\x20ftypavis\0\0\0\0avis", "is an AVIF image"),
-        ("a Canon", b"\0\0\0\x18ftypcrx \0\0\0\x01", "is a camera's raw file"),
-        ("a Panasonic", b"IIU\0\x18\0\0\0", "is a camera's raw file"),
-        ("an Olympus", b"IIRO\x08\0\0\0", "is a camera's raw file"),
-        ("a film", b"\0\0\0\x20ftypisom\0\0\x02\0", "is a video, not a photo"),
-        ("a film of Matroska", b"\x1aE\xdf\xa3\x01\0\0", "is a video"),
-        ("an AVI", b"RIFF\0\0\0\0AVI LIST", "is a video"),
+        ("an AVIF of another brand", b"\0\0\0\x1cftypmif1\0\0\0\0mif1avifmiaf", "is an AVIF image"),
+        ("an animated AVIF", b"\0\0\0\x20ftypavis\0\0\0\0avis", "is an AVIF image"),
+        ("a Canon raw file", b"\0\0\0\x18ftypcrx \0\0\0\x01", "is a camera's raw file"),
+        ("a Panasonic raw file", b"IIU\0\x18\0\0\0", "is a camera's raw file"),
+        ("an Olympus raw file", b"IIRO\x08\0\0\0", "is a camera's raw file"),
+        ("an MP4 video", b"\0\0\0\x20ftypisom\0\0\x02\0", "is a video, not a photo"),
+        ("a Matroska video", b"\x1aE\xdf\xa3\x01\0\0", "is a video"),
+        ("an AVI video", b"RIFF\0\0\0\0AVI LIST", "is a video"),
         ("JPEG XL", b"\xff\x0a\x00\x01", "a JPEG XL image"),
         ("JPEG XL in a box", b"\0\0\0\x0cJXL \r\n\x87\n", "a JPEG XL image"),
         ("JPEG 2000", b"\0\0\0\x0cjP  \r\n\x87\n", "a JPEG 2000 image"),
@@ -296,21 +292,21 @@ fn what_is_no_image_is_named() {
         ("a texture", b"DDS \x7c\0\0\0", "a DirectDraw texture"),
         ("a document", b"%PDF-1.7", "a PDF document"),
         ("a drawing", b"<svg xmlns=", "an SVG drawing"),
-        ("a drawing that says its encoding", b"<?xml version=\"1.0\"?>\n<!-- - --><svg xmlns=", "an SVG drawing"),
+        ("a drawing with an XML declaration", b"<?xml version=\"1.0\"?>\n<!-- - --><svg xmlns=", "an SVG drawing"),
         (
-            "a download's error",
+            "a server's error page",
             b"<!DOCTYPE html><title>404</title>",
             "is a web page (a server's error page?), not a photo; download",
         ),
-        ("the same in another style", b"\xef\xbb\xbf\r\n<HTML><head>", "is a web page"),
+        ("an error page in another style", b"\xef\xbb\xbf\r\n<HTML><head>", "is a web page"),
         (
             "a storage server's error",
             denied,
             "is an XML document (a server's error message?), not a photo; download it again",
         ),
-        ("an interface's error", b"{\"error\": \"expired\"}", "is a JSON document (a server's error message?)"),
-        ("a file that was not fetched", lfs, "is a Git LFS pointer, not a photo; fetch the photo with `git lfs pull`"),
-        ("a half brand", b"\0\0\0\x18ftyp", "is a video"),
+        ("an API's error", b"{\"error\": \"expired\"}", "is a JSON document (a server's error message?)"),
+        ("a Git LFS pointer", lfs, "is a Git LFS pointer, not a photo; fetch the photo with `git lfs pull`"),
+        ("a missing brand", b"\0\0\0\x18ftyp", "is a video"),
     ];
     for (why, file, want) in cases {
         let text = Image::decode(file, "some/photo.jpg", &Limits::default()).unwrap_err().to_string();
@@ -319,12 +315,12 @@ fn what_is_no_image_is_named() {
 }
 
 #[test]
-fn a_long_file_that_is_no_image_is_not_read() {
+fn a_long_file_that_is_not_an_image_is_not_read() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("backup.jpg");
-    std::fs::File::create(&path).unwrap().set_len(1 << 40).unwrap(); // a terabyte of zeros, which takes no space
+    std::fs::File::create(&path).unwrap().set_len(1 << 40).unwrap(); // a sparse file of a terabyte
     let text = Image::open(&path).unwrap_err().to_string();
-    assert!(text.contains("is no image"), "{text}");
+    assert!(text.contains("is not an image"), "{text}");
     std::fs::write(&path, encoded(rgb(), ImageFormat::Png)).unwrap();
     std::fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(1 << 40).unwrap();
     let text = Image::open(&path).unwrap_err().to_string();
@@ -332,7 +328,7 @@ fn a_long_file_that_is_no_image_is_not_read() {
 }
 
 #[test]
-fn samples_that_use_few_of_their_bits_are_noticed_and_scaled() {
+fn samples_with_few_significant_bits_are_detected_and_scaled() {
     let png = |samples: [u16; 15]| {
         encoded(
             DynamicImage::ImageLuma16(image::ImageBuffer::from_raw(5, 3, samples.to_vec()).unwrap()),
@@ -344,17 +340,17 @@ fn samples_that_use_few_of_their_bits_are_noticed_and_scaled() {
     let rgba = DynamicImage::ImageRgba16(image::ImageBuffer::from_fn(5, 3, |_, _| image::Rgba([900, 8, 7, 65535])));
     let cases = [
         ("the full range", up_to(65535), None, 255),
-        ("a quarter of it is a dark photo's, too", up_to(16384), None, 64),
+        ("a quarter of the range may be a dark photo", up_to(16384), None, 64),
         ("14 bits", up_to(16383), Some(14), 63),
         ("12 bits", up_to(4095), Some(12), 15),
         ("10 bits", up_to(1023), Some(10), 3),
         ("8 bits", up_to(255), Some(8), 0),
         ("all black is black at any depth", png([0; 15]), None, 0),
         ("alpha is not counted", encoded(rgba, ImageFormat::Png), Some(10), 3),
-        ("8-bit files are not meant", encoded(GrayImage::new(5, 3), ImageFormat::Png), None, 0),
-        ("a PNM of the full range does not know", pgm(65535, [0x0f, 0xff]), Some(12), 15),
+        ("8-bit files are not affected", encoded(GrayImage::new(5, 3), ImageFormat::Png), None, 0),
+        ("a PNM that states the full range may hold 12 bits", pgm(65535, [0x0f, 0xff]), Some(12), 15),
         ("a PNM that states 12 bits is scaled", pgm(4095, [0x0f, 0xff]), None, 255),
-        ("a PNM that is dark within its 12 bits", pgm(4095, [0, 0xff]), None, 15),
+        ("a PNM that states 12 bits and is dark", pgm(4095, [0, 0xff]), None, 15),
     ];
     for (why, file, want, brightest) in &cases {
         let image = decode_all(file).unwrap();
@@ -370,25 +366,25 @@ fn samples_that_use_few_of_their_bits_are_noticed_and_scaled() {
     let text = twelve.decode(&up_to(4096), "a file").unwrap_err().to_string();
     assert!(text.contains("has samples of up to 4096, but 12 bits hold at most 4095"), "{text}");
     assert_eq!(twelve.decode(&cases[8].1, "a file").unwrap().rgb(), &RgbImage::new(5, 3));
-    assert!(twelve.decode(&pgm(4095, [0x0f, 0xff]), "a file").is_ok(), "the file's own statement is right");
+    assert!(twelve.decode(&pgm(4095, [0x0f, 0xff]), "a file").is_ok(), "the range that the file states is used");
     let street = Image::open(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/field/gray12in16.png")).unwrap();
     assert_eq!(street.likely_depth(), Some(12));
 }
 
 #[test]
-fn a_tiff_that_the_decoder_panics_at_is_refused_before() {
+fn a_tiff_on_which_the_decoder_panics_is_rejected() {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/field/rgb-planar-tiled.tif");
     let text = Image::open(path).unwrap_err().to_string();
-    assert!(text.contains("is a TIFF of tiles with separate colour planes, which is not supported"), "{text}");
+    assert!(text.contains("is a tiled TIFF with separate colour planes, which is not supported"), "{text}");
 }
 
 #[test]
-fn what_cannot_be_opened_says_why() {
+fn files_that_cannot_be_opened_are_named() {
     let folder = tempfile::tempdir().unwrap();
     let none = folder.path().join("none.jpg");
     assert!(matches!(Image::open(&none), Err(Error::Read { path, .. }) if path == none));
     assert!(matches!(Image::open(folder.path()), Err(Error::Read { path, .. }) if path == folder.path()));
-    // A file longer than its decoding may be is not even read.
+    // A file longer than the limit is not read.
     let long = folder.path().join("long.ppm");
     std::fs::File::create(&long).unwrap().write_all(&header_and("P6 5 3 255\n", &rgb())).unwrap();
     let limits = Limits { max_alloc: 55, ..Limits::default() };
@@ -397,10 +393,10 @@ fn what_cannot_be_opened_says_why() {
 }
 
 #[test]
-fn floats_are_refused_because_nobody_knows_their_range() {
+fn float_files_are_rejected_because_their_range_is_unknown() {
     let file = encoded(DynamicImage::ImageRgb32F(image::Rgb32FImage::new(2, 2)), ImageFormat::Tiff);
     assert!(decode_all(&file).unwrap_err().to_string().contains("floating-point samples"));
-    // In memory, where `image` defines it, the range is 0 to 1.
+    // In memory, `image` defines the range as 0 to 1.
     let floats = image::Rgb32FImage::from_pixel(1, 1, image::Rgb([0.0, 0.5, 2.0]));
     assert_eq!(to_rgb(&DynamicImage::ImageRgb32F(floats)).as_raw(), &[0, 128, 255]);
     let floats = image::Rgba32FImage::from_pixel(1, 1, image::Rgba([-1.0, f32::NAN, 1.0, 0.5]));
@@ -408,22 +404,22 @@ fn floats_are_refused_because_nobody_knows_their_range() {
 }
 
 #[test]
-fn limits_are_kept_to_the_last_pixel_and_byte() {
+fn limits_are_exact() {
     let ppm = header_and("P6 5 3 255\n", &rgb());
     let all = Limits::default();
     let cases = [
-        ("the side that it has", ppm.clone(), Limits { max_side: 5, ..all }, None),
+        ("its own side", ppm.clone(), Limits { max_side: 5, ..all }, None),
         (
             "one less",
             ppm.clone(),
             Limits { max_side: 4, ..all },
-            Some("5x3 is too large, sides of up to 4 are allowed"),
+            Some("5x3 is too large, the limit is 4 pixels per side"),
         ),
-        ("the pixels that it has", ppm.clone(), Limits { max_pixels: 15, ..all }, None),
-        ("one less", ppm.clone(), Limits { max_pixels: 14, ..all }, Some("5x3 is too large, 14 pixels are allowed")),
-        ("the bytes that it has", ppm.clone(), Limits { max_alloc: 45, ..all }, None),
+        ("its own pixels", ppm.clone(), Limits { max_pixels: 15, ..all }, None),
+        ("one less", ppm.clone(), Limits { max_pixels: 14, ..all }, Some("5x3 is too large, the limit is 14 pixels;")),
+        ("its own bytes", ppm.clone(), Limits { max_alloc: 45, ..all }, None),
         ("one less", ppm, Limits { max_alloc: 44, ..all }, Some("5x3 needs")),
-        ("grey and its RGB", header_and("P5 5 3 255\n", &grey()), Limits { max_alloc: 60, ..all }, None),
+        ("grey and the converted RGB", header_and("P5 5 3 255\n", &grey()), Limits { max_alloc: 60, ..all }, None),
         ("one less", header_and("P5 5 3 255\n", &grey()), Limits { max_alloc: 59, ..all }, Some("5x3 needs")),
         ("no pixels", b"P6 0 3 255\n".to_vec(), all, Some("0x3 has no pixels")),
     ];

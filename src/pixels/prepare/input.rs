@@ -1,4 +1,4 @@
-//! Pixels to normalised planes: a table at the photo's own size, `cv2.resize`'s arithmetic at another.
+//! Converts pixels to normalised planes: by table lookup at the photo's own size, else with the arithmetic of `cv2.resize`.
 
 use rayon::prelude::*;
 
@@ -7,10 +7,10 @@ use crate::error::{Error, Result};
 use crate::memory;
 
 impl Input {
-    /// Resizes, normalises and pads as `preparation` says, and puts the planes one after the other.
+    /// Resizes, normalises and pads as `preparation` says.
     ///
-    /// At the photo's own size the result equals PaddleSeg's bit for bit. Resized, it equals PaddleSeg over OpenCV's plain
-    /// code bit for bit; where OpenCV was built with Intel's IPP, small pictures differ by up to 1e-5 of the range.
+    /// At the photo's own size, the result equals PaddleSeg's bit for bit. After resizing, it equals PaddleSeg with OpenCV's
+    /// plain code bit for bit; if OpenCV was built with Intel's IPP, small pictures differ by up to 1e-5 of the range.
     ///
     /// ```
     /// use rtformer::pixels::{Input, Normalization, Preparation};
@@ -24,14 +24,14 @@ impl Input {
     /// ```
     ///
     /// # Errors
-    /// [`Error::Input`] for a normalization by 0, otherwise as [`Preparation::extent`]; [`Error::OutOfMemory`].
+    /// [`Error::Input`] for an invalid normalization; [`Error::OutOfMemory`]; otherwise as [`Preparation::extent`].
     pub fn prepare(pixels: &Pixels, preparation: &Preparation) -> Result<Self> {
         let mut input = Self::default();
         input.refill(pixels, preparation)?;
         Ok(input)
     }
 
-    /// [`prepare`](Self::prepare) into this one's memory.
+    /// As [`prepare`](Self::prepare), but reuses the memory of this input.
     ///
     /// ```
     /// # use rtformer::pixels::{Input, Normalization, Preparation};
@@ -45,14 +45,14 @@ impl Input {
     /// ```
     ///
     /// # Errors
-    /// As [`prepare`](Self::prepare); this input then is what it was.
+    /// As [`prepare`](Self::prepare). On an error, this input is unchanged.
     pub fn refill(&mut self, pixels: &Pixels, preparation: &Preparation) -> Result<()> {
         let rows = Rows::new(preparation, pixels, Columns::default())?;
         let Extent { full: (height, width), kept } = rows.extent();
         let plane = height * width;
         let what = || format!("an input of {width}x{height} pixels");
         if self.data.capacity() / 2 > 3 * plane {
-            // A much larger photo's memory is not kept for good.
+            // Do not keep the memory of a much larger photo.
             self.data = memory::filled(3 * plane, 0.0, what)?;
         } else {
             memory::resize(&mut self.data, 3 * plane, 0.0, what)?;
@@ -83,31 +83,31 @@ impl Input {
         Ok(())
     }
 
-    /// Height and width with the padding, and the photo's.
+    /// (height, width) with padding, and without.
     pub(crate) fn extent(&self) -> Extent {
         Extent { full: (self.height, self.width), kept: self.kept }
     }
 }
 
-/// Where the columns of a resized row lie in the photo: memory that the next photo's [`Rows`] can take over.
+/// The positions of a resized row's columns in the photo. The next photo's [`Rows`] can reuse the memory.
 #[derive(Debug, Default)]
 pub(crate) struct Columns(Vec<Tap>);
 
-/// How photos of one size become rows of the network's input.
+/// Computes rows of the network's input from photos of one size.
 pub(crate) struct Rows {
     preparation: Preparation,
     extent: Extent,
-    /// Rows of the photo.
+    /// Height of the photo.
     from_height: u32,
-    /// What each byte becomes, for red, green and blue; for photos that are not resized.
+    /// The normalised value of each byte, for red, green and blue. Used if photos are not resized.
     tables: [[f32; 256]; 3],
-    /// Of photos that are resized.
+    /// `Some` if photos are resized.
     columns: Option<Columns>,
     spare: Columns,
 }
 
 impl Rows {
-    /// For photos of the size of `photo`; `columns` lends its memory.
+    /// Creates the rows for photos of the size of `photo`. Reuses the memory of `columns`.
     ///
     /// # Errors
     /// As [`Input::prepare`].
@@ -167,13 +167,13 @@ impl Normalization {
             return Ok(());
         }
         Err(Error::Input(format!(
-            "normalization with mean {:?} and std {:?}: all must be finite, no std 0",
+            "invalid normalization with mean {:?} and std {:?}: all values must be finite, and no std may be 0",
             self.mean, self.std
         )))
     }
 
-    /// One channel's value from 0 to 255, as `paddleseg.transforms.functional.normalize` does it: numpy divides by 255
-    /// in f32, computes each in-place step with its f64 array in f64, and rounds the result to f32.
+    /// Normalises one value from 0 to 255 as `paddleseg.transforms.functional.normalize` does: numpy divides by 255 in f32,
+    /// computes each in-place step with an f64 array in f64, and rounds the result to f32.
     #[inline]
     fn apply(&self, channel: usize, value: f32) -> f32 {
         let scaled = value / 255.0;
@@ -181,7 +181,7 @@ impl Normalization {
         (f64::from(centred) / self.std[channel]) as f32
     }
 
-    /// Every byte's normalised value, for red, green and blue; an error for a normalization by 0.
+    /// The normalised value of every byte, for red, green and blue. An error if the normalization is invalid.
     pub(crate) fn tables(&self) -> Result<[[f32; 256]; 3]> {
         self.check()?;
         Ok(std::array::from_fn(|channel| std::array::from_fn(|value| self.apply(channel, value as f32))))
@@ -207,7 +207,7 @@ fn look_up_row<const N: usize>(row: &[u8], offsets: [usize; 3], tables: &[[f32; 
     }
 }
 
-/// Which two pixels (or rows) a target pixel lies between, and the weight of the second: OpenCV's `INTER_LINEAR`.
+/// The two pixels (or rows) between which a target pixel lies, and the weight of the second: OpenCV's `INTER_LINEAR`.
 #[derive(Clone, Copy, Debug)]
 struct Tap {
     first: usize,
@@ -216,16 +216,16 @@ struct Tap {
 }
 
 impl Tap {
-    /// Past the first or last column there is one pixel, and it counts whole.
+    /// The tap of a column. Beyond the first or last column there is only one pixel, with weight 1.
     fn column(from: u32, to: usize, x: usize) -> Self {
         let tap = Self::line(from, to, x);
         if tap.first == tap.second { Self { weight: 0.0, ..tap } } else { tap }
     }
 
-    /// Past the first or last row OpenCV still adds that row's two shares, which may round.
+    /// The tap of a row. Beyond the first or last row, OpenCV still adds two weighted values of that row, which may round.
     ///
-    /// The position is computed in f64 and rounded to f32 before it is split, as OpenCV does: on a wide photo that rounding
-    /// moves a weight by 1e-4, which more exact arithmetic would not reproduce.
+    /// As in OpenCV, the position is computed in f64 and rounded to f32 before it is split. On a wide photo, that rounding
+    /// changes a weight by 1e-4, which more exact arithmetic would not reproduce.
     fn line(from: u32, to: usize, y: usize) -> Self {
         let scale = 1.0 / (to as f64 / f64::from(from));
         let position = ((y as f64 + 0.5) * scale - 0.5) as f32;
@@ -235,7 +235,7 @@ impl Tap {
     }
 }
 
-/// One row of the target: across first, then down, each product and each sum rounded to f32.
+/// Computes one row of the target: first horizontally, then vertically, with each product and each sum rounded to f32.
 fn resize_row(pixels: &Pixels, columns: &[Tap], line: Tap, normalization: &Normalization, planes: [&mut [f32]; 3]) {
     let (above, below) = (pixels.row(line.first as u32), pixels.row(line.second as u32));
     let n = pixels.format().channels();

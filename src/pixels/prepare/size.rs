@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use crate::error::{Error, Result};
 
-/// The size at which the network sees a photo. The mask has the photo's own size, whatever this is.
+/// The size at which the network sees a photo. The mask always has the photo's own size.
 ///
 /// ```
 /// use rtformer::pixels::Size;
@@ -17,19 +17,19 @@ use crate::error::{Error, Result};
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Size {
-    /// The photo's own.
+    /// The photo's own size.
     #[default]
     Native,
-    /// Exactly this, whatever the photo's proportions: PaddleSeg's `Resize(target_size=[width, height])`.
+    /// Exactly this size, ignoring the photo's proportions: PaddleSeg's `Resize(target_size=[width, height])`.
     Exact {
         /// Pixels a row.
         width: u32,
         /// Rows.
         height: u32,
     },
-    /// The largest of the photo's proportions whose long side and short side fit in this one's long side and short side:
-    /// PaddleSeg's `Resize(target_size=[width, height], keep_ratio=True)`. A tall photo may thus exceed the height of a
-    /// wide target.
+    /// The largest size with the photo's proportions whose long side fits in the long side of this size, and whose short side
+    /// fits in the short side: PaddleSeg's `Resize(target_size=[width, height], keep_ratio=True)`. So a tall photo may exceed
+    /// the height of a wide target.
     Within {
         /// Pixels a row.
         width: u32,
@@ -39,7 +39,7 @@ pub enum Size {
 }
 
 impl Size {
-    /// What a photo of `width` x `height` becomes: (width, height).
+    /// The (width, height) to which a photo of `width` x `height` pixels is resized.
     pub fn of(self, width: u32, height: u32) -> (u32, u32) {
         match self {
             Self::Native => (width, height),
@@ -47,7 +47,7 @@ impl Size {
             Self::Within { width: w, height: h } => {
                 let (long, short) = (width.max(height).max(1), width.min(height).max(1));
                 let scale = f64::min(f64::from(w.max(h)) / f64::from(long), f64::from(w.min(h)) / f64::from(short));
-                // Python's `round` takes halves to the even number. A side never vanishes.
+                // Python's `round` rounds halves to even. A side is at least 1.
                 let side = |side: u32| ((f64::from(side) * scale).round_ties_even() as u32).max(1);
                 (side(width), side(height))
             }
@@ -62,7 +62,7 @@ impl FromStr for Size {
         let sides = |text: &str| -> Option<(u32, u32)> {
             let (width, height) = text.split_once(['x', 'X'])?;
             let side = |digits: &str| {
-                let plain = digits.bytes().all(|byte| byte.is_ascii_digit()); // `parse` takes a `+` as well
+                let plain = digits.bytes().all(|byte| byte.is_ascii_digit()); // `parse` also accepts a `+`
                 digits.parse::<u32>().ok().filter(|side| plain && (1..=65_535).contains(side))
             };
             Some((side(width)?, side(height)?))

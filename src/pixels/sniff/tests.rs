@@ -6,7 +6,7 @@ fn files_in_folders_are_photos_by_name_then_by_content() {
     let jpeg: &[u8] = b"\xff\xd8\xff\xe0\0\x10JFIF";
     let heic: &[u8] = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic";
     let cases: [(&str, &[u8], bool); 22] = [
-        ("a.jpg", b"", true), // what it holds is judged when it is decoded
+        ("a.jpg", b"", true), // the content is checked when the file is decoded
         ("A.JPEG", jpeg, true),
         ("stereo.MPO", jpeg, true),
         ("pam.pam", b"", true),
@@ -18,7 +18,7 @@ fn files_in_folders_are_photos_by_name_then_by_content() {
         ("d.NEF", b"", true),
         ("no-extension", jpeg, true),
         ("no-extension-heic", heic, true),
-        ("photo.jpg_large", jpeg, true), // an extension that nobody knows
+        ("photo.jpg_large", jpeg, true), // an unknown extension
         ("photo.2024-01-01", jpeg, true),
         ("notes.txt", b"Dear all", false),
         ("labels.json", b"{\"a\": 1}", false),
@@ -38,7 +38,7 @@ fn files_in_folders_are_photos_by_name_then_by_content() {
     assert!(!is_photo(folder.path()).unwrap());
 }
 
-/// A TIFF whose directory holds these fields, each a number.
+/// A TIFF whose directory holds these fields, each a 32-bit number.
 fn tiff(fields: &[(u16, u32)]) -> Vec<u8> {
     let mut file = [&b"II*\0"[..], &8u32.to_le_bytes(), &(fields.len() as u16).to_le_bytes()].concat();
     for (tag, value) in fields {
@@ -48,7 +48,7 @@ fn tiff(fields: &[(u16, u32)]) -> Vec<u8> {
 }
 
 #[test]
-fn raw_files_are_not_taken_for_the_tiffs_that_they_begin_as() {
+fn raw_files_are_not_mistaken_for_tiffs() {
     let raw = |bytes: &[u8], name: &str| match kind(bytes, Path::new(name)) {
         Kind::Unreadable(reason) => reason.contains("a camera's raw file"),
         Kind::Picture(_) => false,
@@ -57,11 +57,11 @@ fn raw_files_are_not_taken_for_the_tiffs_that_they_begin_as() {
     let plain = tiff(&[(256, 10), (257, 10)]);
     let cases: [(&str, Vec<u8>, bool); 8] = [
         ("scan.tif", plain.clone(), false),
-        ("no name", tiff(&[(NEW, 0), (tiff::SUB_IFDS, 99)]), false), // a pyramid: its first picture is whole
+        ("no name", tiff(&[(NEW, 0), (tiff::SUB_IFDS, 99)]), false), // a pyramid: its first picture has full resolution
         ("photo.nef", plain.clone(), true),
         ("photo.ARW", plain.clone(), true),
         ("photo.tif", tiff(&[(tiff::DNG_VERSION, 0x0401)]), true),
-        ("photo.tif", tiff(&[(NEW, 1), (tiff::SUB_IFDS, 99)]), true), // a thumbnail, and the photo elsewhere
+        ("photo.tif", tiff(&[(NEW, 1), (tiff::SUB_IFDS, 99)]), true), // a thumbnail first, the photo in another directory
         ("photo", [&b"II*\0\x10\0\0\0CR\x02\0"[..], &[0; 20]].concat(), true),
         ("photo", [&b"FUJIFILMCCD-RAW "[..], &[0; 20]].concat(), true),
     ];

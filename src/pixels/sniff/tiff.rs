@@ -1,13 +1,13 @@
-//! The first directory of a TIFF file.
+//! Reads the first directory of a TIFF file.
 
-/// Tags, by their names in the TIFF 6.0, TIFF/EP and DNG specifications.
+/// Tags, named as in the TIFF 6.0, TIFF/EP and DNG specifications.
 pub(in crate::pixels) const NEW_SUBFILE_TYPE: u16 = 254;
 pub(in crate::pixels) const PLANAR_CONFIGURATION: u16 = 284;
 pub(in crate::pixels) const TILE_WIDTH: u16 = 322;
 pub(in crate::pixels) const SUB_IFDS: u16 = 330;
 pub(in crate::pixels) const DNG_VERSION: u16 = 50706;
 
-/// The first value of a field, as far as it lies in the directory itself; `None` if there is no such field.
+/// The first value of a field, if it is stored in the directory itself; `None` if there is no such field.
 pub(in crate::pixels) fn field(bytes: &[u8], tag: u16) -> Option<u32> {
     let big = bytes.starts_with(b"MM");
     let short = |at: usize| {

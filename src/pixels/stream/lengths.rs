@@ -1,7 +1,7 @@
-//! The length of the picture at the start of a stream, by its structure.
+//! Finds the length of the picture at the start of a stream by its structure.
 //!
-//! If the stream ends before the picture does, the length is that of the stream. If the picture's structure is broken, it is
-//! what comes before the break, or before the next picture.
+//! If the stream ends before the picture, the length is that of the stream. If the structure is damaged, the picture ends at
+//! the damage or before the next picture.
 
 use std::io::Read;
 
@@ -17,7 +17,7 @@ const LONGEST_HEADER: usize = 4096;
 #[derive(Debug)]
 pub(super) struct Jpeg {
     pub(super) length: usize,
-    /// Bytes behind it that hold further pictures of its index.
+    /// Bytes after it that hold the further pictures of its index.
     pub(super) further: u64,
 }
 
@@ -25,7 +25,7 @@ pub(super) fn jpeg<R: Read>(source: &mut Source<R>) -> Result<Jpeg, Stop> {
     let (mut at, mut indexed) = (2, 0);
     let length = loop {
         let Some((offset, marker)) = jpeg::next_marker(source.buffer.get(at..).unwrap_or_default()) else {
-            // What was looked at is done with, but for a last byte that may begin a marker.
+            // Continue after the searched bytes, but keep the last one: it may begin a marker.
             at = at.max(source.buffer.len().saturating_sub(1));
             if source.has(source.buffer.len() + 1)? {
                 continue;
@@ -35,7 +35,7 @@ pub(super) fn jpeg<R: Read>(source: &mut Source<R>) -> Result<Jpeg, Stop> {
         let place = at + offset;
         match marker {
             jpeg::END => break place + 2,
-            // The start of the next picture: this one was cut short.
+            // The start of the next picture: this one is truncated.
             jpeg::START => {
                 source.has(place + 6)?;
                 if place > 2 && jpeg::starts(&source.buffer[place..]) {
@@ -58,9 +58,9 @@ pub(super) fn jpeg<R: Read>(source: &mut Source<R>) -> Result<Jpeg, Stop> {
     Ok(Jpeg { length, further: u64::saturating_sub(indexed, length as u64) })
 }
 
-/// Where the last picture of a multi-picture index ends in the file; `None` if this APP2 segment holds no such index.
+/// The end of the last picture of a multi-picture index, as an offset in the file; `None` if this APP2 segment has no index.
 ///
-/// `offset` is where `segment` lies in the file. An index that cannot be read claims everything that follows.
+/// `offset` is the position of `segment` in the file. If an index cannot be read, everything after it counts as its pictures.
 /// Source: CIPA DC-007, "Multi-Picture Format", sections 5.1 and 5.2.
 fn mpf_end(segment: &[u8], offset: u64) -> Option<u64> {
     let index = segment.strip_prefix(b"MPF\0")?;
@@ -81,7 +81,7 @@ fn mpf_end(segment: &[u8], offset: u64) -> Option<u64> {
         let pictures = (entries..entries.checked_add(length)?).step_by(16);
         pictures
             .map(|at| match (long(at + 4)?, long(at + 8)?) {
-                (_, 0) => Some(0), // the first picture, which is the JPEG itself
+                (_, 0) => Some(0), // the first picture is the JPEG itself
                 (size, from) => Some(offset + 4 + u64::from(from) + u64::from(size)),
             })
             .try_fold(0, |last, end| Some(last.max(end?)))
@@ -101,7 +101,7 @@ pub(super) fn png<R: Read>(source: &mut Source<R>) -> Result<usize, Stop> {
             return Ok(cut_png(source, at));
         }
         let last = kind == b"IEND";
-        at += 12 + length; // with length, type and checksum
+        at += 12 + length; // length, type and checksum are 12 bytes
         if !source.has(at)? {
             return Ok(cut_png(source, at));
         }
@@ -111,7 +111,7 @@ pub(super) fn png<R: Read>(source: &mut Source<R>) -> Result<usize, Stop> {
     }
 }
 
-/// The length of a PNG that reaches to `end`, or to the start of the next one: then it was cut short.
+/// The length of a PNG that extends to `end`, or to the start of the next PNG if this one is truncated.
 fn cut_png<R>(source: &Source<R>, end: usize) -> usize {
     let end = end.min(source.buffer.len());
     let inside = source.buffer[1..end].windows(PNG_SIGNATURE.len()).position(|bytes| bytes == PNG_SIGNATURE);
@@ -121,7 +121,7 @@ fn cut_png<R>(source: &Source<R>, end: usize) -> usize {
 pub(super) fn pnm<R: Read>(source: &mut Source<R>) -> Result<usize, Stop> {
     let kind = source.buffer[1];
     let header = if kind == b'7' { pam_header(source)? } else { pnm_header(source, kind)? };
-    // What has no header that can be read has no length. Decoding says what is wrong with it.
+    // Without a readable header, the length is unknown: take all bytes. Decoding them reports the error.
     let Some(Header { length, row, rows }) = header else { return Ok(source.buffer.len()) };
     let data = row.saturating_mul(rows);
     if matches!(kind, b'1'..=b'3') {
@@ -132,7 +132,7 @@ pub(super) fn pnm<R: Read>(source: &mut Source<R>) -> Result<usize, Stop> {
     Ok(end.min(source.buffer.len()))
 }
 
-/// A PNM or PAM header: its own length, and bytes (or numbers, if the samples are text) a row.
+/// A PNM or PAM header: its own length in bytes, the bytes per row (or numbers, if the samples are text), and the rows.
 struct Header {
     length: usize,
     row: u64,
@@ -154,7 +154,7 @@ fn pnm_header<R: Read>(source: &mut Source<R>, kind: u8) -> Result<Option<Header
         b'5' | b'6' if max > 255 => samples.saturating_mul(2),
         _ => samples,
     };
-    Ok(Some(Header { length: at + 1, row, rows })) // one blank ends the header
+    Ok(Some(Header { length: at + 1, row, rows })) // one white-space byte ends the header
 }
 
 fn pam_header<R: Read>(source: &mut Source<R>) -> Result<Option<Header>, Stop> {
@@ -184,7 +184,7 @@ fn pam_header<R: Read>(source: &mut Source<R>) -> Result<Option<Header>, Stop> {
     Ok(None)
 }
 
-/// The number at `at`, past blanks and comments; `at` is then behind it. `None` if there is no number.
+/// Reads a number at `at`, after white space and comments, and moves `at` past it. `None` if there is no number.
 fn number<R: Read>(source: &mut Source<R>, at: &mut usize) -> Result<Option<u64>, Stop> {
     loop {
         match source.byte(*at)? {
@@ -204,7 +204,7 @@ fn number<R: Read>(source: &mut Source<R>, at: &mut usize) -> Result<Option<u64>
     Ok(String::from_utf8_lossy(&source.buffer[start..*at]).parse().ok())
 }
 
-/// The end of `count` numbers in text; digits of a bitmap need no blanks between them.
+/// The end of `count` numbers in text. The digits of a bitmap need no white space between them.
 fn numbers<R: Read>(source: &mut Source<R>, mut at: usize, count: u64, bitmap: bool) -> Result<usize, Stop> {
     for _ in 0..count {
         while source.byte(at)?.is_some_and(|byte| byte.is_ascii_whitespace()) {
@@ -215,9 +215,9 @@ fn numbers<R: Read>(source: &mut Source<R>, mut at: usize, count: u64, bitmap: b
             at += 1;
         }
         if at == start {
-            break; // no number: the picture is broken here, or the stream ends
+            break; // no number: the picture is damaged, or the stream ends
         }
     }
-    // The blank behind the last number is the picture's, as for a single file.
+    // White space after the last number belongs to the picture, as in a single file.
     Ok(if source.byte(at)?.is_some_and(|byte| byte.is_ascii_whitespace()) { at + 1 } else { at })
 }

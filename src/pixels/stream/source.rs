@@ -1,4 +1,4 @@
-//! A reader, and what was read of it but not yet used.
+//! A reader with a buffer of bytes that were read but not yet used.
 
 use std::io::{ErrorKind, Read};
 
@@ -18,7 +18,7 @@ pub(super) struct Source<R> {
 }
 
 impl<R: Read> Source<R> {
-    /// `longest` is how long the buffer may become, in bytes.
+    /// `longest`: the maximum length of the buffer in bytes.
     pub(super) fn new(reader: R, longest: usize) -> Self {
         Self { reader, buffer: Vec::new(), ended: false, longest }
     }
@@ -27,7 +27,7 @@ impl<R: Read> Source<R> {
         self.longest
     }
 
-    /// Reads until `length` bytes are buffered; false if the stream ends before. Never waits for bytes that it does not need.
+    /// Reads until `length` bytes are buffered; false if the stream ends first. Never waits for more bytes than needed.
     pub(super) fn has(&mut self, length: usize) -> Result<bool, Stop> {
         const STEP: usize = 1 << 16;
         while self.buffer.len() < length && !self.ended {
@@ -48,13 +48,13 @@ impl<R: Read> Source<R> {
         Ok(self.buffer.len() >= length)
     }
 
-    /// The byte at an offset; `None` past the end of the stream.
+    /// The byte at an offset; `None` at or after the end of the stream.
     pub(super) fn byte(&mut self, at: usize) -> Result<Option<u8>, Stop> {
         self.has(at.saturating_add(1))?;
         Ok(self.buffer.get(at).copied())
     }
 
-    /// Reads the whole stream; its length.
+    /// Reads the rest of the stream; returns the length of the buffer.
     pub(super) fn everything(&mut self) -> Result<usize, Stop> {
         while self.has(self.buffer.len() + 1)? {}
         Ok(self.buffer.len())

@@ -1,4 +1,4 @@
-//! Streams of every kind, read whole and byte by byte: which pictures they hold.
+//! Splits streams of every kind, read at once and byte by byte.
 
 use std::io::{self, Cursor};
 
@@ -7,7 +7,7 @@ use image::{DynamicImage, GrayImage, ImageFormat, RgbImage};
 use super::*;
 use crate::pixels::Image;
 
-/// Gives one byte at a time, as a slow camera does.
+/// Yields one byte at a time, like a slow camera.
 struct Dribble<'a>(&'a [u8]);
 
 impl Read for Dribble<'_> {
@@ -35,13 +35,13 @@ fn png(width: u32) -> Vec<u8> {
     encoded(noise(width, 9), ImageFormat::Png)
 }
 
-/// The JPEG with a segment behind its start marker.
+/// Inserts a segment after the start marker of a JPEG.
 fn with_segment(jpeg: &[u8], marker: u8, data: &[u8]) -> Vec<u8> {
     let length = (data.len() as u16 + 2).to_be_bytes();
     [&jpeg[..2], &[0xff, marker], &length, data, &jpeg[2..]].concat()
 }
 
-/// A multi-picture file: its index, then two pictures, the second `gap` bytes behind the first.
+/// A multi-picture file: two pictures, the first with the index, the second `gap` bytes after it.
 fn mpo(first: &[u8], gap: usize, second: &[u8]) -> Vec<u8> {
     let index = |size: u32, offset: u32| {
         let long = |value: u32| value.to_be_bytes().to_vec();
@@ -62,23 +62,23 @@ fn mpo(first: &[u8], gap: usize, second: &[u8]) -> Vec<u8> {
         with_segment(first, 0xe2, &parts.concat())
     };
     let length = index(0, 0).len();
-    // Offsets count from the index's byte order mark: behind SOI, APP2, its length and "MPF\0".
+    // Offsets count from the byte-order mark of the index: after SOI, APP2, its length and "MPF\0".
     let offset = length + gap - 10;
     [index(second.len() as u32, offset as u32), vec![0; gap], second.to_vec()].concat()
 }
 
-/// The pictures' bytes, the same however the stream is cut into reads.
+/// The bytes of the pictures. Checks that they do not depend on the lengths of the reads.
 fn split(stream: &[u8]) -> Vec<Vec<u8>> {
     let limits = Limits::default();
     let whole: Result<Vec<_>> = Pictures::new(stream, "-", &limits).collect();
     let dribbled: Result<Vec<_>> = Pictures::new(Dribble(stream), "-", &limits).collect();
     let whole = whole.unwrap();
-    assert!(whole == dribbled.unwrap(), "one byte at a time gives other pictures");
+    assert!(whole == dribbled.unwrap(), "reading one byte at a time gives other pictures");
     whole
 }
 
 #[test]
-fn every_picture_of_a_stream_comes_whole() {
+fn a_stream_is_split_into_its_pictures() {
     let grey = GrayImage::from_fn(5, 3, |x, y| image::Luma([(50 * x + y) as u8]));
     let thumbnail = with_segment(&jpeg(40), 0xe1, &[b"Exif\0\0", &jpeg(3)[..]].concat());
     let pam = b"P7\nWIDTH 2\nHEIGHT 1\nDEPTH 3\nMAXVAL 255\nTUPLTYPE RGB\nENDHDR\nP5 1 1".to_vec();
@@ -86,14 +86,14 @@ fn every_picture_of_a_stream_comes_whole() {
     let cases: [(&str, Vec<Vec<u8>>); 12] = [
         ("one JPEG", vec![jpeg(8)]),
         ("JPEGs", vec![jpeg(8), jpeg(300), jpeg(17)]),
-        ("a thumbnail has an end of its own", vec![thumbnail.clone(), thumbnail]),
-        ("restarts, escaped bytes and fill bytes end nothing", {
+        ("a thumbnail has its own end marker", vec![thumbnail.clone(), thumbnail]),
+        ("restarts, escaped bytes and fill bytes do not end a picture", {
             let scan = b"\xff\xd8\xff\xda\0\x02ab\xff\0\xff\xd0\xff\xd7\xff\xff\xd9".to_vec();
             vec![scan, jpeg(8)]
         }),
         ("PNGs", vec![png(8), png(300), png(17)]),
         (
-            "binary PNM, whose samples may look like anything",
+            "binary PNM, whose samples may look like another picture",
             vec![
                 b"P5 4 2 255\nP5 1 1 2".to_vec(),
                 b"P6\n# width\n1 1\n255\n\xff\xd8\xff".to_vec(),
@@ -101,9 +101,9 @@ fn every_picture_of_a_stream_comes_whole() {
                 b"P4 9 2\nabcd".to_vec(),
             ],
         ),
-        ("PNM by an encoder", vec![encoded(grey.clone(), ImageFormat::Pnm), encoded(noise(7, 7), ImageFormat::Pnm)]),
+        ("PNM from an encoder", vec![encoded(grey.clone(), ImageFormat::Pnm), encoded(noise(7, 7), ImageFormat::Pnm)]),
         (
-            "PNM in digits, with and without blanks",
+            "plain PNM, with and without white space",
             vec![
                 b"P1 3 2\n010\n1 1 1\n".to_vec(),
                 b"P2 2 2 9\n1 2\n3 4\n".to_vec(),
@@ -111,7 +111,7 @@ fn every_picture_of_a_stream_comes_whole() {
             ],
         ),
         ("PAM", vec![pam.clone(), deep, pam]),
-        ("formats may be mixed", vec![jpeg(8), png(8), b"P5 1 1 9\n\x01".to_vec(), jpeg(9)]),
+        ("mixed formats", vec![jpeg(8), png(8), b"P5 1 1 9\n\x01".to_vec(), jpeg(9)]),
         ("another format takes the whole stream", vec![[encoded(grey.clone(), ImageFormat::Bmp), jpeg(8)].concat()]),
         ("a picture longer than a read", vec![encoded(noise(300, 200), ImageFormat::Pnm), png(900), jpeg(3000)]),
     ];
@@ -125,8 +125,8 @@ fn every_picture_of_a_stream_comes_whole() {
 }
 
 #[test]
-fn what_stands_beside_pictures_is_left_out() {
-    // Why it is here, the stream, its pictures.
+fn bytes_between_and_after_pictures_are_skipped() {
+    // Reason, stream, pictures.
     type Case<'a> = (&'static str, Vec<u8>, Vec<&'a [u8]>);
     let (a, b) = (jpeg(8), jpeg(9));
     let part = b"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: 600\r\n\r\n";
@@ -134,7 +134,7 @@ fn what_stands_beside_pictures_is_left_out() {
     let (png_a, png_b) = (png(8), png(9));
     let stereo = mpo(&a, 5, &b);
     let near = mpo(&a, 0, &b);
-    let indexed = a.len() + 90; // the first picture with its index
+    let indexed = a.len() + 90; // the length of the first picture with its index
     let (claims, profile) = (with_segment(&a, 0xe2, b"MPF\0MM"), with_segment(&a, 0xe2, b"ICC_PROFILE\0"));
     let empty: &[u8] = &[];
     let cases: [Case; 16] = [
@@ -144,16 +144,16 @@ fn what_stands_beside_pictures_is_left_out() {
         ("a motion photo's video", [&a[..], &video].concat(), vec![&a]),
         ("a few bytes", [&a[..], b"tail"].concat(), vec![&a]),
         ("text that mentions a format", [&a[..], b"in P5 or P6 format"].concat(), vec![&a]),
-        ("three bytes of a JPEG in junk are no JPEG", [&a[..], b"junk \xff\xd8\xff\x00\x01\x02"].concat(), vec![&a]),
+        ("three bytes of a JPEG in junk are not a JPEG", [&a[..], b"junk \xff\xd8\xff\x00\x01\x02"].concat(), vec![&a]),
         ("a stereo picture's second view", near.clone(), vec![&near[..indexed]]),
-        ("the next picture of such a stream", [&stereo, &b[..]].concat(), vec![&stereo[..indexed], &b]),
-        ("an index that cannot be read claims the rest", [&claims, &b[..]].concat(), vec![&claims]),
-        ("a colour profile is no index", [&profile, &b[..]].concat(), vec![&profile, &b]),
-        ("nothing at all is one item", vec![], vec![empty]),
-        ("no picture is one item", b"<!DOCTYPE html>".to_vec(), vec![b"<!DOCTYPE html>"]),
-        ("a JPEG without its end, then another", [&a[..a.len() - 2], &b].concat(), vec![&a[..a.len() - 2], &b]),
-        ("a PNG without its end, then another", [&png_a[..60], &png_b].concat(), vec![&png_a[..60], &png_b]),
-        ("a picture cut short", [&a[..], &b[..b.len() / 2]].concat(), vec![&a, &b[..b.len() / 2]]),
+        ("the picture after a stereo picture", [&stereo, &b[..]].concat(), vec![&stereo[..indexed], &b]),
+        ("an unreadable index takes the rest of the stream", [&claims, &b[..]].concat(), vec![&claims]),
+        ("a colour profile is not an index", [&profile, &b[..]].concat(), vec![&profile, &b]),
+        ("an empty stream is one item", vec![], vec![empty]),
+        ("a stream without a picture is one item", b"<!DOCTYPE html>".to_vec(), vec![b"<!DOCTYPE html>"]),
+        ("a JPEG without its end, then a JPEG", [&a[..a.len() - 2], &b].concat(), vec![&a[..a.len() - 2], &b]),
+        ("a PNG without its end, then a PNG", [&png_a[..60], &png_b].concat(), vec![&png_a[..60], &png_b]),
+        ("a truncated picture", [&a[..], &b[..b.len() / 2]].concat(), vec![&a, &b[..b.len() / 2]]),
     ];
     for (why, stream, want) in cases {
         let got = split(&stream);
@@ -163,7 +163,7 @@ fn what_stands_beside_pictures_is_left_out() {
 }
 
 #[test]
-fn a_picture_cut_short_is_an_error_when_it_is_decoded() {
+fn decoding_a_truncated_picture_is_an_error() {
     for whole in [jpeg(30), png(30), encoded(noise(30, 9), ImageFormat::Pnm)] {
         let stream = [&whole[..], &whole[..whole.len() - 20]].concat();
         let decoded: Vec<_> =

@@ -1,17 +1,17 @@
-//! Whether the scans of a JPEG hold the data of all their blocks: Huffman decoding without the coefficients.
+//! Checks that the scans of a JPEG hold the data of all their blocks: Huffman decoding without the coefficients.
 //!
-//! Only how many bits each block takes matters. In a progressive file that depends on which coefficients are not zero yet,
-//! so one bit is kept for each of them.
+//! Only the number of bits per block matters. In a progressive file, it depends on which coefficients are already nonzero,
+//! so one bit is kept for each coefficient.
 //!
 //! Source: ITU-T T.81, sections F.2 (sequential) and G.2 (progressive).
 
 use super::huffman::{Bits, Table, Tables};
 use super::{BASELINE, EXTENDED, HUFFMAN_TABLES, PROGRESSIVE, RESTART_INTERVAL, SCAN, Segment, Segments};
 
-/// How many bytes may be left between a scan's last block and the next marker. Some encoders leave a few stray ones.
+/// The maximum number of bytes between a scan's last block and the next marker. Some encoders leave a few stray bytes.
 const MOST_SURPLUS: usize = 16;
 
-/// What is wrong with the data, and what to do. A file that does not make sense otherwise is left to the decoder's judgement.
+/// Fails with what is wrong with the data and what to do. Returns `Ok` for headers that it cannot read: the decoder decides.
 pub(super) fn check(bytes: &[u8]) -> Result<(), String> {
     let mut picture = Picture::default();
     let mut segments = Segments::new(bytes);
@@ -33,7 +33,7 @@ pub(super) fn check(bytes: &[u8]) -> Result<(), String> {
         }
     }
     if picture.components.iter().any(|component| !component.scanned) {
-        return Err("this JPEG file lacks a part of its picture data; it is truncated, copy it again".into());
+        return Err("this JPEG file is truncated: it lacks a part of its picture data; copy it again".into());
     }
     Ok(())
 }
@@ -42,44 +42,44 @@ pub(super) fn check(bytes: &[u8]) -> Result<(), String> {
 struct Picture {
     progressive: bool,
     components: Vec<Component>,
-    /// Units of interleaved components, in a row and in a column.
+    /// Units of interleaved components per row and per column.
     units: [usize; 2],
     tables: Tables,
-    /// Units between two restart markers; 0 if there are none.
+    /// Units between two restart markers; 0 if the file has no restart markers.
     interval: usize,
 }
 
 #[derive(Debug)]
 struct Component {
     id: u8,
-    /// Blocks in a unit of interleaved components.
+    /// Blocks per unit of interleaved components.
     blocks_in_unit: usize,
-    /// Blocks in a row and in a column.
+    /// Blocks per row and per column.
     blocks: [usize; 2],
-    /// For each block of a progressive picture, a bit for each coefficient that is not zero.
+    /// One bit mask per block of a progressive picture: which coefficients are nonzero.
     nonzero: Vec<u64>,
     scanned: bool,
 }
 
-/// The tables of a component in a scan, as far as the scan needs them.
+/// A component of a scan and its tables; `None` if the file does not define a table.
 struct Part<'a> {
     component: usize,
     dc: Option<&'a Table>,
     ac: Option<&'a Table>,
 }
 
-/// Which bits of which coefficients a scan holds.
+/// The coefficients that a scan holds, and whether it refines them.
 #[derive(Clone, Copy)]
 struct Band {
-    /// The first and the last coefficient.
+    /// The first and the last coefficient (inclusive).
     first: u32,
     last: u32,
-    /// Whether it adds a bit to coefficients that an earlier scan began.
+    /// Whether the scan adds a bit to coefficients of an earlier scan.
     refines: bool,
 }
 
 impl Picture {
-    /// Takes in a frame header.
+    /// Reads a frame header; `None` if it is invalid.
     fn frame(&mut self, marker: u8, data: &[u8]) -> Option<()> {
         let (&[_, h1, h0, w1, w0, count], parts) = data.split_first_chunk::<6>()?;
         let size = [u16::from_be_bytes([w1, w0]), u16::from_be_bytes([h1, h0])].map(usize::from);
@@ -103,7 +103,7 @@ impl Picture {
         Some(())
     }
 
-    /// Walks over a scan's data; `None` if its header does not make sense.
+    /// Checks the data of a scan; `None` if its header is invalid.
     fn scan(&mut self, header: &[u8], data: &[u8]) -> Option<Result<(), String>> {
         let (&count, rest) = header.split_first()?;
         let (parts, rest) = rest.split_at_checked(2 * usize::from(count))?;
@@ -173,7 +173,7 @@ impl Picture {
     }
 }
 
-/// What is wrong with a scan.
+/// An error in a scan.
 #[derive(Clone, Copy)]
 enum Fault {
     Ended,
@@ -201,14 +201,14 @@ impl Fault {
                 format!("this JPEG file's picture data is damaged after {percent} % of a scan; copy it again")
             }
             Self::Surplus(bytes) => format!(
-                "this JPEG file has {bytes} bytes more picture data than its picture takes; a part before them is damaged, copy \
-                 it again"
+                "this JPEG file has {bytes} bytes more picture data than its picture needs: data before them is damaged; copy it \
+                 again"
             ),
         }
     }
 }
 
-/// A DC coefficient: the number of its bits, then those.
+/// Skips a DC coefficient: its number of bits, then the bits.
 fn dc(bits: &mut Bits, table: &Table) {
     let size = bits.symbol(table);
     if size > 16 {
@@ -217,7 +217,7 @@ fn dc(bits: &mut Bits, table: &Table) {
     bits.skip(size.min(16));
 }
 
-/// A whole block.
+/// Skips a block of a sequential scan.
 fn sequential(bits: &mut Bits, dc_table: &Table, ac_table: &Table) {
     dc(bits, dc_table);
     let mut at = 1;
@@ -232,7 +232,7 @@ fn sequential(bits: &mut Bits, dc_table: &Table, ac_table: &Table) {
     }
 }
 
-/// The first bits of a band. `run` is how many blocks follow that have none.
+/// Skips the band of a block in a first scan. `run` is the number of following blocks without coefficients.
 fn begun(bits: &mut Bits, table: &Table, band: Band, run: &mut u32, nonzero: &mut u64) {
     if *run > 0 {
         *run -= 1;
@@ -255,7 +255,7 @@ fn begun(bits: &mut Bits, table: &Table, band: Band, run: &mut u32, nonzero: &mu
     }
 }
 
-/// One more bit of a band: of those that are not zero, and of those that begin.
+/// Skips the band of a block in a refinement scan: one bit per nonzero coefficient, and the new coefficients.
 fn refined(bits: &mut Bits, table: &Table, band: Band, run: &mut u32, nonzero: &mut u64) {
     let mut at = band.first;
     while *run == 0 && at <= band.last {
@@ -265,7 +265,7 @@ fn refined(bits: &mut Bits, table: &Table, band: Band, run: &mut u32, nonzero: &
             *run = (1 << zeros) + bits.number(zeros);
             break;
         }
-        bits.skip(u32::from(size > 0)); // its sign
+        bits.skip(u32::from(size > 0)); // the sign
         while at <= band.last {
             if *nonzero >> at & 1 > 0 {
                 bits.skip(1);

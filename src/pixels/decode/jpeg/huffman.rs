@@ -1,22 +1,22 @@
-//! Huffman tables, and the bits of a scan.
+//! Huffman tables and a bit reader for scans.
 
-/// How many bits one look into a table resolves.
+/// The number of bits that one table lookup resolves.
 const LOOK: usize = 9;
 
 /// The codes of one table.
 #[derive(Clone, Debug)]
 pub(super) struct Table {
-    /// For the next [`LOOK`] bits: the code's length in the high byte and its symbol in the low one, or 0 for a longer code.
+    /// Indexed by the next [`LOOK`] bits: the code's length in the high byte and its symbol in the low byte; 0 for a longer code.
     fast: Vec<u16>,
-    /// Past the last code of each length, in 16 bits.
+    /// For each length, one past the last code, aligned to 16 bits.
     limits: [u32; 17],
-    /// What to add to a code of each length to find its symbol.
+    /// For each length, what to add to a code to get the index of its symbol.
     offsets: [i32; 17],
     symbols: Vec<u8>,
 }
 
 impl Table {
-    /// `counts`: how many codes have 1 to 16 bits. `None` if these are no prefix codes.
+    /// `counts`: the number of codes of 1 to 16 bits. `None` if they do not form a prefix code.
     fn new(counts: &[u8; 16], symbols: &[u8]) -> Option<Self> {
         let mut table = Self { fast: vec![0; 1 << LOOK], limits: [0; 17], offsets: [0; 17], symbols: symbols.to_vec() };
         let (mut code, mut index) = (0u32, 0usize);
@@ -40,7 +40,7 @@ impl Table {
         Some(table)
     }
 
-    /// The length and the symbol of a code that is longer than a look, at the start of 16 bits.
+    /// The length and the symbol of a code longer than [`LOOK`] bits, at the start of 16 bits.
     fn slow(&self, bits: u32) -> Option<(u32, u8)> {
         let length = (LOOK + 1..17).find(|&length| bits < self.limits[length])?;
         let index = (bits >> (16 - length)) as i32 + self.offsets[length];
@@ -48,7 +48,7 @@ impl Table {
     }
 }
 
-/// The tables that are defined, by their numbers.
+/// The defined tables, by number.
 #[derive(Debug, Default)]
 pub(super) struct Tables {
     pub(super) dc: [Option<Table>; 4],
@@ -56,7 +56,7 @@ pub(super) struct Tables {
 }
 
 impl Tables {
-    /// Takes in a DHT segment, as far as it makes sense.
+    /// Reads a DHT segment; stops with `None` if it is malformed.
     pub(super) fn define(&mut self, mut data: &[u8]) -> Option<()> {
         while let Some((&kind, rest)) = data.split_first() {
             let (counts, rest) = rest.split_first_chunk::<16>()?;
@@ -68,7 +68,7 @@ impl Tables {
         Some(())
     }
 
-    /// Whether the tables that a scan's header names are there.
+    /// Whether all tables that a scan's header names are defined.
     pub(super) fn serve(&self, header: &[u8]) -> bool {
         let parts = header.get(1..).unwrap_or_default().as_chunks::<2>().0;
         let parts = &parts[..parts.len().min(usize::from(*header.first().unwrap_or(&0)))];
@@ -78,19 +78,19 @@ impl Tables {
     }
 }
 
-/// The bits of a scan, up to the next marker.
+/// Reads the bits of a scan, up to the next marker.
 #[derive(Debug)]
 pub(super) struct Bits<'a> {
     bytes: &'a [u8],
-    /// The next byte that is not in the buffer.
+    /// The offset of the next byte that is not in the buffer.
     at: usize,
-    /// The next bits, from the top.
+    /// The next bits, starting at the most significant bit.
     buffer: u64,
-    /// How many of them there are.
+    /// The number of bits in the buffer.
     left: u32,
-    /// More bits were taken than there are.
+    /// Whether more bits were read than the data has.
     pub(super) ended: bool,
-    /// A code came that is in no table.
+    /// Whether a code was not in its table.
     pub(super) invalid: bool,
 }
 
@@ -103,7 +103,7 @@ impl<'a> Bits<'a> {
         while self.left <= 56 {
             let Some(&byte) = self.bytes.get(self.at) else { return };
             if byte == 0xff {
-                // `FF 00` is a byte of data, whatever fill bytes are ahead of it; anything else is a marker.
+                // `FF 00` is a data byte, even after fill bytes; anything else is a marker.
                 let behind = self.bytes[self.at..].iter().position(|&byte| byte != 0xff);
                 match behind.map(|behind| (behind, self.bytes[self.at + behind])) {
                     Some((behind, 0)) => self.at += behind,
@@ -116,7 +116,7 @@ impl<'a> Bits<'a> {
         }
     }
 
-    /// The next symbol. Where none can be read it is 0, and `ended` or `invalid` says so.
+    /// The next symbol. If it cannot be read, returns 0 and sets `ended` or `invalid`.
     pub(super) fn symbol(&mut self, table: &Table) -> u32 {
         if self.left < 32 {
             self.refill();
@@ -135,7 +135,7 @@ impl<'a> Bits<'a> {
         u32::from(symbol)
     }
 
-    /// Up to 16 bits as a number.
+    /// Reads up to 16 bits as a number.
     pub(super) fn number(&mut self, length: u32) -> u32 {
         if length == 0 {
             return 0;
@@ -148,7 +148,7 @@ impl<'a> Bits<'a> {
         number
     }
 
-    /// Passes over up to 64 bits that do not matter.
+    /// Skips up to 64 bits.
     pub(super) fn skip(&mut self, mut length: u32) {
         while length > 0 {
             let now = length.min(32);
@@ -170,9 +170,9 @@ impl<'a> Bits<'a> {
         }
     }
 
-    /// Passes over what is left ahead of the next marker: how many bytes that are neither 0 nor 255, as padding is.
+    /// Skips the rest of the data before the next marker. Returns the number of bytes that are not padding (0 or 255).
     ///
-    /// Padding of zeros is data where the bits taken last were zeros, too: a hole in the file.
+    /// Zeros count as data if the bytes read last were also zeros: then the file has a hole.
     pub(super) fn surplus(&mut self) -> usize {
         const HOLE: usize = 64;
         self.drop(self.left % 8);
@@ -194,7 +194,7 @@ impl<'a> Bits<'a> {
         others + if taken >= HOLE { zeros } else { 0 }
     }
 
-    /// Passes over a restart marker; without one, the scan has ended.
+    /// Skips a restart marker. Sets `ended` if there is none.
     pub(super) fn restart(&mut self) {
         let marker = self.bytes[self.at.min(self.bytes.len())..].iter().position(|&byte| byte != 0xff);
         match marker.map(|at| self.at + at) {

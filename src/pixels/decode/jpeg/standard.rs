@@ -1,6 +1,6 @@
-//! The Huffman tables that are meant where a file has none.
+//! The Huffman tables that a file without tables implies.
 
-/// A DHT segment with the typical tables: DC and AC of luminance (0), DC and AC of chrominance (1).
+/// A DHT segment with the standard tables: DC and AC of luminance (0), DC and AC of chrominance (1).
 ///
 /// Source: ITU-T T.81, annex K.3.
 #[rustfmt::skip]

@@ -1,4 +1,4 @@
-//! JPEGs whose data is complete, and JPEGs whose data is not.
+//! JPEGs with complete and incomplete data.
 
 use super::*;
 use crate::pixels::{Image, Limits};
@@ -8,22 +8,22 @@ fn file(name: &str) -> Vec<u8> {
     std::fs::read(format!("{data}{name}")).unwrap()
 }
 
-/// A file of each structure whose bits are counted differently.
+/// One file per structure; each is checked by different code.
 const STRUCTURES: [&str; 7] = [
-    "street/0016E5_07959.jpg",  // a camera's
-    "jpeg/420-restarts.jpg",    // chroma of half size, so that units have six blocks; restart markers
-    "jpeg/422-optimized.jpg",   // tables of its own
+    "street/0016E5_07959.jpg",  // from a camera
+    "jpeg/420-restarts.jpg",    // chroma of half size, so units have six blocks; restart markers
+    "jpeg/422-optimized.jpg",   // its own tables
     "jpeg/progressive-420.jpg", // ten scans; runs of blocks without coefficients, refinement
     "jpeg/progressive-grey-restarts.jpg",
     "jpeg/cmyk.jpg",           // four components
-    "jpeg/separate-scans.jpg", // sequential, a scan for each component
+    "jpeg/separate-scans.jpg", // sequential, one scan per component
 ];
 
 fn decoded(bytes: &[u8]) -> Result<Image, String> {
     Image::decode(bytes, "a file", &Limits::default()).map_err(|error| error.to_string())
 }
 
-/// Where the data of the longest scan begins and ends.
+/// The start and the end of the data of the longest scan.
 fn longest_scan(bytes: &[u8]) -> (usize, usize) {
     let mut segments = Segments::new(bytes);
     let mut longest = (0, 0);
@@ -37,7 +37,7 @@ fn longest_scan(bytes: &[u8]) -> (usize, usize) {
     longest
 }
 
-/// The file with other bytes in place of some.
+/// Replaces a range of bytes.
 fn with(bytes: &[u8], range: std::ops::Range<usize>, between: &[u8]) -> Vec<u8> {
     [&bytes[..range.start], between, &bytes[range.end..]].concat()
 }
@@ -49,11 +49,11 @@ fn a_scan_that_lacks_data_is_an_error() {
         let (start, end) = longest_scan(&whole);
         let (middle, tenth) = (start.midpoint(end), (end - start) / 10);
         let cases = [
-            ("the half, then the end marker", with(&whole, middle..whole.len(), b"\xff\xd9")),
+            ("the first half, then the end marker", with(&whole, middle..whole.len(), b"\xff\xd9")),
             ("all but the last tenth, then the end marker", with(&whole, end - tenth..whole.len(), b"\xff\xd9")),
             ("without the middle", with(&whole, middle - tenth..middle + tenth, b"")),
             ("a hole of zeros", with(&whole, middle - 2 * tenth..middle + 2 * tenth, &vec![0; 4 * tenth])),
-            ("more data than the picture takes", with(&whole, end..end, &whole[start..end])),
+            ("more data than the picture needs", with(&whole, end..end, &whole[start..end])),
         ];
         for (why, damaged) in cases {
             let error = decoded(&damaged).map(|_| ()).expect_err(&format!("{name}, {why}: no error"));
@@ -63,17 +63,17 @@ fn a_scan_that_lacks_data_is_an_error() {
 }
 
 #[test]
-fn a_complete_scan_is_none_whatever_stands_beside_it() {
+fn a_complete_scan_with_harmless_extra_bytes_is_decoded() {
     for name in STRUCTURES {
         let whole = file(name);
         let want = decoded(&whole).unwrap_or_else(|error| panic!("{name}: {error}"));
         let end = whole.len() - 2;
         let cases = [
-            ("stray bytes ahead of the end", with(&whole, end..end, b"\x12\x34\x56")),
-            ("fill bytes ahead of the end", with(&whole, end..end, b"\xff\xff\xff")),
-            ("padding ahead of the end", with(&whole, end..end, &[0; 300])),
-            ("padding behind the end", [&whole[..], &[0; 300]].concat()),
-            ("another picture behind the end", [&whole[..], &whole].concat()),
+            ("stray bytes before the end marker", with(&whole, end..end, b"\x12\x34\x56")),
+            ("fill bytes before the end marker", with(&whole, end..end, b"\xff\xff\xff")),
+            ("padding before the end marker", with(&whole, end..end, &[0; 300])),
+            ("padding after the end marker", [&whole[..], &[0; 300]].concat()),
+            ("another picture after the end marker", [&whole[..], &whole].concat()),
             ("a thumbnail", {
                 let thumbnail = file("jpeg/cmyk.jpg");
                 let length = (thumbnail.len() as u16 + 2).to_be_bytes();
@@ -95,7 +95,7 @@ fn a_missing_component_is_an_error() {
     assert!(error.contains("lacks a part of its picture data"), "{error}");
 }
 
-/// The file without its segments of one kind.
+/// Removes all segments of one kind.
 fn without(bytes: &[u8], unwanted: u8) -> Vec<u8> {
     let mut kept = bytes[..2].to_vec();
     let mut at = 2;
@@ -111,28 +111,28 @@ fn without(bytes: &[u8], unwanted: u8) -> Vec<u8> {
 }
 
 #[test]
-fn a_frame_without_tables_means_the_standard_ones() {
+fn a_frame_without_tables_uses_the_standard_tables() {
     let whole = file("jpeg/420-restarts.jpg"); // written with the standard tables
     let bare = without(&whole, HUFFMAN_TABLES);
     assert!(bare.len() < whole.len() - 400 && outline(&bare).unwrap().lacks_tables);
     assert!(decoded(&bare).unwrap().rgb() == decoded(&whole).unwrap().rgb());
-    // A camera's, as it came; half of it is as incomplete as with tables.
+    // An unmodified frame of a camera; its first half is detected as incomplete, as with tables.
     let camera = file("field/no-dht.jpg");
     let photo = decoded(&camera).unwrap();
     assert!(photo.rgb().pixels().any(|pixel| pixel.0.iter().any(|value| value.abs_diff(128) > 64)));
     let half = with(&camera, camera.len() / 2..camera.len(), b"\xff\xd9");
     assert!(decoded(&half).map(|_| ()).unwrap_err().contains("ends too early"));
-    // A file with tables of its own is not touched.
+    // A file with its own tables is not changed.
     assert!(!outline(&file("jpeg/422-optimized.jpg")).unwrap().lacks_tables);
 }
 
 #[test]
-fn what_is_not_supported_is_named_and_not_called_damaged() {
+fn unsupported_jpegs_are_named_and_not_called_damaged() {
     let whole = file("jpeg/420-restarts.jpg");
     let frame = whole.windows(2).position(|marker| marker == [0xff, BASELINE]).unwrap();
     let cases = [
-        (BASELINE, 12, "a JPEG of 12 bits a sample"),
-        (PROGRESSIVE, 12, "a JPEG of 12 bits a sample"),
+        (BASELINE, 12, "a JPEG with 12 bits per sample"),
+        (PROGRESSIVE, 12, "a JPEG with 12 bits per sample"),
         (0xc3, 8, "a lossless JPEG"),
         (0xc5, 8, "a hierarchical JPEG"),
         (0xc9, 8, "a JPEG with arithmetic coding"),
@@ -149,20 +149,20 @@ fn what_is_not_supported_is_named_and_not_called_damaged() {
 }
 
 #[test]
-fn the_walk_over_the_segments_knows_the_end() {
+fn the_outline_needs_an_end_marker() {
     let cases: [(&str, &[u8], bool); 14] = [
-        ("start and end alone", b"\xff\xd8\xff\xd9", true),
+        ("only start and end", b"\xff\xd8\xff\xd9", true),
         ("no end", b"\xff\xd8", false),
         ("half an end", b"\xff\xd8\xff", false),
         ("a segment", b"\xff\xd8\xff\xe0\0\x04ab\xff\xd9", true),
         ("an end inside a segment, as in a thumbnail", b"\xff\xd8\xff\xe1\0\x06\xff\xd8\xff\xd9", false),
-        ("the thumbnail's and its own", b"\xff\xd8\xff\xe1\0\x06\xff\xd8\xff\xd9\xff\xd9", true),
+        ("the end of a thumbnail, then the file's own", b"\xff\xd8\xff\xe1\0\x06\xff\xd8\xff\xd9\xff\xd9", true),
         ("a segment longer than the file", b"\xff\xd8\xff\xe0\xff\xffab\xff\xd9", false),
         ("a segment without its length", b"\xff\xd8\xff\xe0\0", false),
-        ("a length that is too short to be one", b"\xff\xd8\xff\xe0\0\0\xff\xd9", true),
+        ("a length below the minimum of 2", b"\xff\xd8\xff\xe0\0\0\xff\xd9", true),
         ("a scan with an escaped byte", b"\xff\xd8\xff\xda\0\x02ab\xff\0cd\xff\xd9", true),
         ("a scan with restarts", b"\xff\xd8\xff\xda\0\x02ab\xff\xd0cd\xff\xd7ef\xff\xd9", true),
-        ("a scan that was cut", b"\xff\xd8\xff\xda\0\x02ab\xff\0cd", false),
+        ("a truncated scan", b"\xff\xd8\xff\xda\0\x02ab\xff\0cd", false),
         ("fill bytes", b"\xff\xd8\xff\xff\xff\xe0\0\x02\xff\xff\xd9", true),
         ("stray bytes between segments, and a tail", b"\xff\xd8\xff\xe0\0\x02xyz\xff\xd9tail", true),
     ];

@@ -1,9 +1,9 @@
-//! Files cut short, files with wrong bytes, files that claim to be huge: an error or the right pixels, never a panic.
+//! Truncated files, files with wrong bytes and files that claim a huge size: an error or the right pixels, never a panic.
 
 use super::orientation::png_chunk;
 use super::*;
 
-/// The smallest files of every format.
+/// A small file of every format.
 fn files() -> Vec<(&'static str, Vec<u8>)> {
     let mut files: Vec<_> = exact().into_iter().map(|(why, file, _)| (why, file)).collect();
     files.push(("JPEG of RGB", encoded(rgb(), ImageFormat::Jpeg)));
@@ -11,7 +11,7 @@ fn files() -> Vec<(&'static str, Vec<u8>)> {
     files
 }
 
-/// Which bytes go wrong, the same in every run: splitmix64.
+/// Selects the bytes to change; the same in every run: splitmix64.
 struct Random(u64);
 
 impl Random {
@@ -24,18 +24,18 @@ impl Random {
     }
 }
 
-/// What a decoder's panic is turned into.
+/// The error for a panic in a decoder.
 const PANIC: &str = "the decoder failed on this file";
 
 #[test]
-fn a_file_cut_anywhere_is_an_error_or_the_whole_picture() {
+fn a_truncated_file_is_an_error_or_the_whole_picture() {
     for (why, file) in files() {
         let whole = decode_all(&file).unwrap();
         for end in 0..file.len() {
             match decode_all(&file[..end]) {
-                // The last number has no end of its own.
-                Ok(_) if why.ends_with("in digits") && end >= file.len() - 4 => {}
-                // What is missing may be no pixel's: a trailer, a checksum, padding, a second frame.
+                // The end of the last number is not marked.
+                Ok(_) if why.starts_with("plain ") && end >= file.len() - 4 => {}
+                // The missing bytes may not affect pixels: a trailer, a checksum, padding, a second frame.
                 Ok(image) => assert!(
                     image.rgb() == whole.rgb() && !why.starts_with("JPEG"),
                     "{why}: {end} of {} bytes gave another picture",
@@ -81,10 +81,10 @@ fn wrong_bytes_are_an_error_or_other_pixels_and_never_a_panic() {
             }
         }
     }
-    assert!(errors > 1000 && pictures > 1000, "{errors} errors and {pictures} pictures: is anything spoiled?");
+    assert!(errors > 1000 && pictures > 1000, "{errors} errors and {pictures} pictures: are the files damaged at all?");
 }
 
-/// A file whose header claims the size, and that ends after its header.
+/// Files whose header claims the size, and that end after the header.
 fn claims(width: u32, height: u32) -> Vec<(&'static str, Vec<u8>)> {
     let (w16, h16) = (width as u16, height as u16);
     let png = {
@@ -130,23 +130,23 @@ fn claims(width: u32, height: u32) -> Vec<(&'static str, Vec<u8>)> {
 }
 
 #[test]
-fn a_huge_claim_is_refused_before_anything_is_allocated() {
+fn a_huge_claimed_size_is_rejected_before_anything_is_allocated() {
     let all = Limits::default();
-    // 65,535 x 65,535 pixels would be 12 GiB: a machine that tried would show it.
+    // 65,535 x 65,535 pixels would be 12 GiB, so an attempt to allocate them would be noticed.
     for (format, file) in claims(65_535, 65_535) {
         let text = Image::decode(&file, "a file", &all).unwrap_err().to_string();
         assert!(
-            text.contains("65535x65535 is too large, 268435456 pixels are allowed; scale it down"),
+            text.contains("65535x65535 is too large, the limit is 268435456 pixels; scale it down"),
             "{format}: {text}"
         );
     }
     for (format, file) in claims(40_000, 20) {
         let text = Image::decode(&file, "a file", &Limits { max_side: 39_999, ..all }).unwrap_err().to_string();
-        assert!(text.contains("40000x20 is too large, sides of up to 39999"), "{format}: {text}");
+        assert!(text.contains("40000x20 is too large, the limit is 39999 pixels per side"), "{format}: {text}");
         let text = Image::decode(&file, "a file", &Limits { max_alloc: 2_399_999, ..all }).unwrap_err().to_string();
         assert!(text.contains("MiB") || text.contains("memory"), "{format}: {text}");
     }
-    // WebP's sides are 24-bit and have one added.
+    // WebP stores a side as 24 bits, minus one.
     let extended = |side: u32| {
         let side = &(side - 1).to_le_bytes()[..3];
         let header = riff(*b"VP8X", &[&[0; 4], side, side].concat());
@@ -158,10 +158,10 @@ fn a_huge_claim_is_refused_before_anything_is_allocated() {
 }
 
 #[test]
-fn a_progressive_jpegs_coefficients_count_as_memory() {
+fn the_coefficients_of_a_progressive_jpeg_count_towards_the_memory_limit() {
     let file = claims(8_000, 8_000).into_iter().find(|(format, _)| *format == "progressive JPEG").unwrap().1;
-    // 183 MiB of pixels, and two bytes a coefficient: 366 MiB.
+    // 183 MiB of pixels, and 366 MiB of coefficients at two bytes each.
     let limits = Limits { max_alloc: 500 << 20, ..Limits::default() };
     let text = Image::decode(&file, "a file", &limits).unwrap_err().to_string();
-    assert!(text.contains("8000x8000 needs 549 MiB to decode, 500 MiB are allowed"), "{text}");
+    assert!(text.contains("8000x8000 needs 549 MiB to decode, the limit is 500 MiB"), "{text}");
 }

@@ -1,4 +1,4 @@
-//! Photos of cameras held sideways.
+//! Photos with an EXIF orientation.
 
 use super::*;
 
@@ -10,16 +10,16 @@ fn exif(orientation: u16, little: bool) -> Vec<u8> {
         (u16::to_be_bytes as fn(u16) -> [u8; 2], u32::to_be_bytes as fn(u32) -> [u8; 4])
     };
     let mut block = if little { b"II*\0".to_vec() } else { b"MM\0*".to_vec() };
-    block.extend(four(8)); // where the directory is
-    block.extend(two(1)); // one entry: a tag, the type SHORT, one of it, its value and two bytes unused
+    block.extend(four(8)); // the offset of the directory
+    block.extend(two(1)); // one entry: a tag, the type SHORT, a count of 1, the value and two unused bytes
     [two(0x0112), two(3)].iter().for_each(|number| block.extend_from_slice(number));
     block.extend(four(1));
     [two(orientation), two(0)].iter().for_each(|number| block.extend_from_slice(number));
-    block.extend(four(0)); // no directory follows
+    block.extend(four(0)); // no further directory
     block
 }
 
-/// With an APP1 segment straight behind the start of the image.
+/// Inserts an APP1 segment directly after the start marker.
 fn jpeg_with(exif: &[u8], file: &[u8]) -> Vec<u8> {
     let length = (2 + 6 + exif.len()) as u16;
     [&file[..2], b"\xff\xe1", &length.to_be_bytes(), b"Exif\0\0", exif, &file[2..]].concat()
@@ -36,7 +36,7 @@ pub(super) fn png_chunk(kind: [u8; 4], data: &[u8]) -> Vec<u8> {
     [&(data.len() as u32).to_be_bytes()[..], &body, &crc(&body).to_be_bytes()].concat()
 }
 
-/// With an `eXIf` chunk straight before the chunk named `before`.
+/// Inserts an `eXIf` chunk directly before the chunk named `before`.
 fn png_with(exif: &[u8], file: &[u8], before: &[u8]) -> Vec<u8> {
     let at = file.windows(4).position(|name| name == before).unwrap() - 4;
     [&file[..at], &png_chunk(*b"eXIf", exif), &file[at..]].concat()
@@ -50,7 +50,7 @@ fn webp_with(exif: &[u8]) -> Vec<u8> {
     file
 }
 
-/// A TIFF's own directory is what EXIF was made from: one more entry in it.
+/// Adds the orientation to the TIFF's own directory, whose format EXIF shares.
 fn tiff_with(orientation: u16) -> Vec<u8> {
     let mut file = encoded(rgb(), ImageFormat::Tiff);
     assert!(file.starts_with(b"II*\0"), "the encoder writes little endian");
@@ -68,7 +68,7 @@ fn tiff_with(orientation: u16) -> Vec<u8> {
     file
 }
 
-/// The stored picture as EXIF says it is to be seen, written from the standard's table pixel by pixel.
+/// The upright picture, pixel by pixel from the table in the EXIF standard.
 fn upright(stored: &RgbImage, orientation: u16) -> RgbImage {
     let (w, h) = stored.dimensions();
     let size = if orientation < 5 { (w, h) } else { (h, w) };
@@ -88,14 +88,14 @@ fn upright(stored: &RgbImage, orientation: u16) -> RgbImage {
 }
 
 #[test]
-fn every_orientation_in_every_format_stands_upright() {
+fn every_orientation_in_every_format_is_applied() {
     let jpeg = encoded(rgb(), ImageFormat::Jpeg);
     let (lossy, png) = (decode_all(&jpeg).unwrap().into_rgb(), encoded(rgb(), ImageFormat::Png));
     for orientation in 1..=8 {
         let (little, big) = (exif(orientation, true), exif(orientation, false));
         let cases = [
             ("JPEG", jpeg_with(&little, &jpeg), &lossy),
-            ("JPEG of a big-endian camera", jpeg_with(&big, &jpeg), &lossy),
+            ("JPEG, big endian", jpeg_with(&big, &jpeg), &lossy),
             ("PNG", png_with(&little, &png, b"IDAT"), &rgb()),
             ("PNG, big endian", png_with(&big, &png, b"IDAT"), &rgb()),
             ("PNG with its metadata at the end", png_with(&big, &png, b"IEND"), &rgb()),
@@ -110,7 +110,7 @@ fn every_orientation_in_every_format_stands_upright() {
 }
 
 #[test]
-fn a_damaged_orientation_is_none() {
+fn an_invalid_orientation_is_ignored() {
     let (jpeg, png) = (encoded(rgb(), ImageFormat::Jpeg), encoded(rgb(), ImageFormat::Png));
     let lossy = decode_all(&jpeg).unwrap().into_rgb();
     let whole = exif(6, true);
@@ -120,8 +120,8 @@ fn a_damaged_orientation_is_none() {
         [0, 9, 255, 256 + 6, 65535].map(|number| (format!("orientation {number}"), exif(number, false))).into();
     blocks.push(("a directory past the end".into(), elsewhere));
     blocks.push(("neither endian".into(), [b"XX", &whole[2..]].concat()));
-    // The value's own two bytes are the last that are needed.
-    blocks.extend((0..20).map(|end| (format!("{end} bytes of it"), whole[..end].to_vec())));
+    // The two bytes of the value are the last needed ones.
+    blocks.extend((0..20).map(|end| (format!("truncated to {end} bytes"), whole[..end].to_vec())));
     for (why, block) in blocks {
         for (format, file, want) in [
             ("JPEG", jpeg_with(&block, &jpeg), &lossy),
@@ -134,7 +134,7 @@ fn a_damaged_orientation_is_none() {
 }
 
 #[test]
-fn turning_counts_as_memory() {
+fn rotation_counts_towards_the_memory_limit() {
     let sideways = png_with(&exif(6, true), &encoded(rgb(), ImageFormat::Png), b"IDAT");
     for (max_alloc, fits) in [(44, false), (89, false), (1 << 20, true)] {
         let limits = Limits { max_alloc, ..Limits::default() };

@@ -1,4 +1,4 @@
-//! Against PaddleSeg's own numbers, and against `cv2.resize` written out for one pixel.
+//! Compares with PaddleSeg's own numbers, and with a scalar `cv2.resize` of one pixel.
 
 use std::path::Path;
 
@@ -10,7 +10,7 @@ use super::*;
 
 const IMAGENET: Normalization = Normalization { mean: [0.485, 0.456, 0.406], std: [0.229, 0.224, 0.225] };
 
-/// A picture of noise, the same in every run.
+/// A picture of noise; the same in every run.
 fn noise(width: u32, height: u32) -> RgbImage {
     let mut state = u64::from(width) << 32 | u64::from(height);
     RgbImage::from_fn(width, height, |_, _| {
@@ -28,7 +28,7 @@ fn prepared(photo: &RgbImage, size: Size) -> Input {
     Input::prepare(&photo.into(), &sized(size)).unwrap()
 }
 
-/// OpenCV's bilinear interpolation of a float picture, and numpy's normalization: one pixel from its definition.
+/// One pixel by the definitions of OpenCV's bilinear interpolation of floats and numpy's normalization.
 fn scalar(photo: &RgbImage, (to_width, to_height): (u32, u32), (x, y, channel): (u32, u32, usize)) -> f32 {
     let (width, height) = photo.dimensions();
     let position = |at: u32, from: u32, to: u32| {
@@ -63,7 +63,7 @@ fn a_photo_becomes_paddlesegs_input() {
     let bytes = std::fs::read(golden).unwrap();
     let golden = SafeTensors::deserialize(&bytes).unwrap();
     let photo = RgbImage::from_raw(96, 64, golden.tensor("photo").unwrap().data().to_vec()).unwrap();
-    // OpenCV's wheel resizes small pictures with Intel's IPP, which rounds otherwise: 1e-5 of the range of 4.4.
+    // OpenCV's wheel resizes small pictures with Intel's IPP, which rounds differently: 1e-5 of the range of 4.4.
     let ways = [
         ("plain", Size::Native, 0.0),
         ("stretch", Size::Exact { width: 75, height: 83 }, 4.4e-5),
@@ -86,18 +86,18 @@ fn a_photo_becomes_paddlesegs_input() {
 fn every_size_is_opencvs_bilinear_to_the_last_bit() {
     let cases = [
         ((1, 1), (1, 1)),       // one pixel
-        ((1, 1), (7, 5)),       // one pixel, many times
-        ((7, 5), (1, 1)),       // many, once
-        ((2, 2), (4, 4)),       // twice
-        ((8, 6), (4, 3)),       // half: every weight is one half
+        ((1, 1), (7, 5)),       // one pixel repeated
+        ((7, 5), (1, 1)),       // many pixels to one
+        ((2, 2), (4, 4)),       // doubled
+        ((8, 6), (4, 3)),       // halved: every weight is one half
         ((13, 9), (31, 17)),    // odd and larger
         ((31, 17), (13, 9)),    // odd and smaller
-        ((5, 40), (40, 5)),     // wider and lower at once
+        ((5, 40), (40, 5)),     // wider and lower
         ((1, 9), (3, 4)),       // one column
         ((9, 1), (4, 3)),       // one row
-        ((97, 33), (96, 33)),   // across alone
-        ((33, 97), (33, 98)),   // down alone
-        ((1500, 2), (1499, 3)), // so wide that a position's rounding shows
+        ((97, 33), (96, 33)),   // only the width
+        ((33, 97), (33, 98)),   // only the height
+        ((1500, 2), (1499, 3)), // so wide that the rounding of a position matters
     ];
     for (from, to) in cases {
         let photo = noise(from.0, from.1);
@@ -115,7 +115,7 @@ fn every_size_is_opencvs_bilinear_to_the_last_bit() {
 }
 
 #[test]
-fn the_photos_own_size_is_itself_however_it_is_asked_for() {
+fn the_photos_own_size_is_not_resized_whichever_way_it_is_requested() {
     for (width, height) in [(1, 1), (3, 2), (64, 33), (65, 31)] {
         let photo = noise(width, height);
         let native = prepared(&photo, Size::Native);
@@ -131,12 +131,12 @@ fn the_photos_own_size_is_itself_however_it_is_asked_for() {
 }
 
 #[test]
-fn an_even_surface_stays_even() {
+fn a_uniform_picture_stays_uniform() {
     let photo = RgbImage::from_pixel(17, 11, image::Rgb([255, 0, 128]));
     let even = prepared(&photo, Size::Native);
     let input = prepared(&photo, Size::Exact { width: 5, height: 29 });
     for (plane, want) in input.data.chunks_exact(5 * 29).zip(even.data.chunks_exact(17 * 11)) {
-        // A row's two shares may round; no more than that.
+        // Only the sum of a row's two weighted values may round.
         assert!(plane.iter().all(|number| (number - want[0]).abs() <= 1e-6), "{plane:?}, {}", want[0]);
     }
 }
@@ -163,7 +163,7 @@ fn every_pixel_format_and_padding_is_the_same_picture() {
             for padding in [0, 1, 13] {
                 let rows = pixels.chunks(width as usize).map(|row| [row.concat(), vec![201; padding]].concat());
                 let mut buffer = rows.collect::<Vec<_>>().concat();
-                buffer.truncate(buffer.len() - padding); // The last row needs none.
+                buffer.truncate(buffer.len() - padding); // The last row needs no padding.
                 let stride = width as usize * format.channels() + padding;
                 let view = Pixels::new(&buffer, width, height, stride, format).unwrap();
                 for size in [Size::Native, Size::Exact { width: 11, height: 4 }] {
@@ -183,14 +183,14 @@ fn a_buffer_that_is_too_small_is_refused() {
         ("no columns", (0, 2, 6, PixelFormat::Rgb8), Some("has no pixels")),
         ("no rows", (2, 0, 6, PixelFormat::Rgb8), Some("has no pixels")),
         ("a short stride", (2, 2, 5, PixelFormat::Rgb8), Some("a row is 6 bytes")),
-        ("alpha needs a byte more", (2, 2, 7, PixelFormat::Bgra8), Some("a row is 8 bytes")),
-        ("all of it", (2, 4, 6, PixelFormat::Bgr8), None),
-        ("the last row unpadded", (2, 3, 9, PixelFormat::Rgb8), None),
-        ("one byte short", (2, 3, 10, PixelFormat::Gray8), None),
-        ("a row too many", (2, 5, 6, PixelFormat::Rgb8), Some("needs 30 bytes, the buffer has 24")),
+        ("alpha needs one more byte", (2, 2, 7, PixelFormat::Bgra8), Some("a row is 8 bytes")),
+        ("the whole buffer", (2, 4, 6, PixelFormat::Bgr8), None),
+        ("the last row without padding", (2, 3, 9, PixelFormat::Rgb8), None),
+        ("unused bytes at the end", (2, 3, 10, PixelFormat::Gray8), None),
+        ("one row too many", (2, 5, 6, PixelFormat::Rgb8), Some("needs 30 bytes, the buffer has 24")),
         ("a stride past memory", (2, 3, usize::MAX, PixelFormat::Rgb8), Some("more bytes than memory")),
         (
-            "as large as can be said",
+            "the largest possible size",
             (u32::MAX, u32::MAX, usize::MAX, PixelFormat::Rgba8),
             Some("more bytes than memory"),
         ),
@@ -205,19 +205,24 @@ fn a_buffer_that_is_too_small_is_refused() {
 }
 
 #[test]
-fn what_cannot_be_prepared_leaves_the_last_input() {
+fn a_failed_refill_leaves_the_input_unchanged() {
     let photo = noise(6, 4);
     let mut input = prepared(&photo, Size::Exact { width: 20, height: 20 });
     let before = input.clone();
     let with = |mean: f64, std: f64| Normalization { mean: [0.5, mean, 0.5], std: [0.5, 0.5, std] };
     let cases = [
-        ("a deviation of 0", with(0.5, 0.0), Size::Native, "no std 0"),
-        ("of minus 0", with(0.5, -0.0), Size::Native, "no std 0"),
-        ("that is none", with(0.5, f64::NAN), Size::Native, "must be finite"),
+        ("std 0", with(0.5, 0.0), Size::Native, "no std may be 0"),
+        ("std -0", with(0.5, -0.0), Size::Native, "no std may be 0"),
+        ("std NaN", with(0.5, f64::NAN), Size::Native, "must be finite"),
         ("an infinite mean", with(f64::INFINITY, 1.0), Size::Native, "must be finite"),
-        ("no columns", IMAGENET, Size::Exact { width: 0, height: 5 }, "size 0x5 makes 6x4 pixels 0x5"),
-        ("too many pixels", IMAGENET, Size::Exact { width: 65_535, height: 65_535 }, "1 to 64 megapixels"),
-        ("too many in proportion", IMAGENET, Size::Within { width: u32::MAX, height: u32::MAX }, "1 to 64 megapixels"),
+        ("no columns", IMAGENET, Size::Exact { width: 0, height: 5 }, "size 0x5 turns 6x4 pixels into 0x5"),
+        ("too many pixels", IMAGENET, Size::Exact { width: 65_535, height: 65_535 }, "1 pixel to 64 megapixels"),
+        (
+            "too many when scaled",
+            IMAGENET,
+            Size::Within { width: u32::MAX, height: u32::MAX },
+            "1 pixel to 64 megapixels",
+        ),
     ];
     for (why, normalization, size, want) in cases {
         let text = input
@@ -228,18 +233,18 @@ fn what_cannot_be_prepared_leaves_the_last_input() {
         assert_eq!(input, before, "{why}");
     }
     input.refill(&(&photo).into(), &sized(Size::Native)).unwrap();
-    assert_eq!(input, prepared(&photo, Size::Native), "a larger one's memory leaves no trace");
+    assert_eq!(input, prepared(&photo, Size::Native), "the memory of a larger photo has no effect");
 }
 
 #[test]
-fn padding_is_zeros_below_and_beside() {
+fn padding_is_zeros_at_the_bottom_and_on_the_right() {
     for (from, size, multiple) in [
         ((7, 5), Size::Native, 8),                           // both sides
-        ((8, 5), Size::Native, 8),                           // below alone
-        ((7, 16), Size::Native, 8),                          // beside alone
-        ((16, 8), Size::Native, 8),                          // nothing to pad
+        ((8, 5), Size::Native, 8),                           // only the bottom
+        ((7, 16), Size::Native, 8),                          // only the right side
+        ((16, 8), Size::Native, 8),                          // already a multiple
         ((7, 5), Size::Native, 1),                           // no padding
-        ((1, 1), Size::Native, 32),                          // almost all of it
+        ((1, 1), Size::Native, 32),                          // almost all padding
         ((17, 11), Size::Exact { width: 10, height: 6 }, 4), // after resizing
     ] {
         let photo = noise(from.0, from.1);
@@ -267,7 +272,7 @@ fn padding_is_zeros_below_and_beside() {
 }
 
 #[test]
-fn a_size_is_read_or_refused() {
+fn a_size_is_parsed_or_rejected() {
     let exact = |width, height| Some(Size::Exact { width, height });
     let within = |width, height| Some(Size::Within { width, height });
     let cases = [
@@ -301,13 +306,13 @@ fn a_size_is_read_or_refused() {
         ("within:native", None),
         ("within:within:5x5", None),
         ("Within:5x5", None),
-        ("٥x٥", None), // digits, but not ours
+        ("٥x٥", None), // Arabic-Indic digits
     ];
     for (text, want) in cases {
         match (text.parse::<Size>(), want) {
             (Ok(got), Some(want)) => {
                 assert_eq!(got, want, "{text}");
-                assert_eq!(got.to_string().parse::<Size>().unwrap(), got, "what is printed is read");
+                assert_eq!(got.to_string().parse::<Size>().unwrap(), got, "what is printed can be parsed");
             }
             (Err(error), None) => {
                 let error = error.to_string();
@@ -319,16 +324,16 @@ fn a_size_is_read_or_refused() {
 }
 
 #[test]
-fn proportions_are_kept_as_python_rounds() {
+fn sizes_within_round_like_python() {
     let cases = [
         ("the golden photo", (96, 64), (120, 51), (76, 51)),
-        ("a half goes to the even number below", (5, 10), (5, 5), (2, 5)),
-        ("and to the even number above", (7, 10), (5, 5), (4, 5)),
+        ("a half rounds down to the even number", (5, 10), (5, 5), (2, 5)),
+        ("a half rounds up to the even number", (7, 10), (5, 5), (4, 5)),
         ("a tall photo in a wide target", (720, 960), (1024, 512), (512, 683)),
         ("enlarged", (10, 10), (100, 60), (60, 60)),
         ("its own size", (640, 480), (640, 480), (640, 480)),
-        ("a side never vanishes", (10_000, 1), (100, 100), (100, 1)),
-        ("nor by a target of nothing", (10, 10), (0, 0), (1, 1)),
+        ("a side is at least 1", (10_000, 1), (100, 100), (100, 1)),
+        ("a side is at least 1 in an empty target", (10, 10), (0, 0), (1, 1)),
     ];
     for (why, (width, height), (w, h), want) in cases {
         assert_eq!(Size::Within { width: w, height: h }.of(width, height), want, "{why}");
