@@ -8,10 +8,8 @@ mod block;
 mod config;
 mod dappm;
 mod head;
-mod variant;
 
-pub use config::Config;
-pub use variant::Variant;
+pub use config::{Config, Variant};
 
 use attention::{RtFormerBlock, Widths};
 use block::{End, Stage};
