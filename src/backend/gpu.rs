@@ -1,4 +1,4 @@
-//! The contract on the GPU kernels, for every device that launches them: CUDA, Metal, and their emulation.
+//! Implements [`Backend`] with the GPU kernels, for every device that launches them: CUDA, Metal, and their emulation.
 
 mod staging;
 
@@ -27,30 +27,30 @@ use crate::weights::fold::{Affine, BatchNorm, ConvLayer};
 
 /// Runs on a GPU.
 ///
-/// Maps are NHWC in f32 or f16, sums always f32. Work is queued on the device, and waited for when something is read back.
+/// Maps are NHWC in f32 or f16; sums are always f32. Operations queue work on the device; reading a result back waits for it.
 pub struct Gpu<D: Device> {
     device: D,
-    /// By which it was asked for.
+    /// The name with which it was requested, such as `cuda:0`.
     name: String,
     element: GpuElement,
-    /// While a profile is on.
+    /// `Some` while a profile is on.
     marks: Mutex<Option<Marks<D>>>,
 }
 
-/// A convolution on the device, and what it is called.
+/// A convolution on the device, and its layer's name.
 pub struct Conv<B> {
     name: String,
     conv: GpuConv<B>,
 }
 
-/// Moments between a queue's operations.
+/// Timestamps between the operations of a queue.
 pub(crate) struct Marks<D: Device> {
     begin: D::Stamp,
-    /// Each operation, its time not known yet, and when it ended.
+    /// Each operation with its end; its duration is not known yet.
     operations: Vec<(OpTime, D::Stamp)>,
 }
 
-/// What a frame's work can fail with: what the GPU says, or what we say of it.
+/// An error of a frame's work: of the GPU, or already translated.
 pub(crate) enum Fault {
     Gpu(GpuError),
     Named(Error),
@@ -68,23 +68,23 @@ impl From<Error> for Fault {
     }
 }
 
-/// Bytes that have to be read or written.
+/// The size of the maps in bytes.
 fn bytes<B>(maps: &GpuMaps<B>) -> f64 {
     (maps.shape().len() * maps.element().bytes()) as f64
 }
 
 impl<D: Device> Gpu<D> {
-    /// The kernels on `device`, which was asked for as `name`, with maps stored as `element`.
+    /// Runs the kernels on `device`, with maps stored as `element`. Errors name the device `name`.
     pub fn new(device: D, name: impl Into<String>, element: GpuElement) -> Self {
         Self { device, name: name.into(), element, marks: Mutex::default() }
     }
 
-    /// What the device calls itself.
+    /// The device's own name, such as the model of the GPU.
     pub fn device_name(&self) -> String {
         self.device.name()
     }
 
-    /// Another queue of the same device.
+    /// Opens another queue of the same device.
     pub(crate) fn fork(&self) -> Result<Self> {
         let device = self.device.fork().map_err(self.error("fork"))?;
         Ok(Self::new(device, self.name.clone(), self.element))
@@ -95,22 +95,22 @@ impl<D: Device> Gpu<D> {
         self.device.finish().map_err(self.error("finish"))
     }
 
-    /// Frees the memory of this queue that nobody uses.
+    /// Frees the unused memory of this queue.
     pub(crate) fn trim(&self) -> Result<()> {
         self.device.trim().map_err(self.error("trim"))
     }
 
-    /// A frame on this queue, with inputs and outputs of so many bytes.
+    /// A frame on this queue; `inputs` and `outputs` are sizes in bytes.
     pub(crate) fn frame(&self, inputs: &[usize], outputs: &[usize]) -> Result<Frame<D>> {
         Frame::new(&self.device, inputs, outputs).map_err(self.error("frame"))
     }
 
-    /// Memory on the device.
+    /// Allocates `bytes` of device memory.
     pub(crate) fn buffer(&self, bytes: usize) -> Result<D::Buffer> {
         self.device.buffer(bytes).map_err(self.error("buffer"))
     }
 
-    /// What a frame's fault means.
+    /// Translates a frame's fault.
     pub(crate) fn fault(&self, fault: impl Into<Fault>) -> Error {
         match fault.into() {
             Fault::Gpu(error) => self.error("frame")(error),
@@ -118,12 +118,12 @@ impl<D: Device> Gpu<D> {
         }
     }
 
-    /// What each value of a byte becomes, for red, green and blue.
+    /// Copies the normalised value of each byte, for red, green and blue, to the device.
     pub(crate) fn table(&self, values: &[[f32; 256]; 3]) -> Result<Table<D::Buffer>> {
         Table::new(&self.device, values).map_err(self.error("prepare"))
     }
 
-    /// [`Backend::argmax`], left in device memory.
+    /// As [`Backend::argmax`], but leaves the result in device memory.
     pub(crate) fn argmax_to(
         &self,
         logits: &GpuMaps<D::Buffer>,
@@ -137,7 +137,7 @@ impl<D: Device> Gpu<D> {
         self.timed("argmax", "argmax", [0.0, moved], || argmax::argmax_to(&self.device, logits, image, size, found))
     }
 
-    /// [`Backend::upsample`], left in device memory.
+    /// As [`Backend::upsample`], but leaves the result in device memory.
     pub(crate) fn upsample_to(
         &self,
         logits: &GpuMaps<D::Buffer>,
@@ -149,12 +149,12 @@ impl<D: Device> Gpu<D> {
         self.timed("upsample", "upsample", [0.0, moved], || argmax::upsample_to(&self.device, logits, image, size, out))
     }
 
-    /// Brings a frame's inputs to the device.
+    /// Copies a frame's inputs to the device.
     pub(crate) fn copy_in(&self, io: &Io<'_, D>, bytes: usize) -> Result<()> {
         self.timed("copy in", "copy in", [0.0, bytes as f64], || io.copy_in())
     }
 
-    /// Brings a frame's outputs back.
+    /// Copies a frame's outputs back to the host.
     pub(crate) fn copy_out(&self, io: &Io<'_, D>, bytes: usize) -> Result<()> {
         self.timed("copy out", "copy out", [0.0, bytes as f64], || io.copy_out())
     }
@@ -163,19 +163,19 @@ impl<D: Device> Gpu<D> {
         self.marks.lock()
     }
 
-    /// From here on the moments between operations are noted.
+    /// Starts recording timestamps between operations.
     pub(crate) fn begin_marks(&self) -> Result<()> {
         let begin = self.device.stamp().map_err(self.error("profile"))?;
         *self.marks() = Some(Marks { begin, operations: Vec::new() });
         Ok(())
     }
 
-    /// Those that were noted.
+    /// Stops recording and returns the timestamps.
     pub(crate) fn end_marks(&self) -> Option<Marks<D>> {
         self.marks().take()
     }
 
-    /// How long the device was busy with each operation, once the queue has finished.
+    /// The time that the device spent on each operation. Call it after the queue has finished.
     pub(crate) fn times(&self, marks: &Marks<D>) -> Result<Vec<OpTime>> {
         let begins = std::iter::once(&marks.begin).chain(marks.operations.iter().map(|(_, end)| end));
         let times = begins.zip(&marks.operations).map(|(begin, (operation, end))| {
@@ -184,7 +184,7 @@ impl<D: Device> Gpu<D> {
         times.collect::<Result<_, _>>().map_err(self.error("profile"))
     }
 
-    /// What a refusal of the device means.
+    /// Translates an error of the device.
     fn error(&self, operation: &'static str) -> impl FnOnce(GpuError) -> Error {
         let device = self.name.clone();
         move |e| match e {
@@ -196,7 +196,7 @@ impl<D: Device> Gpu<D> {
         }
     }
 
-    /// Does `work`, of so many floating-point operations and bytes, and notes its end while a profile is on.
+    /// Runs `work` of `flops` floating-point operations and `bytes` moved; records its end while a profile is on.
     fn timed<T>(
         &self,
         operation: &'static str,
@@ -212,7 +212,7 @@ impl<D: Device> Gpu<D> {
         Ok(done)
     }
 
-    /// An operation that reads so many bytes and makes maps.
+    /// Runs an operation that reads `read` bytes and creates maps.
     fn op(
         &self,
         operation: &'static str,
@@ -222,7 +222,7 @@ impl<D: Device> Gpu<D> {
         self.named(operation, operation, 0.0, read, work)
     }
 
-    /// The same, called by a name, of so many floating-point operations.
+    /// As [`op`](Self::op), with a name and `flops` floating-point operations.
     fn named(
         &self,
         operation: &'static str,
@@ -247,7 +247,7 @@ impl<D: Device> Backend for Gpu<D> {
     type Norm = GpuNorm<D::Buffer>;
 
     fn profile(&self, on: bool) -> Vec<OpTime> {
-        // A device that cannot tell has nothing to show; what is wrong with it, its next operation says.
+        // If the device fails here, return no times: its next operation reports the error.
         let marks = self.end_marks();
         let times = marks.and_then(|marks| self.finish().and_then(|()| self.times(&marks)).ok());
         if on {
@@ -344,10 +344,10 @@ impl<D: Device> Backend for Gpu<D> {
     }
 
     fn ea_norm(&self, x: Self::Tensor, groups: usize) -> Result<Self::Tensor> {
-        // Read once for the statistics, and once to be normed.
+        // Read once for the statistics and once for the normalization.
         let read = 2.0 * bytes(&x);
         self.op("ea_norm", read, || {
-            // In place where nobody else holds it; else in a copy, which is what one part side by side is.
+            // In place if not shared, else in a copy: the concatenation of one part.
             let mut x = Arc::try_unwrap(x).or_else(|shared| concat::concat(&self.device, &[&*shared]))?;
             ea_norm::ea_norm(&self.device, &mut x, groups)?;
             Ok(x)

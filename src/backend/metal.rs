@@ -1,4 +1,4 @@
-//! A Mac's GPU, opened.
+//! Opens the GPU of a Mac.
 
 use rtformer_kernels::gpu::{GpuElement, Metal};
 
@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 /// The GPU of this Mac, with maps stored as `element`.
 ///
 /// # Errors
-/// [`Error::Device`] where there is none, or where it refuses our kernels.
+/// [`Error::Device`] if there is none, or if it rejects the kernels.
 pub fn metal(element: GpuElement) -> Result<Gpu<Metal>> {
     let device = Metal::new().map_err(|e| Error::Device { device: "metal".into(), reason: e.to_string() })?;
     Ok(Gpu::new(device, "metal", element))

@@ -1,7 +1,7 @@
-//! Where it runs: the operations that the network is made of, and the contract that every device keeps.
+//! The devices that run the network: the [`Backend`] trait with the network's operations, and its implementations.
 //!
-//! Tensors are `[n, c, h, w]` in meaning; how a backend lays them out is its own affair. Every operation leaves its inputs as they
-//! were, except where it takes them by value. Results are within 1e-4 relative error of [`Reference`] (max |a-b| over max |b|).
+//! Tensors have the logical shape `[n, c, h, w]`; each backend chooses its memory layout. Operations do not change their
+//! inputs, unless they take them by value. Results are within 1e-4 relative error of [`Reference`] (max |a-b| over max |b|).
 
 mod cpu;
 mod cuda;
@@ -24,19 +24,19 @@ use crate::error::{Error, Result};
 use crate::pixels::{Extent, IdsMut, Pixels, Preparation};
 use crate::weights::fold::{BatchNorm, ConvLayer};
 
-/// What a convolution does to each output before it stores it: `activation(conv + bias + residual)`.
+/// What a convolution applies to each output before storing it: `activation(conv + bias + residual)`.
 ///
 /// ```
 /// use rtformer::backend::{Activation, Epilogue};
 ///
-/// let around = vec![1.0_f32]; // whatever the backend's tensor is
+/// let around = vec![1.0_f32]; // stands for a backend's tensor
 /// let epilogue = Epilogue { activation: Activation::Relu, ..Epilogue::residual(&around) };
 /// assert_eq!(epilogue.residual, Some(&around));
 /// assert!(Epilogue::<Vec<f32>>::activate(Activation::Gelu).residual.is_none());
 /// ```
 #[derive(Debug)]
 pub struct Epilogue<'a, T> {
-    /// Added to the output; of the output's shape.
+    /// Added to the output; has the output's shape.
     pub residual: Option<&'a T>,
     /// Applied last.
     pub activation: Activation,
@@ -64,7 +64,7 @@ pub use rtformer_kernels::conv::Activation;
 pub use rtformer_kernels::gpu::GpuElement;
 pub use rtformer_kernels::{Confidence, Element, Isa};
 
-/// An average pool's window; the zero border counts, so it always divides by `kernel * kernel`.
+/// The window of an average pool. Zeros of the padding count: the sum is always divided by `kernel * kernel`.
 ///
 /// ```
 /// # use rtformer::backend::{Backend, Reference, Window};
@@ -72,20 +72,20 @@ pub use rtformer_kernels::{Confidence, Element, Isa};
 /// let x = b.upload(&[1.0; 16], [1, 1, 4, 4])?;
 /// let pooled = b.avg_pool(&x, Some(Window { kernel: 3, stride: 2, padding: 1 }))?;
 /// assert_eq!(b.shape(&pooled), [1, 1, 2, 2]);
-/// assert!((b.download(&pooled)?[0] - 4.0 / 9.0).abs() < 1e-6, "five of the corner's nine are zeros of the border");
+/// assert!((b.download(&pooled)?[0] - 4.0 / 9.0).abs() < 1e-6, "five of the nine values in the corner are padding");
 /// # Ok::<(), rtformer::Error>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Window {
-    /// Side of the window.
+    /// Side of the window in pixels.
     pub kernel: usize,
-    /// Step of the window.
+    /// Step of the window in pixels.
     pub stride: usize,
-    /// Zeros around the input.
+    /// Pixels of zeros on each side of the input.
     pub padding: usize,
 }
 
-/// One operation's time, for profiles.
+/// The time of one operation in a profile.
 ///
 /// ```
 /// # use rtformer::backend::{Backend, Reference};
@@ -101,17 +101,20 @@ pub struct Window {
 /// ```
 #[derive(Clone, Debug)]
 pub struct OpTime {
-    /// The layer's name, or the operation's where it has no parameters.
+    /// The layer's name, or the operation's name if it has no parameters.
     pub name: String,
-    /// Milliseconds.
+    /// Duration in milliseconds.
     pub milliseconds: f64,
-    /// Floating-point operations, two for a multiply-add; 0 where it only moves memory.
+    /// Floating-point operations; a multiply-add counts as two. 0 if the operation only moves memory.
     pub flops: f64,
-    /// Bytes that have to be read and written at the least; 0 where nobody counts them, as on the CPU.
+    /// The minimum number of bytes to read and write; 0 if not counted, as on the CPU.
     pub bytes: f64,
 }
 
-/// A device that the network runs on.
+/// A device that runs the network.
+///
+/// Besides the errors that each method lists, every method fails with [`Error::Backend`] if shapes do not fit together, with
+/// [`Error::OutOfMemory`] or [`Error::DeviceMemory`] if memory runs out, and with [`Error::Device`] if the device fails.
 ///
 /// ```
 /// use rtformer::backend::{Backend, Cpu, Isa, Reference};
@@ -127,12 +130,12 @@ pub struct OpTime {
 pub trait Backend: Send + Sync {
     /// A feature map `[n, c, h, w]` on the device. Cloning it shares it.
     type Tensor: Clone + Send + Sync;
-    /// A convolution whose parameters are on the device.
+    /// A convolution with its parameters on the device.
     type Conv: Send + Sync;
-    /// A norm whose parameters are on the device.
+    /// A norm with its parameters on the device.
     type Norm: Send + Sync;
 
-    /// Runs `work` with this backend's threads.
+    /// Runs `work` on this backend's threads.
     ///
     /// ```
     /// # use rtformer::backend::{Backend, Reference};
@@ -142,19 +145,19 @@ pub trait Backend: Send + Sync {
         work()
     }
 
-    /// Begins (`true`) or ends to record each operation's time; ending gives what was recorded.
+    /// Starts (`true`) or stops recording the time of each operation; returns what was recorded so far.
     ///
     /// ```
     /// # use rtformer::backend::{Backend, Reference};
     /// # let b = Reference::folded();
-    /// assert!(b.profile(true).is_empty(), "nothing was recorded so far");
+    /// assert!(b.profile(true).is_empty(), "nothing recorded so far");
     /// b.upload(&[0.0], [1, 1, 1, 1])?;
     /// assert_eq!(b.profile(false).len(), 1);
     /// # Ok::<(), rtformer::Error>(())
     /// ```
     fn profile(&self, on: bool) -> Vec<OpTime>;
 
-    /// The most floating-point operations a second that this device can do, measured; `None` where nobody knows.
+    /// The measured peak of this device in floating-point operations per second; `None` if unknown.
     ///
     /// ```
     /// # use rtformer::backend::{Backend, Reference};
@@ -164,7 +167,7 @@ pub trait Backend: Send + Sync {
         None
     }
 
-    /// Takes a convolution's parameters to the device.
+    /// Copies the parameters of a convolution to the device.
     ///
     /// ```
     /// # use rtformer::backend::{Backend, Reference};
@@ -189,7 +192,7 @@ pub trait Backend: Send + Sync {
     /// ```
     fn pack_conv(&self, layer: ConvLayer) -> Result<Self::Conv>;
 
-    /// Takes a norm's parameters to the device.
+    /// Copies the parameters of a norm to the device.
     ///
     /// ```
     /// # use rtformer::backend::{Backend, Reference};
@@ -203,10 +206,10 @@ pub trait Backend: Send + Sync {
     /// ```
     fn pack_norm(&self, norm: BatchNorm) -> Result<Self::Norm>;
 
-    /// Photos of one size → the network's input `[n, 3, h, w]` on the device: resized, normalised and padded as `preparation` says.
+    /// `n` photos of one size → the network's input `[n, 3, h, w]`, resized, normalised and padded as `preparation` says.
     ///
-    /// The result equals [`upload`](Self::upload) of each photo's [`Input`](crate::pixels::Input) bit for bit (on a GPU in f16,
-    /// rounded).
+    /// The result equals [`upload`](Self::upload) of each photo's [`Input`](crate::pixels::Input) bit for bit (rounded to f16
+    /// on a GPU in f16).
     ///
     /// ```
     /// # use rtformer::backend::{Backend, Reference};
@@ -221,7 +224,7 @@ pub trait Backend: Send + Sync {
     /// ```
     ///
     /// # Errors
-    /// [`Error::Input`] for no photo, or for photos of different sizes; otherwise as
+    /// [`Error::Input`] if there is no photo or if the photos differ in size; otherwise as
     /// [`Input::prepare`](crate::pixels::Input::prepare).
     fn prepare(&self, photos: &[Pixels<'_>], preparation: &Preparation) -> Result<Self::Tensor>;
 
@@ -236,7 +239,7 @@ pub trait Backend: Send + Sync {
     /// ```
     ///
     /// # Errors
-    /// [`Error::Input`] unless `data` is as long as the shape says, and not empty.
+    /// [`Error::Input`] if `data` is empty or does not have the length of the shape.
     fn upload(&self, data: &[f32], shape: [usize; 4]) -> Result<Self::Tensor>;
 
     /// Device → contiguous f32 `[n, c, h, w]`.
@@ -250,7 +253,7 @@ pub trait Backend: Send + Sync {
     /// ```
     fn download(&self, x: &Self::Tensor) -> Result<Vec<f32>>;
 
-    /// `[n, c, h, w]`.
+    /// The shape `[n, c, h, w]`.
     ///
     /// ```
     /// # use rtformer::backend::{Backend, Reference};
@@ -261,7 +264,8 @@ pub trait Backend: Send + Sync {
     /// ```
     fn shape(&self, x: &Self::Tensor) -> [usize; 4];
 
-    /// The convolution with its norms, its zero padding of half a window, and the epilogue.
+    /// Convolution with its norms, zero padding of half a window, and the epilogue: `[n, in, h, w]` →
+    /// `[n, out, ceil(h / stride), ceil(w / stride)]`.
     ///
     /// ```
     /// # use rtformer::backend::{Activation, Backend, Epilogue, Reference};
@@ -298,7 +302,7 @@ pub trait Backend: Send + Sync {
     /// ```
     fn relu(&self, x: &Self::Tensor) -> Result<Self::Tensor>;
 
-    /// `a + b`, of one shape.
+    /// `a + b`, both of the same shape.
     ///
     /// ```
     /// # use rtformer::backend::{Backend, Reference};
@@ -309,8 +313,8 @@ pub trait Backend: Send + Sync {
     /// ```
     fn add(&self, a: &Self::Tensor, b: &Self::Tensor) -> Result<Self::Tensor>;
 
-    /// `x` at `size` (height, width): bilinear, half-pixel centres, edges clamped. Of an [`Extent`], `x` is scaled to the full size, and
-    /// the result is the kept part.
+    /// Resizes `x` to `size` (height, width): bilinear, half-pixel centres, edges clamped. For an [`Extent`], scales `x` to the
+    /// full size and returns the kept part.
     ///
     /// ```
     /// # use rtformer::backend::{Backend, Reference};
@@ -323,7 +327,7 @@ pub trait Backend: Send + Sync {
     /// ```
     fn resize(&self, x: &Self::Tensor, size: impl Into<Extent>) -> Result<Self::Tensor>;
 
-    /// `x` resized to the size of `base`, plus `base`.
+    /// Resizes `x` to the size of `base` and adds `base`.
     ///
     /// ```
     /// # use rtformer::backend::{Backend, Reference};
@@ -334,7 +338,7 @@ pub trait Backend: Send + Sync {
     /// ```
     fn resize_add(&self, x: &Self::Tensor, base: &Self::Tensor) -> Result<Self::Tensor>;
 
-    /// Average pool; `None` is one window over the whole map.
+    /// Average pool. `None` averages the whole map: `[n, c, h, w]` → `[n, c, 1, 1]`.
     ///
     /// ```
     /// # use rtformer::backend::{Backend, Reference};
@@ -345,7 +349,8 @@ pub trait Backend: Send + Sync {
     /// ```
     fn avg_pool(&self, x: &Self::Tensor, window: Option<Window>) -> Result<Self::Tensor>;
 
-    /// `norm(x)`, then adaptive max pool to `side` by `side`; window `i` over length `L` is `floor(i*L/side) .. ceil((i+1)*L/side)`.
+    /// `norm(x)`, then an adaptive max pool to `[n, c, side, side]`. Window `i` over length `L` is
+    /// `floor(i*L/side) .. ceil((i+1)*L/side)`.
     ///
     /// ```
     /// # use rtformer::backend::{Backend, Reference};
@@ -354,13 +359,13 @@ pub trait Backend: Send + Sync {
     /// let (weight, bias, mean, variance) = (vec![-1.0], vec![0.0], vec![0.0], vec![1.0]);
     /// let norm = b.pack_norm(BatchNorm { weight, bias, mean, variance, epsilon: 0.0 })?;
     /// let x = b.upload(&[1.0, 2.0, 3.0, 4.0], [1, 1, 2, 2])?;
-    /// assert_eq!(b.download(&b.max_pool_to(&x, &norm, 1)?)?, [-1.0], "a negative scale makes the least the greatest");
+    /// assert_eq!(b.download(&b.max_pool_to(&x, &norm, 1)?)?, [-1.0], "with a negative scale, the smallest value wins");
     /// # Ok::<(), rtformer::Error>(())
     /// ```
     fn max_pool_to(&self, x: &Self::Tensor, norm: &Self::Norm, side: usize) -> Result<Self::Tensor>;
 
-    /// Grouped double normalization: softmax over the pixels of each channel, then every pixel divided by its sum over the
-    /// channels of its group (plus 1e-6).
+    /// Grouped double normalization: softmax over the pixels of each channel, then division of every pixel by its sum over the
+    /// channels of its group plus 1e-6.
     ///
     /// ```
     /// # use rtformer::backend::{Backend, Reference};
@@ -372,8 +377,8 @@ pub trait Backend: Send + Sync {
     /// ```
     fn ea_norm(&self, x: Self::Tensor, groups: usize) -> Result<Self::Tensor>;
 
-    /// Cross-resolution attention with its residual: `x + softmax(norm(x) · keys / side) · values`, keys `[side², c]` and values
-    /// `[side², c]` being the two halves of `kv` `[n, 2c, side, side]`.
+    /// Cross-resolution attention with its residual: `x + softmax(norm(x) · keys / side) · values`. The keys `[side², c]` and the
+    /// values `[side², c]` are the two halves of `kv` `[n, 2c, side, side]`.
     ///
     /// ```
     /// # use rtformer::backend::{Backend, Reference};
@@ -382,13 +387,13 @@ pub trait Backend: Send + Sync {
     /// # let (weight, bias, mean, variance) = (vec![1.0], vec![0.0], vec![0.0], vec![1.0]);
     /// # let norm = b.pack_norm(BatchNorm { weight, bias, mean, variance, epsilon: 0.0 })?;
     /// let x = b.upload(&[1.0, 2.0], [1, 1, 1, 2])?;
-    /// let kv = b.upload(&[7.0, 10.0], [1, 2, 1, 1])?; // one key, 7, and its value, 10
+    /// let kv = b.upload(&[7.0, 10.0], [1, 2, 1, 1])?; // one key (7) and its value (10)
     /// assert_eq!(b.download(&b.cross_attend(&x, &norm, &kv)?)?, [11.0, 12.0]);
     /// # Ok::<(), rtformer::Error>(())
     /// ```
     fn cross_attend(&self, x: &Self::Tensor, norm: &Self::Norm, kv: &Self::Tensor) -> Result<Self::Tensor>;
 
-    /// Channels side by side.
+    /// Concatenates channels: `[n, c1, h, w]`, `[n, c2, h, w]`, … → `[n, c1 + c2 + …, h, w]`.
     ///
     /// ```
     /// # use rtformer::backend::{Backend, Reference};
@@ -400,9 +405,9 @@ pub trait Backend: Send + Sync {
     /// ```
     fn concat(&self, parts: &[&Self::Tensor]) -> Result<Self::Tensor>;
 
-    /// For image `image`: bilinear logits at `size` (height, width), the class of the greatest (the lowest on a tie) into `ids`, and
-    /// the softmax probability of its logits divided by the temperature into `confidence`. Of an [`Extent`], logits are scaled to the
-    /// full size, and the kept part is read out.
+    /// Resizes the logits of image `image` to `size` (height, width), bilinear. Writes the class with the largest logit to `ids`
+    /// (the lowest class on a tie), and its softmax probability to `confidence`, from logits divided by the temperature. For an
+    /// [`Extent`], scales the logits to the full size and writes the kept part.
     ///
     /// ```
     /// # use rtformer::backend::{Backend, Reference};
@@ -423,8 +428,8 @@ pub trait Backend: Send + Sync {
         confidence: Option<Confidence<'_>>,
     ) -> Result<()>;
 
-    /// For image `image`: bilinear logits at `size` (height, width) into `out`, `[classes, height, width]`. Of an [`Extent`], logits are
-    /// scaled to the full size, and `out` is the kept part.
+    /// Resizes the logits of image `image` to `size` (height, width), bilinear, and writes them to `out`
+    /// `[classes, height, width]`. For an [`Extent`], scales the logits to the full size and writes the kept part.
     ///
     /// ```
     /// # use rtformer::backend::{Backend, Reference};
@@ -437,7 +442,7 @@ pub trait Backend: Send + Sync {
     /// ```
     fn upsample(&self, logits: &Self::Tensor, image: usize, size: impl Into<Extent>, out: &mut [f32]) -> Result<()>;
 
-    /// Gives memory that no tensor uses back to the system. By default a backend keeps none.
+    /// Returns memory that no tensor uses to the system. The default does nothing.
     ///
     /// ```
     /// # use rtformer::backend::{Backend, Reference};
@@ -446,19 +451,19 @@ pub trait Backend: Send + Sync {
     fn release(&self) {}
 }
 
-/// What photos that are prepared together become.
+/// The input size of photos that are prepared together.
 fn common_extent(photos: &[Pixels<'_>], preparation: &Preparation) -> Result<Extent> {
     let size = |photo: &Pixels<'_>| (photo.width(), photo.height());
     let Some((width, height)) = photos.first().map(size) else {
-        return Err(Error::Input("no photo to prepare; expected at least one".into()));
+        return Err(Error::Input("expected at least one photo to prepare, got none".into()));
     };
     if let Some((w, h)) = photos.iter().map(size).find(|other| *other != (width, height)) {
-        return Err(Error::Input(format!("photos of {width}x{height} and {w}x{h} pixels cannot be prepared together")));
+        return Err(Error::Input(format!("expected photos of one size, got {width}x{height} and {w}x{h} pixels")));
     }
     preparation.extent(width, height)
 }
 
-/// `Ok` if `data` is as long as the shape says, and not empty.
+/// `Ok` if `data` has the length of the shape and is not empty.
 fn check_upload(data: &[f32], [n, c, h, w]: [usize; 4]) -> Result<()> {
     let want = [c, h, w].into_iter().try_fold(n, usize::checked_mul);
     if want.is_some_and(|want| want > 0 && data.len() == want) {

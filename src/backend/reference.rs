@@ -1,4 +1,4 @@
-//! The contract in stock candle operations: slow, plain, the definition of right.
+//! The operations in plain candle calls: slow, but the definition of correct results.
 
 use candle_core::{D, Device, Tensor};
 use candle_nn::ops::softmax;
@@ -10,9 +10,9 @@ use crate::memory;
 use crate::pixels::{Extent, IdsMut, Input, Pixels, Preparation};
 use crate::weights::fold::{Affine, BatchNorm, Before, ConvLayer};
 
-/// Runs on the CPU through candle.
+/// Runs on the CPU with candle.
 ///
-/// Unfolded, it computes every norm as written, which is what proves that folding is right.
+/// If not folded, it computes every norm separately. Comparing both forms proves that folding is correct.
 ///
 /// ```
 /// use rtformer::backend::{Backend, Reference};
@@ -32,7 +32,7 @@ pub struct Reference {
     times: Times,
 }
 
-/// A convolution with whatever norms are left to it.
+/// A convolution with the norms that are not folded into it.
 ///
 /// ```
 /// # use rtformer::backend::{Backend, Reference};
@@ -62,7 +62,7 @@ pub struct Conv {
     padding: usize,
 }
 
-/// A norm, as written or as one affine map; each part `[1, c, 1, 1]`.
+/// A norm, as written or as one affine map. Each tensor has the shape `[1, c, 1, 1]`.
 ///
 /// ```
 /// # use rtformer::backend::{Backend, Reference};
@@ -100,17 +100,17 @@ impl Norm {
 }
 
 impl Reference {
-    /// With the norms folded into the convolutions, as every fast backend has them.
+    /// Folds the norms into the convolutions, like every fast backend.
     pub fn folded() -> Self {
         Self { folded: true, times: Times::default() }
     }
 
-    /// With every norm computed as written.
+    /// Computes every norm as written.
     pub fn unfolded() -> Self {
         Self { folded: false, times: Times::default() }
     }
 
-    /// Runs a candle expression, noting its time when a profile is on.
+    /// Runs a candle expression and records its time if a profile is on.
     fn op<T>(&self, name: &'static str, work: impl FnOnce() -> candle_core::Result<T>) -> Result<T> {
         self.named_op(name, name, 0.0, work)
     }
@@ -326,7 +326,7 @@ fn channels(values: &[f32]) -> candle_core::Result<Tensor> {
     Tensor::from_slice(values, (1, values.len(), 1, 1), &Device::Cpu)
 }
 
-/// Bilinear interpolation is linear in the map and separable: one matrix from the left, one from the right.
+/// Bilinear interpolation is linear and separable: multiply by one matrix from the left and by one from the right.
 fn bilinear(x: &Tensor, size: impl Into<Extent>) -> candle_core::Result<Tensor> {
     let Extent { full: (height, width), kept } = size.into();
     let (n, c, h, w) = x.dims4()?;
@@ -336,7 +336,7 @@ fn bilinear(x: &Tensor, size: impl Into<Extent>) -> candle_core::Result<Tensor> 
     full.narrow(2, 0, kept.0)?.narrow(3, 0, kept.1)?.contiguous()
 }
 
-/// `[to, from]`: each output's two weights, half-pixel centres, edges clamped.
+/// `[to, from]`: the two weights of each output, with half-pixel centres and clamped edges.
 fn interpolation(from: usize, to: usize) -> candle_core::Result<Tensor> {
     let ratio = from as f32 / to as f32;
     let mut weights = vec![0f32; to * from];

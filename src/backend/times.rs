@@ -1,4 +1,4 @@
-//! Each operation's time, as every backend notes it when a profile is on.
+//! Records the time of each operation while a profile is on, for all backends.
 
 use std::time::Instant;
 
@@ -7,17 +7,17 @@ use parking_lot::Mutex;
 use super::OpTime;
 use crate::timing::milliseconds;
 
-/// What was noted so far; nothing while no profile is on.
+/// The recorded times; `None` while no profile is on.
 #[derive(Debug, Default)]
 pub(super) struct Times(Mutex<Option<Vec<OpTime>>>);
 
 impl Times {
-    /// Begins (`true`) or ends to record; what was recorded so far.
+    /// Starts (`true`) or stops recording; returns what was recorded so far.
     pub(super) fn record(&self, on: bool) -> Vec<OpTime> {
         std::mem::replace(&mut *self.0.lock(), on.then(Vec::new)).unwrap_or_default()
     }
 
-    /// Notes how long `work` took, when a profile is on and it succeeds.
+    /// Runs `work` and records its duration, if a profile is on and `work` succeeds.
     pub(super) fn timed<T, E>(&self, name: &str, flops: f64, work: impl FnOnce() -> Result<T, E>) -> Result<T, E> {
         let start = Instant::now();
         let done = work()?;

@@ -1,5 +1,5 @@
-//! Where the CPU's maps live: buffers cut from an arena, which go back to it when the last map in them is dropped, so that after the
-//! first frame of a size nothing is asked of the system or the allocator for them.
+//! The memory of the CPU's maps: buffers from an arena, which return to it when the last map in them is dropped. After the
+//! first frame of a size, maps need no memory from the system or the allocator.
 
 use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -21,14 +21,14 @@ pub(super) struct Buffers {
 
 #[derive(Default)]
 struct Idle {
-    /// What the maps were made for: the batch and the size of its photos.
+    /// The batch size and the photo size of the current maps.
     frame: Option<(usize, Layout)>,
-    /// Kernels' scratch: one a thread, each as long as the longest that was asked for.
+    /// Scratch memory for kernels: one per thread, each of the longest requested length.
     scratch: Vec<Vec<Lanes>>,
     longest: usize,
-    /// The attention's packed keys of a batch.
+    /// Packed keys of the attention, one entry per batch.
     keys: Vec<Vec<CrossKeys>>,
-    /// Where the columns of resized photos lie.
+    /// Column positions of resized photos.
     columns: Vec<Columns>,
 }
 
@@ -43,26 +43,26 @@ impl Buffers {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Lets go of the memory of another size of frame: in regions that suit one, another wastes what does not fit.
+    /// Releases the memory if the frame has another size than the last one: regions for one size waste memory for another.
     pub(super) fn begin(&self, count: usize, photo: Layout) {
         if self.idle().frame.replace((count, photo)) != Some((count, photo)) {
             self.maps.release();
         }
     }
 
-    /// Gives memory that nobody uses back to the system.
+    /// Returns unused memory to the system.
     pub(super) fn release(&self) {
         let mut idle = self.idle();
         (idle.scratch, idle.longest) = (Vec::new(), 0);
         self.maps.release();
     }
 
-    /// Room for `count` maps: halos are zero, the rest is whatever was there before.
+    /// Memory for `count` maps. Halos are zero; the rest is unspecified.
     ///
     /// # Errors
     /// [`Error::OutOfMemory`].
     pub(super) fn blank(&self, count: usize, layout: Layout) -> Result<Blank> {
-        // Each image begins on a cache line of its own.
+        // Each image starts on its own cache line.
         let stride = layout.len().div_ceil(16);
         let mut blank = Blank { memory: buffer(&self.maps, count.saturating_mul(stride))?, stride, layout };
         for image in blank.images_mut() {
@@ -73,11 +73,11 @@ impl Buffers {
         Ok(blank)
     }
 
-    /// Room for a kernel's intermediate results, of unspecified contents.
+    /// Memory of `len` lanes for a kernel's intermediate results; its contents are unspecified.
     pub(super) fn scratch(&self, len: usize) -> Result<Scratch<'_>, Failure> {
         let mut idle = self.idle();
         if idle.longest < len {
-            // For all threads at once: which of them will need it first in a later frame is not known.
+            // Allocate for all threads: it is not known which of them needs scratch memory first in a later frame.
             idle.scratch = (0..self.threads).map(|_| lanes(len)).collect::<Result<_, _>>()?;
             idle.longest = len;
         }
@@ -93,24 +93,24 @@ impl Buffers {
         self.idle().columns.pop().unwrap_or_default()
     }
 
-    /// Takes that memory back.
+    /// Keeps the memory of columns for the next photo.
     pub(super) fn keep_columns(&self, columns: Columns) {
         self.idle().columns.push(columns);
     }
 
-    /// Room for a batch's keys.
+    /// Memory for the keys of a batch.
     pub(super) fn keys(&self, count: usize) -> Vec<CrossKeys> {
         let mut keys = self.idle().keys.pop().unwrap_or_default();
         keys.resize_with(count, CrossKeys::default);
         keys
     }
 
-    /// Takes keys back.
+    /// Keeps the memory of keys for the next batch.
     pub(super) fn keep_keys(&self, keys: Vec<CrossKeys>) {
         self.idle().keys.push(keys);
     }
 
-    /// The maps to write again: the same memory where nobody else holds it, else a copy.
+    /// Makes maps writable again: in the same memory if it is not shared, else in a copy.
     ///
     /// # Errors
     /// [`Error::OutOfMemory`].
@@ -134,7 +134,7 @@ fn buffer(arena: &Arc<Arena>, len: usize) -> Result<Buffer> {
     })
 }
 
-/// Zeros.
+/// `len` zeroed lanes.
 fn lanes(len: usize) -> Result<Vec<Lanes>, Failure> {
     let mut lanes = Vec::new();
     lanes.try_reserve_exact(len).map_err(|_| Failure::Memory(len.saturating_mul(size_of::<Lanes>())))?;
@@ -142,10 +142,10 @@ fn lanes(len: usize) -> Result<Vec<Lanes>, Failure> {
     Ok(lanes)
 }
 
-/// Scratch that goes back to the pool.
+/// Scratch memory that returns to the pool when it is dropped.
 pub(super) struct Scratch<'a> {
     memory: Vec<Lanes>,
-    /// What was asked for; the memory may be longer.
+    /// The requested length in lanes; the memory may be longer.
     len: usize,
     pool: &'a Buffers,
 }
@@ -177,7 +177,7 @@ impl Drop for Scratch<'_> {
 /// A batch of maps that is being written.
 pub(super) struct Blank {
     memory: Buffer,
-    /// From an image to the next, in lanes.
+    /// Distance from one image to the next, in lanes.
     stride: usize,
     layout: Layout,
 }
@@ -191,7 +191,7 @@ impl Blank {
         floats_mut(&mut self.memory).chunks_exact_mut(16 * self.stride.max(1))
     }
 
-    /// Done with writing.
+    /// Finishes writing.
     pub(super) fn freeze(self) -> Maps {
         let Self { memory, stride, layout } = self;
         Maps { memory: memory.share(), stride, layout }
@@ -211,7 +211,7 @@ impl Blank {
 #[derive(Clone)]
 pub struct Maps {
     memory: SharedBuffer,
-    /// From an image to the next, in lanes.
+    /// Distance from one image to the next, in lanes.
     stride: usize,
     layout: Layout,
 }
@@ -239,7 +239,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn memory_is_used_again_and_that_of_another_size_let_go() {
+    fn memory_is_reused_and_released_for_another_size() {
         let (pool, photo) = (Buffers::new(1), Layout::planar(3, 8, 8));
         let map = Layout::blocked(16, 4, 4);
         pool.begin(1, photo);
@@ -247,7 +247,7 @@ mod tests {
         let address = first.floats(0).as_ptr();
         drop(first);
         pool.begin(1, photo);
-        assert_eq!(pool.blank(1, map).unwrap().freeze().floats(0).as_ptr(), address, "the same size again");
+        assert_eq!(pool.blank(1, map).unwrap().freeze().floats(0).as_ptr(), address, "the same size");
         pool.begin(2, photo);
         assert_eq!(pool.maps.bytes(), 0, "another batch");
     }
@@ -262,17 +262,17 @@ mod tests {
         let shared = one.clone();
         let mut copy = pool.thaw(one).unwrap();
         assert!(copy.memory.as_ptr() != memory && copy.images_mut().all(|image| image.iter().all(|v| *v == 7.0)));
-        assert_eq!(pool.thaw(shared).unwrap().memory.as_ptr(), memory, "nobody else holds it any longer");
+        assert_eq!(pool.thaw(shared).unwrap().memory.as_ptr(), memory, "no longer shared");
     }
 
     #[test]
-    fn scratch_is_as_long_as_asked_for_and_kept_at_the_longest() {
+    fn scratch_has_the_requested_length_and_keeps_the_longest() {
         let pool = Buffers::new(2);
         let (short, long) = (pool.scratch(10).unwrap(), pool.scratch(20).unwrap());
         assert_eq!((short.len(), long.len()), (10, 20));
         drop((short, long));
         assert_eq!(pool.idle().scratch.iter().map(Vec::len).collect::<Vec<_>>(), [20, 20]);
         let three = [5, 6, 7].map(|len| pool.scratch(len).unwrap());
-        assert_eq!(three.each_ref().map(|scratch| scratch.len()), [5, 6, 7], "one more than there are threads");
+        assert_eq!(three.each_ref().map(|scratch| scratch.len()), [5, 6, 7], "one more than the threads");
     }
 }

@@ -1,12 +1,12 @@
-//! Channels side by side, in blocks of sixteen.
+//! Concatenates channels in blocks of sixteen.
 
 use rtformer_kernels::Layout;
 
-/// Writes the parts' channels one after another into `out`, halos included; all are of one height and width.
+/// Concatenates the channels of `parts` in `out`, with halos. All have the same height and width.
 pub(super) fn concat<'a>(parts: impl Iterator<Item = (&'a [f32], Layout)> + Clone, out: &mut [f32], layout: Layout) {
     let block = layout.block_stride();
     if parts.clone().any(|(_, part)| part.channels % 16 != 0) {
-        out.fill(0.0); // The lanes past the last channel have to be zero, and the loop below writes channels only.
+        out.fill(0.0); // Lanes after the last channel must be zero, and the loop below writes only channels.
     }
     let mut first = 0;
     for (floats, part) in parts {
@@ -29,7 +29,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn channels_keep_their_order_whatever_the_widths() {
+    fn channels_keep_their_order_for_all_widths() {
         for widths in [vec![16, 32], vec![3, 5], vec![16, 5, 16], vec![17, 1]] {
             let layout = |channels| Layout::blocked(channels, 2, 3);
             let mut next = 0.0;

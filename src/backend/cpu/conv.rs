@@ -1,4 +1,4 @@
-//! Convolutions: which algorithm computes a layer, and how it is split.
+//! Convolutions: chooses the algorithm of a layer and how to split it.
 
 use rtformer_kernels as kernels;
 use rtformer_kernels::{ConvShape, Element, Input, Isa, Layout, PackedConv, PackedWinograd, Prologue};
@@ -10,7 +10,7 @@ use crate::backend::Epilogue;
 use crate::error::{Error, Result};
 use crate::weights::fold::ConvLayer;
 
-/// How 3x3 convolutions of stride 1 are computed.
+/// The algorithm for 3x3 convolutions of stride 1.
 ///
 /// ```
 /// # use rtformer::backend::{Algorithm, Cpu, Isa};
@@ -19,16 +19,16 @@ use crate::weights::fold::ConvLayer;
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Algorithm {
-    /// By whichever is the faster for the layer's shape.
+    /// The faster algorithm for the layer's shape.
     #[default]
     Fastest,
-    /// As they are defined.
+    /// By definition.
     Direct,
-    /// By Winograd's F(4x4, 3x3), with a quarter of the multiplications.
+    /// Winograd's F(4x4, 3x3), which needs a quarter of the multiplications.
     Winograd,
 }
 
-/// A packed convolution and what is to be done ahead of it.
+/// A packed convolution and its prologue.
 ///
 /// ```
 /// # use rtformer::backend::{Backend, Cpu};
@@ -52,25 +52,25 @@ pub enum Algorithm {
 pub struct Conv {
     name: String,
     shape: ConvShape,
-    /// Channels side by side in the maps that it reads.
+    /// Interleaved channels in the maps that it reads.
     lanes: usize,
     packed: Packed,
     prologue: Option<(Norm, bool)>,
 }
 
-/// A convolution's weights, for the algorithm that is the faster.
+/// The weights of a convolution, packed for its algorithm.
 enum Packed {
     Direct(PackedConv),
     Winograd(PackedWinograd),
 }
 
-/// Bytes of transformed weights that stay in a second-level cache while tiles pass by.
+/// Bytes of transformed weights that stay in the L2 cache while tiles are processed.
 const LARGE_WEIGHTS: usize = 1 << 20;
 
 impl Cpu {
     fn takes_winograd(&self, shape: &ConvShape, lanes: usize) -> bool {
         let wanted = match self.algorithm {
-            // The scalar definition stays the plain one; a few channels are not worth the transforms.
+            // Scalar code always uses the definition. With few channels, the transforms cost more than they save.
             Algorithm::Fastest => self.isa != Isa::Scalar && shape.in_channels.min(shape.out_channels) >= 16,
             Algorithm::Direct => false,
             Algorithm::Winograd => true,
@@ -78,12 +78,12 @@ impl Cpu {
         wanted && lanes == 16 && PackedWinograd::can(shape)
     }
 
-    /// Packs a layer's parameters for the faster algorithm.
+    /// Packs a layer's parameters for its algorithm.
     pub(super) fn pack(&self, layer: ConvLayer) -> Result<Conv> {
         let folded = layer.fold()?;
         let shape = layer.shape();
-        // The photo is planar: with its three channels in a block of sixteen, it would take five times the memory.
-        // Its three channels make no pairs for bf16 either.
+        // The photo is planar: its three channels in a block of sixteen would take five times the memory.
+        // Also, three channels do not form pairs for bf16.
         let (lanes, element) = if layer.reads_photo { (1, Element::F32) } else { (16, self.element) };
         let bias = Some(&folded.bias[..]);
         let packed = if self.takes_winograd(&shape, lanes) {
@@ -102,7 +102,7 @@ impl Cpu {
         })
     }
 
-    /// The convolution with its norms and the epilogue.
+    /// Computes the convolution with its norms and the epilogue.
     pub(super) fn convolve(&self, conv: &Conv, x: &Maps, epilogue: &Epilogue<'_, Maps>) -> Result<Maps> {
         let shape = conv.shape;
         let x = &*self.with_lanes(x, conv.lanes)?;
@@ -118,10 +118,10 @@ impl Cpu {
             });
             let split = match &conv.packed {
                 Packed::Direct(_) => Split::BOTH,
-                // A piece reads the weights of its blocks and the tiles of its rows: more weights than tiles are better shared out.
+                // A piece reads the weights of its blocks and the tiles of its rows. If there are more weights than tiles, split blocks.
                 Packed::Winograd(packed) => {
                     let tiles = h.div_ceil(kernels::WINOGRAD_TILE) * w.div_ceil(kernels::WINOGRAD_TILE);
-                    // Weights that do not fit into a cache are read once a piece.
+                    // Weights that do not fit into the cache are read once per piece.
                     let pieces = if packed.bytes() > LARGE_WEIGHTS { 1 } else { Split::TILES.pieces };
                     Split { pieces, blocks_first: tiles < shape.out_channels, ..Split::TILES }
                 }

@@ -1,4 +1,4 @@
-//! What a kernel or its memory can refuse, before the operation's name is known.
+//! Errors of kernels and their memory, before the name of the operation is known.
 
 use rtformer_kernels::ShapeError;
 
@@ -8,7 +8,7 @@ use crate::error::Error;
 #[derive(Debug)]
 pub(super) enum Failure {
     Shape(ShapeError),
-    /// So many bytes of scratch memory could not be allocated.
+    /// This number of bytes of scratch memory could not be allocated.
     Memory(usize),
 }
 
@@ -19,7 +19,7 @@ impl From<ShapeError> for Failure {
 }
 
 impl Failure {
-    /// The error of the operation `operation`.
+    /// The error, with the name of the operation.
     pub(super) fn named(self, operation: &'static str) -> Error {
         match self {
             Self::Shape(error) => Error::Backend { operation, reason: error.to_string() },

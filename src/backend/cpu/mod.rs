@@ -1,4 +1,4 @@
-//! The contract on our own kernels: channel-blocked maps from a pool of buffers, split over rayon's threads.
+//! Implements [`Backend`] with the CPU kernels: channel-blocked maps from a pool of buffers, split over rayon's threads.
 
 mod buffers;
 mod concat;
@@ -28,10 +28,10 @@ use crate::error::{Error, Result};
 use crate::pixels::{Extent, IdsMut, Pixels, Preparation, Rows};
 use crate::weights::fold::{Affine, BatchNorm, ConvLayer};
 
-/// Runs on the CPU's vector units.
+/// Runs on the CPU with vector instructions.
 ///
-/// Masks and logits are the same bits for any number of threads and any batch: a kernel computes every output by the same sequence
-/// of operations however its map is split, and photos of a batch never meet.
+/// Masks and logits are bit-identical for any number of threads and any batch size: a kernel computes every output with the
+/// same sequence of operations however its map is split, and the photos of a batch do not affect each other.
 ///
 /// ```
 /// use rtformer::backend::{Backend, Cpu, Isa};
@@ -44,7 +44,7 @@ use crate::weights::fold::{Affine, BatchNorm, ConvLayer};
 /// ```
 pub struct Cpu {
     isa: Isa,
-    /// What convolutions multiply; maps are f32 all the same.
+    /// The element type of products in convolutions and attention. Maps are always f32.
     element: Element,
     algorithm: Algorithm,
     pool: ThreadPool,
@@ -52,7 +52,7 @@ pub struct Cpu {
     times: Times,
 }
 
-/// `scale * x + shift`, a channel each.
+/// `scale * x + shift`, with one scale and one shift per channel.
 ///
 /// ```
 /// # use rtformer::backend::{Backend, Cpu};
@@ -63,17 +63,17 @@ pub struct Cpu {
 /// # Ok::<(), rtformer::Error>(())
 /// ```
 pub struct Norm {
-    /// As plain channels, for the attention's keys.
+    /// The same values, not in lanes, for the attention's keys.
     affine: Affine,
     scale: Vec<Lanes>,
     shift: Vec<Lanes>,
 }
 
 impl Cpu {
-    /// The most threads that a backend can have.
+    /// The maximum number of threads of a backend.
     pub const MOST_THREADS: usize = 1024;
 
-    /// `threads` of 0 takes as many as the machine has cores.
+    /// Creates a backend for `isa` with its own threads; 0 threads means one per core.
     ///
     /// ```
     /// # use rtformer::backend::{Cpu, Isa};
@@ -100,8 +100,8 @@ impl Cpu {
         })
     }
 
-    /// The same with products in bf16, summed in f32: convolutions and attention. Softmax, resizing and what is kept between layers
-    /// stay f32.
+    /// Multiplies in bf16 and sums in f32, in convolutions and attention. Softmax, resizing and the maps between layers stay
+    /// f32.
     ///
     /// ```
     /// # use rtformer::backend::{Cpu, Isa};
@@ -111,19 +111,19 @@ impl Cpu {
     /// ```
     ///
     /// # Errors
-    /// [`Error::Device`] where the instruction set has no products of bf16.
+    /// [`Error::Device`] if the instruction set has no bf16 products.
     pub fn bf16(self) -> Result<Self> {
         if self.isa.multiplies(Element::Bf16) {
             return Ok(Self { element: Element::Bf16, ..self });
         }
         let reason = format!(
-            "precision bf16 needs AVX512-BF16 (Intel since Cooper Lake, AMD since Zen 4), which {} here has not; use f32",
+            "precision bf16 needs AVX512-BF16 (Intel since Cooper Lake, AMD since Zen 4), the instruction set in use is {}; use f32",
             self.isa.name()
         );
         Err(Error::Device { device: "cpu".into(), reason })
     }
 
-    /// The same with another choice of algorithm, for layers that are packed from now on.
+    /// Selects the algorithm for layers that are packed from now on.
     pub fn algorithm(self, algorithm: Algorithm) -> Self {
         Self { algorithm, ..self }
     }
@@ -142,7 +142,7 @@ impl Cpu {
         Norm { scale: Lanes::from_channels(&affine.scale), shift: Lanes::from_channels(&affine.shift), affine }
     }
 
-    /// The maps with so many channels side by side: as they are, or packed anew.
+    /// The maps with `lanes` interleaved channels; repacked if they have another number.
     fn with_lanes<'a>(&self, x: &'a Maps, lanes: usize) -> Result<Cow<'a, Maps>> {
         if x.layout().lanes == lanes {
             return Ok(Cow::Borrowed(x));
@@ -152,12 +152,12 @@ impl Cpu {
         packed.map(Cow::Owned)
     }
 
-    /// The maps in blocks of sixteen channels, which all kernels but a photo's convolution read.
+    /// The maps in blocks of sixteen channels. All kernels read these, except the first convolution, which reads the photo.
     fn blocked<'a>(&self, x: &'a Maps) -> Result<Cow<'a, Maps>> {
         self.with_lanes(x, 16)
     }
 
-    /// Notes how long `work` took, when a profile is on.
+    /// Runs `work` and records its duration if a profile is on.
     fn timed<T>(&self, name: &str, flops: f64, work: impl FnOnce() -> Result<T>) -> Result<T> {
         self.times.timed(name, flops, work)
     }
@@ -176,7 +176,7 @@ impl Backend for Cpu {
         self.times.record(on)
     }
 
-    /// What all threads do at once when they do nothing but multiply and add.
+    /// Measures all threads at once with multiply-adds only.
     fn peak_flops(&self) -> Option<f64> {
         Some(self.pool.broadcast(|_| kernels::peak_flops(self.isa)).into_iter().sum())
     }
@@ -306,7 +306,7 @@ impl Backend for Cpu {
 
     fn ea_norm(&self, x: Maps, groups: usize) -> Result<Maps> {
         self.timed("ea_norm", 0.0, || {
-            // Packed anew, the maps are nobody else's; those that are given up are written again.
+            // Repacked maps are not shared, so `thaw` writes them in place, like maps that the caller gave up.
             let packed = if x.layout().lanes == 16 { x } else { self.blocked(&x)?.into_owned() };
             let mut x = self.buffers.thaw(packed)?;
             self.fill_blank("ea_softmax", &mut x, Split::BLOCKS, |_, view| kernels::ea_softmax(self.isa, view))?;
@@ -340,7 +340,7 @@ impl Backend for Cpu {
 
     fn concat(&self, parts: &[&Maps]) -> Result<Maps> {
         let Some(first) = parts.first() else {
-            return Err(Error::Backend { operation: "concat", reason: "nothing to put side by side".into() });
+            return Err(Error::Backend { operation: "concat", reason: "expected at least one map, got none".into() });
         };
         if parts.iter().any(|part| part.layout().lanes != 16) {
             let blocked = parts.iter().map(|part| self.blocked(part)).collect::<Result<Vec<_>>>()?;
@@ -390,7 +390,7 @@ impl Backend for Cpu {
     }
 }
 
-/// The error of the operation `operation`, which refused a shape.
+/// Translates a shape error of `operation`.
 fn failed(operation: &'static str) -> impl FnOnce(ShapeError) -> Error {
     move |error| Failure::from(error).named(operation)
 }

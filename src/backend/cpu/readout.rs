@@ -1,4 +1,4 @@
-//! From logits at 1/8 to the photo's size, split over threads by rows.
+//! Upsamples logits from 1/8 to the photo's size, split over threads by rows.
 
 use std::ops::Range;
 
@@ -7,7 +7,7 @@ use rtformer_kernels::{self as kernels, ClassId, Confidence, Extent, Isa, ShapeE
 
 use super::Maps;
 
-/// One image's logits, and the size that they are read out at.
+/// The logits of one image, and the size to which they are upsampled.
 #[derive(Clone, Copy)]
 pub(super) struct Readout<'a> {
     pub(super) isa: Isa,
@@ -17,7 +17,7 @@ pub(super) struct Readout<'a> {
 }
 
 impl Readout<'_> {
-    /// Classes and confidence of some rows, halved again and again until there are `pieces`.
+    /// Computes classes and confidence of `rows`, which are halved repeatedly until there are `pieces`.
     pub(super) fn argmax<T: ClassId>(
         self,
         pieces: usize,
@@ -43,7 +43,7 @@ impl Readout<'_> {
         done.0.and(done.1)
     }
 
-    /// Logits `[classes, height, width]`, some rows of every class to a piece.
+    /// Upsamples logits to `[classes, height, width]`. Each piece has some rows of every class.
     pub(super) fn upsample(self, pieces: usize, out: &mut [f32]) -> Result<(), ShapeError> {
         let (height, width) = self.size.kept;
         let rows = height.div_ceil(pieces).max(1);

@@ -1,4 +1,4 @@
-//! How a batch of maps is split into views for the threads, and filled.
+//! Splits a batch of maps into views for the threads, and fills them.
 
 use rtformer_kernels::{self as kernels, Layout, MapMut};
 
@@ -7,15 +7,15 @@ use super::failure::Failure;
 use super::{Cpu, Maps};
 use crate::error::Result;
 
-/// Views that a kernel may be given in parallel: only some kernels can see a part of the blocks or of the rows.
+/// How a kernel's output may be split into parallel views. Only some kernels can compute a part of the blocks or rows.
 #[derive(Clone, Copy)]
 pub(super) struct Split {
-    /// Rows stay together in groups of so many; all of them if it is 0.
+    /// Rows are split at multiples of this; 0 means that they are not split.
     pub(super) rows: usize,
     pub(super) blocks: bool,
-    /// Whether pieces have some blocks of all rows before they have some rows: where the weights are more to read than the input.
+    /// Whether to split blocks before rows: for operations that read more weights than input.
     pub(super) blocks_first: bool,
-    /// Several a thread, so that one which the system holds up delays the others little.
+    /// Pieces per thread; several, so that a thread that the system delays does not hold up the others for long.
     pub(super) pieces: usize,
 }
 
@@ -27,12 +27,13 @@ impl Split {
 }
 
 impl Cpu {
-    /// Into how many pieces work is split.
+    /// The number of pieces into which work is split.
     pub(super) fn pieces(&self, split: Split) -> usize {
         if self.threads() == 1 { 1 } else { split.pieces * self.threads() }
     }
 
-    /// Makes a batch of maps: `work` fills the view it is given of one image; views are disjoint and come in parallel.
+    /// Creates a batch of maps. `work` gets the number of an image and a view of its map, and fills it. Views are disjoint and
+    /// filled in parallel.
     pub(super) fn fill<E: Into<Failure> + Send>(
         &self,
         op: &'static str,
@@ -66,7 +67,7 @@ impl Cpu {
     }
 }
 
-/// Halves a view again and again until there are `pieces`, and gives each to `work`, in parallel.
+/// Halves a view repeatedly until there are `pieces`, and calls `work` on each in parallel.
 fn in_pieces<E: Send>(
     view: MapMut<'_>,
     pieces: usize,

@@ -1,4 +1,4 @@
-//! How photos come to a GPU: as their own bytes, which a kernel looks up in a table, or as an input that the host prepared.
+//! Copies photos to a GPU: as bytes that a kernel normalises with a table, or as an input that the host prepared.
 
 use rayon::prelude::*;
 use rtformer_kernels::gpu::{Device, GpuMaps, GpuShape};
@@ -10,17 +10,17 @@ use crate::backend::common_extent;
 use crate::error::Result;
 use crate::pixels::{Extent, Input, PixelFormat, Pixels, Preparation};
 
-/// Bytes that a thread copies at a time.
+/// The minimum number of bytes that a thread copies.
 const COPY: usize = 1 << 18;
 
-/// What is copied to the device for photos that go through the network together.
+/// The data to copy to the device for a batch of photos.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Staging {
-    /// How many photos.
+    /// Number of photos.
     pub(crate) count: usize,
-    /// The network's input.
+    /// The size of the network's input.
     pub(crate) extent: Extent,
-    /// Of photos whose bytes are copied; planes of floats are copied for the others, which the host resizes.
+    /// `Some` if the photos' bytes are copied; `None` if the host resizes the photos and copies planes of floats.
     format: Option<PixelFormat>,
 }
 
@@ -34,13 +34,13 @@ impl Staging {
         Ok(Self { count: photos.len(), extent, format })
     }
 
-    /// `[n, 3, height, width]` of the network's input.
+    /// The shape of the network's input, `[n, 3, height, width]`.
     pub(crate) fn shape(&self) -> GpuShape {
         let (height, width) = self.extent.full;
         GpuShape { n: self.count, channels: 3, height, width }
     }
 
-    /// Bytes to copy.
+    /// The number of bytes to copy.
     pub(crate) fn bytes(&self) -> usize {
         let ((height, width), pixel) = match self.format {
             Some(format) => (self.extent.kept, format.channels()),
@@ -49,7 +49,7 @@ impl Staging {
         self.count * height * width * pixel
     }
 
-    /// Writes the photos to `to`, which has that many bytes; `input` lends its memory.
+    /// Writes the photos to `to`, which has [`bytes`](Self::bytes) bytes. Reuses the memory of `input`.
     pub(crate) fn fill(
         &self,
         photos: &[Pixels<'_>],
@@ -74,7 +74,7 @@ impl Staging {
 }
 
 impl<D: Device> Gpu<D> {
-    /// What [`Staging::fill`] wrote, in device memory → the network's input.
+    /// Output of [`Staging::fill`] in device memory → the network's input.
     pub(crate) fn prepare_staged(
         &self,
         staged: &D::Buffer,
