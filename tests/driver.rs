@@ -214,10 +214,10 @@ fn a_gpu_that_cannot_be_had_is_an_error_that_says_what_to_do() {
         ("version=11080", &["CUDA 11.8", "12.2", "535", "--device cpu"]),
         ("devices=0", &["no GPU", "CUDA_VISIBLE_DEVICES", "--device cpu"]),
         ("capability=61", &["Stand-in 0", "6.1", "7.5", "--device cpu"]),
-        ("memory=200000", &["bytes of memory for the device were needed", "were free", "smaller size"]),
-        ("pinned=1000", &["bytes of pinned host memory were needed", "smaller size"]),
+        ("memory=200000", &["bytes of device memory", "were free", "smaller size"]),
+        ("pinned=1000", &["bytes of pinned host memory", "smaller size"]),
         ("fail=cuInit:803", &["restart the machine"]),
-        ("fail=cuDevicePrimaryCtxRetain:46", &["another process has the GPU"]),
+        ("fail=cuDevicePrimaryCtxRetain:46", &["another process uses the GPU"]),
         ("fail=cuModuleLoadDataEx:222", &["cannot compile our kernels", "newer"]),
         ("lost_after=0", &["device was lost", "CUDA_ERROR_LAUNCH_FAILED", "--device cpu"]),
     ];
@@ -329,7 +329,7 @@ fn a_photo_that_does_not_fit_into_memory_fails_alone() {
     let output = segment(&driver, "memory=4000000", &input, &out, &["--weights", TINY]).output().unwrap();
     let said = stderr(&output);
     assert_eq!(code(&output), 1, "{said}");
-    assert!(said.contains("bytes of memory for the device were needed") && said.contains("were free"), "{said}");
+    assert!(said.contains("bytes of device memory") && said.contains("were free"), "{said}");
     assert_eq!(files(&out).keys().collect::<Vec<_>>(), ["0.mask.png", "2.mask.png"], "{said}");
 }
 

@@ -1,9 +1,9 @@
-// argmax: the class with the greatest upsampled logit, the lowest of equals; and how sure it is
+// argmax: the class with the largest upsampled logit (the lowest class among equals), and its confidence
 //   definition: scalar.rs
 //   logits [n, h, w, cs] T, of which `image` is read; ids [out_h, out_w] u8 or u16; confidence [out_h, out_w] f32
 //   launch: grid = (ceil(out_w/32), ceil(out_h/8)), block = (32, 8)    twin: argmax.metal
-//   bound: the first-level cache, 4 taps of cs channels a pixel; the full-size logits are never stored
-// upsample: those logits themselves
+//   bound: the first-level cache, 4 taps of cs channels per pixel; the full-size logits are never stored
+// upsample: the upsampled logits themselves
 //   out [classes, out_h, out_w] f32    launch: the same    bound: memory, the output
 #include "common.cuh"
 
@@ -15,7 +15,7 @@ struct UpsampleParams {
 struct ArgmaxParams {
     u32 image, classes, cs, h, w, out_h, out_w;
     float ratio_y, ratio_x;
-    u32 flags; // bit 0: ids are u16; bit 1: the confidence is wanted
+    u32 flags; // bit 0: ids are u16; bit 1: the confidence is requested
     float temperature;
 };
 
@@ -45,7 +45,7 @@ template <typename T> struct Around {
     }
 };
 
-// One thread, one output pixel, all classes.
+// One thread per output pixel, all classes.
 template <typename T>
 __device__ __forceinline__ void argmax(const T* __restrict__ logits, u8* __restrict__ ids,
                                        float* __restrict__ confidence,
@@ -55,7 +55,7 @@ __device__ __forceinline__ void argmax(const T* __restrict__ logits, u8* __restr
     if (row >= p.out_h || column >= p.out_w) return;
     const bool sure = p.flags & 2;
     const Around<T> around(logits, p, row, column);
-    float best = -INFINITY, sum = 0.0f; // sum of exp((logit - best) / temperature), kept right as `best` grows
+    float best = -INFINITY, sum = 0.0f; // sum of exp((logit - best) / temperature), rescaled when `best` grows
     u32 winner = 0;
     for (u32 first = 0; first < p.classes; first += PIECE) {
         float logit[PIECE];
@@ -64,7 +64,7 @@ __device__ __forceinline__ void argmax(const T* __restrict__ logits, u8* __restr
         for (u32 i = 0; i < PIECE; i++) {
             if (first + i >= p.classes) continue;
             const bool wins = logit[i] > best;
-            if (sure) { // one of the two exponentials is of zero
+            if (sure) { // one of the two exponentials is exp(0)
                 const float share = expf(-fabsf(logit[i] - best) / p.temperature);
                 sum = wins ? sum * share + 1.0f : sum + share;
             }
@@ -76,7 +76,7 @@ __device__ __forceinline__ void argmax(const T* __restrict__ logits, u8* __restr
     if (sure) confidence[pixel] = 1.0f / sum;
 }
 
-// One thread, one output pixel of all planes.
+// One thread per output pixel, all planes.
 template <typename T>
 __device__ __forceinline__ void upsample(const T* __restrict__ logits, float* __restrict__ out, UpsampleParams p) {
     const u32 column = blockIdx.x * 32 + threadIdx.x, row = blockIdx.y * 8 + threadIdx.y;

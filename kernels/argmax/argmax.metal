@@ -1,11 +1,11 @@
-// upsample: bilinear logits at the photo's size.    argmax: their greatest, and how sure it is.    twin: argmax.cu
+// upsample: bilinear logits at the photo's size.    argmax: their maximum and its confidence.    twin: argmax.cu
 //   definition: scalar.rs
-//   logits [n, h, w, cs] T, of which one image; planes [classes, out_h, out_w] f32
-//   ids [out_h, out_w] of 8 bits, or 16 with flag 1; confidence [out_h, out_w] f32 with flag 2; the lowest of equals
-//   wins
+//   logits [n, h, w, cs] T, of which one image is read; planes [classes, out_h, out_w] f32
+//   ids [out_h, out_w] of 8 bits, or 16 with flag 1; confidence [out_h, out_w] f32 with flag 2; among equals the
+//   lowest class wins
 //   confidence = 1 / sum over classes of e^((logit - winner) / temperature)
-//   launch: grid = (ceil(out_w / 32), ceil(out_h / 8)), block = (32, 8), a thread a pixel
-//   bound: upsample memory, planes once; argmax the caches, 4 * classes logits a pixel
+//   launch: grid = (ceil(out_w / 32), ceil(out_h / 8)), block = (32, 8), one thread per pixel
+//   bound: upsample memory, planes once; argmax the caches, 4 * classes logits per pixel
 
 struct UpsampleParams {
     uint image, classes, cs, h, w, out_h, out_w;

@@ -5,7 +5,7 @@ use crate::gpu::{Device, GpuError, GpuMaps, GpuShape, Launch};
 use crate::resize_add::Axis;
 use crate::{Extent, ShapeError};
 
-/// Threads of a block: so many output columns by so many rows, a thread a pixel.
+/// Threads per block: columns by rows of the output, one thread per pixel.
 const BLOCK: [u32; 3] = [32, 8, 1];
 
 params! {
@@ -23,12 +23,12 @@ params! {
     }
 }
 
-/// Ids are of 16 bits.
+/// Ids have 16 bits.
 pub const WIDE: u32 = 1;
-/// The confidence is wanted.
+/// The confidence is requested.
 pub const CONFIDENCE: u32 = 1 << 1;
 
-/// Where the classes go.
+/// Where the class ids are written.
 #[derive(Debug)]
 pub enum GpuIds<'a> {
     /// Up to 256 classes.
@@ -37,23 +37,23 @@ pub enum GpuIds<'a> {
     U16(&'a mut [u16]),
 }
 
-/// Where the classes go in device memory, and how sure they are.
+/// Where the class ids and their confidence are written in device memory.
 #[derive(Debug)]
 pub struct Found<'a, B> {
-    /// `[height, width]` u8, or u16 where they are wide.
+    /// `[height, width]` of u8, or of u16 if `wide`.
     pub ids: &'a B,
-    /// Whether ids are of 16 bits.
+    /// Whether ids have 16 bits.
     pub wide: bool,
-    /// `[height, width]` f32, and the temperature of the softmax.
+    /// `[height, width]` of f32, and the temperature of the softmax.
     pub confidence: Option<(&'a B, f32)>,
 }
 
-/// The class with the greatest upsampled logit of image `image`; the lowest of equals wins. It stays in device memory.
+/// The class with the largest upsampled logit of image `image`; among equals the lowest class wins. The result stays in device memory.
 ///
-/// - `size`: height and width of the output; of an [`Extent`], logits are scaled to the full size, and the output is the kept part
-/// - accuracy: in f32 logits within `1e-6` of the definition, relative to the greatest; confidence within `1e-5`
-/// - errors: [`ShapeError`] when a buffer is too short, the ids cannot name all classes, there is no such image, or the temperature is
-///   not positive, else what the device says
+/// - `size`: height and width of the output; with an [`Extent`], logits are scaled to the full size, and the output is the kept part
+/// - accuracy: in f32 logits within `1e-6` of the definition, relative to the largest; confidence within `1e-5`
+/// - errors: [`ShapeError`] if a buffer is too short, the ids cannot represent all classes, the image does not exist, or the
+///   temperature is not positive; otherwise those of the device
 pub fn argmax_to<D: Device>(
     device: &D,
     logits: &GpuMaps<D::Buffer>,
@@ -82,15 +82,15 @@ pub fn argmax_to<D: Device>(
         buffers: &[logits.buffer(), found.ids, found.confidence.map_or(found.ids, |(sure, _)| sure)],
         params: &params.bytes(),
     };
-    // SAFETY: taps are clamped to the pixels of an image that there is, and a thread writes the pixel of the output that it is for,
-    // into buffers that are as long; without the flag, nothing is written to the last.
+    // SAFETY: taps are clamped to the pixels of an existing image, and each thread writes its own output pixel, into buffers of the
+    // checked length; without the flag, nothing is written to the last buffer.
     unsafe { device.launch(&launch) }
 }
 
-/// [`argmax_to`], brought to the host.
+/// [`argmax_to`], with the result copied to the host.
 ///
-/// - `ids`: `[height, width]`; `confidence`: as [`crate::argmax()`] has it
-/// - errors: also when the length of either differs
+/// - `ids`: `[height, width]`; `confidence`: as in [`crate::argmax()`]
+/// - errors: as [`argmax_to`], and [`ShapeError`] if the length of either differs
 pub fn argmax<D: Device>(
     device: &D,
     logits: &GpuMaps<D::Buffer>,
@@ -125,11 +125,11 @@ pub fn argmax<D: Device>(
     }
 }
 
-/// The upsampled logits of image `image`, the very values that [`argmax_to`] compares; they stay in device memory.
+/// The upsampled logits of image `image`: exactly the values that [`argmax_to`] compares. They stay in device memory.
 ///
 /// - `size`: as for [`argmax_to`]; `out`: `[classes, height, width]` f32
-/// - accuracy: in f32 within `1e-6` of the definition, relative to the greatest
-/// - errors: [`ShapeError`] when `out` is too short, or there is no such image, else what the device says
+/// - accuracy: in f32 within `1e-6` of the definition, relative to the largest
+/// - errors: [`ShapeError`] if `out` is too short or the image does not exist, otherwise those of the device
 pub fn upsample_to<D: Device>(
     device: &D,
     logits: &GpuMaps<D::Buffer>,
@@ -149,13 +149,13 @@ pub fn upsample_to<D: Device>(
         buffers: &[logits.buffer(), out],
         params: &params.bytes(),
     };
-    // SAFETY: taps are clamped to the pixels of an image that there is, and a thread writes one pixel of each plane.
+    // SAFETY: taps are clamped to the pixels of an existing image, and each thread writes one pixel of each plane.
     unsafe { device.launch(&launch) }
 }
 
-/// [`upsample_to`], brought to the host.
+/// [`upsample_to`], with the result copied to the host.
 ///
-/// - errors: also when the length of `out` differs
+/// - errors: as [`upsample_to`], and [`ShapeError`] if the length of `out` differs
 pub fn upsample<D: Device>(
     device: &D,
     logits: &GpuMaps<D::Buffer>,
@@ -172,7 +172,7 @@ pub fn upsample<D: Device>(
     device.read(&planes, bytemuck::cast_slice_mut(out))
 }
 
-/// Parameters and pixels of an output.
+/// Parameters and number of pixels of an output.
 fn output(
     op: &'static str,
     shape: GpuShape,
@@ -182,7 +182,7 @@ fn output(
     let (height, width) = size.kept;
     size.check(op)?;
     ShapeError::ensure(image < shape.n, op, "image", image, format_args!("below {}", shape.n))?;
-    // Every logit of the output can be counted in 32 bits, and the grid's rows in 16.
+    // Every logit of the output can be indexed in 32 bits, and the grid's rows in 16.
     let full = GpuShape { n: 1, height, width, ..shape };
     full.check(op)?;
     let [rows, fits] = [height.div_ceil(BLOCK[1] as usize), 65_535];

@@ -1,6 +1,6 @@
-// concat: one part of a map of several parts side by side    twin: concat.metal
-//   part [n, pixels, part_cs], out [n, pixels, out_cs] T; channels offset .. offset + width of out are the part's, and
-//   zero past its last
+// concat: copies one part into a map of several parts, concatenated by channel    twin: concat.metal
+//   part [n, pixels, part_cs], out [n, pixels, out_cs] T; channels offset .. offset + width of out come from the part,
+//   and are zero past its last
 //   launch: grid = (ceil(pixels*width/256), 1, n), block = 256    bound: memory, each byte once
 #include "common.cuh"
 
@@ -8,7 +8,7 @@ struct ConcatParams {
     u32 n, pixels, part_c, part_cs, out_cs, offset, width;
 };
 
-// One thread, one channel of one pixel; neighbours have neighbouring channels.
+// One thread per channel of a pixel; neighbouring threads have neighbouring channels.
 template <typename T>
 __device__ __forceinline__ void concat(const T* __restrict__ part, T* __restrict__ out, ConcatParams p) {
     const u32 i = blockIdx.x * BLOCK + threadIdx.x, pixel = i / p.width, channel = i % p.width;

@@ -1,6 +1,6 @@
-// concat: a part's channels to where they stand among all; zero past its last.    twin: concat.cu
+// concat: copies a part's channels to their place among all channels; zero past its last.    twin: concat.cu
 //   part [n, pixels, part_cs] T, out [n, pixels, out_cs] T; writes channels offset .. offset + width
-//   launch: one a part, grid = (ceil(pixels * width / 256), 1, n), block = 256, a thread a number
+//   launch: one per part, grid = (ceil(pixels * width / 256), 1, n), block = 256, one thread per number
 //   bound: memory, each number once
 
 struct ConcatParams {

@@ -1,4 +1,4 @@
-//! The launches that put channels side by side: one a part.
+//! The launches that concatenate channels: one per part.
 
 use crate::ShapeError;
 use crate::gpu::{BLOCK, Device, GpuError, GpuMaps, GpuShape, Launch, blocks};
@@ -6,15 +6,15 @@ use crate::gpu::{BLOCK, Device, GpuError, GpuMaps, GpuShape, Launch, blocks};
 const OP: &str = "concat";
 
 params! {
-    /// Parameters of `concat`: channels `offset .. offset + width` of the output are the part's, and zero past the part's last.
+    /// Parameters of `concat`: channels `offset .. offset + width` of the output come from the part; those past its last are zero.
     pub struct ConcatParams { n: u32, pixels: u32, part_c: u32, part_cs: u32, out_cs: u32, offset: u32, width: u32 }
 }
 
-/// The parts' channels, one after another.
+/// The parts' channels, one part after another.
 ///
-/// - `parts`: at least one; of one element, and one shape but for the channels
+/// - `parts`: at least one, with equal elements and shapes except for the number of channels
 /// - accuracy: exact
-/// - errors: [`ShapeError`] when these differ, else what the device says
+/// - errors: [`ShapeError`] if the parts differ, otherwise those of the device
 pub fn concat<D: Device>(device: &D, parts: &[&GpuMaps<D::Buffer>]) -> Result<GpuMaps<D::Buffer>, GpuError> {
     ShapeError::at_least(OP, "number of parts", parts.len(), 1)?;
     let (first, element) = (parts[0].shape(), parts[0].element());
@@ -44,8 +44,8 @@ pub fn concat<D: Device>(device: &D, parts: &[&GpuMaps<D::Buffer>]) -> Result<Gp
             buffers: &[part.buffer(), out.buffer()],
             params: &params.bytes(),
         };
-        // SAFETY: the kernel reads the part's channels and writes `offset .. offset + width`, which is below the output's stride,
-        // of as many images and pixels as either has; the output's buffer is new.
+        // SAFETY: the kernel reads the part's channels and writes `offset .. offset + width`, which is below the output's stride. Part and
+        // output have the same number of images and pixels; the output's buffer is new.
         unsafe { device.launch(&launch)? };
         offset += channels;
     }

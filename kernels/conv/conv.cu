@@ -3,10 +3,10 @@
 //   outside the map
 //   in [n, h, w, in_cs] T, weight [kernel*kernel*in_cs, out_cs] T (tap by tap),
 //   residual and out [n, out_h, out_w, out_cs] T,
-//   bias [out_cs], scale, shift [in_cs] f32; what the flags do not ask for is not read    definition: scalar.rs
+//   bias [out_cs], scale, shift [in_cs] f32; arguments that no flag enables are not read    definition: scalar.rs
 //   launch: grid = (ceil(out_h*out_w/64), ceil(out_cs/64), n), block = 256    twin: conv.metal
-//   bound: multiply-adds in float, kernel*kernel*in_c*out_c an output pixel; the reference of conv_mma, and the exact
-//   mode's own
+//   bound: multiply-adds in float, kernel*kernel*in_c*out_c per output pixel; the reference for conv_mma, and the kernel
+//   of the exact mode
 #include "conv.cuh"
 
 template <typename T>
@@ -14,14 +14,14 @@ __device__ __forceinline__ void conv(const T* __restrict__ in, const T* __restri
                                      const float* __restrict__ bias,
                                      const float* __restrict__ scale, const float* __restrict__ shift,
                                      const T* __restrict__ residual, T* __restrict__ out, ConvParams p) {
-    constexpr u32 PIXELS = 64, CHANNELS = 64, STEP = 2 * PIECE; // of a block; STEP: rows of the weights at a time
+    constexpr u32 PIXELS = 64, CHANNELS = 64, STEP = 2 * PIECE; // per block; STEP: rows of the weights at a time
     SHARED(float, input, [STEP][PIXELS]);
     SHARED(float, factors, [STEP][CHANNELS]);
     const u32 thread = threadIdx.x, pixels = p.out_h * p.out_w, rows = p.window * p.window * p.in_cs;
     const u32 first_pixel = blockIdx.x * PIXELS, first_channel = blockIdx.y * CHANNELS;
     in += (size_t)blockIdx.z * p.h * p.w * p.in_cs;
-    // A thread fetches a piece of one pixel's inputs (half of them do) and four weights; it has 4 pixels by 4 channels
-    // of the output.
+    // A thread fetches one piece of a pixel's inputs (only half of the threads do) and four weights; it computes 4
+    // pixels by 4 channels of the output.
     const u32 fetched_pixel = thread % PIXELS, fetched_piece = thread / PIXELS * PIECE;
     const u32 fetched_row = thread / 16, fetched_channel = thread % 16 * 4;
     const u32 row = thread / 16 * 4, column = thread % 16 * 4;
@@ -51,7 +51,7 @@ __device__ __forceinline__ void conv(const T* __restrict__ in, const T* __restri
                 for (u32 j = 0; j < 4; j++) sum[i][j] += v[i] * w[j];
             }
         }
-        __syncthreads(); // they have been used
+        __syncthreads(); // inputs and weights have been used
     }
     if (first_channel + column >= p.out_cs) return;
 #pragma unroll

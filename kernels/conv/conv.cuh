@@ -1,4 +1,4 @@
-// What conv.cu and conv_mma.cu share: parameters, the window of a pixel, the prologue, the epilogue.
+// Shared by conv.cu and conv_mma.cu: parameters, the window of a pixel, the prologue, the epilogue.
 #pragma once
 #include "common.cuh"
 
@@ -7,9 +7,9 @@ struct ConvParams {
     u32 flags; // bit 0: prologue; 1: its ReLU; 2: residual; 3 and 4: activation
 };
 
-// Where an output pixel's inputs are.
+// The location of an output pixel's inputs.
 struct Window {
-    int y, x; // the first tap's; may be outside, and are far outside where there is no such pixel
+    int y, x; // the first tap's; may be outside the map, and is far outside if the pixel does not exist
 
     __device__ __forceinline__ Window(const ConvParams& p, u32 pixel) {
         const int padding = (int)(p.window / 2);
@@ -19,7 +19,7 @@ struct Window {
     }
 };
 
-// Where row `row` of the weights (a tap and 8 channels from `channel` on) finds its inputs; null where they are zeros.
+// The inputs for row `row` of the weights (a tap and 8 channels, starting at `channel`); null if they are zeros.
 template <typename T>
 __device__ __forceinline__ const T* source(const T* in, const Window& at, u32 row, u32 rows, const ConvParams& p,
                                            u32& channel) {
@@ -42,19 +42,19 @@ __device__ __forceinline__ void prologue(float (&v)[PIECE], const float* scale, 
     }
 }
 
-// Eight inputs behind the prologue into `v`, which is zero before.
+// Loads eight inputs and applies the prologue; `v` must be zero before.
 template <typename T>
 __device__ __forceinline__ void fetch(float (&v)[PIECE], const T* in, const float* scale, const float* shift,
                                       const Window& at, u32 row,
                                       u32 rows, const ConvParams& p) {
     u32 channel;
     const T* const from = source(in, at, row, rows, p, channel);
-    if (from == nullptr) return; // the zeros of the padding come after the norm
+    if (from == nullptr) return; // the padding's zeros are applied after the norm
     load(from, v);
     if (p.flags & 1) prologue(v, scale, shift, channel, p.flags);
 }
 
-// Sums of LEN channels to outputs: bias, residual, activation.
+// Converts sums of LEN channels to outputs: bias, residual, activation.
 template <u32 LEN, typename T>
 __device__ __forceinline__ void finish(float (&sum)[LEN], u32 pixel, u32 channel, const float* bias, const T* residual,
                                        T* out, const ConvParams& p) {

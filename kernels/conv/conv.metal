@@ -4,22 +4,22 @@
 //   out = activation(bias + sum of weight * max?(x * scale + shift) + residual); the zero padding comes after the
 //   prologue
 //   flags: 1 prologue, 2 its ReLU, 4 residual, 8 ReLU, 16 GELU
-//   launch: grid = (ceil(out_h * out_w / 64), ceil(out_cs / 64), n), block = 256; a block 64 pixels by 64 channels, a
-//   thread 4 by 4
+//   launch: grid = (ceil(out_h * out_w / 64), ceil(out_cs / 64), n), block = 256; a block computes 64 pixels by 64
+//   channels, a thread 4 by 4
 //   bound: arithmetic; a slab of 16 input channels goes through threadgroup memory, where each number is used 64 times
 
 struct ConvParams {
     uint n, h, w, in_c, in_cs, out_h, out_w, out_c, out_cs, window, stride, flags;
 };
 
-// x / 2 * (1 + erf(x / sqrt 2)), as `simd/math.rs` has it: erfc is 7.1.26 of Abramowitz and Stegun.
+// x / 2 * (1 + erf(x / sqrt 2)), as in `simd/math.rs`: erfc is 7.1.26 of Abramowitz and Stegun.
 inline float gelu(float x) {
     float t = fabs(x), k = 1.0f / fma(t, 0.3275911f * 0.70710678f, 1.0f);
     float p = fma(fma(fma(fma(1.0614054f, k, -1.453152f), k, 1.4214137f), k, -0.28449674f), k, 0.2548296f);
     return fma(-0.5f * t, p * k * exp(-0.5f * t * t), max(x, 0.0f));
 }
 
-// A sum becomes an output.
+// Applies the activation to a sum.
 inline float activated(float sum, uint flags) {
     if (flags & 8) return max(sum, 0.0f);
     return flags & 16 ? gelu(sum) : sum;
@@ -30,7 +30,7 @@ inline float4 activated(float4 sum, uint flags) {
                   activated(sum[3], flags));
 }
 
-// Four input channels behind the prologue; `scale` and `shift` begin at these channels.
+// Four input channels after the prologue; `scale` and `shift` begin at these channels.
 inline float4 prepared(float4 value, device const float* scale, device const float* shift, uint flags) {
     if (flags & 1) value = fma(value, load4(scale), load4(shift));
     return flags & 2 ? max(value, float4(0.0f)) : value;
@@ -42,11 +42,11 @@ conv(device const T* x [[buffer(0)]], device const T* weight [[buffer(1)]], devi
      device const float* scale [[buffer(3)]], device const float* shift [[buffer(4)]],
      device const T* residual [[buffer(5)]], device T* out [[buffer(6)]], constant ConvParams& p [[buffer(7)]],
      uint3 block [[threadgroup_position_in_grid]], uint3 tid [[thread_position_in_threadgroup]]) {
-    SHARED(float, inputs, [16][68]); // channel by pixel; rows of 68 spread what neighbours write over the banks
+    SHARED(float, inputs, [16][68]); // channel by pixel; rows of 68 spread neighbouring writes over the banks
     SHARED(float, weights, [16][64]);
     uint pixels = p.out_h * p.out_w;
 
-    // What this thread loads: four channels of a pixel, and one channel's weights to four.
+    // What this thread loads: four channels of a pixel, and one input channel's weights for four outputs.
     uint pixel_at = tid.x / 4, channel_at = tid.x % 4 * 4, row_at = tid.x / 16, column_at = tid.x % 16 * 4;
     uint pixel = 64 * block.x + pixel_at, column = 64 * block.y + column_at;
     int top = int(pixel / p.out_w * p.stride) - int(p.window / 2);
@@ -70,14 +70,14 @@ conv(device const T* x [[buffer(0)]], device const T* weight [[buffer(1)]], devi
                 inputs[channel_at + i][pixel_at] = value[i];
                 weights[row_at][column_at + i] = factors[i];
             }
-            threadgroup_barrier(mem_flags::mem_threadgroup); // the slab is there
+            threadgroup_barrier(mem_flags::mem_threadgroup); // the slab is loaded
             uint depth = min(16u, p.in_cs - first);
             for (uint k = 0; k < depth; ++k) {
                 threadgroup const float* row = &weights[k][column_at];
                 float4 factor = float4(row[0], row[1], row[2], row[3]);
                 for (uint i = 0; i < 4; ++i) sums[i] = fma(float4(inputs[k][4 * row_at + i]), factor, sums[i]);
             }
-            threadgroup_barrier(mem_flags::mem_threadgroup); // nobody reads it any longer
+            threadgroup_barrier(mem_flags::mem_threadgroup); // nobody reads the slab any longer
         }
     }
 

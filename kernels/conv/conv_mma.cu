@@ -1,11 +1,11 @@
-// conv_mma_*: what conv.cu computes, on tensor cores    definition: conv.cu, whose table these pass too
+// conv_mma_*: computes the same as conv.cu, on tensor cores    definition: conv.cu, whose table these pass too
 //   arguments of conv.cu, T half    bound: tensor cores; for few channels memory, in and out once
-//   launch: grid = (ceil(out_h*out_w/PIXELS), ceil(out_cs/CHANNELS), n), block = 32 * WARPS; the name says PIXELS x
+//   launch: grid = (ceil(out_h*out_w/PIXELS), ceil(out_cs/CHANNELS), n), block = 32 * WARPS; the name gives PIXELS x
 //   CHANNELS
 //
 // A block multiplies PIXELS rows of inputs, gathered as an implicit im2col, by CHANNELS columns of weights, STEP rows
-// of these at a time. A warp has 32 by 32 of the sums. Three buffers in shared memory: while a step is multiplied the
-// next but one is on its way.
+// at a time. A warp has 32 by 32 of the sums. There are three buffers in shared memory: while one step is multiplied,
+// the step after the next is being copied.
 #include "mma.cuh"
 #include "conv.cuh"
 
@@ -35,7 +35,7 @@ __device__ __forceinline__ void conv_mma(const half* __restrict__ in, const half
     const bool normed = p.flags & 1;
     in += (size_t)blockIdx.z * p.h * p.w * p.in_cs;
 
-    // What this thread fetches: in each step the same piece of the same pixels.
+    // What this thread fetches: the same piece of the same pixels in each step.
     const u32 piece = thread % PIECES * PIECE, pixel = thread / PIECES;
     int y[B::INPUTS], x[B::INPUTS];
 #pragma unroll
@@ -45,7 +45,7 @@ __device__ __forceinline__ void conv_mma(const half* __restrict__ in, const half
     }
     const half* from[B::INPUTS];
     u32 channel = 0;
-    // Finds the inputs of a step; null where they are zeros.
+    // Finds the inputs of a step; null if they are zeros.
     const auto find = [&](u32 step) {
         const u32 row = step * STEP + piece, tap = row / p.in_cs;
         channel = row - tap * p.in_cs;
@@ -76,7 +76,7 @@ __device__ __forceinline__ void conv_mma(const half* __restrict__ in, const half
             copies.begin(to, there ? weight + (size_t)(step * STEP + k) * p.out_cs + first_channel + c : weight, there);
         }
     };
-    // Inputs with a prologue come through registers: `take` before a step is multiplied, `put` behind it.
+    // Inputs with a prologue go through registers: `take` before a step is multiplied, `put` after it.
     float taken[B::INPUTS][PIECE];
     const auto take = [&]() {
 #pragma unroll
@@ -89,7 +89,7 @@ __device__ __forceinline__ void conv_mma(const half* __restrict__ in, const half
         for (u32 i = 0; i < B::INPUTS; i++) {
             if (from[i] != nullptr) {
                 prologue(taken[i], scale, shift, channel, p.flags);
-            } else { // the zeros of the padding come after the norm
+            } else { // the padding's zeros are applied after the norm
 #pragma unroll
                 for (u32 j = 0; j < PIECE; j++) taken[i][j] = 0.0f;
             }
@@ -104,14 +104,14 @@ __device__ __forceinline__ void conv_mma(const half* __restrict__ in, const half
             if (normed) take(), put(step);
             else begin_inputs(step);
         }
-        copies.close(); // an empty group where there is no such step, so that groups count steps
+        copies.close(); // an empty group if there is no such step, so that groups count steps
     }
     const u32 warp_row = warp / WARP_COLUMNS * 32, warp_column = warp % WARP_COLUMNS * 32;
-    float sum[2][4][4] = {}; // [16 rows][8 columns][a lane's four]
+    float sum[2][4][4] = {}; // [16 rows][8 columns][four per lane]
     for (u32 step = 0; step < steps; step++) {
         const u32 next = step + STAGES - 1;
         copies.wait<STAGES - 2>();
-        __syncthreads(); // this step's inputs and weights are there, and the last one's have been used
+        __syncthreads(); // this step's inputs and weights are loaded, and the last one's have been used
         if (next < steps) {
             find(next);
             begin_weights(next);
@@ -138,7 +138,7 @@ __device__ __forceinline__ void conv_mma(const half* __restrict__ in, const half
         if (normed && next < steps) put(next);
     }
 
-    // Through shared memory, so that neighbouring threads store neighbouring pieces.
+    // Goes through shared memory, so that neighbouring threads store neighbouring pieces.
     copies.wait<0>();
     __syncthreads(); // the last step's inputs and weights have been used
     float* const sums = reinterpret_cast<float*>(tile);

@@ -1,7 +1,7 @@
-// conv_mma: conv on matrix units: the same arguments, layout and flags as conv.metal, of which it uses the parts.
+// conv_mma: conv on matrix units, with the arguments, layout and flags of conv.metal, whose functions it uses.
 //   launch: grid = (ceil(out_h * out_w / PIXELS), ceil(out_cs / CHANNELS), n), block = 256: ROWS by COLUMNS simdgroups,
 //   each 16 pixels by 32 channels in eight 8x8 sums
-//   conv_mma: 64 pixels by 64 channels    conv_mma_narrow: 128 by 32, for maps of few channels
+//   conv_mma: 64 pixels by 64 channels    conv_mma_narrow: 128 by 32, for maps with few channels
 //   bound: arithmetic; products of T, sums f32. A slab of 16 input channels goes through threadgroup memory
 
 template <typename T, uint ROWS, uint COLUMNS>
@@ -15,7 +15,7 @@ conv_mma(device const T* x [[buffer(0)]], device const T* weight [[buffer(1)]], 
          uint lanes_at [[simdgroup_index_in_threadgroup]]) {
     SHARED(T, inputs, [16 * ROWS][20]); // pixel by channel; rows of 20 spread neighbours over the banks
     SHARED(T, weights, [16][32 * COLUMNS + 4]);
-    SHARED(float, finished, [8][8][8]); // of each simdgroup, one 8x8 sum on its way out
+    SHARED(float, finished, [8][8][8]); // one 8x8 sum per simdgroup, about to be stored
     uint pixels = p.out_h * p.out_w, first_pixel = 16 * ROWS * block.x, first_channel = 32 * COLUMNS * block.y;
     uint row_at = lanes_at / COLUMNS * 16, column_at = lanes_at % COLUMNS * 32;
 
@@ -25,7 +25,7 @@ conv_mma(device const T* x [[buffer(0)]], device const T* weight [[buffer(1)]], 
     }
     for (uint tap = 0; tap < p.window * p.window; ++tap) {
         for (uint first = 0; first < p.in_cs; first += 16) {
-            // Four channels of a pixel at a time, and one channel's weights to four.
+            // Four channels of a pixel at a time, and one input channel's weights for four outputs.
             for (uint i = tid.x; i < 16 * ROWS * 4; i += 256) {
                 uint pixel = first_pixel + i / 4, channel = first + i % 4 * 4;
                 int y = int(pixel / p.out_w * p.stride + tap / p.window) - int(p.window / 2);
@@ -45,7 +45,7 @@ conv_mma(device const T* x [[buffer(0)]], device const T* weight [[buffer(1)]], 
                 }
                 for (uint k = 0; k < 4; ++k) weights[row][column + k] = T(factors[k]);
             }
-            threadgroup_barrier(mem_flags::mem_threadgroup); // the slab is there
+            threadgroup_barrier(mem_flags::mem_threadgroup); // the slab is loaded
             for (uint k = 0; k < 16; k += 8) {
                 simdgroup_matrix<T, 8, 8> left[2], right[4];
                 for (uint i = 0; i < 2; ++i) simdgroup_load(left[i], &inputs[row_at + 8 * i][k], 20);
@@ -56,14 +56,14 @@ conv_mma(device const T* x [[buffer(0)]], device const T* weight [[buffer(1)]], 
                     }
                 }
             }
-            threadgroup_barrier(mem_flags::mem_threadgroup); // nobody reads it any longer
+            threadgroup_barrier(mem_flags::mem_threadgroup); // nobody reads the slab any longer
         }
     }
 
     for (uint i = 0; i < 2; ++i) {
         for (uint j = 0; j < 4; ++j) {
             simdgroup_store(sums[i][j], &finished[lanes_at][0][0], 8);
-            simdgroup_barrier(mem_flags::mem_threadgroup); // it is there
+            simdgroup_barrier(mem_flags::mem_threadgroup); // the sum is stored
             uint pixel = first_pixel + row_at + 8 * i + lane / 4;
             uint channel = first_channel + column_at + 8 * j + lane % 4 * 2;
             if (pixel < pixels && channel < p.out_cs) {
@@ -74,7 +74,7 @@ conv_mma(device const T* x [[buffer(0)]], device const T* weight [[buffer(1)]], 
                     out[to + k] = T(activated(sum, p.flags));
                 }
             }
-            simdgroup_barrier(mem_flags::mem_threadgroup); // the next may take its place
+            simdgroup_barrier(mem_flags::mem_threadgroup); // the next sum may overwrite it
         }
     }
 }

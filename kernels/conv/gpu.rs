@@ -16,11 +16,11 @@ params! {
     }
 }
 
-/// There is a prologue.
+/// The prologue is enabled.
 pub const PROLOGUE: u32 = 1;
-/// A ReLU ends the prologue.
+/// The prologue ends with a ReLU.
 pub const PROLOGUE_RELU: u32 = 1 << 1;
-/// There is a residual.
+/// The residual is present.
 pub const RESIDUAL: u32 = 1 << 2;
 /// Shift of the activation: 0 for none, 1 for ReLU, 2 for GELU.
 pub const ACTIVATION: u32 = 3;
@@ -28,28 +28,28 @@ pub const ACTIVATION: u32 = 3;
 /// A kernel that computes convolutions, and the part of the output that one of its blocks computes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Kernel {
-    /// The entry without its element.
+    /// The entry without its element suffix.
     pub(crate) name: &'static str,
-    /// Output pixels of a block, consecutive ones of an image.
+    /// Output pixels per block, consecutive within an image.
     pixels: u32,
-    /// Output channels of a block.
+    /// Output channels per block.
     channels: u32,
-    /// Threads of a block.
+    /// Threads per block.
     threads: u32,
 }
 
 impl Kernel {
-    /// Plain multiply-adds; every device has it, for either element.
+    /// Plain multiply-adds; available on every device, for both elements.
     pub(crate) const PLAIN: Self = Self { name: "conv", pixels: 64, channels: 64, threads: 256 };
     /// Tensor cores, in f16: the largest tile.
     pub(crate) const TENSOR_LARGE: Self = Self { name: "conv_mma_128x64", pixels: 128, channels: 64, threads: 256 };
-    /// Tensor cores, in f16: half of its pixels.
+    /// Tensor cores, in f16: half the pixels of the largest tile.
     pub(crate) const TENSOR_SMALL: Self = Self { name: "conv_mma_64x64", pixels: 64, channels: 64, threads: 128 };
-    /// Tensor cores, in f16: half of its channels.
+    /// Tensor cores, in f16: half the channels of the largest tile.
     pub(crate) const TENSOR_NARROW: Self = Self { name: "conv_mma_128x32", pixels: 128, channels: 32, threads: 128 };
-    /// Metal's simdgroup matrices, for either element.
+    /// Metal's simdgroup matrices, for both elements.
     pub(crate) const SIMDGROUP: Self = Self { name: "conv_mma", pixels: 64, channels: 64, threads: 256 };
-    /// The same with half of the channels.
+    /// Metal's simdgroup matrices with half the channels.
     pub(crate) const SIMDGROUP_NARROW: Self = Self { name: "conv_mma_narrow", pixels: 128, channels: 32, threads: 256 };
 
     /// The kernel for a convolution on a device.
@@ -71,7 +71,7 @@ impl Kernel {
         }
     }
 
-    /// Blocks that compute a convolution.
+    /// The number of blocks that compute a convolution.
     fn blocks(self, conv: &ConvParams) -> u32 {
         conv.n * (conv.out_h * conv.out_w).div_ceil(self.pixels) * conv.out_cs.div_ceil(self.channels)
     }
@@ -87,19 +87,19 @@ pub struct GpuConv<B> {
     prologue: Option<(GpuNorm<B>, bool)>,
 }
 
-/// `scale * x + shift`, a channel each, in device memory.
+/// `scale * x + shift` per channel, in device memory.
 #[derive(Debug)]
 pub struct GpuNorm<B> {
-    /// A factor a channel.
+    /// One factor per channel.
     pub scale: GpuVector<B>,
-    /// A summand a channel.
+    /// One offset per channel.
     pub shift: GpuVector<B>,
 }
 
 impl<B> GpuNorm<B> {
-    /// Takes a norm to the device.
+    /// Uploads a norm to the device.
     ///
-    /// - errors: [`ShapeError`] when the lengths differ, else what the device says
+    /// - errors: [`ShapeError`] if the lengths differ, otherwise those of the device
     pub fn new<D: Device<Buffer = B>>(device: &D, scale: &[f32], shift: &[f32]) -> Result<Self, GpuError> {
         ShapeError::check("norm", "length of the shift", shift.len(), scale.len())?;
         Ok(Self { scale: GpuVector::new(device, scale)?, shift: GpuVector::new(device, shift)? })
@@ -113,18 +113,18 @@ impl<B> GpuNorm<B> {
 /// What happens to a sum before it is stored: first the residual is added, then the activation is applied.
 #[derive(Debug)]
 pub struct GpuEpilogue<'a, B> {
-    /// Of the output's shape.
+    /// Has the output's shape.
     pub residual: Option<&'a GpuMaps<B>>,
     /// Applied last.
     pub activation: Activation,
 }
 
 impl<B> GpuConv<B> {
-    /// Takes a convolution to the device.
+    /// Uploads a convolution to the device.
     ///
     /// - `weight`: `[out, in, ky, kx]`, stored as `element` in the order `[ky][kx][in][out]`, channels padded with zeros
     /// - `bias`: `[out]`; `prologue`: norm of the input channels, and whether a ReLU follows
-    /// - errors: [`ShapeError`] when a length differs, or for a window or stride that there is no kernel for, else what the device says
+    /// - errors: [`ShapeError`] if a length differs or no kernel supports the window or stride, otherwise those of the device
     pub fn new<D: Device<Buffer = B>>(
         device: &D,
         shape: ConvShape,
@@ -153,7 +153,7 @@ impl<B> GpuConv<B> {
         Ok(Self { shape, element, weight: buffer, bias: GpuVector::new(device, bias)?, prologue })
     }
 
-    /// What it is, apart from its weights.
+    /// The convolution's shape.
     pub fn shape(&self) -> ConvShape {
         self.shape
     }
@@ -161,10 +161,10 @@ impl<B> GpuConv<B> {
 
 /// Convolves.
 ///
-/// - `x`: `[n, in_channels, h, w]` → `[n, out_channels, ..]` of [`ConvShape::out_size`], stored as the weights are
-/// - accuracy: in f32 within `1e-5` of the definition, relative to the greatest output; in f16 inputs, weights and output are
+/// - `x`: `[n, in_channels, h, w]` → `[n, out_channels, ..]` of [`ConvShape::out_size`], with the weights' element
+/// - accuracy: in f32 within `1e-5` of the definition, relative to the largest output; in f16 inputs, weights and output are
 ///   rounded to 11 bits
-/// - errors: [`ShapeError`] when a shape or element differs from these, else what the device says
+/// - errors: [`ShapeError`] if a shape or element differs from these, otherwise those of the device
 pub fn conv<D: Device>(
     device: &D,
     conv: &GpuConv<D::Buffer>,
@@ -175,9 +175,9 @@ pub fn conv<D: Device>(
     conv_by(device, |params| Kernel::choose(capabilities, conv.element, params), conv, x, epilogue)
 }
 
-/// [`conv`] by the kernel that `choose` names.
+/// [`conv`] with the kernel that `choose` selects.
 ///
-/// - errors: also what the device says if it does not have that kernel
+/// - errors: as [`conv`], and an error of the device if it lacks that kernel
 pub(crate) fn conv_by<D: Device>(
     device: &D,
     choose: impl FnOnce(&ConvParams) -> Kernel,
@@ -232,9 +232,9 @@ pub(crate) fn conv_by<D: Device>(
         buffers: &[x.buffer(), &conv.weight, conv.bias.buffer(), scale, shift, residual, out.buffer()],
         params: &params.bytes(),
     };
-    // SAFETY: the shapes were checked against the buffers, which maps and vectors made as long as their shapes say; the kernel
-    // reads pixels inside of the map, weights and channels below their strides, and writes pixels and channels of the output
-    // alone, whose buffer is new.
+    // SAFETY: the shapes were checked against the buffers, and maps and vectors allocate as much as their shapes say. The kernel
+    // reads pixels inside the map, and weights and channels below their strides. It writes only pixels and channels of the output,
+    // whose buffer is new.
     unsafe { device.launch(&launch)? };
     Ok(out)
 }
@@ -249,7 +249,7 @@ mod tests {
         let hopper = device(132, MatrixUnits::TensorCores);
         let conv = |out_w, out_cs| ConvParams { n: 1, out_h: 128, out_w, out_cs, ..ConvParams::default() };
         let name = |device, element, conv| Kernel::choose(device, element, &conv).name;
-        assert_eq!(name(hopper, GpuElement::F32, conv(256, 64)), "conv", "tensor cores have no exact product");
+        assert_eq!(name(hopper, GpuElement::F32, conv(256, 64)), "conv", "tensor cores have no exact f32 product");
         assert_eq!(name(hopper, GpuElement::F16, conv(256, 32)), "conv_mma_128x32");
         assert_eq!(name(hopper, GpuElement::F16, conv(256, 256)), "conv_mma_128x64");
         assert_eq!(name(hopper, GpuElement::F16, conv(64, 64)), "conv_mma_64x64");
@@ -257,9 +257,9 @@ mod tests {
         for element in [GpuElement::F32, GpuElement::F16] {
             assert_eq!(name(mac, element, conv(256, 32)), "conv_mma_narrow");
             assert_eq!(name(mac, element, conv(256, 40)), "conv_mma");
-            assert_eq!(name(plain, element, conv(256, 256)), "conv", "nothing is known of the device");
+            assert_eq!(name(plain, element, conv(256, 256)), "conv", "nothing is known about the device");
         }
-        // A batch takes another kernel than its images, and has to compute the same: the table `batches` has such a convolution.
+        // A batch uses another kernel than its images, and must compute the same result: the table `batches` has such a convolution.
         let small = |n| ConvParams { n, out_h: 9, out_w: 13, out_cs: 40, ..ConvParams::default() };
         let one = device(1, MatrixUnits::TensorCores);
         let chosen = [1, 3].map(|n| Kernel::choose(one, GpuElement::F16, &small(n)));

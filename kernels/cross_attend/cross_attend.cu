@@ -3,27 +3,27 @@
 //   x, out [n, h*w, cs] T, kv [n, side*side, kv_cs] T, scale, shift [cs] f32; of kv channels 0..c are keys, c..2c
 //   values, c <= 256
 //   launch: grid = (ceil(h*w/16), 1, n), block = 256    twin: cross_attend.metal
-//   bound: multiply-adds, 4*c*side*side a pixel
+//   bound: multiply-adds, 4*c*side*side per pixel
 //
-// A block has PIXELS pixels. It meets the keys KEYS at a time: scores, their part of the softmax, and their part of the
-// values' mean, which is scaled down when a later score is greater (online softmax). So the map of scores, [side*side,
-// h, w], never exists, and any side will do.
+// A block has PIXELS pixels and processes KEYS keys at a time: their scores, their part of the softmax, and their part
+// of the values' mean, which is scaled down when a later score is larger (online softmax). So the map of scores,
+// [side*side, h, w], never exists, and any side works.
 #include "cross_attend.cuh"
 
-// What a block has in shared memory.
+// A block's shared memory.
 struct AttendTile {
     // STEP: channels of the keys at a time
     static constexpr u32 PIXELS = 16, CHANNELS = 256, KEYS = 64, STEP = 2 * PIECE;
-    // From a key's weights to the next: more than needed, to spread columns over the banks.
+    // The distance between the weights of two keys: longer than needed, to spread columns over the banks.
     static constexpr u32 WEIGHT_ROW = PIXELS + 4;
 
-    float (*query)[PIXELS];      // [CHANNELS], behind the norm
+    float (*query)[PIXELS];      // [CHANNELS], after the norm
     float (*key)[KEYS];          // [STEP]
     float (*weight)[WEIGHT_ROW]; // [KEYS]: scores, then their exponentials
     float* rescale;              // [PIXELS]
 };
 
-// In the mean a thread has 4 channels of ROWS pixels: 64 * ROWS channels keep all threads busy.
+// For the mean, a thread has 4 channels of ROWS pixels: 64 * ROWS channels keep all threads busy.
 template <u32 ROWS, typename T>
 __device__ __forceinline__ void attend(const T* __restrict__ x, const T* __restrict__ kv, T* __restrict__ out,
                                        AttendTile tile,
@@ -33,13 +33,13 @@ __device__ __forceinline__ void attend(const T* __restrict__ x, const T* __restr
     const u32 row = thread / (16 * ROWS) * ROWS, channel = thread % (16 * ROWS) * 4;
     float mean[ROWS][4] = {}, greatest = -INFINITY, sum = 0.0f;
     for (u32 first_key = 0; first_key < keys; first_key += KEYS) {
-        // Scores: a thread has 4 pixels of one key.
+        // Scores: a thread has 4 pixels and one key.
         const u32 j = thread % KEYS, four = thread / KEYS * 4;
         float score[4] = {};
         for (u32 first = 0; first < p.cs; first += STEP) {
             __syncthreads(); // the queries are stored; the last step's keys and the last keys' weights have been used
             if (thread < 2 * KEYS) {
-                // Where c is no multiple of 8 the last piece has values behind its keys; queries are zero there.
+                // Unless c is a multiple of 8, the last piece has values after its keys; queries are zero there.
                 const u32 piece = thread / KEYS * PIECE;
                 float v[PIECE] = {};
                 if (first_key + j < keys && first + piece < p.cs) {
@@ -62,7 +62,7 @@ __device__ __forceinline__ void attend(const T* __restrict__ x, const T* __restr
         store(&tile.weight[j][four], score);
         __syncthreads(); // the scores are stored
 
-        // Softmax: sixteen neighbouring lanes have a pixel, and all of them its greatest score and its sum.
+        // Softmax: sixteen neighbouring lanes share a pixel, and each of them has its largest score and its sum.
         const u32 pixel = thread / 16, lane = thread % 16;
         float now = greatest, added = 0.0f;
         for (u32 k = lane; k < KEYS; k += 16) now = fmaxf(now, tile.weight[k][pixel]);

@@ -1,4 +1,4 @@
-// What cross_attend.cu and cross_attend_mma.cu share: the parameters.
+// Shared by cross_attend.cu and cross_attend_mma.cu: the parameters.
 #pragma once
 #include "common.cuh"
 

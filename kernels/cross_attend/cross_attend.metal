@@ -1,20 +1,19 @@
 // cross_attend: x + softmax(norm(x) . keys / side) . values, scores never stored.    twin: cross_attend.cu
 //   definition: scalar.rs
-//   x and out [n, h * w, cs] T, scale and shift [cs] f32, kv [n, side * side, kv_cs] T: key j has channels 0 .. c, its
-//   value c .. 2c
+//   x and out [n, h * w, cs] T, scale and shift [cs] f32, kv [n, side * side, kv_cs] T: channels 0 .. c are key j,
+//   channels c .. 2c its value
 //   c at most 256; factor = 1 / side
 //   launch: grid = (ceil(h * w / 16), 1, n), block = 256: 16 pixels by 16 lanes; a lane scores one key of a tile of 16,
-//   and then
-//   adds up every 16th channel of their values
-//   bound: arithmetic, 4 * c * side^2 operations a pixel; the softmax is a running one, so a tile's scores live in its
-//   lanes
+//   and then adds every 16th channel of their values
+//   bound: arithmetic, 4 * c * side^2 operations per pixel; the softmax is computed online, so a tile's scores stay in
+//   the registers of its lanes
 
 struct CrossAttendParams {
     uint n, h, w, c, cs, kv_cs, side;
     float factor;
 };
 
-// Over the sixteen lanes of a pixel, which are neighbours in a simdgroup.
+// Reductions over the sixteen lanes of a pixel, which are neighbours in a simdgroup.
 inline float sixteen_max(float value) {
     for (ushort step = 8; step > 0; step /= 2) value = max(value, simd_shuffle_xor(value, step));
     return value;
@@ -46,13 +45,13 @@ cross_attend(device const T* x [[buffer(0)]], device const float* scale [[buffer
     for (uint first = 0; first < count; first += 16) {
         float score = 0.0f;
         for (uint begin = 0; begin < p.c; begin += 64) {
-            threadgroup_barrier(mem_flags::mem_threadgroup); // queries are there; nobody reads the last keys any longer
+            threadgroup_barrier(mem_flags::mem_threadgroup); // the queries are stored; the last keys have been used
             for (uint i = tid.x; i < 16 * 64; i += 256) {
                 uint key = first + i / 64, channel = begin + i % 64;
                 bool exists = key < count && channel < p.c;
                 keys[i / 64][i % 64] = exists ? float(kv[(block.z * count + key) * p.kv_cs + channel]) : 0.0f;
             }
-            threadgroup_barrier(mem_flags::mem_threadgroup); // keys are there
+            threadgroup_barrier(mem_flags::mem_threadgroup); // the keys are stored
             uint width = min(64u, p.c - begin);
             for (uint i = 0; i < width; ++i) score = fma(queries[own][begin + i], keys[lane][i], score);
         }
@@ -61,7 +60,7 @@ cross_attend(device const T* x [[buffer(0)]], device const float* scale [[buffer
         total = total * rescale + sixteen_sum(weight);
         top = higher;
         weights[own][lane] = weight;
-        // weights are there; the next are written behind the barriers above
+        // the weights are stored; the next ones are written after the barriers above
         simdgroup_barrier(mem_flags::mem_threadgroup);
         uint tile = min(16u, count - first);
         for (uint i = 0; i < 16; ++i) {

@@ -1,12 +1,12 @@
-// cross_attend_mma_*: what cross_attend.cu computes, on tensor cores
+// cross_attend_mma_*: computes the same as cross_attend.cu, on tensor cores
 //   definition: cross_attend.cu, whose table these pass too
-//   arguments of cross_attend.cu, T half, c a multiple of 8 and at most CHANNELS, which the name says
+//   arguments of cross_attend.cu, T half, c a multiple of 8 and at most CHANNELS, which the name gives
 //   launch: grid = (ceil(h*w/64), 1, n), block = 128
 //   bound: memory, x and out once; keys and values stay in the second-level cache
 //
-// A warp has 16 pixels: their queries, their means and one chunk of their scores are in registers, and a chunk's
+// A warp has 16 pixels. Their queries, their means and one chunk of their scores are in registers, and a chunk's
 // weights go from the accumulators of one product into the operands of the next (FlashAttention-2: Dao,
-// arXiv:2307.08691). Keys and values come through shared memory, KEYS at a time.
+// arXiv:2307.08691). Keys and values go through shared memory, KEYS at a time.
 #include "cross_attend.cuh"
 #include "mma.cuh"
 
@@ -15,7 +15,7 @@ __device__ __forceinline__ u32 pair(float first, float second) {
     return *reinterpret_cast<const u32*>(&both);
 }
 
-// The greatest and the sum of four neighbouring lanes, which have a row of the scores.
+// Maximum and sum over four neighbouring lanes, which share a row of the scores.
 __device__ __forceinline__ float row_max(float x) {
     x = fmaxf(x, __shfl_xor_sync(0xffffffffu, x, 1));
     return fmaxf(x, __shfl_xor_sync(0xffffffffu, x, 2));
@@ -62,7 +62,7 @@ __device__ __forceinline__ void attend_mma(const half* __restrict__ x, const flo
         load_matrices(q[k], query + (first_row + lane % 16) * ROW + k * 16 + lane / 16 * 8);
     }
 
-    // A lane has two rows (pixels), `first_row + lane / 4` and the eighth behind it.
+    // A lane has two rows (pixels): `first_row + lane / 4` and the row eight below it.
     float mean[CHANNELS / 8][4] = {}, greatest[2] = {-INFINITY, -INFINITY}, sum[2] = {};
     for (u32 first_key = 0; first_key < keys; first_key += KEYS) {
         Copies copies;
@@ -75,7 +75,7 @@ __device__ __forceinline__ void attend_mma(const half* __restrict__ x, const flo
         }
         copies.close();
         copies.wait<0>();
-        __syncthreads(); // keys and values are there
+        __syncthreads(); // keys and values are loaded
 
         float score[KEYS / 8][4] = {};
 #pragma unroll
@@ -129,7 +129,7 @@ __device__ __forceinline__ void attend_mma(const half* __restrict__ x, const flo
         __syncthreads(); // keys and values have been used
     }
 
-    // Through shared memory, so that neighbouring threads store neighbouring pieces.
+    // Goes through shared memory, so that neighbouring threads store neighbouring pieces.
     float* const means = reinterpret_cast<float*>(tile);
 #pragma unroll
     for (u32 row = 0; row < 2; row++) {

@@ -1,4 +1,4 @@
-//! The launch of the cross-resolution attention: one pass, in which a block's scores live and die.
+//! The launch of the cross-resolution attention: a single pass, in which scores never leave their block.
 
 use crate::ShapeError;
 use crate::conv::gpu::GpuNorm;
@@ -7,24 +7,24 @@ use crate::gpu::{BLOCK, Capabilities, Device, GpuElement, GpuError, GpuMaps, Gpu
 /// A kernel that computes this attention, and the part of the output that one of its blocks computes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Kernel {
-    /// The entry without its element.
+    /// The entry without its element suffix.
     pub(crate) name: &'static str,
-    /// Pixels of a block, consecutive ones of an image.
+    /// Pixels per block, consecutive within an image.
     pixels: u32,
-    /// Threads of a block.
+    /// Threads per block.
     threads: u32,
 }
 
 impl Kernel {
-    /// Plain multiply-adds; every device has it, for either element.
+    /// Plain multiply-adds; available on every device, for both elements.
     pub(crate) const PLAIN: Self = Self { name: "cross_attend", pixels: 16, threads: BLOCK };
     /// Tensor cores, in f16, for up to 64 channels.
     pub(crate) const TENSOR_64: Self = Self { name: "cross_attend_mma_64", pixels: 64, threads: 128 };
     /// Tensor cores, in f16, for up to 128 channels.
     pub(crate) const TENSOR_128: Self = Self { name: "cross_attend_mma_128", pixels: 64, threads: 128 };
 
-    /// The kernel for an attention on a device: tensor cores if the values' channels begin at a multiple of eight, and a warp's means
-    /// fit into its registers.
+    /// The kernel for an attention on a device: tensor cores if the values' channels begin at a multiple of eight and a warp's means fit
+    /// into its registers.
     pub(crate) fn choose(device: Capabilities, element: GpuElement, attend: &CrossAttendParams) -> Self {
         match (device.matrix_units, element, attend.c) {
             (MatrixUnits::TensorCores, GpuElement::F16, c @ ..=128) if c.is_multiple_of(8) => {
@@ -39,7 +39,7 @@ impl Kernel {
     }
 }
 
-/// Channels that the kernels have room for.
+/// The largest number of channels that the kernels support.
 const CHANNELS: usize = 256;
 
 params! {
@@ -50,8 +50,8 @@ params! {
 /// `x + softmax(norm(x) · keys / side) · values`.
 ///
 /// - `x`: `[n, c, h, w]`, `c` at most 256; `kv`: `[n, 2c, side, side]`, the keys' channels before the values'
-/// - accuracy: in f32 within `1e-5` of the definition, relative to the greatest output
-/// - errors: [`ShapeError`] when a shape or element differs from these, else what the device says
+/// - accuracy: in f32 within `1e-5` of the definition, relative to the largest output
+/// - errors: [`ShapeError`] if a shape or element differs from these, otherwise those of the device
 pub fn cross_attend<D: Device>(
     device: &D,
     x: &GpuMaps<D::Buffer>,
@@ -62,9 +62,9 @@ pub fn cross_attend<D: Device>(
     cross_attend_by(device, |params| Kernel::choose(capabilities, x.element(), params), x, norm, kv)
 }
 
-/// [`cross_attend`] by the kernel that `choose` names.
+/// [`cross_attend`] with the kernel that `choose` selects.
 ///
-/// - errors: also what the device says if it does not have that kernel
+/// - errors: as [`cross_attend`], and an error of the device if it lacks that kernel
 pub(crate) fn cross_attend_by<D: Device>(
     device: &D,
     choose: impl FnOnce(&CrossAttendParams) -> Kernel,
@@ -100,7 +100,7 @@ pub(crate) fn cross_attend_by<D: Device>(
         params: &params.bytes(),
     };
     // SAFETY: the kernel reads pixels of both maps, channels below their strides, and writes those of the output, whose shape is
-    // that of `x` and whose buffer is new; it has room for so many channels.
+    // that of `x` and whose buffer is new. It supports this many channels.
     unsafe { device.launch(&launch)? };
     Ok(out)
 }
@@ -116,7 +116,7 @@ mod tests {
             Kernel::choose(device, element, &CrossAttendParams { c, ..CrossAttendParams::default() }).name
         };
         let tensor = |element, c| name(MatrixUnits::TensorCores, element, c);
-        assert_eq!(tensor(GpuElement::F32, 64), "cross_attend", "tensor cores have no exact product");
+        assert_eq!(tensor(GpuElement::F32, 64), "cross_attend", "tensor cores have no exact f32 product");
         for (c, want) in [(64, "cross_attend_mma_64"), (72, "cross_attend_mma_128"), (128, "cross_attend_mma_128")] {
             assert_eq!(tensor(GpuElement::F16, c), want);
         }

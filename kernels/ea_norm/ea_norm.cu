@@ -1,19 +1,19 @@
 // The grouped double normalization of GPU-friendly attention, in place: softmax over the pixels of each channel, then
-// every pixel
-// divided by its sum over the channels of its group plus 1e-6.    twin: ea_norm.metal    definition: scalar.rs
+// every pixel divided by its sum over the channels of its group plus 1e-6.
+//   twin: ea_norm.metal    definition: scalar.rs
 //
-// ea_stats: each channel's greatest logit and sum of exponentials, by splits of the pixels (pixel p is in split p %
+// ea_stats: each channel's largest logit and sum of exponentials, per split of the pixels (pixel p is in split p %
 // splits)
 //   x [n, pixels, cs] T, stats [n, splits, cs, 2] f32    launch: grid = (ceil(cs/32), splits, n), block = 256
 //   bound: memory, 1 read
 // ea_norm: both normalizations
-//   stats, x in place, padding stays as it is    launch: grid = (ceil(pixels/64), groups, n), block = 256
+//   stats, x in place, padding is unchanged    launch: grid = (ceil(pixels/64), groups, n), block = 256
 //   bound: memory, 1 read + 1 write
 //
-// The softmax needs all pixels of a channel, the L1 norm all channels of a pixel. Greatest logit and sum come from one
-// pass (online softmax: Milakov and Gimelshein, arXiv:1805.02867); softmax, sum over the group and quotient from
-// another, in registers: weights are never stored between the two normalizations, so that in half precision only the
-// result is rounded.
+// The softmax needs all pixels of a channel, the L1 norm all channels of a pixel. Largest logit and sum come from one
+// pass (online softmax: Milakov and Gimelshein, arXiv:1805.02867); softmax, sum over the group and quotient come from
+// another, in registers. Weights are never stored between the two normalizations, so in half precision only the result
+// is rounded.
 #include "common.cuh"
 
 struct EaStatsParams {
@@ -24,13 +24,13 @@ struct EaNormParams {
     u32 n, c, cs, pixels, groups, splits;
 };
 
-// Of logits seen so far: the greatest, and the sum of exp(logit - greatest).
+// For the logits seen so far: the largest, and the sum of exp(logit - greatest).
 struct Seen {
     float greatest, sum;
 };
 
 __device__ __forceinline__ Seen merged(Seen a, Seen b) {
-    // One of the two exponentials is of zero; where nothing has been seen the greatest is -infinity.
+    // One of the two exponentials is exp(0); before any logit has been seen, the largest is -infinity.
     const float factor = a.greatest == b.greatest ? 1.0f : expf(-fabsf(a.greatest - b.greatest));
     Seen m;
     m.greatest = fmaxf(a.greatest, b.greatest);
@@ -38,7 +38,7 @@ __device__ __forceinline__ Seen merged(Seen a, Seen b) {
     return m;
 }
 
-// A lane is a channel, a warp's turn a pixel.
+// One lane per channel; a warp processes one pixel at a time.
 template <typename T>
 __device__ __forceinline__ void ea_stats(const T* __restrict__ x, float* __restrict__ stats, EaStatsParams p) {
     constexpr u32 WARPS = BLOCK / 32;
@@ -54,7 +54,7 @@ __device__ __forceinline__ void ea_stats(const T* __restrict__ x, float* __restr
     }
     greatest[warp][lane] = seen.greatest;
     sum[warp][lane] = seen.sum;
-    __syncthreads(); // all warps have stored what they saw
+    __syncthreads(); // all warps have stored their results
     if (warp > 0 || !exists) return;
     for (u32 other = 1; other < WARPS; other++) seen = merged(seen, {greatest[other][lane], sum[other][lane]});
     stats += (((size_t)blockIdx.z * p.splits + split) * p.cs + channel) * 2;
@@ -62,10 +62,10 @@ __device__ __forceinline__ void ea_stats(const T* __restrict__ x, float* __restr
     stats[1] = seen.sum;
 }
 
-// A warp is a pixel, its lanes are channels.
+// One warp per pixel; its lanes are channels.
 template <typename T>
 __device__ __forceinline__ void ea_norm(const float* __restrict__ stats, T* __restrict__ x, EaNormParams p) {
-    constexpr u32 WARPS = BLOCK / 32, MAX_GROUP = 1024, TILE = 64; // TILE: pixels of a block
+    constexpr u32 WARPS = BLOCK / 32, MAX_GROUP = 1024, TILE = 64; // TILE: pixels per block
     SHARED(float, greatest, [MAX_GROUP]);
     SHARED(float, share, [MAX_GROUP]);
     const u32 lane = threadIdx.x % 32, warp = threadIdx.x / 32, group = p.c / p.groups, first = blockIdx.y * group;
@@ -79,7 +79,7 @@ __device__ __forceinline__ void ea_norm(const float* __restrict__ stats, T* __re
         greatest[channel] = seen.greatest;
         share[channel] = 1.0f / seen.sum;
     }
-    __syncthreads(); // every channel's statistics are there
+    __syncthreads(); // every channel's statistics are stored
     x += (size_t)blockIdx.z * p.pixels * p.cs + first;
     const u32 end = min((blockIdx.x + 1) * TILE, p.pixels);
     for (u32 pixel = blockIdx.x * TILE + warp; pixel < end; pixel += WARPS) {

@@ -1,12 +1,12 @@
-// ea_stats: of each channel and split of the pixels, the greatest logit and the sum of e^(logit - greatest).
+// ea_stats: per channel and split of the pixels, the largest logit and the sum of e^(logit - largest).
 //   x [n, pixels, cs] T, stats [n, splits, cs, 2] f32; pixel i belongs to split i % splits
 //   launch: grid = (ceil(cs / 32), splits, n), block = 256 = 8 parts of the split by 32 channels
 //   bound: memory, x once
 // ea_norm: softmax over pixels, then L1 over the channels of a group, in place.    twin: ea_norm.cu
 //   definition: scalar.rs
 //   stats as above, x [n, pixels, cs] T, a group at most 1024 channels
-//   launch: grid = (ceil(pixels / 64), groups, n), block = 256, a simdgroup a pixel at a time
-//   bound: memory, x twice and back once
+//   launch: grid = (ceil(pixels / 64), groups, n), block = 256, one pixel per simdgroup at a time
+//   bound: memory, x read twice and written once
 
 struct EaStatsParams {
     uint n, c, cs, pixels, splits;
@@ -32,7 +32,7 @@ template <typename T>
     threadgroup_barrier(mem_flags::mem_threadgroup);
     if (part == 0 && channel < p.c) {
         for (uint other = 1; other < 8; ++other) top = max(top, tops[other][lane]);
-        // A part without pixels has the least of all numbers for its top: it weighs nothing.
+        // A part without pixels has the lowest number as its top, so it contributes nothing.
         sum = 0.0f;
         for (uint other = 0; other < 8; ++other) sum += sums[other][lane] * exp(tops[other][lane] - top);
         device float* to = stats + 2 * ((block.z * p.splits + block.y) * p.cs + channel);

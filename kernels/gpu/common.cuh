@@ -1,11 +1,11 @@
-// What every .cu shares: pieces of channels, activations, taps of a resize, sums over a warp.
+// Shared by all .cu files: pieces of channels, activations, taps of a resize, sums over a warp.
 //
-// Maps are NHWC, their channels padded with zeros to a stride `cs`, a multiple of 8. T is float or half; every
+// Maps are NHWC, with channels padded with zeros to a stride `cs`, a multiple of 8. T is float or half; every
 // computation is in float.
 #pragma once
 #include <cuda_fp16.h>
 
-#ifndef INFINITY // NVRTC brings no <math.h>
+#ifndef INFINITY // NVRTC has no <math.h>
 #define INFINITY __int_as_float(0x7f800000)
 #endif
 
@@ -18,7 +18,7 @@ typedef unsigned short u16;
 #define SHARED(T, name, dims) __shared__ alignas(16) T name dims
 #endif
 
-// Threads of a block, unless a kernel says otherwise.
+// Threads per block, unless a kernel says otherwise.
 constexpr u32 BLOCK = 256;
 
 // Eight consecutive channels: 16 bytes of half, 32 of float; always aligned to its size.
@@ -62,7 +62,7 @@ template <u32 LEN> __device__ __forceinline__ void store(half* to, const float (
     *reinterpret_cast<Halves<LEN>*>(to) = v;
 }
 
-// Where an output pixel of a resize looks: `first` weighs 1 - weight, `second` weighs weight. As
+// The two input pixels that an output pixel of a resize reads: `first` with weight 1 - weight, `second` with weight. As
 // `resize_add::Axis::tap`.
 struct Tap {
     u32 first, second;
@@ -71,7 +71,7 @@ struct Tap {
 
 // `ratio`: pixels of the input per pixel of the output; `len`: of the input.
 __device__ __forceinline__ Tap tap(u32 i, u32 len, float ratio) {
-    // Never a fused multiply-add, as in Paddle; the truncation is the floor, for nothing here is negative.
+    // Not a fused multiply-add, as in Paddle. Truncation equals the floor, because nothing here is negative.
     const float source = fmaxf(__fsub_rn(__fmul_rn(ratio, (float)i + 0.5f), 0.5f), 0.0f);
     Tap t;
     t.first = min((u32)source, len - 1);
@@ -82,7 +82,7 @@ __device__ __forceinline__ Tap tap(u32 i, u32 len, float ratio) {
 
 __device__ __forceinline__ float mix(float a, float b, float weight) { return a + weight * (b - a); }
 
-// What a convolution does last: the numbers of its flags' bits 3 and 4.
+// The last step of a convolution; `activation` is bits 3 and 4 of its flags.
 __device__ __forceinline__ float activate(float x, u32 activation) {
     if (activation == 1) return fmaxf(x, 0.0f);
     if (activation == 2) return 0.5f * x * (1.0f + erff(x * 0.70710678118654752f)); // GELU

@@ -1,15 +1,15 @@
-// What all kernels share. The host puts this text ahead of theirs; the emulation defines the two macros its own way.
+// Shared by all kernels. The host puts this text before theirs; the emulation defines the two macros differently.
 
 #ifdef __METAL_VERSION__
 #include <metal_stdlib>
 // Memory of a threadgroup.
 #define SHARED(T, name, dims) threadgroup T name dims
-// Makes an instance of a kernel known by its name.
+// Instantiates a kernel under a name.
 #define KERNEL_ENTRY(name, ...) template [[host_name(#name)]] [[kernel]] decltype(__VA_ARGS__) __VA_ARGS__
 #endif
 using namespace metal;
 
-// Four neighbours, aligned, as floats.
+// Four neighbouring numbers, aligned, as floats.
 template <typename T> inline float4 load4(device const T* from) {
     return float4(*(device const vec<T, 4>*)from);
 }
@@ -18,7 +18,8 @@ template <typename T> inline void store4(device T* to, float4 value) {
     *(device vec<T, 4>*)to = vec<T, 4>(value);
 }
 
-// Where an output pixel of a bilinear resize looks: `first` weighs 1 - weight, `second` weighs weight.
+// The two input pixels that an output pixel of a bilinear resize reads: `first` with weight 1 - weight, `second` with
+// weight.
 struct Tap {
     uint first, second;
     float weight;

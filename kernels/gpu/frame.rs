@@ -1,23 +1,23 @@
-//! A frame's work: done once as it comes, recorded when it comes again, and from then on started with one call.
+//! A frame's work. It runs step by step the first time, is recorded the second time, and from then on starts with one call.
 
 use super::{Device, GpuError};
 
-/// What goes in, what comes out, and the work between, which is the same each time.
+/// Inputs, outputs, and the work between them, which is the same each time.
 ///
-/// The first time it is done step by step, as memory has to be found and kernels compiled; photos of a size that comes once cost
-/// nothing more. The second time it is recorded.
+/// The first time, the work runs step by step, because memory must be allocated and kernels compiled; photo sizes that occur only once
+/// cost nothing more. The second time it is recorded.
 pub struct Frame<D: Device> {
     program: Option<D::Program>,
     inputs: Vec<D::Mirror>,
     outputs: Vec<D::Mirror>,
-    /// Whether the work was done before.
+    /// Whether the work has run before.
     warm: bool,
-    /// Whether the device may still be at it.
+    /// Whether the device may still be running the work.
     flying: bool,
     device: D,
 }
 
-/// The two ends of a frame, for its work.
+/// A frame's inputs and outputs, for its work.
 pub struct Io<'a, D: Device> {
     device: &'a D,
     inputs: &'a [D::Mirror],
@@ -35,17 +35,17 @@ impl<D: Device> Io<'_, D> {
         self.device.device_side(&self.outputs[i])
     }
 
-    /// Brings all inputs to the device.
+    /// Copies all inputs to the device.
     ///
-    /// - errors: what the device says
+    /// - errors: those of the device
     pub fn copy_in(&self) -> Result<(), GpuError> {
-        // SAFETY: `Frame` keeps the mirrors, and lets the host at them when it has waited for the device.
+        // SAFETY: `Frame` keeps the mirrors, and lets the host access them only after waiting for the device.
         self.inputs.iter().try_for_each(|mirror| unsafe { self.device.copy_in(mirror) })
     }
 
-    /// Brings all outputs back.
+    /// Copies all outputs back to the host.
     ///
-    /// - errors: what the device says
+    /// - errors: those of the device
     pub fn copy_out(&self) -> Result<(), GpuError> {
         // SAFETY: as above.
         self.outputs.iter().try_for_each(|mirror| unsafe { self.device.copy_out(mirror) })
@@ -53,33 +53,33 @@ impl<D: Device> Io<'_, D> {
 }
 
 impl<D: Device> Frame<D> {
-    /// A frame with inputs and outputs of so many bytes, on a queue that nobody else uses while the frame's work is started.
+    /// A frame with inputs and outputs of the given sizes in bytes, on a queue that nobody else uses while the frame's work is started.
     ///
-    /// - errors: what the device says, when it has not the memory
+    /// - errors: those of the device, if it lacks the memory
     pub fn new(device: &D, inputs: &[usize], outputs: &[usize]) -> Result<Self, GpuError> {
         let mirrors = |sizes: &[usize]| sizes.iter().map(|&bytes| device.mirror(bytes)).collect::<Result<Vec<_>, _>>();
         let (inputs, outputs) = (mirrors(inputs)?, mirrors(outputs)?);
         Ok(Self { program: None, inputs, outputs, warm: false, flying: false, device: device.clone() })
     }
 
-    /// Input `i`, to be written.
+    /// Input `i`, to be written. Waits for running work first.
     ///
-    /// - errors: what the device says of work that is still under way, which is waited for
+    /// - errors: those of the running work
     ///
     /// # Panics
-    /// When there is no such input.
+    /// If there is no such input.
     pub fn input(&mut self, i: usize) -> Result<&mut [u8], GpuError> {
         self.wait()?;
         let (mirror, device) = (&self.inputs[i], &self.device);
         let (at, len) = (device.host_side(mirror), device.len(device.device_side(mirror)));
-        // SAFETY: so many bytes, which the device initialised when it made the mirror; it is not at them now, and they are borrowed as
-        // the frame is.
+        // SAFETY: the mirror has this many bytes, which the device initialised when it made the mirror. The device is not using them now,
+        // and they are borrowed as long as the frame is.
         Ok(unsafe { std::slice::from_raw_parts_mut(at.as_ptr(), len) })
     }
 
-    /// Starts the work; need not wait for it. `work` is not called again once it is recorded: it must launch the same each time.
+    /// Starts the work; may return before it completes. Once recorded, `work` is not called again, so it must launch the same each time.
     ///
-    /// - errors: what the device or `work` says
+    /// - errors: those of the device or of `work`
     pub fn start<E: From<GpuError>>(&mut self, work: impl FnOnce(Io<'_, D>) -> Result<(), E>) -> Result<(), E> {
         self.wait()?;
         let Self { program, inputs, outputs, warm, flying, device } = self;
@@ -94,24 +94,24 @@ impl<D: Device> Frame<D> {
             Some(program) => program,
             None => program.insert(device.record(|| work(io))?.0),
         };
-        // SAFETY: the mirrors live as long as the program, and the host is let at them when the device has been waited for.
+        // SAFETY: the mirrors live as long as the program, and the host can only access them after waiting for the device.
         unsafe { device.start(program)? };
         Ok(())
     }
 
     /// Waits for the work.
     ///
-    /// - errors: what the device says
+    /// - errors: those of the device
     pub fn wait(&mut self) -> Result<(), GpuError> {
         if std::mem::take(&mut self.flying) { self.device.finish() } else { Ok(()) }
     }
 
-    /// The work's outputs, in order; none while it is under way: [`wait`](Self::wait) first.
+    /// The work's outputs, in order; empty while the work may be running, so call [`wait`](Self::wait) first.
     pub fn outputs(&self) -> impl Iterator<Item = &[u8]> {
         let mirrors = if self.flying { &[] } else { &self.outputs[..] };
         mirrors.iter().map(|mirror| {
             let (at, len) = (self.device.host_side(mirror), self.device.len(self.device.device_side(mirror)));
-            // SAFETY: as for an input; to start the work again takes an exclusive reference.
+            // SAFETY: as for an input; starting the work again takes an exclusive reference.
             unsafe { std::slice::from_raw_parts(at.as_ptr(), len) }
         })
     }
@@ -124,7 +124,7 @@ impl<D: Device> Frame<D> {
 
 impl<D: Device> Drop for Frame<D> {
     fn drop(&mut self) {
-        // Errors are not for anybody here: a lost device says so to whoever uses it next.
+        // Errors are ignored here: a lost device reports itself to whoever uses it next.
         let _ = self.wait();
     }
 }
@@ -147,7 +147,7 @@ mod tests {
 
     const SHAPE: GpuShape = GpuShape { n: 1, channels: 3, height: 4, width: 5 };
 
-    /// `[3, 4, 5]` floats, of which few are alike.
+    /// `[3, 4, 5]` floats, few of them equal.
     fn photo(seed: usize) -> Vec<f32> {
         (0..60).map(|i| ((i * 37 + seed * 11) % 23) as f32 - 11.0).collect()
     }
@@ -157,7 +157,7 @@ mod tests {
         let Some(device) = &Emulated::cuda() else { return };
         let device = &device.fork().unwrap();
         let mut frame = Frame::new(device, &[4 * 60], &[4 * 60]).unwrap();
-        // Memory from outside, which is dropped as soon as the work is recorded.
+        // Memory from outside, dropped as soon as the work is recorded.
         let mut other = Some(pack::pack(device, &photo(9), SHAPE, GpuElement::F32).unwrap());
         for run in 0..5 {
             let images = photo(run);
@@ -167,18 +167,18 @@ mod tests {
                 .start(|io: Io<'_, Emulated>| {
                     io.copy_in()?;
                     let x = pointwise::relu(device, &pack::pack_from(device, io.input(0), SHAPE, GpuElement::F32)?)?;
-                    let other = taken.as_ref().or(other.as_ref()).expect("work is done no more once it is recorded");
+                    let other = taken.as_ref().or(other.as_ref()).expect("recorded work is not called again");
                     let sum = pointwise::add(device, &x, other)?;
                     argmax::upsample_to(device, &sum, 0, (4, 5), io.output(0))?;
                     io.copy_out()
                 })
                 .unwrap();
             drop(taken);
-            // Whoever works on this queue between two frames takes none of the memory that they need.
+            // Other work on this queue between two frames takes none of the memory that they need.
             let x = pack::pack(device, &photo(7), SHAPE, GpuElement::F32).unwrap();
             pointwise::add(device, &x, &x).unwrap();
             let want: Vec<_> = images.iter().zip(photo(9)).map(|(a, b)| a.max(0.0) + b).collect();
-            assert_eq!(frame.outputs().count(), 0, "it may be under way");
+            assert_eq!(frame.outputs().count(), 0, "the work may be running");
             frame.wait().unwrap();
             assert_eq!(frame.outputs().next(), Some(bytemuck::cast_slice(&want)), "frame {run}");
             assert_eq!(frame.is_recorded(), run > 0);
@@ -193,7 +193,7 @@ mod tests {
             let fails = run == 1;
             let started = frame.start(|io: Io<'_, Emulated>| {
                 let x = pack::pack_from(device, io.input(0), SHAPE, GpuElement::F32)?;
-                // The host cannot wait for what is not done yet.
+                // The host cannot wait for work that is not running yet.
                 if fails {
                     device.finish()?;
                     pack::unpack(device, &x, &mut [0.0; 1])
@@ -215,7 +215,7 @@ mod tests {
             Ok::<_, GpuError>([begin, device.stamp()?])
         };
         let (program, [begin, end]) = device.record(work).unwrap();
-        assert!(device.between(&begin, &end).is_err(), "nothing has run so far");
+        assert!(device.between(&begin, &end).is_err(), "nothing has run yet");
         // SAFETY: there are no mirrors.
         unsafe { device.start(&program).unwrap() };
         assert!(device.between(&begin, &end).unwrap() > 0.0);

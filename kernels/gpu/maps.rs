@@ -1,4 +1,4 @@
-//! Feature maps and parameters in device memory. What holds them knows that they fit, so launches need only compare shapes.
+//! Feature maps and parameters in device memory. Their types guarantee that they fit, so launches only need to compare shapes.
 
 use super::{Device, GpuError};
 use crate::ShapeError;
@@ -6,18 +6,18 @@ use crate::ShapeError;
 /// Channels of a map are padded to a multiple of this.
 pub const CHANNEL_STRIDE: usize = 8;
 
-/// What maps are stored in; sums are always f32.
+/// The element type of maps; sums are always f32.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum GpuElement {
     /// Single precision.
     #[default]
     F32,
-    /// Half precision: half the memory to move, and products on matrix units.
+    /// Half precision: half the memory traffic, and products on matrix units.
     F16,
 }
 
 impl GpuElement {
-    /// Bytes of a number.
+    /// Bytes per number.
     pub const fn bytes(self) -> usize {
         match self {
             Self::F32 => 4,
@@ -25,7 +25,7 @@ impl GpuElement {
         }
     }
 
-    /// What entries' names end in.
+    /// The suffix of entry names.
     pub const fn suffix(self) -> &'static str {
         match self {
             Self::F32 => "f32",
@@ -33,7 +33,7 @@ impl GpuElement {
         }
     }
 
-    /// Numbers as they are stored; in f16 rounded to nearest.
+    /// The stored form of numbers; f16 is rounded to nearest.
     pub fn encode(self, values: &[f32]) -> Vec<u8> {
         match self {
             Self::F32 => values.iter().flat_map(|v| v.to_ne_bytes()).collect(),
@@ -41,7 +41,7 @@ impl GpuElement {
         }
     }
 
-    /// What [`encode`](Self::encode) made.
+    /// The inverse of [`encode`](Self::encode).
     #[cfg(any(test, feature = "emulation"))]
     pub(crate) fn decode(self, bytes: &[u8]) -> Vec<f32> {
         match self {
@@ -51,36 +51,36 @@ impl GpuElement {
     }
 }
 
-/// `[n, channels, height, width]` in meaning; `[n][height][width][channels]` in memory, channels padded with zeros.
+/// Logically `[n, channels, height, width]`; in memory `[n][height][width][channels]`, with channels padded with zeros.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct GpuShape {
     /// Images.
     pub n: usize,
-    /// Channels of a pixel.
+    /// Channels per pixel.
     pub channels: usize,
     /// Rows.
     pub height: usize,
-    /// Pixels of a row.
+    /// Pixels per row.
     pub width: usize,
 }
 
 impl GpuShape {
-    /// From a pixel to the next, in numbers.
+    /// The distance from one pixel to the next, in numbers.
     pub fn stride(self) -> usize {
         self.channels.next_multiple_of(CHANNEL_STRIDE)
     }
 
-    /// Pixels of an image.
+    /// Pixels per image.
     pub fn pixels(self) -> usize {
         self.height.saturating_mul(self.width)
     }
 
-    /// Numbers in memory, padding included.
+    /// Numbers in memory, including padding.
     pub fn len(self) -> usize {
         self.n.saturating_mul(self.pixels()).saturating_mul(self.stride())
     }
 
-    /// Whether there is nothing in it; no map is like that.
+    /// Whether the shape has no elements; maps never do.
     pub fn is_empty(self) -> bool {
         self.len() == 0
     }
@@ -101,7 +101,7 @@ pub struct GpuMaps<B> {
 }
 
 impl<B> GpuMaps<B> {
-    /// Maps whose every number, padding included, some launch has still to write.
+    /// Maps whose numbers, including padding, must all still be written by a launch.
     pub(crate) fn blank<D: Device<Buffer = B>>(
         device: &D,
         op: &'static str,
@@ -112,7 +112,7 @@ impl<B> GpuMaps<B> {
         Ok(Self { buffer: device.buffer(shape.len() * element.bytes())?, shape, element })
     }
 
-    /// Maps of these very bytes.
+    /// Maps with exactly these bytes.
     #[cfg(any(test, feature = "emulation"))]
     pub(crate) fn of_bytes<D: Device<Buffer = B>>(
         device: &D,
@@ -131,17 +131,17 @@ impl<B> GpuMaps<B> {
         self.shape
     }
 
-    /// What it is stored in.
+    /// The element type.
     pub fn element(&self) -> GpuElement {
         self.element
     }
 
-    /// Its memory.
+    /// The maps' memory.
     pub fn buffer(&self) -> &B {
         &self.buffer
     }
 
-    /// `Ok` when it has this shape and element.
+    /// `Ok` if the maps have this shape and element type.
     pub(crate) fn check(
         &self,
         op: &'static str,
@@ -153,7 +153,7 @@ impl<B> GpuMaps<B> {
     }
 }
 
-/// Floats of a layer, one a channel, padded with zeros as channels of a map are.
+/// A layer's floats, one per channel, padded with zeros like the channels of a map.
 #[derive(Debug)]
 pub struct GpuVector<B> {
     buffer: B,
@@ -161,7 +161,7 @@ pub struct GpuVector<B> {
 }
 
 impl<B> GpuVector<B> {
-    /// Takes them to the device.
+    /// Uploads values to the device.
     pub fn new<D: Device<Buffer = B>>(device: &D, values: &[f32]) -> Result<Self, GpuError> {
         ShapeError::at_least("upload", "length of a layer's parameters", values.len(), 1)?;
         let mut padded = values.to_vec();
@@ -171,17 +171,17 @@ impl<B> GpuVector<B> {
         Ok(Self { buffer, len: values.len() })
     }
 
-    /// Without the padding.
+    /// The length without padding.
     pub fn len(&self) -> usize {
         self.len
     }
 
-    /// Never.
+    /// Always false: an empty vector cannot be created.
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
 
-    /// Its memory.
+    /// The vector's memory.
     pub fn buffer(&self) -> &B {
         &self.buffer
     }

@@ -1,7 +1,7 @@
-//! Device memory that is used again: after the first frame of a size, a frame allocates nothing.
+//! Reuse of device memory: after the first frame of a size, a frame allocates nothing.
 //!
-//! All launches and copies of a queue happen in order, so memory may be given to the next launch while the last one that used it is
-//! still to run: it will have run before. What is recorded works in memory of its own, as it runs again at any time later.
+//! All launches and copies of a queue happen in order. So memory may be given to the next launch before the last launch that used it
+//! has run: it will have run by then. Recorded work has its own memory, because it can run again at any later time.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -10,10 +10,10 @@ use parking_lot::Mutex;
 
 use super::{GpuError, MemoryKind};
 
-/// Rooms are multiples of this, so that maps of nearly one size share them.
+/// Allocation sizes are multiples of this, so that maps of similar size share memory.
 const GRAIN: usize = 512;
 
-/// What was allocated and is not in use, by size. `M` is a handle of device memory; its last clone frees it.
+/// Unused allocations, by size. `M` is a handle of device memory; its last clone frees it.
 struct Pool<M>(Mutex<BTreeMap<usize, Vec<M>>>);
 
 impl<M> Pool<M> {
@@ -21,7 +21,7 @@ impl<M> Pool<M> {
         Arc::new(Self(Mutex::default()))
     }
 
-    /// Memory of that very size: a frame asks for the sizes of the last one, so anything larger would be missed later.
+    /// Memory of exactly this size. A frame requests the same sizes as the last one, so a larger allocation would be missed later.
     fn take(&self, room: usize) -> Option<M> {
         self.0.lock().get_mut(&room)?.pop()
     }
@@ -30,13 +30,13 @@ impl<M> Pool<M> {
         self.0.lock().entry(room).or_default().push(memory);
     }
 
-    /// All that is not in use.
+    /// Takes all unused memory.
     fn drain(&self) -> BTreeMap<usize, Vec<M>> {
         std::mem::take(&mut *self.0.lock())
     }
 }
 
-/// Memory that somebody uses; goes back to its pool with the last of them.
+/// Memory in use; it returns to its pool when its last user drops it.
 struct Lease<M: Clone> {
     memory: M,
     room: usize,
@@ -49,14 +49,14 @@ impl<M: Clone> Drop for Lease<M> {
     }
 }
 
-/// A buffer in memory that is used again.
+/// A buffer in reusable memory.
 pub struct Pooled<M: Clone> {
     lease: Arc<Lease<M>>,
     len: usize,
 }
 
 impl<M: Clone> Pooled<M> {
-    /// How many bytes were asked for.
+    /// The number of bytes that were requested.
     pub(super) fn len(&self) -> usize {
         self.len
     }
@@ -78,11 +78,11 @@ pub(super) struct Memories<M: Clone> {
     recording: Mutex<Option<Held<M>>>,
 }
 
-/// What recorded work holds: the memory that it works in, and what else it uses.
+/// Everything that recorded work holds: its own memory, and the other memory that it uses.
 pub(super) struct Held<M: Clone> {
     idle: Arc<Pool<M>>,
     kept: Vec<Arc<Lease<M>>>,
-    /// Where all goes in the end.
+    /// The pool to which everything returns in the end.
     home: Arc<Pool<M>>,
 }
 
@@ -101,7 +101,7 @@ impl<M: Clone> Default for Memories<M> {
 }
 
 impl<M: Clone> Memories<M> {
-    /// A buffer of `len` bytes, in memory that is idle or that `allocate` makes, as in [`allocated`](Self::allocated).
+    /// A buffer of `len` bytes, in unused memory or in memory that `allocate` makes, as in [`allocated`](Self::allocated).
     pub(super) fn buffer(
         &self,
         len: usize,
@@ -120,8 +120,8 @@ impl<M: Clone> Memories<M> {
         Ok(Pooled { lease: Arc::new(Lease { memory, room, home }), len })
     }
 
-    /// What `allocate` makes. If there is no memory left, `finish` waits for the queue, what frames of other sizes used is freed, and
-    /// `allocate` is called once more; but not while work is recorded, which cannot be waited for.
+    /// The result of `allocate`. If there is no memory left, `finish` waits for the queue, the unused memory of other frame sizes is freed,
+    /// and `allocate` is called once more. While work is being recorded there is no retry, because recorded work cannot be waited for.
     pub(super) fn allocated<T>(
         &self,
         allocate: impl Fn() -> Result<T, GpuError>,
@@ -137,22 +137,22 @@ impl<M: Clone> Memories<M> {
         }
     }
 
-    /// Frees what is not in use; the queue must have finished.
+    /// Frees unused memory; the queue must have finished.
     pub(super) fn trim(&self) {
         drop(self.idle.drain());
     }
 
-    /// From here on buffers are for what is recorded.
+    /// From here on, buffers belong to the recording.
     pub(super) fn begin_recording(&self) {
         *self.recording.lock() = Some(Held { idle: Pool::new(), kept: Vec::new(), home: Arc::clone(&self.idle) });
     }
 
-    /// Whether something is being recorded.
+    /// Whether work is being recorded.
     pub(super) fn is_recording(&self) -> bool {
         self.recording.lock().is_some()
     }
 
-    /// Notes that what is being recorded uses a buffer: it lives as long as the recording. The recording's own do anyway.
+    /// Keeps a buffer alive as long as the current recording. The recording's own buffers live that long anyway.
     pub(super) fn keep(&self, buffer: &Pooled<M>) {
         if let Some(recording) = &mut *self.recording.lock()
             && !Arc::ptr_eq(&buffer.lease.home, &recording.idle)
@@ -162,7 +162,7 @@ impl<M: Clone> Memories<M> {
         }
     }
 
-    /// What was recorded since [`begin_recording`](Self::begin_recording) holds this.
+    /// Ends the recording; returns what the work recorded since [`begin_recording`](Self::begin_recording) holds.
     pub(super) fn end_recording(&self) -> Option<Held<M>> {
         self.recording.lock().take()
     }
@@ -172,7 +172,7 @@ impl<M: Clone> Memories<M> {
 mod tests {
     use super::*;
 
-    /// Memory whose last clone is counted.
+    /// Memory whose clones are counted.
     type Counted = Arc<usize>;
 
     fn buffer(memories: &Memories<Counted>, len: usize) -> Pooled<Counted> {
@@ -192,8 +192,8 @@ mod tests {
         drop((small, large));
         assert_eq!((at(&buffer(&memories, 1)), at(&buffer(&memories, 513))), (first, second));
         let (one, two) = (buffer(&memories, 512), buffer(&memories, 512));
-        assert!(at(&one) == first && at(&two) != first, "one that is in use is nobody else's");
-        assert_ne!(at(&buffer(&memories, 2048)), second, "no larger one is taken");
+        assert!(at(&one) == first && at(&two) != first, "memory in use is not shared");
+        assert_ne!(at(&buffer(&memories, 2048)), second, "larger memory is not taken");
     }
 
     #[test]
@@ -203,7 +203,7 @@ mod tests {
         let kept = at(&outside);
         memories.begin_recording();
         let inside = at(&buffer(&memories, 512));
-        assert_eq!(at(&buffer(&memories, 512)), inside, "a recording uses its own memory again");
+        assert_eq!(at(&buffer(&memories, 512)), inside, "a recording reuses its own memory");
         memories.keep(&outside);
         let held = memories.end_recording().unwrap();
         drop(outside);
@@ -213,7 +213,7 @@ mod tests {
         let all: Vec<_> = (0..4).map(|_| buffer(&memories, 512)).collect();
         assert!(
             [inside, kept].iter().all(|want| all.iter().any(|buffer| at(buffer) == *want)),
-            "it goes back in the end"
+            "it returns to the pool in the end"
         );
     }
 
@@ -231,7 +231,7 @@ mod tests {
         memories.begin_recording();
         assert!(
             memories.buffer(2048, short, || Ok(())).is_err(),
-            "not while work is recorded, which cannot be waited for"
+            "no retry while recording: recorded work cannot be waited for"
         );
         drop(memories.end_recording());
         assert!(memories.buffer(2048, short, || Ok(())).is_ok());
@@ -240,7 +240,7 @@ mod tests {
         assert!(idle.upgrade().is_none());
         assert!(memories.buffer(usize::MAX, |_| Ok(Arc::new(0)), || Ok(())).is_err());
 
-        // Memory of another kind (pinned) is missed as the device's is: what is idle may be in its way.
+        // If memory of another kind (pinned) runs out, unused device memory is freed too: it may be in the way.
         let idle = Arc::downgrade(buffer(&memories, 512).memory());
         let pinned = || match idle.upgrade() {
             Some(_) => Err(GpuError::OutOfMemory { memory: MemoryKind::Pinned, bytes: 1, free: None }),

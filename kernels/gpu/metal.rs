@@ -1,7 +1,7 @@
 //! A Mac's GPU.
 //!
-//! The kernels are compiled once a process, from their text. Launches are put into one command buffer, which is sent off when something
-//! is waited for: one a frame. Memory is shared with the processor: kernels read photos and write masks where the host has them.
+//! The kernels are compiled from source, once per process. Launches go into one command buffer, which is committed when something
+//! must be waited for: once per frame. Memory is shared with the CPU, so kernels read photos and write masks in the host's own memory.
 
 use std::collections::HashMap;
 use std::ffi::c_void;
@@ -23,7 +23,7 @@ use super::tape::{Moment, OwnedLaunch, Recorder, Step, Tape};
 use super::{Capabilities, Device, GpuError, Launch, MemoryKind, metal_source};
 use crate::ShapeError;
 
-// Where `MTLCreateSystemDefaultDevice` finds its device.
+// `MTLCreateSystemDefaultDevice` finds its device there.
 #[link(name = "CoreGraphics", kind = "framework")]
 unsafe extern "C" {}
 
@@ -41,7 +41,7 @@ struct Gpu {
     pipelines: Mutex<HashMap<String, Retained<ProtocolObject<dyn MTLComputePipelineState>>>>,
 }
 
-/// Where launches wait for their turn, and the memory that is used again in its order.
+/// The command queue, its pending launches, and the memory that is reused in queue order.
 struct Queue {
     commands: Retained<ProtocolObject<dyn MTLCommandQueue>>,
     pending: Mutex<Pending>,
@@ -51,7 +51,7 @@ struct Queue {
 /// Launches that were not waited for yet.
 #[derive(Default)]
 struct Pending {
-    /// Those that were not sent off yet.
+    /// Launches that were not committed yet.
     open: Option<Open>,
     sent: Vec<Retained<ProtocolObject<dyn MTLCommandBuffer>>>,
 }
@@ -62,11 +62,11 @@ struct Open {
     encoder: Retained<ProtocolObject<dyn MTLComputeCommandEncoder>>,
 }
 
-// SAFETY: command buffers and encoders may be used by any thread, one at a time; they are behind a lock.
+// SAFETY: any thread may use command buffers and encoders, one at a time; they are behind a lock.
 unsafe impl Send for Pending {}
 
 impl Pending {
-    /// Sends off what was not.
+    /// Commits the open command buffer, if any.
     fn send(&mut self) {
         if let Some(Open { commands, encoder }) = self.open.take() {
             encoder.endEncoding();
@@ -76,16 +76,16 @@ impl Pending {
     }
 }
 
-/// Device memory, which is the host's too.
+/// Device memory, shared with the host.
 pub type MetalBuffer = Pooled<MetalMemory>;
 
-/// A handle of it. A launch that was not sent off yet may still use memory that nobody holds, which is well for launches that come
-/// later; the host waits before it writes.
+/// A handle of device memory. A launch that was not committed yet may still use memory that nobody holds. This is safe for later
+/// launches, and the host waits before it writes.
 #[derive(Clone)]
 pub struct MetalMemory(Retained<ProtocolObject<dyn MTLBuffer>>);
 
-// SAFETY: buffers may be used by any thread; their contents are written through an exclusive reference, or by launches, whose caller
-// promises that nobody else uses them meanwhile.
+// SAFETY: any thread may use buffers. Their contents are written through an exclusive reference, or by launches, whose caller
+// guarantees that nobody else uses them meanwhile.
 unsafe impl Send for MetalMemory {}
 // SAFETY: as above.
 unsafe impl Sync for MetalMemory {}
@@ -97,10 +97,10 @@ impl MetalMemory {
 }
 
 impl Metal {
-    /// A queue of this Mac's GPU, its kernels compiled; the same one each time.
+    /// A queue of this Mac's GPU, with its kernels compiled; the same one each time.
     ///
     /// # Errors
-    /// [`GpuError::Missing`] where there is none, [`GpuError::Kernel`] with the compiler's words where it refuses a kernel.
+    /// [`GpuError::Missing`] if there is no GPU, [`GpuError::Kernel`] with the compiler's message if it rejects a kernel.
     pub fn new() -> Result<Self, GpuError> {
         static METAL: OnceLock<Result<Metal, GpuError>> = OnceLock::new();
         METAL.get_or_init(|| autoreleasepool(|_| Self::open())).clone()
@@ -108,10 +108,11 @@ impl Metal {
 
     fn open() -> Result<Self, GpuError> {
         let missing = |what: &str| GpuError::Missing(format!("{what}; use `cpu` or `auto`"));
-        let device = MTLCreateSystemDefaultDevice().ok_or_else(|| missing("this Mac has no GPU that Metal knows"))?;
+        let device =
+            MTLCreateSystemDefaultDevice().ok_or_else(|| missing("this Mac has no GPU that Metal supports"))?;
         let options = MTLCompileOptions::new();
-        // Softmax and erf at their full precision, and sums in the order in which they are written.
-        #[allow(deprecated, reason = "what replaces it needs macOS 15")]
+        // Softmax and erf at full precision, and sums in source order.
+        #[allow(deprecated, reason = "the replacement needs macOS 15")]
         options.setFastMathEnabled(false);
         let source: String =
             metal_source::FILES.iter().map(|(name, text)| format!("#line 1 \"{name}\"\n{text}\n")).collect();
@@ -136,10 +137,10 @@ impl Gpu {
             .device
             .newComputePipelineStateWithFunction_error(&function)
             .map_err(|e| failed(e.localizedDescription().to_string()))?;
-        // Kernels count on simdgroups of 32, as every Apple GPU has them.
+        // Kernels assume simdgroups of 32 lanes, which every Apple GPU has.
         if pipeline.threadExecutionWidth() != 32 {
             return Err(failed(format!(
-                "this GPU's simdgroups have {} lanes, not 32",
+                "this GPU's simdgroups have {} lanes, expected 32",
                 pipeline.threadExecutionWidth()
             )));
         }
@@ -147,7 +148,7 @@ impl Gpu {
         Ok(pipeline)
     }
 
-    /// New memory, full of zeros.
+    /// New zeroed memory.
     fn allocate(&self, bytes: usize) -> Result<MetalMemory, GpuError> {
         let options = MTLResourceOptions::StorageModeShared;
         let memory = autoreleasepool(|_| self.device.newBufferWithLength_options(bytes, options));
@@ -161,13 +162,14 @@ impl Gpu {
 
 impl Queue {
     fn new(device: &ProtocolObject<dyn MTLDevice>) -> Result<Self, GpuError> {
-        let commands = device.newCommandQueue().ok_or_else(|| GpuError::Lost("it gives no command queue".into()))?;
+        let commands =
+            device.newCommandQueue().ok_or_else(|| GpuError::Lost("cannot create a command queue".into()))?;
         Ok(Self { commands, pending: Mutex::default(), recorder: Recorder::default() })
     }
 
-    /// Sends off what is pending, and waits for all that was.
+    /// Commits pending launches, and waits for everything that was committed.
     fn wait(&self) -> Result<(), GpuError> {
-        // Held until the end: who waits next must not overtake.
+        // Held until the end, so that the next caller does not overtake.
         let mut pending = self.pending.lock();
         pending.send();
         let failed = |commands: &Retained<ProtocolObject<dyn MTLCommandBuffer>>| {
@@ -180,16 +182,16 @@ impl Queue {
     }
 
     fn open(&self) -> Result<Open, GpuError> {
-        let lost = || GpuError::Lost("it takes no commands".into());
+        let lost = || GpuError::Lost("cannot create a command buffer".into());
         let commands = self.commands.commandBuffer().ok_or_else(lost)?;
-        // Serial: a launch begins when the one before has ended.
+        // Serial: a launch begins after the previous one has ended.
         let encoder = commands.computeCommandEncoder().ok_or_else(lost)?;
         Ok(Open { commands, encoder })
     }
 }
 
 impl Metal {
-    /// Puts a kernel into the command buffer.
+    /// Adds a kernel to the command buffer.
     ///
     /// # Safety
     /// As for [`Device::launch`].
@@ -204,18 +206,18 @@ impl Metal {
             let encoder = &pending.open.insert(open).encoder;
             encoder.setComputePipelineState(&pipeline);
             for (i, (memory, _)) in launch.buffers.iter().enumerate() {
-                // SAFETY: a kernel has far fewer arguments than the 31 that there are; the command buffer retains the buffer.
+                // SAFETY: a kernel has far fewer arguments than the limit of 31; the command buffer retains the buffer.
                 unsafe { encoder.setBuffer_offset_atIndex(Some(&memory.0), 0, i) };
             }
             let params = NonNull::from(&launch.params[..]).cast::<c_void>();
-            // SAFETY: so many bytes, of which it takes a copy.
+            // SAFETY: the slice has this many bytes, which the call copies.
             unsafe { encoder.setBytes_length_atIndex(params, launch.params.len(), launch.buffers.len()) };
             let size = |[width, height, depth]: [u32; 3]| MTLSize {
                 width: width as usize,
                 height: height as usize,
                 depth: depth as usize,
             };
-            // What the kernel does with its arguments is the caller's promise.
+            // The caller guarantees what the kernel does with its arguments.
             encoder.dispatchThreadgroups_threadsPerThreadgroup(size(launch.grid), size(launch.block));
             Ok(())
         })
@@ -243,7 +245,7 @@ impl Device for Metal {
 
     fn buffer(&self, bytes: usize) -> Result<MetalBuffer, GpuError> {
         ShapeError::at_least("buffer", "bytes", bytes, 1)?;
-        // What is idle may be what is missing. A command buffer holds on to what it uses.
+        // When memory is short, unused memory is freed after a wait, because a command buffer retains what it uses.
         self.queue.recorder.memories.buffer(bytes, |room| self.gpu.allocate(room), || self.finish())
     }
 
@@ -253,9 +255,9 @@ impl Device for Metal {
 
     fn write(&self, to: &mut MetalBuffer, bytes: &[u8]) -> Result<(), GpuError> {
         ShapeError::at_least("write", "bytes of the buffer", to.len(), bytes.len())?;
-        // Its memory may have been another's a moment ago, which a launch still uses.
+        // Its memory may have belonged to another buffer a moment ago, and a launch may still use it.
         self.finish()?;
-        // SAFETY: shared memory of at least so many bytes, borrowed exclusively, which no launch uses any longer.
+        // SAFETY: shared memory of at least this many bytes, borrowed exclusively, which no launch uses any longer.
         unsafe { to.memory().contents().as_ptr().copy_from_nonoverlapping(bytes.as_ptr(), bytes.len()) };
         Ok(())
     }
@@ -263,14 +265,14 @@ impl Device for Metal {
     fn read(&self, from: &MetalBuffer, bytes: &mut [u8]) -> Result<(), GpuError> {
         ShapeError::at_least("read", "bytes of the buffer", from.len(), bytes.len())?;
         self.finish()?;
-        // SAFETY: shared memory of at least so many bytes, whose launches were waited for.
+        // SAFETY: shared memory of at least this many bytes, whose launches were waited for.
         unsafe { bytes.as_mut_ptr().copy_from_nonoverlapping(from.memory().contents().as_ptr(), bytes.len()) };
         Ok(())
     }
 
     fn mirror(&self, bytes: usize) -> Result<MetalBuffer, GpuError> {
         let mirror = self.buffer(bytes)?;
-        // Its memory may have been another's a moment ago, which a launch still uses.
+        // Its memory may have belonged to another buffer a moment ago, and a launch may still use it.
         self.finish()?;
         Ok(mirror)
     }
@@ -293,7 +295,7 @@ impl Device for Metal {
 
     unsafe fn launch(&self, launch: &Launch<'_, MetalBuffer>) -> Result<(), GpuError> {
         match self.queue.recorder.launch(launch) {
-            // SAFETY: the caller's promise.
+            // SAFETY: guaranteed by the caller.
             Some(launch) => unsafe { self.encode(&launch) },
             None => Ok(()),
         }
@@ -317,11 +319,11 @@ impl Device for Metal {
     unsafe fn start(&self, program: &Tape<MetalMemory>) -> Result<(), GpuError> {
         self.queue.recorder.may_wait("start")?;
         program.steps.iter().try_for_each(|step| match step {
-            // SAFETY: who recorded it promised as much, and the tape keeps the memory.
+            // SAFETY: guaranteed by the caller that recorded it, and the tape keeps the memory.
             Step::Launch(launch) => unsafe { self.encode(launch) },
             Step::Stamp(moment) => self.finish().map(|()| moment.note()),
         })?;
-        // Sent off now, so that it runs while the host prepares what comes next.
+        // Commit now, so that it runs while the host prepares the next frame.
         autoreleasepool(|_| self.queue.pending.lock().send());
         Ok(())
     }
@@ -337,7 +339,7 @@ impl Device for Metal {
 
 impl Drop for Queue {
     fn drop(&mut self) {
-        // An encoder must not be dropped before it has ended, nor memory reused before launches have. Errors are for nobody here.
+        // An encoder must end before it is dropped, and launches must end before their memory is reused. Errors are ignored here.
         let _ = autoreleasepool(|_| self.wait());
     }
 }

@@ -1,4 +1,4 @@
-//! The kernels in Metal's shading language: what a Mac compiles when it starts, and what the emulation compiles to be tested.
+//! The kernels in Metal's shading language. A Mac compiles them at start; the emulation compiles them for tests.
 
 use super::{Capabilities, MatrixUnits};
 
@@ -6,7 +6,7 @@ use super::{Capabilities, MatrixUnits};
 pub(super) const CAPABILITIES: Capabilities =
     Capabilities { multiprocessors: 0, matrix_units: MatrixUnits::Simdgroups };
 
-/// Every file, by its name; each may use what those before it declare.
+/// Every file with its name. A file may use the declarations of the files before it.
 pub(super) const FILES: [(&str, &str); 12] = [
     ("common.metal", include_str!("common.metal")),
     ("argmax.metal", include_str!("../argmax/argmax.metal")),

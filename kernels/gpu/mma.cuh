@@ -1,15 +1,15 @@
 // Tensor cores: products of 16 by 16 by 8 in half with sums in float, fragments from shared memory, and copies into it.
 //
-// In fragments lane l has row l / 4 and the two columns from l % 4 * 2 on (PTX ISA, "Matrix Fragments for
-// mma.m16n8k16"). Compiled for the host, the same by shuffles: for the tests.
+// In fragments, lane l has row l / 4 and the two columns starting at l % 4 * 2 (PTX ISA, "Matrix Fragments for
+// mma.m16n8k16"). When compiled for the host, for tests, shuffles do the same.
 #pragma once
 #include "common.cuh"
 
-// Four 8 by 8 matrices of half; of matrix i, lanes 8 i .. 8 i + 7 name the rows, 16 bytes each.
+// Four 8 by 8 matrices of half; lanes 8 i .. 8 i + 7 give the rows of matrix i, 16 bytes each.
 __device__ __forceinline__ void load_matrices(u32 (&to)[4], const half* row);
 // The same, each matrix transposed.
 __device__ __forceinline__ void load_transposed(u32 (&to)[4], const half* row);
-// d += a b: a is 16 by 16, its quarters being rows 0.., rows 8.. of columns 0.., then the same of columns 8..; b is 16
+// d += a b. a is 16 by 16, in quarters: rows 0.. and rows 8.. of columns 0.., then the same rows of columns 8..; b is 16
 // by 8, d 16 by 8.
 __device__ __forceinline__ void multiply_add(float (&d)[4], const u32 (&a)[4], u32 b0, u32 b1);
 
@@ -47,10 +47,10 @@ __device__ __forceinline__ void multiply_add(float (&d)[4], const u32 (&a)[4], u
 #endif
 }
 
-// Copies of 16 bytes from global to shared memory that a thread begins, closes into groups, and waits for. Turing does
-// them at once.
+// Copies of 16 bytes from global to shared memory that a thread begins, closes into groups, and waits for. Turing copies
+// synchronously.
 struct Copies {
-    // Copies, or stores zeros and does not read.
+    // Copies, or stores zeros without reading.
     __device__ __forceinline__ void begin(half* to, const half* from, bool copies) {
 #if __CUDA_ARCH__ >= 800
         asm volatile("cp.async.ca.shared.global [%0], [%1], 16, %2;"
@@ -68,7 +68,7 @@ struct Copies {
 #endif
     }
 
-    // Until all groups but the last LEFT are there.
+    // Waits until all groups but the last LEFT are complete.
     template <u32 LEFT> __device__ __forceinline__ void wait() {
 #if __CUDA_ARCH__ >= 800
         asm volatile("cp.async.wait_group %0;" ::"n"(LEFT) : "memory");
@@ -91,7 +91,7 @@ inline u16 bits_of(const half* at) {
     return bits;
 }
 
-// What each lane of the warp brings.
+// The value that each lane of the warp contributes.
 template <typename T> struct Brought {
     T from[32];
 
@@ -142,7 +142,7 @@ inline void multiply_add(float (&d)[4], const u32 (&a)[4], u32 b0, u32 b1) {
     __syncwarp(); // all lanes have read the others' fragments
 }
 
-// Copies happen no earlier than when they are waited for: a kernel that waits too little reads what was there before.
+// Copies are delayed until they are waited for, so a kernel that waits too little reads the old contents.
 struct Copies {
     struct Copy {
         half* to;

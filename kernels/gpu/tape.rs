@@ -1,4 +1,4 @@
-//! Recorded work of a device that has no graphs of its own: a list of what to do.
+//! Recorded work for devices that have no graphs: a list of steps.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -8,10 +8,10 @@ use parking_lot::Mutex;
 use super::memories::{Held, Memories, Pooled};
 use super::{GpuElement, GpuError, Launch};
 
-/// One thing to do.
+/// One step.
 pub(super) enum Step<M> {
     Launch(OwnedLaunch<M>),
-    /// Note the time.
+    /// Record the time.
     Stamp(Moment),
 }
 
@@ -21,7 +21,7 @@ pub(super) struct OwnedLaunch<M> {
     pub(super) element: GpuElement,
     pub(super) grid: [u32; 3],
     pub(super) block: [u32; 3],
-    /// Memory, and how many bytes of it are the buffer's.
+    /// Memory, and how many of its bytes belong to the buffer.
     pub(super) buffers: Vec<(M, usize)>,
     pub(super) params: Vec<u8>,
 }
@@ -39,13 +39,13 @@ impl<M: Clone> OwnedLaunch<M> {
     }
 }
 
-/// Recorded steps, and the memory that they work in.
+/// Recorded steps, and the memory that they use.
 pub struct Tape<M: Clone> {
     pub(super) steps: Vec<Step<M>>,
     pub(super) _held: Option<Held<M>>,
 }
 
-/// A queue's memory, and the tape that is being recorded, while one is.
+/// A queue's memory, and the tape that is being recorded, if any.
 pub(super) struct Recorder<M: Clone> {
     pub(super) memories: Memories<M>,
     steps: Mutex<Vec<Step<M>>>,
@@ -58,15 +58,15 @@ impl<M: Clone> Default for Recorder<M> {
 }
 
 impl<M: Clone> Recorder<M> {
-    /// `Ok` when nothing is being recorded: what is recorded is not done, so nobody can wait for it.
+    /// `Ok` unless work is being recorded: recorded work is not running, so nobody can wait for it.
     pub(super) fn may_wait(&self, call: &'static str) -> Result<(), GpuError> {
         if self.memories.is_recording() {
-            return Err(GpuError::Driver { call, reason: "not while work is recorded".into() });
+            return Err(GpuError::Driver { call, reason: "not possible while work is being recorded".into() });
         }
         Ok(())
     }
 
-    /// A launch that is to be done now; none when it was recorded.
+    /// A launch to run now; `None` if it was recorded instead.
     pub(super) fn launch(&self, launch: &Launch<'_, Pooled<M>>) -> Option<OwnedLaunch<M>> {
         let owned = OwnedLaunch::of(launch);
         if !self.memories.is_recording() {
@@ -77,7 +77,7 @@ impl<M: Clone> Recorder<M> {
         None
     }
 
-    /// Notes the moment that `now` is, or records that it is to be noted.
+    /// Records the current time after `now`, or adds a step that will.
     pub(super) fn stamp(&self, now: impl FnOnce() -> Result<(), GpuError>) -> Result<Moment, GpuError> {
         let moment = Moment::default();
         if self.memories.is_recording() {
@@ -100,12 +100,12 @@ impl<M: Clone> Recorder<M> {
     }
 }
 
-/// When the queue last came by.
+/// When the queue last passed this point.
 #[derive(Clone, Debug, Default)]
 pub struct Moment(Arc<Mutex<Option<Instant>>>);
 
 impl Moment {
-    /// Now.
+    /// Sets this to the current time.
     pub(super) fn note(&self) {
         *self.0.lock() = Some(Instant::now());
     }
@@ -113,7 +113,10 @@ impl Moment {
     /// Milliseconds until `end`.
     pub(super) fn until(&self, end: &Self) -> Result<f64, GpuError> {
         let (Some(begin), Some(end)) = (*self.0.lock(), *end.0.lock()) else {
-            return Err(GpuError::Driver { call: "between", reason: "the queue has not come by yet".into() });
+            return Err(GpuError::Driver {
+                call: "between",
+                reason: "the queue has not reached this point yet".into(),
+            });
         };
         Ok(1e3 * end.saturating_duration_since(begin).as_secs_f64())
     }

@@ -1,4 +1,4 @@
-//! The kernels of either language under emulation, and the proof that the emulation would tell.
+//! Tests the kernels of both languages under emulation, and proves that the emulation detects faults.
 
 mod metal;
 
@@ -18,7 +18,7 @@ use crate::pool::gpu as pool;
 use crate::prepare::gpu as prepare;
 use crate::resize_add::gpu as resize_add;
 
-/// Which of these variants of kernels pass what `check` does with a device that has them; none where nothing can be compiled.
+/// The indices of the kernel variants that pass `check`, which gets a device for each variant; empty if nothing can be compiled.
 pub(super) fn unnoticed(dialect: Dialect, variants: &[Vec<Source<'_>>], check: impl Fn(usize, Emulated)) -> Vec<usize> {
     let devices = Emulated::variants(dialect, variants).unwrap_or_else(|e| panic!("{e}"));
     let Some(devices) = devices else {
@@ -29,16 +29,16 @@ pub(super) fn unnoticed(dialect: Dialect, variants: &[Vec<Source<'_>>], check: i
     devices.iter().enumerate().filter(|&(i, device)| passes(i, device)).map(|(i, _)| i).collect()
 }
 
-/// A change to a text: what is changed, the how manyth of its occurrences, and what is put in its place.
+/// A change to a text: the text to replace, which of its occurrences (from 0), and the replacement.
 pub(super) type Change = (&'static str, usize, &'static str);
 
-/// The kernel `text` of `file` with a change to it.
+/// The source `text` of `file`, with the change applied.
 pub(super) fn changed(file: &str, text: &str, (what, which, instead): Change) -> String {
-    let (at, _) = text.match_indices(what).nth(which).unwrap_or_else(|| panic!("{file} has not `{what}`"));
+    let (at, _) = text.match_indices(what).nth(which).unwrap_or_else(|| panic!("{file} does not contain `{what}`"));
     format!("{}{instead}{}", &text[..at], &text[at + what.len()..])
 }
 
-/// The struct of that name in a kernel's source, if it is there: kind and name of each field.
+/// The fields (kind and name) of the struct with that name in a kernel's source, if it exists.
 pub(super) fn declared(source: &str, name: &str) -> Option<Vec<(String, String)>> {
     let (_, rest) = source.split_once(&format!("struct {name} {{"))?;
     let (body, _) = rest.split_once("};")?;
@@ -117,8 +117,8 @@ fn shapes_that_do_not_fit_are_errors() {
 #[test]
 fn errors_say_what_was_needed_and_what_was_there() {
     let error = GpuError::OutOfMemory { memory: MemoryKind::Device, bytes: 7, free: Some(5) }.to_string();
-    assert_eq!(error, "7 bytes of memory for the device were needed, 5 were free; use a smaller size or batch");
+    assert_eq!(error, "not enough memory: needed 7 bytes of device memory, 5 were free; use a smaller size or batch");
     let error = GpuError::OutOfMemory { memory: MemoryKind::Pinned, bytes: 7, free: None }.to_string();
-    assert_eq!(error, "7 bytes of pinned host memory were needed; use a smaller size or batch");
+    assert_eq!(error, "not enough memory: needed 7 bytes of pinned host memory; use a smaller size or batch");
     assert_eq!((blocks(1), blocks(256), blocks(257)), (1, 1, 2));
 }

@@ -17,10 +17,10 @@ impl PackParams {
     }
 }
 
-/// Takes images `[n, channels, height, width]` to the device; padding channels become zero.
+/// Uploads images `[n, channels, height, width]` to the device; padding channels become zero.
 ///
 /// - accuracy: exact in f32; in f16 rounded to nearest
-/// - errors: [`ShapeError`] when `images` has another length, else what the device says
+/// - errors: [`ShapeError`] if `images` has another length, otherwise those of the device
 pub fn pack<D: Device>(
     device: &D,
     images: &[f32],
@@ -34,9 +34,9 @@ pub fn pack<D: Device>(
     pack_from(device, &plain, shape, element)
 }
 
-/// [`pack`] of images that are in device memory as f32.
+/// [`pack`] for images that are in device memory as f32.
 ///
-/// - errors: [`ShapeError`] when they are fewer bytes, else what the device says
+/// - errors: [`ShapeError`] if `images` holds fewer bytes, otherwise those of the device
 pub fn pack_from<D: Device>(
     device: &D,
     images: &D::Buffer,
@@ -54,15 +54,15 @@ pub fn pack_from<D: Device>(
         buffers: &[images, out.buffer()],
         params: &PackParams::of(shape).bytes(),
     };
-    // SAFETY: both buffers are as long as the shape says; the kernel reads and writes pixels of it, the latter to the stride.
+    // SAFETY: both buffers are as long as the shape says; the kernel reads the shape's pixels, and writes them up to the stride.
     unsafe { device.launch(&launch)? };
     Ok(out)
 }
 
-/// Brings maps back as images `[n, channels, height, width]`.
+/// Copies maps back to the host as images `[n, channels, height, width]`.
 ///
 /// - accuracy: exact
-/// - errors: [`ShapeError`] when `images` has another length, else what the device says
+/// - errors: [`ShapeError`] if `images` has another length, otherwise those of the device
 pub fn unpack<D: Device>(device: &D, x: &GpuMaps<D::Buffer>, images: &mut [f32]) -> Result<(), GpuError> {
     const OP: &str = "unpack";
     let shape = x.shape();
@@ -76,7 +76,7 @@ pub fn unpack<D: Device>(device: &D, x: &GpuMaps<D::Buffer>, images: &mut [f32])
         buffers: &[x.buffer(), &plain],
         params: &PackParams::of(shape).bytes(),
     };
-    // SAFETY: as in `pack`, the other way round.
+    // SAFETY: as in `pack`, with input and output exchanged.
     unsafe { device.launch(&launch)? };
     device.read(&plain, bytemuck::cast_slice_mut(images))
 }

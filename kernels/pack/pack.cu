@@ -7,7 +7,7 @@ struct PackParams {
     u32 n, c, h, w, cs;
 };
 
-// One thread, one pixel.
+// One thread per pixel.
 template <typename T>
 __device__ __forceinline__ void pack(const float* __restrict__ in, T* __restrict__ out, PackParams p) {
     const u32 pixel = blockIdx.x * BLOCK + threadIdx.x, pixels = p.h * p.w;

@@ -1,5 +1,5 @@
-// pack: [n, c, h, w] f32 to [n, h, w, cs] T, padding channels zero.    unpack: the way back.    twin: pack.cu
-//   launch: grid = (ceil(h * w / 256), 1, n), block = 256, a thread a pixel    bound: memory, each number once
+// pack: [n, c, h, w] f32 to [n, h, w, cs] T, padding channels zero.    unpack: the inverse.    twin: pack.cu
+//   launch: grid = (ceil(h * w / 256), 1, n), block = 256, one thread per pixel    bound: memory, each number once
 
 struct PackParams {
     uint n, c, h, w, cs;

@@ -3,20 +3,20 @@
 use crate::gpu::{BLOCK, CHANNEL_STRIDE, Device, GpuError, GpuMaps, Launch, blocks};
 
 params! {
-    /// Parameters of `relu` and `add`: how many numbers, a multiple of 8. A thread does eight of them.
+    /// Parameters of `relu` and `add`: the count of numbers, a multiple of 8. A thread computes eight of them.
     pub struct PointwiseParams { len: u32 }
 }
 
 /// `max(x, 0)`; exact.
 ///
-/// - errors: what the device says
+/// - errors: those of the device
 pub fn relu<D: Device>(device: &D, x: &GpuMaps<D::Buffer>) -> Result<GpuMaps<D::Buffer>, GpuError> {
     each(device, "relu", &[x])
 }
 
-/// `a + b`, of one shape and element; one rounding.
+/// `a + b`, of equal shape and element; one rounding.
 ///
-/// - errors: [`crate::ShapeError`] when these differ, else what the device says
+/// - errors: [`crate::ShapeError`] if they differ, otherwise those of the device
 pub fn add<D: Device>(
     device: &D,
     a: &GpuMaps<D::Buffer>,
@@ -42,7 +42,7 @@ fn each<D: Device>(
         buffers: &buffers,
         params: &PointwiseParams { len: shape.len() as u32 }.bytes(),
     };
-    // SAFETY: inputs and output are `len` numbers long, and the kernel touches those; the output's buffer is new.
+    // SAFETY: inputs and output are `len` numbers long, and the kernel accesses only those; the output's buffer is new.
     unsafe { device.launch(&launch)? };
     Ok(out)
 }

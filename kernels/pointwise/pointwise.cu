@@ -7,7 +7,7 @@ struct PointwiseParams {
     u32 len;
 };
 
-// One thread, one piece.
+// One thread per piece.
 template <typename T>
 __device__ __forceinline__ void relu(const T* __restrict__ x, T* __restrict__ out, PointwiseParams p) {
     const size_t at = ((size_t)blockIdx.x * BLOCK + threadIdx.x) * PIECE;

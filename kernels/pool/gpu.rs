@@ -1,32 +1,32 @@
-//! The launches of the pools.
+//! The launches of the pooling operations.
 
 use crate::ShapeError;
 use crate::conv::gpu::GpuNorm;
 use crate::gpu::{BLOCK, CHANNEL_STRIDE, Device, GpuError, GpuMaps, GpuShape, Launch, blocks};
 
 params! {
-    /// Parameters of `avg_pool`. A thread does eight channels of an output pixel.
+    /// Parameters of `avg_pool`. A thread computes eight channels of an output pixel.
     pub struct AvgPoolParams {
         n: u32, cs: u32, h: u32, w: u32, out_h: u32, out_w: u32, window: u32, stride: u32, padding: u32,
     }
 }
 
 params! {
-    /// Parameters of `global_avg_pool`. A block does 32 channels of an image.
+    /// Parameters of `global_avg_pool`. A block computes 32 channels of an image.
     pub struct GlobalAvgPoolParams { n: u32, cs: u32, h: u32, w: u32 }
 }
 
 params! {
-    /// Parameters of `max_pool_to`. A thread does eight channels of an output pixel.
+    /// Parameters of `max_pool_to`. A thread computes eight channels of an output pixel.
     pub struct MaxPoolToParams { n: u32, cs: u32, h: u32, w: u32, side: u32 }
 }
 
-/// Means of windows of `kernel` by `kernel`, every `stride` pixels, the first `padding` pixels before the edge; the zero border counts.
+/// Means of windows of `kernel` by `kernel`, every `stride` pixels, starting `padding` pixels before the edge. The zero border counts.
 ///
 /// - `x`: `[n, c, h, w]` → `[n, c, (h + 2 * padding - kernel) / stride + 1, ..]`
-/// - accuracy: in f32 within `1e-5` of the definition, relative to the greatest output
-/// - errors: [`ShapeError`] when a window is larger than the padded map, or for a kernel or stride of 0 or a padding that is not
-///   below the kernel, else what the device says
+/// - accuracy: in f32 within `1e-5` of the definition, relative to the largest output
+/// - errors: [`ShapeError`] if a window is larger than the padded map, the kernel or stride is 0, or the padding is not below the
+///   kernel; otherwise those of the device
 pub fn avg_pool<D: Device>(
     device: &D,
     x: &GpuMaps<D::Buffer>,
@@ -61,15 +61,15 @@ pub fn avg_pool<D: Device>(
         buffers: &[x.buffer(), out.buffer()],
         params: &params.bytes(),
     };
-    // SAFETY: the kernel reads pixels that are on the input and writes those of the output's shape; its buffer is new.
+    // SAFETY: the kernel reads pixels inside the input and writes those of the output's shape; its buffer is new.
     unsafe { device.launch(&launch)? };
     Ok(out)
 }
 
 /// The mean of each channel: `[n, c, h, w]` → `[n, c, 1, 1]`.
 ///
-/// - accuracy: in f32 within `1e-5` of the definition, relative to the greatest input
-/// - errors: what the device says
+/// - accuracy: in f32 within `1e-5` of the definition, relative to the largest input
+/// - errors: those of the device
 pub fn global_avg_pool<D: Device>(device: &D, x: &GpuMaps<D::Buffer>) -> Result<GpuMaps<D::Buffer>, GpuError> {
     const OP: &str = "global_avg_pool";
     let shape = x.shape();
@@ -83,7 +83,7 @@ pub fn global_avg_pool<D: Device>(device: &D, x: &GpuMaps<D::Buffer>) -> Result<
         buffers: &[x.buffer(), out.buffer()],
         params: &GlobalAvgPoolParams { n, cs, h, w }.bytes(),
     };
-    // SAFETY: the kernel reads the input's pixels and writes one pixel an image, channels below the stride; its buffer is new.
+    // SAFETY: the kernel reads the input's pixels and writes one pixel per image, channels below the stride; its buffer is new.
     unsafe { device.launch(&launch)? };
     Ok(out)
 }
@@ -93,7 +93,7 @@ pub fn global_avg_pool<D: Device>(device: &D, x: &GpuMaps<D::Buffer>) -> Result<
 /// Window `i` over a length of `l` is `floor(i * l / side) .. ceil((i + 1) * l / side)`.
 ///
 /// - accuracy: in f32 one or two roundings
-/// - errors: [`ShapeError`] when the norm has other channels, or for a side of 0, else what the device says
+/// - errors: [`ShapeError`] if the norm has another number of channels or the side is 0, otherwise those of the device
 pub fn max_pool_to<D: Device>(
     device: &D,
     x: &GpuMaps<D::Buffer>,
@@ -103,9 +103,9 @@ pub fn max_pool_to<D: Device>(
     const OP: &str = "max_pool_to";
     let shape = x.shape();
     norm.check(OP, shape.channels)?;
-    // Indices of windows times lengths are counted in 32 bits.
+    // Window indices times lengths must fit in 32 bits.
     let fits = side > 0 && (side + 1).saturating_mul(shape.height.max(shape.width)) < 1 << 32;
-    ShapeError::ensure(fits, OP, "side", side, "at least 1, and little enough to be counted")?;
+    ShapeError::ensure(fits, OP, "side", side, "at least 1, with (side + 1) * length below 2^32")?;
     let out_shape = GpuShape { height: side, width: side, ..shape };
     let out = GpuMaps::blank(device, OP, out_shape, x.element())?;
     let [n, cs, h, w, side] = [shape.n, shape.stride(), shape.height, shape.width, side].map(|v| v as u32);
@@ -117,7 +117,7 @@ pub fn max_pool_to<D: Device>(
         buffers: &[x.buffer(), norm.scale.buffer(), norm.shift.buffer(), out.buffer()],
         params: &MaxPoolToParams { n, cs, h, w, side }.bytes(),
     };
-    // SAFETY: windows lie on the input, the norm is as long as its stride, and the kernel writes the output's pixels; its buffer is new.
+    // SAFETY: windows lie inside the input, the norm is as long as its stride, and the kernel writes the output's pixels in a new buffer.
     unsafe { device.launch(&launch)? };
     Ok(out)
 }

@@ -21,14 +21,14 @@ struct MaxPoolToParams {
     u32 n, cs, h, w, side;
 };
 
-// One thread, one piece of one output pixel.
+// One thread per piece of an output pixel.
 template <typename T>
 __device__ __forceinline__ void avg_pool(const T* __restrict__ x, T* __restrict__ out, AvgPoolParams p) {
     const u32 pieces = p.cs / PIECE, i = blockIdx.x * BLOCK + threadIdx.x, pixel = i / pieces,
         channel = i % pieces * PIECE;
     if (pixel >= p.out_h * p.out_w) return;
     x += (size_t)blockIdx.z * p.h * p.w * p.cs + channel;
-    // The part of the window that lies on the map; it may be none of it.
+    // The part of the window that lies inside the map; it may be empty.
     const int top = (int)(pixel / p.out_w * p.stride) - (int)p.padding;
     const int left = (int)(pixel % p.out_w * p.stride) - (int)p.padding;
     const int bottom = min(top + (int)p.window, (int)p.h), right = min(left + (int)p.window, (int)p.w);
@@ -48,7 +48,7 @@ __device__ __forceinline__ void avg_pool(const T* __restrict__ x, T* __restrict_
     store(out + ((size_t)blockIdx.z * p.out_h * p.out_w + pixel) * p.cs + channel, sum);
 }
 
-// One block, 32 channels of an image: 4 pieces by 64 lanes of pixels.
+// One block per 32 channels of an image: 4 pieces by 64 lanes of pixels.
 template <typename T>
 __device__ __forceinline__ void global_avg_pool(const T* __restrict__ x, T* __restrict__ out, GlobalAvgPoolParams p) {
     constexpr u32 LANES = BLOCK / 4;
@@ -66,7 +66,7 @@ __device__ __forceinline__ void global_avg_pool(const T* __restrict__ x, T* __re
     }
     store(&partial[lane][piece], sum);
     for (u32 others = LANES / 2; others > 0; others /= 2) {
-        __syncthreads(); // a lane adds what another has stored
+        __syncthreads(); // a lane adds what another lane has stored
         if (lane < others) {
             load(&partial[lane + others][piece], v);
 #pragma unroll
@@ -80,7 +80,7 @@ __device__ __forceinline__ void global_avg_pool(const T* __restrict__ x, T* __re
     store(out + (size_t)blockIdx.z * p.cs + channel, sum);
 }
 
-// One thread, one piece of one output pixel.
+// One thread per piece of an output pixel.
 template <typename T>
 __device__ __forceinline__ void max_pool_to(const T* __restrict__ x, const float* __restrict__ scale,
                                             const float* __restrict__ shift,

@@ -1,6 +1,6 @@
 // avg_pool: means of windows, the zero border counts.    twin: pool.cu    definition: scalar.rs
 //   x [n, h, w, cs] T, out [n, out_h, out_w, cs] T
-//   launch: grid = (ceil(out_h * out_w * cs / 8 / 256), 1, n), block = 256, a thread eight channels of a pixel
+//   launch: grid = (ceil(out_h * out_w * cs / 8 / 256), 1, n), block = 256, one thread per eight channels of a pixel
 //   bound: the caches; a pixel lies in about (window / stride)^2 windows
 // global_avg_pool: the mean of each channel.
 //   x [n, h, w, cs] T, out [n, cs] T

@@ -1,4 +1,4 @@
-//! The launch that makes 8-bit pixels the network's input.
+//! The launch that converts 8-bit pixels to the network's input.
 
 use crate::gpu::{BLOCK, Device, GpuElement, GpuError, GpuMaps, GpuShape, Launch, blocks};
 use crate::{Extent, ShapeError};
@@ -6,8 +6,8 @@ use crate::{Extent, ShapeError};
 const OP: &str = "prepare";
 
 params! {
-    /// Parameters of `prepare`: the map's pixels, the bytes of a photo's pixel, where in it red, green and blue are, and the sizes of
-    /// map and photo. A thread does a pixel of the map.
+    /// Parameters of `prepare`: the map's pixels, the bytes per pixel of the photo, the offsets of red, green and blue in it, and the
+    /// sizes of map and photo. A thread computes one pixel of the map.
     pub struct PrepareParams {
         pixels: u32, bytes: u32, red: u32, green: u32, blue: u32, h: u32, w: u32, photo_h: u32, photo_w: u32,
     }
@@ -16,9 +16,9 @@ params! {
 /// The order of a pixel's bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PixelLayout {
-    /// How many there are: 1 to 4.
+    /// Bytes per pixel: 1 to 4.
     pub bytes: usize,
-    /// Where red, green and blue are; all at 0 in a grey photo.
+    /// The offsets of red, green and blue; all 0 in a grey photo.
     pub offsets: [usize; 3],
 }
 
@@ -29,16 +29,16 @@ impl PixelLayout {
     }
 }
 
-/// What each value of a byte becomes, for red, green and blue, in device memory.
+/// The number for each byte value, for red, green and blue, in device memory.
 #[derive(Debug)]
 pub struct Table<B> {
     buffer: B,
 }
 
 impl<B> Table<B> {
-    /// Takes it to the device.
+    /// Uploads it to the device.
     ///
-    /// - errors: what the device says
+    /// - errors: those of the device
     pub fn new<D: Device<Buffer = B>>(device: &D, values: &[[f32; 256]; 3]) -> Result<Self, GpuError> {
         let values = values.as_flattened();
         let mut buffer = device.buffer(size_of_val(values))?;
@@ -47,13 +47,13 @@ impl<B> Table<B> {
     }
 }
 
-/// Each byte becomes what the table says.
+/// Replaces each byte by its number in the table.
 ///
-/// - `pixels`: `[n, height, width, bytes]` of the kept size, without padding between rows, in device memory; what is behind them does
-///   not matter
-/// - `n`, `size`: the result is `[n, 3, height, width]` of the full size, zero outside of the kept part
+/// - `pixels`: `[n, height, width, bytes]` of the kept size, without padding between rows, in device memory; anything after them is
+///   ignored
+/// - `n`, `size`: the result is `[n, 3, height, width]` of the full size, zero outside the kept part
 /// - accuracy: exact in f32; in f16 rounded to nearest
-/// - errors: [`ShapeError`] for a layout or size that is invalid, or if the pixels are fewer bytes, else what the device says
+/// - errors: [`ShapeError`] if a layout or size is invalid or there are too few pixel bytes, otherwise those of the device
 pub fn prepare<D: Device>(
     device: &D,
     pixels: &D::Buffer,
@@ -68,7 +68,7 @@ pub fn prepare<D: Device>(
     size.check(OP)?;
     let (Extent { full: (height, width), kept: (photo_height, photo_width) }, channels) = (size, 3);
     let shape = GpuShape { n, channels, height, width };
-    // Ahead of products of its sides, which it bounds.
+    // Must come before the products of its sides, which it bounds.
     let out = GpuMaps::blank(device, OP, shape, element)?;
     let count = shape.n * shape.pixels();
     let photos = n * photo_height * photo_width * layout.bytes;
@@ -86,8 +86,8 @@ pub fn prepare<D: Device>(
         buffers: &[pixels, &table.buffer, out.buffer()],
         params: &params.bytes(),
     };
-    // SAFETY: the photos' buffer has a pixel of so many bytes for each of the kept part, of which the kernel reads those at the offsets;
-    // the table has 256 numbers for each of the three; the output has a piece a pixel, and its buffer is new.
+    // SAFETY: the photos' buffer has one pixel with this many bytes for each pixel of the kept part, of which the kernel reads those at
+    // the offsets. The table has 256 numbers for each of the three. The output has one piece per pixel, and its buffer is new.
     unsafe { device.launch(&launch)? };
     Ok(out)
 }

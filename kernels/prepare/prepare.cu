@@ -1,16 +1,16 @@
 // prepare: 8-bit pixels to the network's input, by a table    twin: prepare.metal    definition: scalar.rs
-//   bytes [n, p.photo_h, p.photo_w, p.bytes] u8, table [3, 256] f32, map [n, p.h, p.w, 8] T: a pixel's red, green and
-//   blue as the table has them, then zeros; the map is larger where photos are padded at the bottom and right, by zeros
+//   bytes [n, p.photo_h, p.photo_w, p.bytes] u8, table [3, 256] f32, map [n, p.h, p.w, 8] T: the table's numbers for
+//   red, green and blue, then zeros; if photos are padded at the bottom and right (by zeros), the map is larger
 //   launch: grid = ceil(pixels/256), block = 256    bound: memory, each byte once
 #include "common.cuh"
 
 struct PrepareParams {
-    u32 pixels, bytes, red, green, blue; // in all images of the map; in a pixel; where in it
+    u32 pixels, bytes, red, green, blue; // pixels of all images of the map; bytes per pixel; offsets in a pixel
     u32 h, w, photo_h, photo_w;
 };
 
-// One thread, one pixel. The table stays where it is, and comes to be in the first-level cache: a block that took it to
-// shared memory would read as many of its numbers as it looks up, and would have to wait for them.
+// One thread per pixel. The table stays in global memory and ends up in the first-level cache: a block that copied it
+// to shared memory would read as many of its numbers as it looks up, and would have to wait for them.
 template <typename T>
 __device__ __forceinline__ void prepare(const u8* __restrict__ bytes, const float* __restrict__ table,
                                         T* __restrict__ map,

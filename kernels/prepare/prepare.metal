@@ -1,11 +1,11 @@
 // prepare: 8-bit pixels to the network's input, by a table.    twin: prepare.cu    definition: scalar.rs
-//   bytes [n, p.photo_h, p.photo_w, p.bytes] u8, table [3, 256] f32, map [n, p.h, p.w, 8] T: a pixel's red, green and
-//   blue as the table has them, then zeros; the map is larger where photos are padded at the bottom and right, by zeros
-//   launch: grid = ceil(pixels / 256), block = 256, a thread a pixel    bound: memory, each byte once
-//   The table stays where it is: a threadgroup would read as many of its numbers to keep them as it looks up.
+//   bytes [n, p.photo_h, p.photo_w, p.bytes] u8, table [3, 256] f32, map [n, p.h, p.w, 8] T: the table's numbers for
+//   red, green and blue, then zeros; if photos are padded at the bottom and right (by zeros), the map is larger
+//   launch: grid = ceil(pixels / 256), block = 256, one thread per pixel    bound: memory, each byte once
+//   The table stays in device memory: to copy it, a threadgroup would read as many numbers as it looks up.
 
 struct PrepareParams {
-    uint pixels, bytes, red, green, blue; // in all images of the map; in a pixel; where in it
+    uint pixels, bytes, red, green, blue; // pixels of all images of the map; bytes per pixel; offsets in a pixel
     uint h, w, photo_h, photo_w;
 };
 

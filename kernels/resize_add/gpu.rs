@@ -5,15 +5,15 @@ use crate::Extent;
 use crate::gpu::{BLOCK, CHANNEL_STRIDE, Device, GpuError, GpuMaps, GpuShape, Launch, blocks};
 
 params! {
-    /// Parameters of `resize` and `resize_add`. A thread does eight channels of an output pixel; ratios are input pixels per
-    /// output pixel, so that the host's division is everybody's.
+    /// Parameters of `resize` and `resize_add`. A thread computes eight channels of an output pixel. Ratios are input pixels per output
+    /// pixel; the host computes them, so that every kernel uses the same quotient.
     pub struct ResizeParams { n: u32, cs: u32, h: u32, w: u32, out_h: u32, out_w: u32, ratio_y: f32, ratio_x: f32 }
 }
 
-/// `x` at the size of `to`, of which the kept part is computed; see [`crate::resize()`].
+/// The kept part of `x` at the size of `to`; see [`crate::resize()`].
 ///
-/// - accuracy: in f32 within `1e-6` of the definition, relative to the greatest output
-/// - errors: [`crate::ShapeError`] for a size of 0, one that cannot be counted, or a kept part outside of it, else what the device says
+/// - accuracy: in f32 within `1e-6` of the definition, relative to the largest output
+/// - errors: [`crate::ShapeError`] if the size is 0 or too large to index, or the kept part lies outside it, otherwise those of the device
 pub fn resize<D: Device>(
     device: &D,
     x: &GpuMaps<D::Buffer>,
@@ -26,8 +26,8 @@ pub fn resize<D: Device>(
 
 /// `x` at the size of `base`, plus `base`.
 ///
-/// - accuracy: in f32 within `1e-6` of the definition, relative to the greatest output
-/// - errors: [`crate::ShapeError`] unless `base` has images, channels and element of `x`, else what the device says
+/// - accuracy: in f32 within `1e-6` of the definition, relative to the largest output
+/// - errors: [`crate::ShapeError`] unless `base` has the images, channels and element of `x`, otherwise those of the device
 pub fn resize_add<D: Device>(
     device: &D,
     x: &GpuMaps<D::Buffer>,
@@ -68,7 +68,7 @@ fn launch<D: Device>(
         buffers: &buffers,
         params: &params.bytes(),
     };
-    // SAFETY: taps are clamped to the input's pixels, and base and output have the same shape, which the kernel keeps to; the
+    // SAFETY: taps are clamped to the input's pixels, and base and output have the same shape, within which the kernel stays; the
     // output's buffer is new.
     unsafe { device.launch(&launch)? };
     Ok(out)

@@ -2,7 +2,7 @@
 //   definition: scalar.rs
 //   x [n, h, w, cs], base and out [n, out_h, out_w, cs] T
 //   launch: grid = (ceil(out_h*out_w*(cs/8)/256), 1, n), block = 256
-//   bound: memory, the output's bytes; the four taps of neighbours are the same lines of a cache
+//   bound: memory, the output's bytes; the four taps of neighbouring pixels share cache lines
 #include "common.cuh"
 
 struct ResizeParams {
@@ -10,7 +10,7 @@ struct ResizeParams {
     float ratio_y, ratio_x; // pixels of the input per pixel of the output
 };
 
-// One thread, one piece of one output pixel.
+// One thread per piece of an output pixel.
 template <bool ADD, typename T>
 __device__ __forceinline__ void resize(const T* __restrict__ x, const T* __restrict__ base, T* __restrict__ out,
                                        ResizeParams p) {

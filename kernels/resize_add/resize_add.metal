@@ -1,7 +1,7 @@
 // resize: bilinear, half-pixel centres.    resize_add: the same, plus a map.    twin: resize_add.cu
 //   definition: scalar.rs
 //   x [n, h, w, cs] T, base and out [n, out_h, out_w, cs] T
-//   launch: grid = (ceil(out_h * out_w * cs / 8 / 256), 1, n), block = 256, a thread eight channels of a pixel
+//   launch: grid = (ceil(out_h * out_w * cs / 8 / 256), 1, n), block = 256, one thread per eight channels of a pixel
 //   bound: memory, x and base once, out once
 
 struct ResizeParams {

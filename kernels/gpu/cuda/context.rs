@@ -16,27 +16,27 @@ pub(super) struct Context {
     kernels: Mutex<Kernels>,
 }
 
-// SAFETY: contexts are the driver's handles, which any thread may use; it locks what it must.
+// SAFETY: contexts are driver handles, which any thread may use; the driver does its own locking.
 unsafe impl Send for Context {}
 // SAFETY: as above.
 unsafe impl Sync for Context {}
 
 impl Context {
-    /// `target`: the device's place in what kernels are compiled for.
+    /// `target`: the device's index in the list of compilation targets.
     pub(super) fn new(device: sys::CUdevice, target: usize) -> Result<Arc<Self>, GpuError> {
         let mut handle = std::ptr::null_mut();
-        // SAFETY: the device is one of the driver's; the call writes one handle, which `drop` gives back.
+        // SAFETY: the device came from the driver; the call writes one handle, which `drop` releases.
         check("cuDevicePrimaryCtxRetain", unsafe { sys::cuDevicePrimaryCtxRetain(&raw mut handle, device) })?;
         Ok(Arc::new(Self { device, handle, kernels: Mutex::new(Kernels::new(target)) }))
     }
 
-    /// Makes the context the calling thread's.
+    /// Makes the context current for the calling thread.
     pub(super) fn enter(&self) -> Result<(), GpuError> {
         // SAFETY: the context is retained as long as `self` lives.
         check("cuCtxSetCurrent", unsafe { sys::cuCtxSetCurrent(self.handle) })
     }
 
-    /// Makes the context the calling thread's, and finds a kernel's entry, compiled when it is first asked for.
+    /// Makes the context current for the calling thread, and finds a kernel's entry. Compiles it on first use.
     pub(super) fn entry(&self, kernel: &'static str, element: GpuElement) -> Result<sys::CUfunction, GpuError> {
         self.enter()?;
         self.kernels.lock().entry(kernel, element)
@@ -45,11 +45,11 @@ impl Context {
 
 impl Drop for Context {
     fn drop(&mut self) {
-        // Queues, which keep the context, have finished.
+        // Queues keep the context alive, so they have finished.
         if self.enter().is_ok() {
             self.kernels.get_mut().unload();
         }
-        // SAFETY: it was retained in `new`, once.
+        // SAFETY: it was retained exactly once, in `new`.
         let _ = unsafe { sys::cuDevicePrimaryCtxRelease_v2(self.device) };
     }
 }

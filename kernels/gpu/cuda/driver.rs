@@ -1,4 +1,4 @@
-//! The driver's calls: whether they are there, and what their codes mean, in words that say what to do.
+//! The driver's calls: whether they are available, and what their error codes mean and what to do about them.
 
 use std::ffi::{CStr, c_char, c_int, c_void};
 
@@ -6,10 +6,10 @@ use cudarc::driver::sys::{self, CUresult};
 
 use crate::gpu::GpuError;
 
-/// The first driver that reads PTX 8.2, which is what our kernels are compiled to: CUDA 12.2, release 535.
+/// The oldest driver that reads PTX 8.2, which our kernels are compiled to: CUDA 12.2, release 535.
 const OLDEST: i32 = 12_020;
 
-/// What this module and its neighbours call. All are older than [`OLDEST`]; a library without them is no driver.
+/// The calls that this module and its neighbours use. All are older than [`OLDEST`]; a library that lacks one is not a valid driver.
 const CALLS: [&str; 33] = [
     "cuCtxSetCurrent",
     "cuDeviceGet",
@@ -46,28 +46,25 @@ const CALLS: [&str; 33] = [
     "cuStreamSynchronize",
 ];
 
-/// Whether there is a library of the driver's name.
+/// Whether a library with the driver's name exists.
 pub(super) fn is_there() -> bool {
-    // SAFETY: loads libraries of the driver's names, as every program that uses it does.
+    // SAFETY: loads libraries with the driver's names, as every program that uses the driver does.
     unsafe { sys::is_culib_present() }
 }
 
-/// Finds the driver and starts it; how many GPUs it has.
+/// Finds and initialises the driver; returns its number of GPUs.
 pub(super) fn start() -> Result<c_int, GpuError> {
     if !is_there() {
-        return Err(GpuError::Missing(format!(
-            "no NVIDIA driver was found; install one, of release {}",
-            newest_hint()
-        )));
+        return Err(GpuError::Missing(format!("no NVIDIA driver found; install release {}", newest_hint())));
     }
-    // SAFETY: there is a library to load, so `culib` does not panic; symbols are looked up and not called.
+    // SAFETY: the library can be loaded, so `culib` does not panic; symbols are looked up but not called.
     let lacks = CALLS.iter().find(|call| unsafe { sys::culib().get::<*const c_void>(call.as_bytes()) }.is_err());
     if let Some(call) = lacks {
         let hint = newest_hint();
-        return Err(GpuError::Missing(format!("the NVIDIA driver has no `{call}`; install one of release {hint}")));
+        return Err(GpuError::Missing(format!("the NVIDIA driver has no `{call}`; install release {hint}")));
     }
     let (mut version, mut count) = (0, 0);
-    // SAFETY: both write one int, and the second call is made behind `cuInit`.
+    // SAFETY: both calls write one int, and the second runs after `cuInit`.
     unsafe {
         check("cuDriverGetVersion", sys::cuDriverGetVersion(&raw mut version))?;
         new_enough(version)?;
@@ -87,20 +84,22 @@ fn new_enough(version: i32) -> Result<(), GpuError> {
     }
     let (major, minor) = (version / 1000, version % 1000 / 10);
     let hint = newest_hint();
-    Err(GpuError::Missing(format!("the NVIDIA driver is of CUDA {major}.{minor}, it must be of 12.2: release {hint}")))
+    Err(GpuError::Missing(format!(
+        "the NVIDIA driver supports CUDA {major}.{minor}, expected at least 12.2; install release {hint}"
+    )))
 }
 
 /// A device's name.
 pub(super) fn name(device: sys::CUdevice) -> Result<String, GpuError> {
     let mut name: [c_char; 128] = [0; 128];
-    // SAFETY: the call writes a string of at most 128 bytes, its zero included.
+    // SAFETY: the call writes a string of at most 128 bytes, including its terminating zero.
     unsafe {
         check("cuDeviceGetName", sys::cuDeviceGetName(name.as_mut_ptr(), 128, device))?;
         Ok(CStr::from_ptr(name.as_ptr()).to_string_lossy().into_owned())
     }
 }
 
-/// A device's number of something.
+/// The value of a device attribute.
 pub(super) fn attribute(device: sys::CUdevice, attribute: sys::CUdevice_attribute) -> Result<i32, GpuError> {
     let mut value = 0;
     // SAFETY: the call writes one int.
@@ -108,19 +107,21 @@ pub(super) fn attribute(device: sys::CUdevice, attribute: sys::CUdevice_attribut
     Ok(value)
 }
 
-/// `Ok`, or what a call's code means. Out of memory is for the caller to say, who knows how much was needed.
+/// `Ok`, or the meaning of a call's error code. The caller reports out of memory, because it knows how much was needed.
 pub(super) fn check(call: &'static str, code: CUresult) -> Result<(), GpuError> {
     let says = |what: &str| format!("{what} ({code:?} from `{call}`)");
     Err(match code {
         CUresult::CUDA_SUCCESS => return Ok(()),
-        CUresult::CUDA_ERROR_NO_DEVICE => GpuError::Missing(says(
-            "there is an NVIDIA driver, but no GPU that it shows; is CUDA_VISIBLE_DEVICES set? or use `--device cpu`",
-        )),
+        CUresult::CUDA_ERROR_NO_DEVICE => {
+            GpuError::Missing(says("the NVIDIA driver shows no GPU; check CUDA_VISIBLE_DEVICES, or use `--device cpu`"))
+        }
         CUresult::CUDA_ERROR_SYSTEM_DRIVER_MISMATCH | CUresult::CUDA_ERROR_COMPAT_NOT_SUPPORTED_ON_DEVICE => {
-            GpuError::Missing(says("the NVIDIA driver's library and its kernel module differ; restart the machine"))
+            GpuError::Missing(says(
+                "the NVIDIA driver's library and kernel module have different versions; restart the machine",
+            ))
         }
         CUresult::CUDA_ERROR_DEVICE_UNAVAILABLE => {
-            GpuError::Missing(says("another process has the GPU for itself; end it, or take another GPU"))
+            GpuError::Missing(says("another process uses the GPU exclusively; stop it, or use another GPU"))
         }
         CUresult::CUDA_ERROR_UNSUPPORTED_PTX_VERSION
         | CUresult::CUDA_ERROR_NO_BINARY_FOR_GPU

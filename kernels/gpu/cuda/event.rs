@@ -1,4 +1,4 @@
-//! Moments on the device.
+//! Points in time on the device.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use super::context::Context;
 use super::driver::check;
 use crate::gpu::GpuError;
 
-/// When the stream last came by.
+/// When the stream last passed this event.
 #[derive(Clone)]
 pub struct CudaStamp(Arc<Event>);
 
@@ -17,7 +17,7 @@ struct Event {
     context: Arc<Context>,
 }
 
-// SAFETY: events are the driver's handles, which any thread may use; it locks what it must.
+// SAFETY: events are driver handles, which any thread may use; the driver does its own locking.
 unsafe impl Send for Event {}
 // SAFETY: as above.
 unsafe impl Sync for Event {}
@@ -26,18 +26,18 @@ impl CudaStamp {
     pub(super) fn new(context: &Arc<Context>) -> Result<Self, GpuError> {
         context.enter()?;
         let mut handle = std::ptr::null_mut();
-        // SAFETY: the context is current; the call writes one handle, which `drop` gives back.
+        // SAFETY: the context is current; the call writes one handle, which `drop` destroys.
         check("cuEventCreate", unsafe { sys::cuEventCreate(&raw mut handle, 0) })?;
         Ok(Self(Arc::new(Event { handle, context: Arc::clone(context) })))
     }
 
-    /// Notes the moment when `stream` comes to this point. One that is `recorded` is to be read from outside of its graph.
+    /// Records the time at which `stream` reaches this point. With `recorded`, the event can be read from outside its graph.
     ///
     /// # Safety
-    /// The stream lives, and is of the stamp's context.
+    /// The stream must live, and belong to the stamp's context.
     pub(super) unsafe fn note(&self, stream: sys::CUstream, recorded: bool) -> Result<(), GpuError> {
         let flags = if recorded { sys::CUevent_record_flags::CU_EVENT_RECORD_EXTERNAL as u32 } else { 0 };
-        // SAFETY: the event lives, and the stream is the caller's promise.
+        // SAFETY: the event lives; the caller guarantees the stream.
         check("cuEventRecord", unsafe { sys::cuEventRecordWithFlags(self.0.handle, stream, flags) })
     }
 

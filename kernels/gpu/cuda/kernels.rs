@@ -1,4 +1,4 @@
-//! Compiled kernels: the driver makes them from PTX when they are first needed.
+//! Compiled kernels: the driver compiles them from PTX on first use.
 
 use std::collections::HashMap;
 use std::ffi::{CString, c_void};
@@ -9,17 +9,17 @@ use super::driver::check;
 use super::ptx;
 use crate::gpu::{GpuElement, GpuError};
 
-/// Of one context, which has to be current in every call.
+/// The kernels of one context, which must be current in every call.
 pub(super) struct Kernels {
-    /// The device's place in what kernels are compiled for.
+    /// The device's index in the list of compilation targets.
     target: usize,
-    /// By the file's name.
+    /// By file name.
     modules: HashMap<&'static str, sys::CUmodule>,
     /// By kernel and element.
     entries: HashMap<(&'static str, &'static str), sys::CUfunction>,
 }
 
-// SAFETY: modules and functions are the driver's handles, which any thread may use.
+// SAFETY: modules and functions are driver handles, which any thread may use.
 unsafe impl Send for Kernels {}
 
 impl Kernels {
@@ -27,14 +27,14 @@ impl Kernels {
         Self { target, modules: HashMap::new(), entries: HashMap::new() }
     }
 
-    /// A kernel's entry, compiled when it is first asked for.
+    /// A kernel's entry. Compiles it on first use.
     pub(super) fn entry(&mut self, kernel: &'static str, element: GpuElement) -> Result<sys::CUfunction, GpuError> {
         if let Some(&entry) = self.entries.get(&(kernel, element.suffix())) {
             return Ok(entry);
         }
         let name = format!("{kernel}_{}", element.suffix());
         let failed = |reason: String| GpuError::Kernel { kernel: name.clone(), reason };
-        let file = ptx::file_of(&name).ok_or_else(|| failed("no .cu file has it".into()))?;
+        let file = ptx::file_of(&name).ok_or_else(|| failed("no .cu file defines it".into()))?;
         let module = if let Some(&module) = self.modules.get(file.name()) {
             module
         } else {
@@ -53,17 +53,17 @@ impl Kernels {
         Ok(entry)
     }
 
-    /// Gives all modules back to the driver. No launch may be under way.
+    /// Unloads all modules. No launch may be running.
     pub(super) fn unload(&mut self) {
         self.entries.clear();
         for (_, module) in self.modules.drain() {
-            // SAFETY: it was loaded in `compile`; nothing uses it any more.
+            // SAFETY: it was loaded in `compile`, and nothing uses it any more.
             let _ = unsafe { sys::cuModuleUnload(module) };
         }
     }
 }
 
-/// Has the driver compile a file's PTX for the device. It keeps the result in its cache on disk.
+/// Lets the driver compile a file's PTX for the device. The driver keeps the result in its cache on disk.
 fn compile(file: &ptx::File, target: usize) -> Result<sys::CUmodule, GpuError> {
     const LOG: usize = 4096;
     let failed = |reason: String| GpuError::Kernel { kernel: format!("{}.cu", file.name()), reason };
@@ -72,7 +72,7 @@ fn compile(file: &ptx::File, target: usize) -> Result<sys::CUmodule, GpuError> {
     let mut options = [CUjit_option::CU_JIT_ERROR_LOG_BUFFER, CUjit_option::CU_JIT_ERROR_LOG_BUFFER_SIZE_BYTES];
     let mut values = [log.as_mut_ptr().cast::<c_void>(), std::ptr::without_provenance_mut(LOG)];
     let mut module = std::ptr::null_mut();
-    // SAFETY: text and log end where they are said to, both options have their value, and the call writes one handle.
+    // SAFETY: text and log have the stated lengths, each option has its value, and the call writes one handle.
     let code = unsafe {
         let (options, values) = (options.as_mut_ptr(), values.as_mut_ptr());
         sys::cuModuleLoadDataEx(&raw mut module, text.as_ptr().cast(), 2, options, values)

@@ -1,4 +1,4 @@
-//! Memory that the driver gives: on the device, pinned on the host, and both as one.
+//! Memory that the driver allocates: on the device, pinned on the host, and both together.
 
 use std::ffi::c_void;
 use std::ptr::NonNull;
@@ -24,9 +24,9 @@ struct Allocation {
 }
 
 impl CudaMemory {
-    /// New memory.
+    /// Allocates memory.
     ///
-    /// - errors: [`GpuError::OutOfMemory`], with what is free, or what else the driver says
+    /// - errors: [`GpuError::OutOfMemory`] with the free memory, or any other error of the driver
     pub(super) fn new(context: &Arc<Context>, bytes: usize) -> Result<Self, GpuError> {
         context.enter()?;
         let mut at = 0;
@@ -48,7 +48,7 @@ impl CudaMemory {
     }
 }
 
-/// What is free on the current context's device, where the driver says so.
+/// The free memory of the current context's device, if the driver reports it.
 fn free() -> Option<usize> {
     let (mut free, mut total) = (0, 0);
     // SAFETY: the call writes two sizes.
@@ -58,29 +58,29 @@ fn free() -> Option<usize> {
 
 impl Drop for Allocation {
     fn drop(&mut self) {
-        // Errors are not for anybody here: a lost device says so to whoever used it.
+        // Errors are ignored here: a lost device reports itself to whoever used it.
         if self.context.enter().is_ok() {
-            // SAFETY: `cuMemAlloc` gave it, and nobody holds it; queues have finished before they let go of their memory.
+            // SAFETY: `cuMemAlloc` allocated it, and nobody holds it; queues finish before they release their memory.
             let _ = unsafe { sys::cuMemFree_v2(self.at) };
         }
     }
 }
 
-/// Memory of the host that the device copies from and to by itself, while the host does something else.
+/// Host memory that the device copies from and to asynchronously.
 pub(super) struct Pinned {
     context: Arc<Context>,
     at: NonNull<c_void>,
 }
 
-// SAFETY: it is memory, which any thread may use; who does is for `Frame` to say.
+// SAFETY: it is plain memory, which any thread may use; `Frame` controls who does.
 unsafe impl Send for Pinned {}
 // SAFETY: as above.
 unsafe impl Sync for Pinned {}
 
 impl Pinned {
-    /// New memory, full of zeros; at least one byte.
+    /// Allocates zeroed memory of at least one byte.
     ///
-    /// - errors: [`GpuError::OutOfMemory`], or what else the driver says
+    /// - errors: [`GpuError::OutOfMemory`], or any other error of the driver
     pub(super) fn new(context: &Arc<Context>, bytes: usize) -> Result<Self, GpuError> {
         context.enter()?;
         let (bytes, mut at) = (bytes.max(1), std::ptr::null_mut());
@@ -90,9 +90,9 @@ impl Pinned {
             return Err(GpuError::OutOfMemory { memory: MemoryKind::Pinned, bytes, free: None });
         }
         check("cuMemHostAlloc", code)?;
-        let reason = || GpuError::Driver { call: "cuMemHostAlloc", reason: "it gave no memory".into() };
+        let reason = || GpuError::Driver { call: "cuMemHostAlloc", reason: "it returned no memory".into() };
         let at = NonNull::new(at).ok_or_else(reason)?;
-        // SAFETY: so many bytes, and they are ours.
+        // SAFETY: the allocation has this many bytes, and we own it.
         unsafe { at.cast::<u8>().write_bytes(0, bytes) };
         Ok(Self { context: Arc::clone(context), at })
     }
@@ -101,20 +101,20 @@ impl Pinned {
 impl Drop for Pinned {
     fn drop(&mut self) {
         if self.context.enter().is_ok() {
-            // SAFETY: `cuMemHostAlloc` gave it, and whoever had copies made from or to it has waited for them.
+            // SAFETY: `cuMemHostAlloc` allocated it, and whoever requested copies from or to it has waited for them.
             let _ = unsafe { sys::cuMemFreeHost(self.at.as_ptr()) };
         }
     }
 }
 
-/// Pinned memory of the host, and as much on the device.
+/// Pinned host memory, and the same number of bytes on the device.
 pub struct CudaMirror {
     host: Pinned,
     device: CudaBuffer,
 }
 
 impl CudaMirror {
-    /// Both sides have as many bytes.
+    /// Both sides must have the same number of bytes.
     pub(super) fn new(host: Pinned, device: CudaBuffer) -> Self {
         Self { host, device }
     }

@@ -1,7 +1,7 @@
-//! NVIDIA GPUs, through the driver alone: it is looked for at run time, and compiles the PTX in `ptx/`.
+//! NVIDIA GPUs, through the driver alone. The driver is looked up at run time, and compiles the PTX in `ptx/`.
 //!
-//! A queue is a stream, and the memory that is used again in its order. What is recorded is a graph of the driver's, which starts a
-//! frame's hundred kernels with one call.
+//! A queue is a stream, plus memory that is reused in stream order. Recorded work is a driver graph, which starts a frame's hundred
+//! kernels with one call.
 
 mod context;
 mod driver;
@@ -40,41 +40,41 @@ pub use self::memory::CudaBuffer;
 pub struct Cuda {
     queue: Arc<Queue>,
     name: String,
-    /// Compute capability, as `90` for 9.0.
+    /// Compute capability; `90` means 9.0.
     capability: i32,
     multiprocessors: u32,
 }
 
 impl Cuda {
-    /// Opens GPU `number`, as the driver counts them.
+    /// Opens GPU `number`, in the driver's numbering.
     ///
-    /// - errors: [`GpuError::Missing`] without a driver, with one that is too old, without such a GPU, or with one that is too old
+    /// - errors: [`GpuError::Missing`] if there is no driver or no such GPU, or if either is too old
     pub fn open(number: usize) -> Result<Self, GpuError> {
         let Found { device, name, capability, multiprocessors, target } = Found::new(number)?;
         let queue = Arc::new(Queue::new(Context::new(device, target)?)?);
         Ok(Self { queue, name, capability, multiprocessors })
     }
 
-    /// Whether GPU `number` is there and can be opened, without opening it.
+    /// Checks whether GPU `number` exists and can be opened, without opening it.
     ///
     /// - errors: as [`Cuda::open`]
     pub fn probe(number: usize) -> Result<(), GpuError> {
         Found::new(number).map(drop)
     }
 
-    /// The number of GPUs that the driver shows, whether they can be opened or not.
+    /// The number of GPUs that the driver reports, whether or not they can be opened.
     ///
-    /// - errors: [`GpuError::Missing`] without a driver, or with one that is too old
+    /// - errors: [`GpuError::Missing`] if there is no driver, or if it is too old
     pub fn count() -> Result<usize, GpuError> {
         driver::start().map(|count| usize::try_from(count).unwrap_or(0))
     }
 
-    /// Whether there is a driver, of whatever age.
+    /// Whether there is a driver of any version.
     pub fn has_driver() -> bool {
         driver::is_there()
     }
 
-    /// Compute capability, as `90` for 9.0.
+    /// Compute capability; `90` means 9.0.
     pub fn capability(&self) -> i32 {
         self.capability
     }
@@ -86,7 +86,7 @@ struct Found {
     name: String,
     capability: i32,
     multiprocessors: u32,
-    /// Its place in what kernels are compiled for.
+    /// Its index in the list of compilation targets.
     target: usize,
 }
 
@@ -95,7 +95,7 @@ impl Found {
         let count = driver::start()?;
         let Some(number) = i32::try_from(number).ok().filter(|&number| number < count) else {
             return Err(GpuError::Missing(format!(
-                "there is no GPU {number}; the driver shows {count}, from 0 on; or use `--device cpu`"
+                "there is no GPU {number}; the driver shows {count} (numbered from 0); choose one of them, or use `--device cpu`"
             )));
         };
         let mut device = 0;
@@ -147,7 +147,7 @@ impl Device for Cuda {
     fn write(&self, to: &mut CudaBuffer, bytes: &[u8]) -> Result<(), GpuError> {
         ShapeError::at_least("write", "bytes of the buffer", to.len(), bytes.len())?;
         self.queue.may_wait("write")?;
-        // SAFETY: the buffer has room for them, and they may be used again when the call returns: pageable memory is staged.
+        // SAFETY: the buffer is large enough, and `bytes` may be reused when the call returns: the driver stages pageable memory.
         let code = unsafe {
             sys::cuMemcpyHtoDAsync_v2(to.memory().at(), bytes.as_ptr().cast(), bytes.len(), self.queue.stream)
         };
@@ -157,7 +157,7 @@ impl Device for Cuda {
     fn read(&self, from: &CudaBuffer, bytes: &mut [u8]) -> Result<(), GpuError> {
         ShapeError::at_least("read", "bytes of the buffer", from.len(), bytes.len())?;
         self.queue.may_wait("read")?;
-        // SAFETY: the buffer has as many, and `bytes` outlives the copy: it is waited for.
+        // SAFETY: the buffer holds this many bytes, and `bytes` outlives the copy, which is waited for.
         let code = unsafe {
             let to = bytes.as_mut_ptr().cast();
             sys::cuMemcpyDtoHAsync_v2(to, from.memory().at(), bytes.len(), self.queue.stream)
@@ -185,7 +185,7 @@ impl Device for Cuda {
         self.queue.context.enter()?;
         let (to, from) = (mirror.device(), mirror.host().as_ptr().cast());
         self.queue.memories.keep(to);
-        // SAFETY: both sides have so many bytes; that the host's lives and is left alone is the caller's promise.
+        // SAFETY: both sides have this many bytes; the caller guarantees that the host side lives and is not accessed.
         let code = unsafe { sys::cuMemcpyHtoDAsync_v2(to.memory().at(), from, to.len(), self.queue.stream) };
         check("cuMemcpyHtoD", code)
     }
@@ -209,8 +209,8 @@ impl Device for Cuda {
         let pointers = addresses.iter_mut().map(|address| (&raw mut *address).cast::<c_void>());
         let mut arguments: Vec<_> = pointers.chain([launch.params.as_ptr().cast_mut().cast()]).collect();
         let ([x, y, z], [bx, by, bz]) = (launch.grid, launch.block);
-        // SAFETY: the entry takes these buffers and parameters, as the caller promises; the driver copies all of them ahead of
-        // returning, and only reads the parameters.
+        // SAFETY: the caller guarantees that the entry takes these buffers and parameters. The driver copies all of them before it
+        // returns, and only reads the parameters.
         let code = unsafe {
             let none = std::ptr::null_mut();
             sys::cuLaunchKernel(entry, x, y, z, bx, by, bz, 0, *stream, arguments.as_mut_ptr(), none)
@@ -233,7 +233,7 @@ impl Device for Cuda {
     }
 
     unsafe fn start(&self, program: &CudaProgram) -> Result<(), GpuError> {
-        // SAFETY: the caller's promise.
+        // SAFETY: guaranteed by the caller.
         unsafe { program.start(&self.queue) }
     }
 
@@ -241,7 +241,7 @@ impl Device for Cuda {
         let Queue { context, memories, stream, stamps } = &*self.queue;
         let stamp = CudaStamp::new(context)?;
         let recording = memories.is_recording();
-        // SAFETY: the stream lives as long as the queue, and is of its context.
+        // SAFETY: the stream lives as long as the queue and belongs to its context.
         unsafe { stamp.note(*stream, recording)? };
         if recording {
             stamps.lock().push(stamp.clone());
@@ -254,7 +254,7 @@ impl Device for Cuda {
     }
 }
 
-/// What every NVIDIA GPU that we run on can do: the oldest target has tensor cores.
+/// The capabilities of every supported NVIDIA GPU: even the oldest target has tensor cores.
 fn capabilities(multiprocessors: u32) -> Capabilities {
     Capabilities { multiprocessors, matrix_units: MatrixUnits::TensorCores }
 }

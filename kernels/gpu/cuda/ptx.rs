@@ -1,20 +1,20 @@
-//! The kernels' PTX, which `make ptx` makes from the `.cu` files.
+//! The kernels' PTX, which `make ptx` generates from the `.cu` files.
 //!
-//! The folder `ptx` has `<name>.<target>.ptx`: what `<name>.cu` compiles to for that target, and for each newer one that has no file of
-//! its own. Texts for such targets differ in the line `.target` alone. The build script (`build.rs`) compresses all files into one.
+//! The folder `ptx` holds `<name>.<target>.ptx`: the output of `<name>.cu` for that target, and for each newer target without its own
+//! file. Such targets differ only in the `.target` line. The build script (`build.rs`) compresses all files into one.
 
 use std::sync::LazyLock;
 
 use crate::gpu::GpuError;
 
-/// Compute capabilities that kernels are compiled for, the oldest first, and what stands behind them. Where that is an `a`, the text may
-/// have instructions that no other GPU has: only one of just that capability takes it. A GPU takes the newest that it can.
+/// Compute capabilities that kernels are compiled for, oldest first, with their suffix. With suffix `a` the PTX may use instructions
+/// that no other GPU has, so only a GPU of exactly that capability accepts it. A GPU uses the newest target that it accepts.
 const TARGETS: [(i32, &str); 3] = [(75, ""), (80, ""), (90, "a")];
 
-/// A `.cu` file, compiled.
+/// A compiled `.cu` file.
 pub(super) struct File {
     name: &'static str,
-    /// Its text for each target that has one of its own; the oldest does.
+    /// The PTX of each target that has its own; the oldest always does.
     texts: [Option<&'static str>; TARGETS.len()],
 }
 
@@ -24,33 +24,33 @@ impl File {
         self.name
     }
 
-    /// The text for one of the targets.
+    /// The PTX for one of the targets.
     pub(super) fn text(&self, target: usize) -> String {
         let own = (0..=target).rev().find_map(|older| Some((older, self.texts[older]?)));
         let (older, text) = own.unwrap_or_default();
         text.replacen(&directive(older), &directive(target), 1)
     }
 
-    /// Whether it defines an entry of that name.
+    /// Whether it defines an entry with that name.
     fn has(&self, entry: &str) -> bool {
         self.texts.iter().flatten().next().is_some_and(|text| text.contains(&format!(".entry {entry}(")))
     }
 }
 
-/// The line that names a target, the only one that differs where targets share a text.
+/// The line that names a target; the only difference between targets that share a file.
 fn directive(target: usize) -> String {
     let (capability, only) = TARGETS[target];
     format!(".target sm_{capability}{only}\n")
 }
 
-/// All files. Decompressed when the first kernel is asked for, which takes some milliseconds.
+/// All files. They are decompressed when the first kernel is requested, which takes a few milliseconds.
 static FILES: LazyLock<Vec<File>> = LazyLock::new(|| {
     let texts = miniz_oxide::inflate::decompress_to_vec(include_bytes!(concat!(env!("OUT_DIR"), "/ptx.deflate")));
     let texts = String::from_utf8(texts.unwrap_or_default()).unwrap_or_default();
     files(texts.leak())
 });
 
-/// The files in a text in which each stands behind a line `// <name>.<target>`.
+/// Splits a text into files. Each file starts with a line `// <name>.<target>`.
 fn files(texts: &'static str) -> Vec<File> {
     let mut files: Vec<File> = Vec::new();
     for part in texts.split("// ").skip(1) {
@@ -68,18 +68,18 @@ fn files(texts: &'static str) -> Vec<File> {
     files
 }
 
-/// Which of the targets a GPU takes.
+/// The index of the target that a GPU uses.
 pub(super) fn target(name: &str, capability: i32) -> Result<usize, GpuError> {
     let runs = |&(target, only): &(i32, &str)| target == capability || target < capability && only.is_empty();
     TARGETS.iter().rposition(runs).ok_or_else(|| {
         let (major, minor, oldest) = (capability / 10, capability % 10, "7.5 (Turing)");
         GpuError::Missing(format!(
-            "{name} has compute capability {major}.{minor}, kernels need {oldest} or newer; use `--device cpu`"
+            "{name} has compute capability {major}.{minor}, expected {oldest} or newer; use `--device cpu`"
         ))
     })
 }
 
-/// The file that has an entry of that name.
+/// The file that defines an entry with that name.
 pub(super) fn file_of(entry: &str) -> Option<&'static File> {
     FILES.iter().find(|file| file.has(entry))
 }

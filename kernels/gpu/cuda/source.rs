@@ -1,4 +1,4 @@
-//! The kernels' sources, to be compiled for the host and emulated.
+//! The kernels' sources, compiled for the host and emulated.
 
 use std::path::Path;
 use std::sync::OnceLock;
@@ -9,7 +9,7 @@ macro_rules! files {
     ($($path:literal),* $(,)?) => { [$(($path, include_str!(concat!("../../", $path)))),*] };
 }
 
-/// Path and text of each; headers ahead of who includes them.
+/// Path and text of each file; headers come before the files that include them.
 pub(super) const FILES: [(&str, &str); 16] = files![
     "gpu/common.cuh",
     "gpu/mma.cuh",
@@ -29,34 +29,34 @@ pub(super) const FILES: [(&str, &str); 16] = files![
     "resize_add/resize_add.cu",
 ];
 
-/// Whether others include it.
+/// Whether other files include it.
 pub(super) fn is_header(path: &str) -> bool {
     Path::new(path).extension().is_some_and(|extension| extension == "cuh")
 }
 
-/// One of them, or a changed text of it, as the emulation takes it.
+/// One of the files, or a modified text of it, as the emulation expects it.
 pub(super) fn source<'a>(path: &'a str, text: &'a str) -> Source<'a> {
     Source { name: path.rsplit('/').next().unwrap_or(path), text, compiled: !is_header(path) }
 }
 
-/// All of them.
+/// All files.
 pub(super) fn sources() -> [Source<'static>; FILES.len()] {
     FILES.map(|(path, text)| source(path, text))
 }
 
 impl Emulated {
-    /// An NVIDIA GPU with our kernels, with the capabilities of a [`super::Cuda`]; `None`, and a line that says so, where there
-    /// is no C++ compiler.
+    /// An NVIDIA GPU with our kernels and the capabilities of a [`super::Cuda`]. Returns `None` and prints a line if there is no C++
+    /// compiler.
     ///
     /// # Panics
-    /// When they do not compile.
+    /// If the kernels do not compile.
     pub fn cuda() -> Option<Self> {
         static CUDA: OnceLock<Option<Emulated>> = OnceLock::new();
         let cuda = CUDA.get_or_init(|| Self::new(Dialect::Cuda, &sources()).unwrap_or_else(|e| panic!("{e}")));
         if cuda.is_none() {
-            println!("SKIPPED: no C++ compiler (CXX, c++, g++, clang++) to emulate CUDA with");
+            println!("SKIPPED: no C++ compiler (CXX, c++, g++, clang++) for the CUDA emulation");
         }
-        // A GPU of one multiprocessor: even small maps are of many blocks, so that every kernel has its turn.
+        // A GPU with one multiprocessor: even small maps then use many blocks, so every kernel is exercised.
         cuda.clone().map(|cuda| cuda.with(super::capabilities(1)))
     }
 }

@@ -29,7 +29,7 @@ fn every_kernel_that_may_be_chosen_is_in_the_ptx() {
 #[test]
 fn a_machine_without_a_driver_says_so() {
     match Cuda::open(0) {
-        Ok(device) => println!("there is one: {device:?}"),
+        Ok(device) => println!("found a device: {device:?}"),
         Err(error) => {
             println!("skipped: no CUDA device ({error})");
             assert!(matches!(error, GpuError::Missing(_)), "{error}");
@@ -50,7 +50,7 @@ fn cuda_kernels_agree_with_their_definitions() {
     }
 }
 
-/// The kernels that the table's small shapes would not choose.
+/// The kernels that the table's small shapes would not select.
 #[test]
 fn every_twin_agrees_with_the_same_definition() {
     let Some(device) = Emulated::cuda() else { return };
@@ -64,7 +64,7 @@ fn every_twin_agrees_with_the_same_definition() {
 
 type Table = fn(&Emulated, GpuElement);
 
-/// A change to a kernel, and the table that has to notice it.
+/// A change to a kernel, and the table that must detect it.
 #[derive(Clone)]
 struct Mutant {
     why: &'static str,
@@ -73,9 +73,9 @@ struct Mutant {
     table: Table,
 }
 
-/// Every barrier of every kernel, and every bound that a result can show to be wrong. Others only keep what is multiplied by zero, or
-/// never stored, from being read; or what they keep out is padding, which is zero.
-#[allow(clippy::too_many_lines, reason = "it is a list")]
+/// Every barrier of every kernel, and every bound whose violation changes a result. The other bounds only avoid reading values that are
+/// multiplied by zero or never stored, or they exclude padding, which is zero.
+#[allow(clippy::too_many_lines, reason = "this is a list")]
 fn mutants() -> Vec<Mutant> {
     const BARRIER: &str = "__syncthreads();";
     const NORMED: &str = "== nullptr) { prologue(v, scale, shift, 0, p.flags); return; }";
@@ -88,62 +88,62 @@ fn mutants() -> Vec<Mutant> {
             tables::resizes,
             &[
                 (
-                    "looks before the first pixel",
+                    "reads before the first pixel",
                     ("(float)i + 0.5f), 0.5f), 0.0f)", 0, "(float)i + 0.5f), 0.5f), -1.0f)"),
                 ),
-                ("looks past the last pixel", (", len - 1);", 1, ", len);")),
+                ("reads past the last pixel", (", len - 1);", 1, ", len);")),
             ],
         ),
         of(
             "pack/pack.cu",
             tables::packs,
             &[
-                ("packs a pixel too many", ("pixel >= pixels", 0, "pixel > pixels")),
-                ("reads a plane too many", ("channel + i < p.c ?", 0, "channel + i <= p.c ?")),
-                ("writes a piece too many", ("channel < p.cs;", 0, "channel <= p.cs;")),
-                ("unpacks a pixel too many", ("pixel >= pixels", 1, "pixel > pixels")),
-                ("writes a plane too many", ("channel + i < p.c)", 0, "channel + i <= p.c)")),
-                ("leaves out the last channels", ("channel < p.cs;", 1, "channel + PIECE < p.cs;")),
+                ("packs one pixel too many", ("pixel >= pixels", 0, "pixel > pixels")),
+                ("reads one plane too many", ("channel + i < p.c ?", 0, "channel + i <= p.c ?")),
+                ("writes one piece too many", ("channel < p.cs;", 0, "channel <= p.cs;")),
+                ("unpacks one pixel too many", ("pixel >= pixels", 1, "pixel > pixels")),
+                ("writes one plane too many", ("channel + i < p.c)", 0, "channel + i <= p.c)")),
+                ("skips the last channels", ("channel < p.cs;", 1, "channel + PIECE < p.cs;")),
             ],
         ),
         of(
             "prepare/prepare.cu",
             tables::preparations,
             &[
-                ("writes a pixel too many", ("pixel >= p.pixels", 0, "pixel > p.pixels")),
+                ("writes one pixel too many", ("pixel >= p.pixels", 0, "pixel > p.pixels")),
                 ("reads a row below the photo", ("row < p.photo_h", 0, "row <= p.photo_h")),
-                ("reads a column beside the photo", ("column < p.photo_w", 0, "column <= p.photo_w")),
+                ("reads a column right of the photo", ("column < p.photo_w", 0, "column <= p.photo_w")),
             ],
         ),
         of(
             "pointwise/pointwise.cu",
             tables::pointwise_operations,
             &[
-                ("clamps a piece too many", ("at >= p.len", 0, "at > p.len")),
-                ("adds a piece too many", ("at >= p.len", 1, "at > p.len")),
+                ("clamps one piece too many", ("at >= p.len", 0, "at > p.len")),
+                ("adds one piece too many", ("at >= p.len", 1, "at > p.len")),
             ],
         ),
         of(
             "concat/concat.cu",
             tables::concatenations,
             &[
-                ("writes a pixel too many", ("pixel >= p.pixels", 0, "pixel > p.pixels")),
-                ("copies what is behind the last channel", ("channel < p.part_c", 0, "channel <= p.part_c")),
+                ("writes one pixel too many", ("pixel >= p.pixels", 0, "pixel > p.pixels")),
+                ("copies past the last channel", ("channel < p.part_c", 0, "channel <= p.part_c")),
             ],
         ),
         of(
             "conv/conv.cu",
             tables::convolutions,
             &[
-                ("reads inputs before they are there", (BARRIER, 0, "")),
-                ("overwrites inputs that are read", (BARRIER, 1, "")),
+                ("reads inputs before they are loaded", (BARRIER, 0, "")),
+                ("overwrites inputs that are still being read", (BARRIER, 1, "")),
                 (
-                    "multiplies by weights that are not there",
+                    "multiplies by weights that do not exist",
                     ("first + fetched_row < rows", 0, "first + fetched_row <= rows"),
                 ),
-                ("writes a pixel too many", ("pixel < pixels", 0, "pixel <= pixels")),
+                ("writes one pixel too many", ("pixel < pixels", 0, "pixel <= pixels")),
                 (
-                    "writes channels too many",
+                    "writes too many channels",
                     ("first_channel + column >= p.out_cs", 0, "first_channel + column > p.out_cs"),
                 ),
             ],
@@ -152,11 +152,11 @@ fn mutants() -> Vec<Mutant> {
             "conv/conv.cuh",
             tables::convolutions,
             &[
-                ("norms the padding", ("== nullptr) return;", 0, NORMED)),
+                ("normalizes the padding", ("== nullptr) return;", 0, NORMED)),
                 ("reads a row above the map", ("y >= 0", 0, "y >= -1")),
                 ("reads a row below the map", ("y < (int)p.h", 0, "y <= (int)p.h")),
-                ("reads a column before the map", ("x >= 0", 0, "x >= -1")),
-                ("reads a column behind the map", ("x < (int)p.w", 0, "x <= (int)p.w")),
+                ("reads a column left of the map", ("x >= 0", 0, "x >= -1")),
+                ("reads a column right of the map", ("x < (int)p.w", 0, "x <= (int)p.w")),
             ],
         ),
         of(
@@ -164,17 +164,17 @@ fn mutants() -> Vec<Mutant> {
             tables::convolutions,
             &[
                 ("waits for too few copies", ("wait<STAGES - 2>", 0, "wait<STAGES - 1>")),
-                ("overwrites what is multiplied", (BARRIER, 0, "")),
-                ("stores sums over inputs", (BARRIER, 1, "")),
-                ("reads sums before they are there", (BARRIER, 2, "")),
+                ("overwrites operands that are still being multiplied", (BARRIER, 0, "")),
+                ("stores sums over inputs that are still being read", (BARRIER, 1, "")),
+                ("reads sums before they are stored", (BARRIER, 2, "")),
                 ("reads a row above the map", ("at_y >= 0", 0, "at_y >= -1")),
                 ("reads a row below the map", ("at_y < (int)p.h", 0, "at_y <= (int)p.h")),
-                ("reads a column before the map", ("at_x >= 0", 0, "at_x >= -1")),
-                ("reads a column behind the map", ("at_x < (int)p.w", 0, "at_x <= (int)p.w")),
-                ("multiplies weights that are not there", ("step * STEP + k < rows &&", 0, "")),
-                ("writes a pixel too many", ("first_pixel + row >= pixels", 0, "first_pixel + row > pixels")),
+                ("reads a column left of the map", ("at_x >= 0", 0, "at_x >= -1")),
+                ("reads a column right of the map", ("at_x < (int)p.w", 0, "at_x <= (int)p.w")),
+                ("multiplies weights that do not exist", ("step * STEP + k < rows &&", 0, "")),
+                ("writes one pixel too many", ("first_pixel + row >= pixels", 0, "first_pixel + row > pixels")),
                 (
-                    "writes a piece too many",
+                    "writes one piece too many",
                     ("first_channel + column >= p.out_cs", 0, "first_channel + column > p.out_cs"),
                 ),
             ],
@@ -183,31 +183,31 @@ fn mutants() -> Vec<Mutant> {
             "resize_add/resize_add.cu",
             tables::resizes,
             &[
-                ("writes a pixel too many", ("pixel >= p.out_h * p.out_w", 0, "pixel > p.out_h * p.out_w")),
-                ("takes columns for rows", ("pixel / p.out_w, p.h", 0, "pixel / p.out_w, p.w")),
-                ("takes rows for columns", ("pixel % p.out_w, p.w", 0, "pixel % p.out_w, p.h")),
+                ("writes one pixel too many", ("pixel >= p.out_h * p.out_w", 0, "pixel > p.out_h * p.out_w")),
+                ("uses columns as rows", ("pixel / p.out_w, p.h", 0, "pixel / p.out_w, p.w")),
+                ("uses rows as columns", ("pixel % p.out_w, p.w", 0, "pixel % p.out_w, p.h")),
             ],
         ),
         of(
             "pool/pool.cu",
             tables::pools,
             &[
-                ("writes a pixel too many", ("pixel >= p.out_h * p.out_w", 0, "pixel > p.out_h * p.out_w")),
+                ("writes one pixel too many", ("pixel >= p.out_h * p.out_w", 0, "pixel > p.out_h * p.out_w")),
                 ("begins above the map", ("max(top, 0)", 0, "top")),
-                ("begins before the map", ("max(left, 0)", 0, "left")),
+                ("begins left of the map", ("max(left, 0)", 0, "left")),
                 ("ends below the map", ("(int)p.h),", 0, "(int)p.h + 1),")),
-                ("ends behind the map", ("(int)p.w);", 0, "(int)p.w + 1);")),
-                ("takes columns for rows", ("(int)p.h),", 0, "(int)p.w),")),
-                ("takes rows for columns", ("(int)p.w);", 0, "(int)p.h);")),
-                ("leaves out the last row", ("y < bottom", 0, "y < bottom - 1")),
-                ("adds up a row too many", ("y < bottom", 0, "y <= bottom")),
-                ("adds up a column too many", ("x_ < right", 0, "x_ <= right")),
-                ("adds up sums that are not there", (BARRIER, 0, "")),
-                ("leaves out the last pixel", ("pixel < pixels", 0, "pixel + 1 < pixels")),
-                ("reads a pixel too many", ("pixel < pixels", 0, "pixel <= pixels")),
-                ("leaves out half of the sums", ("others = LANES / 2", 0, "others = LANES / 4")),
+                ("ends right of the map", ("(int)p.w);", 0, "(int)p.w + 1);")),
+                ("uses columns as rows", ("(int)p.h),", 0, "(int)p.w),")),
+                ("uses rows as columns", ("(int)p.w);", 0, "(int)p.h);")),
+                ("skips the last row", ("y < bottom", 0, "y < bottom - 1")),
+                ("adds one row too many", ("y < bottom", 0, "y <= bottom")),
+                ("adds one column too many", ("x_ < right", 0, "x_ <= right")),
+                ("adds sums before they are stored", (BARRIER, 0, "")),
+                ("skips the last pixel", ("pixel < pixels", 0, "pixel + 1 < pixels")),
+                ("reads one pixel too many", ("pixel < pixels", 0, "pixel <= pixels")),
+                ("skips half of the sums", ("others = LANES / 2", 0, "others = LANES / 4")),
                 ("writes channels that do not exist", ("lane > 0 || !exists", 0, "lane > 0")),
-                ("writes a greatest too many", ("pixel >= p.side * p.side", 0, "pixel > p.side * p.side")),
+                ("writes one maximum too many", ("pixel >= p.side * p.side", 0, "pixel > p.side * p.side")),
                 (
                     "rounds a window's last row down",
                     ("ceil_div((row + 1) * p.h, p.side)", 0, "(row + 1) * p.h / p.side"),
@@ -216,39 +216,39 @@ fn mutants() -> Vec<Mutant> {
                     "rounds a window's last column down",
                     ("ceil_div((column + 1) * p.w, p.side)", 0, "(column + 1) * p.w / p.side"),
                 ),
-                ("looks at a row too many", ("y < bottom", 1, "y <= bottom")),
-                ("looks at a column too many", ("x_ < right", 1, "x_ <= right")),
+                ("reads one row too many", ("y < bottom", 1, "y <= bottom")),
+                ("reads one column too many", ("x_ < right", 1, "x_ <= right")),
             ],
         ),
         of(
             "ea_norm/ea_norm.cu",
             tables::normalizations,
             &[
-                ("puts parts together too early", (BARRIER, 0, "")),
-                ("norms by what is not there", (BARRIER, 1, "")),
-                ("reads a pixel too many", ("pixel < p.pixels", 0, "pixel <= p.pixels")),
-                ("leaves out the last warp", ("other < WARPS", 0, "other < WARPS - 1")),
+                ("combines partial results too early", (BARRIER, 0, "")),
+                ("normalizes by sums that are not ready", (BARRIER, 1, "")),
+                ("reads one pixel too many", ("pixel < p.pixels", 0, "pixel <= p.pixels")),
+                ("skips the last warp", ("other < WARPS", 0, "other < WARPS - 1")),
                 ("writes channels that do not exist", ("warp > 0 || !exists", 0, "warp > 0")),
-                ("leaves out the last split", ("split < p.splits", 0, "split + 1 < p.splits")),
-                ("norms another image's pixel", (", p.pixels)", 0, ", p.pixels + 1)")),
-                ("adds up a channel too many", ("channel < group", 1, "channel <= group")),
-                ("norms a channel too many", ("channel < group", 2, "channel <= group")),
+                ("skips the last split", ("split < p.splits", 0, "split + 1 < p.splits")),
+                ("normalizes another image's pixel", (", p.pixels)", 0, ", p.pixels + 1)")),
+                ("adds one channel too many", ("channel < group", 1, "channel <= group")),
+                ("normalizes one channel too many", ("channel < group", 2, "channel <= group")),
             ],
         ),
         of(
             "cross_attend/cross_attend.cu",
             tables::attentions,
             &[
-                ("overwrites keys that are read", (BARRIER, 0, "")),
-                ("reads keys before they are there", (BARRIER, 1, "")),
+                ("overwrites keys that are still being read", (BARRIER, 0, "")),
+                ("reads keys before they are loaded", (BARRIER, 1, "")),
                 ("reads scores too early", (BARRIER, 2, "")),
                 ("reads weights too early", (BARRIER, 3, "")),
-                ("overwrites factors that are read", (BARRIER, 4, "")),
-                ("divides by sums that are not there", (BARRIER, 5, "")),
-                ("counts a key too many", ("first_key + j < keys ?", 0, "first_key + j <= keys ?")),
-                ("adds up values that do not exist", ("min(KEYS, keys - first_key)", 0, "KEYS")),
-                ("writes channels too many", ("channel >= p.cs) return", 0, "channel > p.cs) return")),
-                ("writes a pixel too many", ("pixel >= pixels", 0, "pixel > pixels")),
+                ("overwrites factors that are still being read", (BARRIER, 4, "")),
+                ("divides by sums that are not ready", (BARRIER, 5, "")),
+                ("counts one key too many", ("first_key + j < keys ?", 0, "first_key + j <= keys ?")),
+                ("adds values that do not exist", ("min(KEYS, keys - first_key)", 0, "KEYS")),
+                ("writes too many channels", ("channel >= p.cs) return", 0, "channel > p.cs) return")),
+                ("writes one pixel too many", ("pixel >= pixels", 0, "pixel > pixels")),
             ],
         ),
         of(
@@ -257,27 +257,27 @@ fn mutants() -> Vec<Mutant> {
             &[
                 ("reads queries too early", (BARRIER, 0, "")),
                 ("reads keys too early", (BARRIER, 1, "")),
-                ("overwrites values that are read", (BARRIER, 2, "")),
+                ("overwrites values that are still being read", (BARRIER, 2, "")),
                 ("reads means too early", (BARRIER, 3, "")),
-                ("does not wait", ("copies.wait<0>();", 0, "")),
-                ("counts a key too many", ("i % 2 < keys", 0, "i % 2 <= keys")),
-                ("writes a pixel too many", ("first_pixel + row >= pixels", 0, "first_pixel + row > pixels")),
-                ("writes a piece too many", ("channel >= p.cs) continue", 0, "channel > p.cs) continue")),
+                ("does not wait for the copies", ("copies.wait<0>();", 0, "")),
+                ("counts one key too many", ("i % 2 < keys", 0, "i % 2 <= keys")),
+                ("writes one pixel too many", ("first_pixel + row >= pixels", 0, "first_pixel + row > pixels")),
+                ("writes one piece too many", ("channel >= p.cs) continue", 0, "channel > p.cs) continue")),
             ],
         ),
         of(
             "argmax/argmax.cu",
             tables::readouts,
             &[
-                ("names a row too many", ("row >= p.out_h", 0, "row > p.out_h")),
-                ("names a column too many", ("column >= p.out_w", 0, "column > p.out_w")),
-                ("names a class too many", ("first + i >= p.classes", 0, "first + i > p.classes")),
-                ("lets the last of equals win", ("logit[i] > best", 0, "logit[i] >= best")),
-                ("writes a row too many", ("row >= p.out_h", 1, "row > p.out_h")),
-                ("writes a column too many", ("column >= p.out_w", 1, "column > p.out_w")),
-                ("writes a plane too many", ("first + i < p.classes", 0, "first + i <= p.classes")),
-                ("takes columns for rows", ("tap(row, p.h", 0, "tap(row, p.w")),
-                ("takes rows for columns", ("tap(column, p.w", 0, "tap(column, p.h")),
+                ("classifies one row too many", ("row >= p.out_h", 0, "row > p.out_h")),
+                ("classifies one column too many", ("column >= p.out_w", 0, "column > p.out_w")),
+                ("considers one class too many", ("first + i >= p.classes", 0, "first + i > p.classes")),
+                ("picks the last of equal classes", ("logit[i] > best", 0, "logit[i] >= best")),
+                ("writes one row too many", ("row >= p.out_h", 1, "row > p.out_h")),
+                ("writes one column too many", ("column >= p.out_w", 1, "column > p.out_w")),
+                ("writes one plane too many", ("first + i < p.classes", 0, "first + i <= p.classes")),
+                ("uses columns as rows", ("tap(row, p.h", 0, "tap(row, p.w")),
+                ("uses rows as columns", ("tap(column, p.w", 0, "tap(column, p.h")),
             ],
         ),
     ]
@@ -293,7 +293,7 @@ fn a_missing_barrier_or_a_wrong_bound_is_noticed() {
         .iter()
         .zip(&changed)
         .map(|(mutant, text)| {
-            // Only what is changed is compiled; of a header, who includes it.
+            // Compiles only the changed file; for a header, a file that includes it.
             let compiled = match mutant.file {
                 "conv/conv.cuh" => "conv/conv.cu",
                 "gpu/common.cuh" => "resize_add/resize_add.cu",
@@ -309,8 +309,9 @@ fn a_missing_barrier_or_a_wrong_bound_is_noticed() {
         let element = if mutants[i].file.ends_with("_mma.cu") { GpuElement::F16 } else { GpuElement::F32 };
         (mutants[i].table)(&device, element);
     });
-    let passed: Vec<_> = passed.into_iter().map(|i| format!("{}, which {}", mutants[i].file, mutants[i].why)).collect();
-    assert!(passed.is_empty(), "tables do not notice: {passed:#?}");
+    let passed: Vec<_> =
+        passed.into_iter().map(|i| format!("{}: a kernel that {}", mutants[i].file, mutants[i].why)).collect();
+    assert!(passed.is_empty(), "the tables do not detect: {passed:#?}");
 }
 
 #[test]
@@ -334,7 +335,7 @@ fn kernels_and_host_agree_on_parameters() {
         prepare::PrepareParams,
         resize_add::ResizeParams,
     ] {
-        let name = path.rsplit(':').next().expect("a path has a last part").trim();
+        let name = path.rsplit(':').next().expect("a path has a last component").trim();
         let want: Vec<_> = fields.iter().map(|(kind, field)| ((*kind).to_owned(), (*field).to_owned())).collect();
         let found: Vec<_> = FILES.iter().filter_map(|(_, source)| declared(source, name)).collect();
         assert_eq!(found, [want], "{name}");

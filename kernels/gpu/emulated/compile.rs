@@ -8,27 +8,27 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::gpu::GpuError;
 
-/// A language that kernels are written in.
+/// A kernel language.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Dialect {
-    /// `.cu` files; entries are what is `__global__`.
+    /// `.cu` files; entries are the `__global__` functions.
     Cuda,
-    /// `.metal` files; entries are what `KERNEL_ENTRY` names.
+    /// `.metal` files; entries are named by `KERNEL_ENTRY`.
     Metal,
 }
 
 /// A file of kernels.
 #[derive(Clone, Copy, Debug, Hash)]
 pub struct Source<'a> {
-    /// By which others include it.
+    /// The name by which other files include it.
     pub name: &'a str,
     /// Its contents.
     pub text: &'a str,
-    /// Whether it is compiled, or only there to be included.
+    /// Whether it is compiled, or only included.
     pub compiled: bool,
 }
 
-/// The shim.
+/// The shim's files.
 const SHIM: [(&str, &str); 4] = [
     ("fibers.h", include_str!("fibers.h")),
     ("metal.h", include_str!("metal.h")),
@@ -45,7 +45,7 @@ fn compiler() -> Option<PathBuf> {
         .find(|name| Command::new(name).arg("--version").output().is_ok_and(|output| output.status.success()))
 }
 
-/// How everything is compiled. What is hidden is not shared between libraries, as inline functions and their statics otherwise are.
+/// The compiler flags. Hidden symbols are not shared between libraries, as inline functions and their statics otherwise are.
 const FLAGS: [&str; 10] = [
     "-std=c++17",
     "-O1",
@@ -59,7 +59,7 @@ const FLAGS: [&str; 10] = [
     "-I.",
 ];
 
-/// The library of variants of sources; `None` where there is no C++ compiler.
+/// The library of variants of sources; `None` if there is no C++ compiler.
 pub(in crate::gpu) fn compiled(dialect: Dialect, variants: &[Vec<Source<'_>>]) -> Result<Option<PathBuf>, GpuError> {
     let mut hash = DefaultHasher::new();
     (SHIM, FLAGS, dialect, variants).hash(&mut hash);
@@ -68,8 +68,8 @@ pub(in crate::gpu) fn compiled(dialect: Dialect, variants: &[Vec<Source<'_>>]) -
     })
 }
 
-/// What `make` makes by the compiler in a new folder, under `name` beside the running program, which is in a build folder: programs of
-/// one build share what was compiled from the same text. `None` where there is no C++ compiler.
+/// The file that `make` builds with the compiler in a new folder. It is stored as `name` beside the running program, which is in a build
+/// folder, so programs of one build share what was compiled from the same text. `None` if there is no C++ compiler.
 pub(in crate::gpu) fn built(
     name: &str,
     make: impl FnOnce(&Path, &Path) -> Result<PathBuf, String>,
@@ -77,14 +77,14 @@ pub(in crate::gpu) fn built(
     static NUMBER: AtomicU64 = AtomicU64::new(0);
     let Some(compiler) = compiler() else { return Ok(None) };
     let failed = |reason| GpuError::Kernel { kernel: name.to_owned(), reason };
-    let program = std::env::current_exe().map_err(|e| failed(format!("no program: {e}")))?;
+    let program = std::env::current_exe().map_err(|e| failed(format!("cannot find the running program: {e}")))?;
     let parent = program.parent().unwrap_or(Path::new("."));
     let finished = parent.join(name);
     if !finished.exists() {
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let folder = parent.join(format!("emulation-{}-{number}", std::process::id()));
         let made = make(&compiler, &folder).and_then(|made| match fs::rename(made, &finished) {
-            // Another program may have been first.
+            // Another program may have finished first.
             Err(e) if !finished.exists() => Err(e.to_string()),
             _ => Ok(()),
         });
@@ -94,7 +94,7 @@ pub(in crate::gpu) fn built(
     Ok(Some(finished))
 }
 
-/// Compiles variants of sources in a new folder; the library, or what the compiler says. Each variant is a namespace.
+/// Compiles variants of sources in a new folder; returns the library or the compiler's message. Each variant is a namespace.
 fn build(compiler: &Path, folder: &Path, dialect: Dialect, variants: &[Vec<Source<'_>>]) -> Result<PathBuf, String> {
     let write = |path: PathBuf, text: &str| fs::write(path, text).map_err(|e| e.to_string());
     fs::create_dir_all(folder).map_err(|e| e.to_string())?;
@@ -112,11 +112,11 @@ fn build(compiler: &Path, folder: &Path, dialect: Dialect, variants: &[Vec<Sourc
         fs::create_dir_all(&folder).map_err(|e| e.to_string())?;
         all += &format!("#undef VARIANT\n#define VARIANT \"{variant}.\"\nnamespace {name} {{\n");
         for source in sources {
-            // Once in each variant, where the file asks for once.
+            // Included once per variant, if the file asks for it.
             let guard = format!("{name}_{}", source.name.replace('.', "_"));
             let once = format!(
                 "#ifndef {guard}\n#define {guard}\n#line 1\n{}\n#endif\n",
-                // Namespaces tell variants apart, and names of C have none.
+                // Namespaces distinguish variants, but C names have no namespace.
                 source.text.replace("#pragma once", "").replace("extern \"C\" ", "")
             );
             write(folder.join(source.name), &once)?;
@@ -145,7 +145,7 @@ fn build(compiler: &Path, folder: &Path, dialect: Dialect, variants: &[Vec<Sourc
     }
 }
 
-/// The names of what is `__global__`: `extern "C" __global__ void [__launch_bounds__(..)] name(`.
+/// The names of `__global__` functions: `extern "C" __global__ void [__launch_bounds__(..)] name(`.
 fn cuda_entries(text: &str) -> Vec<&str> {
     text.split("extern \"C\" __global__ ").skip(1).filter_map(cuda_entry).collect()
 }
@@ -156,7 +156,7 @@ fn cuda_entry(declaration: &str) -> Option<&str> {
     rest.split('(').next()?.split_whitespace().last()
 }
 
-/// What follows the bracket that closes here.
+/// The text after the next closing bracket.
 fn after_bracket(text: &str) -> &str {
     text.split_once(')').map_or(text, |(_, rest)| rest)
 }

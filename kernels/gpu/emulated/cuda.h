@@ -1,4 +1,4 @@
-// Just enough of CUDA for our kernels, over fibers.h.
+// The subset of CUDA that our kernels use, on top of fibers.h.
 
 #pragma once
 #include "fibers.h"

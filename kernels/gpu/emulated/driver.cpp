@@ -1,13 +1,13 @@
-// A stand-in for NVIDIA's driver, for tests alone: it has the driver's name and calls, and runs the emulated kernels on the CPU, so
-// that the host's code meets something that says no where no GPU is.
+// A stand-in for NVIDIA's driver, for tests only. It has the driver's name and calls, and runs the emulated kernels on the CPU, so that
+// the host code is checked strictly on machines without a GPU.
 //
-// What a real driver may do and seldom does, this one does. Work is queued and runs when somebody waits for it, and not before
-// (`order`); new memory is NaN, between guards; device addresses mean nothing to the CPU, and no address or handle ever comes again.
-// What a real driver lets pass, this one says on standard error, and the process ends with code 70: two streams that touch the same
-// memory in no order, memory that is given back while queued work uses it, writes beside memory, and whatever is left when the last
-// holder lets go of the device.
+// It always does what a real driver may do but seldom does. Work is queued, and runs only when somebody waits for it (`order`). New
+// memory is NaN, between guards. Device addresses mean nothing to the CPU, and addresses and handles are never reused. Misuse that a
+// real driver tolerates is reported on standard error, and the process ends with code 70: two streams that access the same memory
+// without an order, memory that is freed while queued work uses it, writes outside of memory, and whatever is left when the last
+// holder releases the device.
 //
-// RTFORMER_STAND_IN=key=value,.. pretends and fails on request; the keys are in `Settings`.
+// RTFORMER_STAND_IN=key=value,.. changes its behaviour and makes calls fail; the keys are in `Settings`.
 
 #include <algorithm>
 #include <condition_variable>
@@ -65,9 +65,9 @@ enum : Result {
 
 constexpr size_t GUARD = 4096;
 constexpr unsigned char POISON = 0xff;
-constexpr u64 FIRST = u64(1) << 52; // of addresses and handles: no CPU has such an address
+constexpr u64 FIRST = u64(1) << 52; // base of addresses and handles: no CPU has such an address
 
-bool objected = false; // anything at all; the exit code
+bool objected = false; // whether there was any complaint; sets the exit code
 
 void object(const char* format, ...) {
     char text[512];
@@ -83,14 +83,14 @@ struct Settings {
     int version = 12020;        // of CUDA
     int devices = 1;
     int capability = 90;
-    int multiprocessors = 1;    // so that small maps are of many blocks
+    int multiprocessors = 1;    // 1, so that small maps use many blocks
     u64 memory = u64(4) << 30;  // bytes of a device
     u64 pinned = u64(4) << 30;  // bytes of the host that may be pinned
-    u64 lost_after = ~u64(0);   // launches, until one fails and with it the device
-    Result lost = LAUNCH_FAILED; // as what
-    string order = "late";      // when queued work runs: late, early, or a number: now and then, as that seed has it
-    bool leaks = false;         // whether they are allowed
-    string fail;                // call:code[:n]: from its nth on, that call returns that code
+    u64 lost_after = ~u64(0);   // launches until one fails and takes the device with it
+    Result lost = LAUNCH_FAILED; // with this code
+    string order = "late";      // when queued work runs: late, early, or a number (a seed for random times)
+    bool leaks = false;         // whether leaks are allowed
+    string fail;                // call:code[:n]: from its nth time on, that call returns that code
     u64 random = 0;
 
     Settings() {
@@ -119,7 +119,7 @@ struct Settings {
         fprintf(stderr, "stand-in driver: RTFORMER_STAND_IN has no `%s`\n", key.c_str());
         _exit(70);
     }
-    // The newest PTX that a driver of that age reads.
+    // The newest PTX version that a driver of this version reads.
     int ptx() const {
         static const int twelve[] = {80, 81, 82, 83, 84, 85, 85, 86, 87, 88};
         int major = version / 1000, minor = version % 1000 / 10;
@@ -127,7 +127,7 @@ struct Settings {
     }
 };
 
-// How much of each stream came before something.
+// How much of each stream happened before something.
 struct Clock {
     std::map<u64, u64> seen;
     void join(const Clock& other) {
@@ -144,7 +144,7 @@ struct Context {
     int device;
     int retained = 0;
     bool live = true;
-    Result lost = SUCCESS; // what every call returns since the device was
+    Result lost = SUCCESS; // what every call returns after the device was lost
 };
 
 struct Access {
@@ -153,13 +153,13 @@ struct Access {
     const char* what;
 };
 
-// Of the device, or pinned.
+// Device memory or pinned memory.
 struct Memory {
     u64 address, size;
     bool pinned, live = true;
     shared_ptr<Context> context;
     unsigned char* room;
-    vector<Access> accesses; // those that something later may still have to come behind
+    vector<Access> accesses; // those that a later access may still have to be ordered after
 
     Memory(u64 address, u64 size, bool pinned, shared_ptr<Context> context, unsigned char* room)
         : address(address), size(size), pinned(pinned), context(std::move(context)), room(room) {
@@ -203,20 +203,20 @@ struct Event {
     shared_ptr<Context> context;
     bool timed, recorded = false, done = false, captured = false;
     shared_ptr<Stream> stream; // where it was last recorded
-    u64 number = 0;            // what it comes behind there
+    u64 number = 0;            // the work after which it is recorded
     double milliseconds = 0;
     Clock clock;
 };
 
-// What is queued, or captured to be queued again and again.
+// Work that is queued, or captured to be queued repeatedly.
 struct Work {
     enum Kind { LAUNCH, COPY_IN, COPY_OUT, RECORD, WAIT } kind;
     const char* what;
-    vector<Span> spans;           // a kernel's pointers; of a copy the device's memory, then the pinned memory if it is that
+    vector<Span> spans;           // a kernel's pointers; for a copy, the device memory, then the pinned memory if it is pinned
     shared_ptr<Function> function;
     uint32_t grid[3], block[3];
-    vector<unsigned char> params; // or what is copied in from memory that may change at once
-    void* pageable = nullptr;     // where it is copied to
+    vector<unsigned char> params; // or the data of a copy from memory that may change at once
+    void* pageable = nullptr;     // the destination of a copy
     shared_ptr<Event> event;
     bool external = false;
 };
@@ -238,7 +238,7 @@ struct Stream : std::enable_shared_from_this<Stream> {
     u64 handle;
     shared_ptr<Context> context;
     std::deque<Queued> queue;
-    u64 asked = 0, done = 0; // how many
+    u64 asked = 0, done = 0; // numbers of work items
     Clock clock;
     std::unique_ptr<Capture> capture;
 };
@@ -246,13 +246,13 @@ struct Stream : std::enable_shared_from_this<Stream> {
 struct Graph {
     shared_ptr<Context> context;
     vector<shared_ptr<const Work>> works;
-    // Of one that can be launched: its last launch, which the next comes behind.
+    // For one that can be launched: its last launch, which the next one follows.
     shared_ptr<Stream> stream;
     u64 number = 0;
     Clock clock;
 };
 
-// Whoever came first goes first.
+// A fair lock: first come, first served.
 class Turn {
     std::mutex mutex;
     std::condition_variable changed;
@@ -282,15 +282,15 @@ struct Driver {
     Turn turn;
     Settings settings;
     bool initialised = false;
-    u64 next_handle = FIRST, next_address = 2 * FIRST + 256; // a multiple of 256, as the real one promises, and of no more
+    u64 next_handle = FIRST, next_address = 2 * FIRST + 256; // a multiple of 256, as the real driver promises, and not of more
     u64 launches = 0, serials = 0;
     std::map<int, shared_ptr<Context>> primary;
     Table<Context> contexts;
-    Table<Memory> memories; // by their first byte's address
+    Table<Memory> memories; // by the address of their first byte
     Table<Module> modules;
     Table<Function> functions;
     Table<Stream> streams;
-    vector<shared_ptr<Stream>> closed; // destroyed with work that is still to be done
+    vector<shared_ptr<Stream>> closed; // destroyed while work is still pending
     Table<Event> events;
     Table<Graph> graphs, executables;
     std::map<string, u64> calls;
@@ -313,13 +313,13 @@ struct Driver {
         return bytes;
     }
 
-    // The device is gone, and everything on it.
+    // Marks the device, and everything on it, as lost.
     void lose(Context& context, Result code) { context.lost = code; }
 
-    // The memory is used behind everything in `clock`. Complains about what touches it in no order with that.
+    // Records an access to memory after everything in `clock`. Complains about accesses that have no order relative to it.
     void touch(const Span& span, const Clock& clock, u64 stream, u64 number, const char* what) {
         auto& accesses = span.memory->accesses;
-        // Whatever the host waited for comes ahead of all that is still to be asked for.
+        // Everything that the host waited for comes before all later requests.
         auto settled = [&](const Access& a) { return host.has(a.stream, a.number); };
         accesses.erase(std::remove_if(accesses.begin(), accesses.end(), settled), accesses.end());
         for (const Access& a : accesses) {
@@ -330,7 +330,7 @@ struct Driver {
                 break;
             }
         }
-        // What comes behind this comes behind what this comes behind.
+        // Whatever follows this access also follows the accesses before it.
         auto covered = [&](const Access& a) {
             return a.stream == stream && a.number != number && span.from <= a.from && a.to <= span.to && (span.writes || !a.writes);
         };
@@ -338,7 +338,7 @@ struct Driver {
         accesses.push_back({span.from, span.to, stream, number, span.writes, what});
     }
 
-    // Queues it, behind all that is there.
+    // Queues work after everything queued so far.
     u64 ask(const shared_ptr<Stream>& stream, shared_ptr<const Work> work, std::pair<shared_ptr<Stream>, u64> after = {}) {
         Queued queued{work, {}, {}};
         if (after.first && after.first != stream) queued.after.push_back(after);
@@ -360,7 +360,7 @@ struct Driver {
         return number;
     }
 
-    // Does the first that is queued, behind what that has to come behind.
+    // Runs the first queued work, after the work that it has to follow.
     void run_first(const shared_ptr<Stream>& stream) {
         Queued queued = std::move(stream->queue.front());
         stream->queue.pop_front();
@@ -387,7 +387,7 @@ struct Driver {
             vector<void*> pointers;
             for (const Span& span : work.spans) pointers.push_back(span.bytes());
             const string name = "0." + work.function->name;
-            vector<long double> params(work.params.size() / sizeof(long double) + 1); // aligned for anything
+            vector<long double> params(work.params.size() / sizeof(long double) + 1); // aligned for any type
             memcpy((void*)params.data(), work.params.data(), work.params.size());
             if (emulation_launch(name.c_str(), work.grid, work.block, pointers.data(), uint32_t(pointers.size()), params.data(),
                                  uint32_t(work.params.size()), serials++, text, sizeof text)) {
@@ -409,7 +409,7 @@ struct Driver {
         case Work::RECORD: {
             Event& event = *work.event;
             u64 number = stream.done + 1;
-            // In a graph, it is recorded when it is run, and not when that is asked for.
+            // In a graph, it is recorded when the graph runs, not when it is requested.
             if (work.external) {
                 event.recorded = true, event.captured = false;
                 event.stream = stream.shared_from_this(), event.number = number, event.clock = queued.clock;
@@ -433,7 +433,7 @@ struct Driver {
         return double(time.tv_sec) * 1e3 + double(time.tv_nsec) * 1e-6;
     }
 
-    // Streams with work, of one context or of all.
+    // Streams with queued work, of one context or of all.
     vector<shared_ptr<Stream>> busy(const Context* context = nullptr) {
         vector<shared_ptr<Stream>> all;
         auto look = [&](const shared_ptr<Stream>& stream) {
@@ -449,7 +449,7 @@ struct Driver {
         return (settings.random >> 33) % below;
     }
 
-    // What a device does while the host does something else.
+    // What a device does while the host is busy.
     void meanwhile() {
         bool early = settings.order == "early";
         if (settings.order == "late" || (!early && roll(4) != 0)) return;
@@ -460,7 +460,7 @@ struct Driver {
         }
     }
 
-    // Waits until a stream has done so much. Others have their turn meanwhile.
+    // Waits until a stream has done this much. Other streams may run meanwhile.
     void wait(const shared_ptr<Stream>& stream, u64 number) {
         while (stream->done < number && !stream->queue.empty()) {
             run_first(stream);
@@ -476,7 +476,7 @@ struct Driver {
         return false;
     }
 
-    // What is not queued, and so not captured, breaks captures that forbid it.
+    // A call that is not queued, and so not captured, invalidates captures that forbid it.
     bool forbidden() {
         bool any = false;
         for (const auto& [_, stream] : streams) {
@@ -488,7 +488,7 @@ struct Driver {
         return any;
     }
 
-    // Says what is left of a context.
+    // Reports what is left of a context.
     void leftovers(const shared_ptr<Context>& context) {
         if (settings.leaks || context->lost != SUCCESS) return;
         u64 count[2] = {}, bytes[2] = {};
@@ -535,7 +535,7 @@ struct Driver {
 };
 
 Driver& driver() {
-    static Driver* all = new Driver(); // for good: threads may outlive `main`
+    static Driver* all = new Driver(); // never freed: threads may outlive `main`
     return *all;
 }
 
@@ -555,7 +555,7 @@ __attribute__((destructor)) void at_exit() {
     }
 }
 
-// A call, from the first line to the last.
+// One call of the driver, from its first line to its last.
 struct Call {
     Driver& d = driver();
     const char* name;
@@ -585,12 +585,12 @@ struct Call {
         d.meanwhile();
         d.turn.unlock();
     }
-    // Misused.
+    // Reports misuse.
     Result refuse(Result code, const char* why) {
         object("%s: %s", name, why);
         return refused = code;
     }
-    // Work of a stream that is captured, or not captured.
+    // Queues or captures work of a stream.
     Result ask(const shared_ptr<Stream>& stream, shared_ptr<const Work> work) {
         if (!stream->capture) {
             d.ask(stream, std::move(work));
@@ -600,7 +600,7 @@ struct Call {
         stream->capture->works.push_back(std::move(work));
         return SUCCESS;
     }
-    // Breaks a capture by what cannot be captured.
+    // Invalidates a capture because of something that cannot be captured.
     Result uncapturable(Stream& stream, const char* why, Result code = CAPTURE_UNSUPPORTED) {
         fprintf(stderr, "stand-in driver: %s: %s\n", name, why);
         stream.capture->broken = true;
@@ -666,13 +666,13 @@ CUDA(cuDeviceGetAttribute, (int* value, int attribute, int device)) {
     BEGIN(INITIALISED);
     if (device < 0 || device >= d.settings.devices) return call.refuse(INVALID_DEVICE, "there is no such device");
     switch (attribute) {
-    case 1: *value = 1024; break;                        // threads of a block
-    case 8: *value = 48 << 10; break;                    // shared memory of a block
-    case 10: *value = 32; break;                         // threads of a warp
+    case 1: *value = 1024; break;                        // threads per block
+    case 8: *value = 48 << 10; break;                    // shared memory per block
+    case 10: *value = 32; break;                         // threads per warp
     case 13: *value = 1'000'000; break;                  // kHz
     case 16: *value = d.settings.multiprocessors; break;
-    case 39: *value = 2048; break;                       // threads of a multiprocessor
-    case 41: *value = 1; break;                          // one space of addresses
+    case 39: *value = 2048; break;                       // threads per multiprocessor
+    case 41: *value = 1; break;                          // unified addressing
     case 75: *value = d.settings.capability / 10; break;
     case 76: *value = d.settings.capability % 10; break;
     default: return call.refuse(INVALID_VALUE, "the stand-in has no such attribute");
@@ -797,7 +797,7 @@ CUDA(cuMemGetInfo_v2, (size_t* free, size_t* total)) {
 
 namespace {
 
-// The device's side of a copy, and the host's where that is pinned.
+// The device side of a copy, and the host side if it is pinned.
 Result spans(Call& call, Work& work, u64 address, const void* host, size_t bytes, bool in) {
     auto memory = call.d.memory_at(address);
     if (!memory || memory->pinned) return call.refuse(INVALID_VALUE, "that is no device memory");
@@ -871,7 +871,7 @@ string directive(const string& text, const char* name) {
     return text.substr(at, text.find('\n', at) - at);
 }
 
-// The bytes of arrays in shared memory that are named in a kernel.
+// The bytes of the shared-memory arrays that a kernel names.
 u64 shared_bytes(const string& text, const string& body) {
     u64 all = 0;
     for (size_t at = text.find(".shared .align"); at != string::npos; at = text.find(".shared .align", at + 1)) {
@@ -884,7 +884,7 @@ u64 shared_bytes(const string& text, const string& body) {
 }
 
 struct Declared {
-    string parameters, body; // the body from its directives on
+    string parameters, body; // the body starts at its directives
 };
 
 bool declared(const string& text, const string& name, Declared& found) {
@@ -1048,7 +1048,7 @@ CUDA(cuStreamQuery, (void* handle)) {
     if (stream->capture) return call.uncapturable(*stream, "the stream is being captured");
     UNCAPTURED();
     if (!stream->queue.empty()) {
-        d.run_first(stream); // or who asks again and again would ask forever
+        d.run_first(stream); // otherwise polling would never end
         return call.context->lost ? call.context->lost : NOT_READY;
     }
     d.host.join(stream->clock);
@@ -1063,7 +1063,7 @@ CUDA(cuStreamWaitEvent, (void* handle, void* what, unsigned flags)) {
     auto work = make_shared<Work>(Work{Work::WAIT, "wait"});
     work->event = event, work->external = flags == 1;
     if (stream->capture && !work->external) {
-        if (event->captured && event->stream == stream) return SUCCESS; // as it is anyhow
+        if (event->captured && event->stream == stream) return SUCCESS; // which is the order anyway
         return call.uncapturable(*stream, "it waits for what is not captured", CAPTURE_ISOLATION);
     }
     if (event->captured) return call.refuse(CAPTURE_UNSUPPORTED, "the stand-in captures one stream, and none that waits for it");
@@ -1137,7 +1137,7 @@ CUDA(cuEventQuery, (void* handle)) {
     UNCAPTURED();
     if (!event->recorded) return SUCCESS;
     if (event->stream->done < event->number) {
-        d.run_first(event->stream); // or who asks again and again would ask forever
+        d.run_first(event->stream); // otherwise polling would never end
         return call.context->lost ? call.context->lost : NOT_READY;
     }
     d.host.join(event->clock);

@@ -1,12 +1,12 @@
-// A GPU on one thread of the host: blocks one after another, a fiber a thread, a barrier is a switch.
+// A GPU on one host thread: blocks run one after another, each thread is a fiber, and a barrier switches fibers.
 //
-// Whatever a kernel may not rely on is made to hurt. Blocks come in a scattered order, and threads between two barriers in another
-// order each time; shared memory is full of NaN when a block begins and has guards around it. A barrier that not all threads reach,
-// and lanes that wait for lanes that never come, are errors.
+// The emulation breaks whatever a kernel must not rely on. Blocks run in a scattered order, and threads in another order after each
+// barrier. Shared memory is full of NaN when a block begins, and has guards around it. A barrier that not all threads reach, and lanes
+// that wait for lanes that never arrive, are errors.
 
 #pragma once
 #ifdef __APPLE__
-#define _XOPEN_SOURCE 700 // or there is no ucontext
+#define _XOPEN_SOURCE 700 // needed for ucontext
 #define _DARWIN_C_SOURCE
 #endif
 #include <cfloat>
@@ -55,7 +55,7 @@ struct Half {
         uint32_t w = word(value), sign = w >> 16 & 0x8000;
         w &= 0x7fffffff;
         if (w > 0x7f800000) return uint16_t(sign | 0x7e00);                       // NaN
-        if (w >= 0x477ff000) return uint16_t(sign | 0x7c00);                      // 65520 and more: infinite
+        if (w >= 0x477ff000) return uint16_t(sign | 0x7c00);                      // 65520 and above: infinite
         if (w < 0x38800000) {                                                     // subnormal: a multiple of 2^-24
             float scaled = number(w) * 16777216.0f;
             return uint16_t(sign | uint32_t(std::nearbyint(scaled)));
@@ -72,7 +72,7 @@ struct Half {
 };
 static_assert(std::is_trivial<Half>::value, "shared arrays of it need no constructor");
 
-// What a kernel is started with.
+// The arguments of a launch.
 struct Arguments {
     void* const* buffers;
     const void* params;
@@ -82,8 +82,8 @@ struct Fiber {
     enum State { READY, BARRIER, LANES_MEET, FINISHED } state;
     uint3 thread;
     uint index;
-    uint meetings;      // how often its lanes met; its parity says which of the slots they use
-    uint64_t slots[2];  // what it brings to a meeting
+    uint meetings;      // how often its lanes met; the parity selects the slot
+    uint64_t slots[2];  // the words that it contributes to a meeting
     ucontext_t context;
     jmp_buf at;
     char* stack;
@@ -95,7 +95,7 @@ struct Engine {
     uint threads;
     Fiber* running;
     uint3 block, block_size, grid;
-    uint64_t serial;  // of the block; shared memory knows by it that it is a new one's
+    uint64_t serial;  // of the block; tells shared memory that a new block began
     uint64_t random;
     void (*kernel)(const Arguments&);
     const Arguments* arguments;
@@ -109,7 +109,7 @@ struct Engine {
     }
 };
 
-// The host thread's own, for as long as it lives.
+// The host thread's own engine, which lives as long as the thread.
 inline Engine& engine() {
     struct Owner {
         Engine* engine;
@@ -122,7 +122,7 @@ inline Engine& engine() {
     return *owner.engine;
 }
 
-// Gives the host thread back to the scheduler until it comes back.
+// Switches to the scheduler until it resumes this fiber.
 inline void pause(Fiber::State state) {
     Engine& e = engine();
     Fiber* self = e.running;
@@ -152,10 +152,10 @@ inline void resume(Engine& e, Fiber& fiber) {
     swapcontext(&e.first, &fiber.context);
 }
 
-// All threads of the block.
+// A barrier for all threads of the block.
 inline void barrier() { pause(Fiber::BARRIER); }
 
-// The simdgroup's lanes meet, each with a word; `see(lane, word)` is shown those of all lanes that are still there.
+// The simdgroup's lanes meet, each with a word; `see(lane, word)` gets the words of all lanes that have not finished.
 template <typename F> inline void meet(uint64_t word, F see) {
     Engine& e = engine();
     Fiber* self = e.running;
@@ -165,7 +165,7 @@ template <typename F> inline void meet(uint64_t word, F see) {
     uint base = self->index / LANES * LANES;
     for (uint lane = 0; lane < LANES && base + lane < e.threads; ++lane) {
         const Fiber& other = e.fibers[base + lane];
-        // One that has gone on may have finished or met again, but not twice: its word is still there.
+        // A lane that has continued may have finished or met again, but not twice: its word is still there.
         if (other.meetings >= self->meetings) see(lane, other.slots[slot]);
     }
 }
@@ -184,14 +184,14 @@ template <typename T> inline T from_word(uint64_t word) {
 
 inline uint lane() { return engine().running->index % LANES; }
 
-// The value of another lane; its own where there is none.
+// The value of another lane; the lane's own value if the other does not exist.
 template <typename T> inline T from_lane(T value, uint source) {
     T found = value;
     meet(to_word(value), [&](uint lane, uint64_t word) { if (lane == source) found = from_word<T>(word); });
     return found;
 }
 
-// Memory of a block.
+// Shared memory of a block.
 template <typename T> struct Shared {
     uint64_t serial;
     unsigned char before[64];
@@ -214,7 +214,7 @@ template <typename T> struct Shared {
 
 #define SHARED(T, name, dims) static thread_local ::emulation::Shared<T dims> name##_room; auto& name = name##_room.open()
 
-// Runs a block; the error, or nothing.
+// Runs a block; returns the error, or null.
 inline const char* run_block(Engine& e) {
     static thread_local uint64_t serials = 0;
     e.serial = ++serials;
@@ -226,7 +226,7 @@ inline const char* run_block(Engine& e) {
         f.thread = {i % e.block_size.x, i / e.block_size.x % e.block_size.y, i / e.block_size.x / e.block_size.y};
         f.meetings = 0;
     }
-    // Simdgroups in step, or each as far ahead of the others as barriers let it.
+    // Simdgroups advance in step, or each runs as far ahead of the others as barriers allow.
     const bool ahead = e.next(2);
     const uint groups = (e.threads + LANES - 1) / LANES;
     for (;;) {
@@ -271,7 +271,7 @@ inline const char* run_block(Engine& e) {
     return nullptr;
 }
 
-// Hands a kernel its arguments: pointers and parameters in order, then whatever the language passes as arguments too.
+// Passes a kernel its arguments: pointers and parameters in order, then the built-in values that the language passes as arguments.
 struct Feed {
     const Arguments& a;
     int pointers = 0, places = 0, numbers = 0;
@@ -295,7 +295,7 @@ template <auto F> struct Runner;
 template <typename... A, void (*F)(A...)> struct Runner<F> {
     static void run(const Arguments& arguments) {
         Feed feed{arguments};
-        std::tuple<A...> all{feed.get<A>()...}; // braces: from left to right
+        std::tuple<A...> all{feed.get<A>()...}; // braces: evaluated from left to right
         std::apply(F, all);
     }
     static constexpr uint pointers = (uint(std::is_pointer<A>::value) + ... + 0);
@@ -328,7 +328,7 @@ struct Registered {
     Registered(Entry entry) { entries().push_back(entry); }
 };
 
-// Makes a kernel known by its name, behind that of the variant that is being compiled.
+// Registers a kernel under its name, prefixed with the variant that is being compiled.
 #define KERNEL_ENTRY(name, ...)                                                                                                   \
     static const ::emulation::Registered name##_entry(::emulation::Entry{                                                         \
         VARIANT #name, ::emulation::Runner<&__VA_ARGS__>::run, ::emulation::Runner<&__VA_ARGS__>::pointers,                               \
@@ -348,14 +348,14 @@ inline int fail(char* text, size_t room, const char* reason) {
 
 } // namespace emulation
 
-// What a kernel takes: pointers, which of them it writes through, bytes of parameters. 0, or 1 when there is no such kernel.
+// A kernel's signature: pointers, which of them it writes through, bytes of parameters. Returns 0, or 1 if there is no such kernel.
 extern "C" __attribute__((visibility("default"))) int emulation_entry(const char* name, uint32_t* pointers, uint32_t* writes, uint32_t* params) {
     const emulation::Entry* entry = emulation::find(name);
     if (entry) *pointers = entry->pointers, *writes = entry->writes, *params = entry->params;
     return !entry;
 }
 
-// Starts a kernel and waits for it. 0, or 1 and the reason in `text`.
+// Runs a kernel and waits for it. Returns 0, or 1 with the reason in `text`.
 extern "C" __attribute__((visibility("default"))) int emulation_launch(const char* name, const uint32_t* grid, const uint32_t* block, void* const* buffers,
                                 uint32_t buffer_count, const void* params, uint32_t params_len, uint64_t seed, char* text, size_t room) {
     using namespace emulation;
@@ -375,7 +375,7 @@ extern "C" __attribute__((visibility("default"))) int emulation_launch(const cha
     e.grid = {grid[0], grid[1], grid[2]};
     e.block_size = {block[0], block[1], block[2]};
     e.random = seed;
-    // A step that shares no divisor with the number of blocks comes by all of them.
+    // A step that is coprime to the number of blocks visits all of them.
     uint64_t step = blocks > 2 ? blocks * 5 / 8 : 1;
     auto coprime = [&](uint64_t a) {
         uint64_t b = blocks;
@@ -387,7 +387,7 @@ extern "C" __attribute__((visibility("default"))) int emulation_launch(const cha
     for (uint64_t i = 0; i < blocks; ++i, at = (at + step) % blocks) {
         e.block = {uint(at % grid[0]), uint(at / grid[0] % grid[1]), uint(at / grid[0] / grid[1])};
         if (const char* reason = run_block(e)) {
-            // Fibers stand in the middle of things: the next launch begins with new ones.
+            // Fibers stopped midway: the next launch begins with new ones.
             for (Fiber& f : e.fibers) f.started = false;
             return fail(text, room, reason);
         }

@@ -1,13 +1,13 @@
-//! Memory of an emulated GPU: full of NaN until it is written, between guards that show who wrote beside it.
+//! Memory of an emulated GPU: full of NaN until written, between guards that reveal writes outside it.
 
 use std::cell::UnsafeCell;
 use std::sync::Arc;
 
 use crate::gpu::memories::Pooled;
 
-/// Words of sixteen bytes ahead of a buffer's memory and behind it.
+/// 16-byte words before and after a buffer's memory.
 const GUARD: usize = 256;
-/// Not a number, in single and in half precision; a memory's own, so that what is read from one's guard shows in another's.
+/// NaN in single and half precision. Each memory has its own, so that a value read from another memory's guard is recognisable.
 const POISONS: std::ops::RangeInclusive<u16> = 0xffc0..=0xffff;
 
 /// Memory of an emulated GPU.
@@ -17,11 +17,11 @@ pub type EmulatedBuffer = Pooled<Memory>;
 #[derive(Clone)]
 pub struct Memory(Arc<Words>);
 
-/// And the poison that they are full of.
+/// The words, and the poison that fills them.
 struct Words(Box<[UnsafeCell<u128>]>, [u8; 2]);
 
-// SAFETY: the memory is written through a shared reference by launches, and by `write`, whose callers promise that nobody else uses it
-// meanwhile.
+// SAFETY: the memory is written through a shared reference by launches and by `write`, whose callers guarantee that nobody else uses
+// it meanwhile.
 unsafe impl Sync for Words {}
 
 impl Memory {
@@ -31,28 +31,28 @@ impl Memory {
         Self(Arc::new(Words(words, poison)))
     }
 
-    /// The first byte of its memory, aligned to sixteen.
+    /// The first byte of its memory, aligned to 16 bytes.
     pub(super) fn start(&self) -> *mut u8 {
         self.0.0[GUARD..].as_ptr().cast_mut().cast()
     }
 
-    /// All of its words, guards included, as bytes.
+    /// All of its words as bytes, including guards.
     fn all(&self) -> (*mut u8, usize) {
         (self.0.0.as_ptr().cast_mut().cast(), self.0.0.len() * 16)
     }
 
-    /// Forgets what was there.
+    /// Overwrites all contents with poison.
     pub(super) fn poison(&self) {
         let (first, len) = self.all();
-        // SAFETY: all of its words; it was just handed out, and nobody else has it.
+        // SAFETY: covers exactly its words; it was just handed out, and nobody else has it.
         let all = unsafe { std::slice::from_raw_parts_mut(first, len) };
         all.as_chunks_mut().0.fill(self.0.1);
     }
 
-    /// Forgets what is behind the first `len` bytes: a recording's buffers of nearly one size take turns in one memory.
+    /// Overwrites everything after the first `len` bytes with poison: in a recording, buffers of similar size share one memory in turn.
     pub(super) fn poison_behind(&self, len: usize) {
         let (first, all) = self.all();
-        // SAFETY: all of its words, as bytes; nothing is launched meanwhile.
+        // SAFETY: covers exactly its words, as bytes; nothing is launched meanwhile.
         let all = unsafe { std::slice::from_raw_parts_mut(first, all) };
         let end = GUARD * 16 + len;
         if len % 2 == 1 {
@@ -62,14 +62,14 @@ impl Memory {
     }
 
     pub(super) fn bytes(&self, len: usize) -> &[u8] {
-        // SAFETY: the words between the guards are at least as many bytes as were asked for; nothing is launched meanwhile.
+        // SAFETY: the words between the guards hold at least as many bytes as were requested; nothing is launched meanwhile.
         unsafe { std::slice::from_raw_parts(self.start(), len) }
     }
 
-    /// Whether nothing was written beside its first `len` bytes.
+    /// Whether nothing was written outside its first `len` bytes.
     pub(super) fn is_sound(&self, len: usize) -> bool {
         let (first, all) = self.all();
-        // SAFETY: all of its words, as bytes; nothing is launched meanwhile.
+        // SAFETY: covers exactly its words, as bytes; nothing is launched meanwhile.
         let all = unsafe { std::slice::from_raw_parts(first, all) };
         let (end, pairs) = (GUARD * 16 + len, all.as_chunks().0);
         let mut guards = pairs[..GUARD * 8].iter().chain(&pairs[end.div_ceil(2)..]);

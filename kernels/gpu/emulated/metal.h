@@ -1,4 +1,4 @@
-// Just enough of metal_stdlib for our kernels, over fibers.h.
+// The subset of metal_stdlib that our kernels use, on top of fibers.h.
 
 #pragma once
 #include "fibers.h"
@@ -25,7 +25,7 @@ template <typename T, int N> struct vec {
 };
 typedef vec<float, 4> float4;
 
-// The product is exact in double, and the sum nearly: fast where the host has no such instruction.
+// The product is exact in double, and the sum nearly so. Fast even if the host has no such instruction.
 inline float fma(float a, float b, float c) { return float(double(a) * b + c); }
 
 #define EACH(expression)                                                                                                          \
@@ -68,14 +68,14 @@ template <typename T> inline T simd_shuffle_xor(T value, ushort mask) {
     return emulation::from_lane(value, emulation::lane() ^ mask);
 }
 
-// 8x8 numbers of a simdgroup. Each lane keeps all of what was loaded, but of what is computed its own two alone: a product is never
-// the operand of another here.
+// 8x8 numbers of a simdgroup. Each lane keeps everything that was loaded, but only its own two of the computed numbers: here, a
+// product is never the operand of another.
 template <typename T, int ROWS, int COLUMNS> struct simdgroup_matrix {
     static_assert(ROWS == 8 && COLUMNS == 8, "there are no others");
     T all[8][8];
 };
 
-// Where this lane's two are: Metal does not say, so not where a kernel might wish to find them.
+// The position of this lane's two numbers. Metal does not specify it, so this is deliberately not where a kernel might expect them.
 inline uint own_row() { return emulation::lane() % 8; }
 inline uint own_column() { return emulation::lane() / 8 * 2; }
 
@@ -108,6 +108,6 @@ inline void simdgroup_multiply_accumulate(simdgroup_matrix<S, 8, 8>& to, const s
 #define constant const
 #define threadgroup
 
-// Words of the language that C++ does not have, which no kernel may use for a name.
+// Keywords of Metal that C++ does not have; no kernel may use them as names.
 #pragma GCC poison vertex fragment thread threadgroup_imageblock ray_data object_data visible intersection stitchable mesh
 #pragma GCC poison object bfloat texture sampler

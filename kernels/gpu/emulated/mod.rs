@@ -1,7 +1,7 @@
-//! A GPU that is not there: kernels compiled by the host's C++ compiler against a small shim of their language, and run on the CPU.
+//! An emulated GPU: kernels compiled by the host's C++ compiler against a small shim of their language, and run on the CPU.
 //!
-//! Slow and strict (`fibers.h`): it is for tests. Memory is full of NaN until it is written, and stands between guards that
-//! are looked at after every launch.
+//! It is slow and strict (`fibers.h`), and for tests only. Memory is full of NaN until written, and lies between guards that are
+//! checked after every launch.
 
 mod compile;
 mod memory;
@@ -21,26 +21,26 @@ pub use compile::{Dialect, Source};
 pub(super) use compile::{built, compiled};
 pub use memory::{EmulatedBuffer, Memory};
 
-/// An emulated GPU, which does everything at once. Clones are the same queue.
+/// An emulated GPU, which runs everything synchronously. Clones are the same queue.
 #[derive(Clone)]
 pub struct Emulated {
     library: Arc<Library>,
     dialect: Dialect,
-    /// Which of the library's kernels.
+    /// The index of its variant in the library.
     variant: usize,
-    /// How many there were: no two meet the same order of threads and blocks.
+    /// The number of launches so far. It seeds the order of threads and blocks, so no two launches use the same order.
     launches: Arc<AtomicU64>,
     capabilities: Capabilities,
     recorder: Arc<Recorder<Memory>>,
-    /// How many were made: neighbours have different poison.
+    /// The number of allocations so far, so that neighbouring buffers have different poison.
     made: Arc<AtomicU64>,
 }
 
 impl Emulated {
-    /// A Mac's GPU with our kernels; `None`, and a line that says so, where there is no C++ compiler.
+    /// A Mac's GPU with our kernels. Returns `None` and prints a line if there is no C++ compiler.
     ///
     /// # Panics
-    /// When they do not compile.
+    /// If the kernels do not compile.
     pub fn metal() -> Option<Self> {
         static METAL: OnceLock<Option<Emulated>> = OnceLock::new();
         let metal = METAL.get_or_init(|| {
@@ -50,27 +50,27 @@ impl Emulated {
             metal.map(|metal| metal.with(metal_source::CAPABILITIES))
         });
         if metal.is_none() {
-            println!("SKIPPED: no C++ compiler (CXX, c++, g++, clang++) to emulate Metal with");
+            println!("SKIPPED: no C++ compiler (CXX, c++, g++, clang++) for the Metal emulation");
         }
         metal.clone()
     }
 
-    /// A GPU with these kernels; `None` where there is no C++ compiler.
+    /// A GPU with these kernels; `None` if there is no C++ compiler.
     ///
     /// # Errors
-    /// [`GpuError::Kernel`] with the compiler's words, or for a file that cannot be written or loaded.
+    /// [`GpuError::Kernel`] with the compiler's message, or if a file cannot be written or loaded.
     pub fn new(dialect: Dialect, sources: &[Source<'_>]) -> Result<Option<Self>, GpuError> {
         Ok(Self::variants(dialect, &[sources.to_vec()])?.and_then(|mut all| all.pop()))
     }
 
-    /// A GPU for each variant of some kernels, all compiled together; `None` where there is no C++ compiler.
+    /// A GPU for each variant of some kernels, all compiled together; `None` if there is no C++ compiler.
     ///
     /// # Errors
     /// As [`new`](Self::new).
     pub fn variants(dialect: Dialect, variants: &[Vec<Source<'_>>]) -> Result<Option<Vec<Self>>, GpuError> {
         let Some(finished) = compiled(dialect, variants)? else { return Ok(None) };
         let failed = |e| GpuError::Kernel { kernel: format!("{dialect:?}"), reason: format!("cannot be loaded: {e}") };
-        // SAFETY: our own library, whose initialisers fill a list of entries and nothing else.
+        // SAFETY: our own library, whose initialisers only fill a list of entries.
         let library = unsafe { Library::new(&finished) }.map_err(failed)?;
         let library = Arc::new(library);
         let variant = |variant| Self {
@@ -85,7 +85,7 @@ impl Emulated {
         Ok(Some((0..variants.len()).map(variant).collect()))
     }
 
-    /// The same GPU, which reports that it can do this; at first it reports nothing.
+    /// The same GPU, which reports these capabilities; by default it reports none.
     pub fn with(self, capabilities: Capabilities) -> Self {
         Self { capabilities, ..self }
     }
@@ -98,7 +98,7 @@ impl std::fmt::Debug for Emulated {
 }
 
 impl Emulated {
-    /// Runs a kernel, and looks at the guards.
+    /// Runs a kernel, then checks the guards.
     ///
     /// # Safety
     /// As for [`Device::launch`].
@@ -119,16 +119,16 @@ impl Emulated {
         let failed = |reason: String| GpuError::Kernel { kernel: kernel.clone(), reason };
         let name = CString::new(format!("{}.{kernel}", self.variant)).map_err(|e| failed(e.to_string()))?;
         let buffers: Vec<_> = launch.buffers.iter().map(|(memory, _)| memory.start()).collect();
-        // Aligned as a kernel may expect its parameters to be.
+        // Aligned as the kernel may expect.
         let mut params = vec![0u128; launch.params.len().div_ceil(16)];
         bytemuck::cast_slice_mut(&mut params)[..launch.params.len()].copy_from_slice(&launch.params);
         let mut text = [0u8; 256];
         let seed = self.launches.fetch_add(1, Ordering::Relaxed);
-        // SAFETY: `fibers.h` has this function with these parameters, and it lives as long as the library.
+        // SAFETY: `fibers.h` defines this function with these parameters, and it lives as long as the library.
         let entry: Symbol<'_, Entry> =
             unsafe { self.library.get("emulation_launch") }.map_err(|e| failed(e.to_string()))?;
-        // SAFETY: every pointer is to memory that lives during the call and is as long as said; that the kernel keeps inside its
-        // buffers is the caller's promise.
+        // SAFETY: every pointer is to memory that lives during the call and has the stated length; the caller guarantees that the kernel
+        // stays inside its buffers.
         let code = unsafe {
             entry(
                 name.as_ptr(),
@@ -148,7 +148,7 @@ impl Emulated {
             return Err(failed(String::from_utf8_lossy(reason).into_owned()));
         }
         match launch.buffers.iter().position(|(memory, len)| !memory.is_sound(*len)) {
-            Some(i) => Err(failed(format!("it wrote outside of buffer {i}"))),
+            Some(i) => Err(failed(format!("it wrote outside buffer {i}"))),
             None => Ok(()),
         }
     }
@@ -190,7 +190,7 @@ impl Device for Emulated {
     fn write(&self, to: &mut EmulatedBuffer, bytes: &[u8]) -> Result<(), GpuError> {
         ShapeError::at_least("write", "bytes of the buffer", to.len(), bytes.len())?;
         self.recorder.may_wait("write")?;
-        // SAFETY: the buffer is borrowed exclusively, and is that long.
+        // SAFETY: the buffer is borrowed exclusively, and is at least this long.
         unsafe { std::slice::from_raw_parts_mut(to.memory().start(), bytes.len()) }.copy_from_slice(bytes);
         Ok(())
     }
@@ -224,7 +224,7 @@ impl Device for Emulated {
 
     unsafe fn launch(&self, launch: &Launch<'_, EmulatedBuffer>) -> Result<(), GpuError> {
         match self.recorder.launch(launch) {
-            // SAFETY: the caller's promise.
+            // SAFETY: guaranteed by the caller.
             Some(launch) => unsafe { self.run(&launch) },
             None => Ok(()),
         }
@@ -249,7 +249,7 @@ impl Device for Emulated {
         program.steps.iter().try_for_each(|step| match step {
             Step::Launch(launch) => {
                 launch.buffers.iter().for_each(|(memory, len)| memory.poison_behind(*len));
-                // SAFETY: who recorded it promised as much, and the tape keeps the memory.
+                // SAFETY: guaranteed by the caller that recorded it, and the tape keeps the memory.
                 unsafe { self.run(launch) }
             }
             Step::Stamp(moment) => {

@@ -1,4 +1,4 @@
-//! The proof that the stand-in would tell: every way to misuse a driver that it knows, and one use that is sound.
+//! Proves that the stand-in detects every kind of driver misuse that it knows, and accepts one correct use.
 
 use std::ffi::{CString, c_void};
 use std::process::Command;
@@ -9,7 +9,7 @@ use cudarc::driver::sys::{self, CUresult, CUstreamCaptureMode};
 use crate::gpu::cuda::ptx;
 use crate::gpu::emulated::Emulated;
 
-/// Numbers of every buffer.
+/// Numbers per buffer.
 const LEN: usize = 64;
 const BYTES: usize = LEN * 4;
 
@@ -21,9 +21,9 @@ const GLOBAL: CUstreamCaptureMode = CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_
 const RELAXED: CUstreamCaptureMode = CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_RELAXED;
 const EXTERNAL: u32 = sys::CUevent_record_flags::CU_EVENT_RECORD_EXTERNAL as u32;
 
-/// A call of the driver's, made by whoever knows what it may be given: this file's tests, which run in a process of their own.
+/// Calls the driver. Only this file's tests do so, in their own process, and they know what each call may be given.
 macro_rules! call {
-    // SAFETY: handles are the stand-in's or ones that it has to refuse; pointers are to variables, or memory of `BYTES`, that live.
+    // SAFETY: handles are the stand-in's or ones that it must reject; pointers are to live variables, or to live memory of `BYTES`.
     ($call:ident($($argument:expr),* $(,)?)) => { unsafe { sys::$call($($argument),*) } };
 }
 
@@ -36,7 +36,7 @@ struct Kit {
     relu: sys::CUfunction,
 }
 
-/// What a call writes.
+/// The value that a call writes.
 fn made<T>(first: T, call: impl FnOnce(*mut T) -> CUresult) -> T {
     let mut value = first;
     assert_eq!(call(&raw mut value), SUCCESS);
@@ -92,7 +92,7 @@ impl Kit {
         assert_eq!(call!(cuStreamBeginCapture_v2(self.stream, mode)), SUCCESS);
     }
 
-    /// What was captured since, ready to be launched.
+    /// The work captured since `begin`, ready to launch.
     fn end(&self) -> sys::CUgraphExec {
         let graph = made(null_mut(), |to| call!(cuStreamEndCapture(self.stream, to)));
         let ready = made(null_mut(), |to| call!(cuGraphInstantiateWithFlags(to, graph, 0)));
@@ -100,7 +100,7 @@ impl Kit {
         ready
     }
 
-    /// Ends a capture that something broke.
+    /// Ends a capture that was invalidated.
     fn end_broken(&self) {
         let mut graph = null_mut();
         let code = call!(cuStreamEndCapture(self.stream, &raw mut graph));
@@ -123,13 +123,13 @@ fn free_pinned(memory: &[*mut f32]) {
     memory.iter().for_each(|&at| assert_eq!(call!(cuMemFreeHost(at.cast())), SUCCESS));
 }
 
-/// The numbers in pinned memory, to be read or written.
+/// The numbers in pinned memory, to read or write.
 fn numbers<'a>(at: *mut f32) -> &'a mut [f32] {
-    // SAFETY: pinned memory of `LEN` numbers, each any bytes; a test looks at one such slice at a time.
+    // SAFETY: pinned memory of `LEN` numbers, for which all bytes are valid; a test uses one such slice at a time.
     unsafe { std::slice::from_raw_parts_mut(at, LEN) }
 }
 
-/// What a person would write who reads the driver's manual. Nothing is said against it.
+/// What a reader of the driver's manual would write. The stand-in must not object.
 fn sound() {
     let kit = Kit::new();
     let (a, b, c, input, output) = (kit.memory(), kit.memory(), kit.memory(), kit.pinned(), kit.pinned());
@@ -139,14 +139,14 @@ fn sound() {
     assert_eq!(call!(cuEventRecordWithFlags(start, kit.stream, EXTERNAL)), SUCCESS);
     assert_eq!(kit.copy_in(a, input), SUCCESS);
     kit.launch(kit.stream, a, b);
-    let later = kit.memory(); // which this mode allows
+    let later = kit.memory(); // this mode allows it
     assert_eq!(kit.copy_out(output, b), SUCCESS);
     assert_eq!(call!(cuEventRecordWithFlags(end, kit.stream, EXTERNAL)), SUCCESS);
     let graph = kit.end();
     for value in [3.0, -1.0, 5.0] {
         numbers(input).fill(value);
         assert_eq!(call!(cuGraphLaunch(graph, kit.stream)), SUCCESS);
-        // Another stream goes on with the result, once it is there.
+        // Another stream continues with the result once it is ready.
         assert_eq!(call!(cuEventRecord(between, kit.stream)), SUCCESS);
         assert_eq!(call!(cuStreamWaitEvent(kit.other, between, 0)), SUCCESS);
         kit.launch(kit.other, b, c);
@@ -155,7 +155,7 @@ fn sound() {
         assert!(numbers(output).iter().all(|v| *v == value.max(0.0)));
         assert!(made(-1.0, |to| call!(cuEventElapsedTime(to, start, end))) >= 0.0);
     }
-    // Memory that is not pinned may change at once, and what comes back to it is there.
+    // Pageable memory may change right after the call, and copies to it have arrived.
     let mut plain = vec![7.0; LEN];
     assert_eq!(kit.copy_in(a, plain.as_ptr()), SUCCESS);
     plain.fill(0.0);
@@ -170,14 +170,14 @@ fn sound() {
     kit.close();
 }
 
-/// Pinned memory is read when the copy runs, and written when it runs: a host that does not wait sees it.
+/// Pinned memory is read and written when the copy runs; a host that does not wait can observe it.
 fn pinned_memory_without_waiting() {
     let kit = Kit::new();
     let (a, input, output) = (kit.memory(), kit.pinned(), kit.pinned());
     numbers(input).fill(1.0);
     assert_eq!(kit.copy_in(a, input), SUCCESS);
     assert_eq!(kit.copy_out(output, a), SUCCESS);
-    assert!(numbers(output).iter().all(|v| v.is_nan()), "nothing ran, and new memory is no number");
+    assert!(numbers(output).iter().all(|v| v.is_nan()), "nothing ran, and new memory is NaN");
     numbers(input).fill(2.0);
     assert_eq!(kit.wait(), SUCCESS);
     assert!(numbers(output).iter().all(|v| *v == 2.0), "it was overwritten too early");
@@ -203,7 +203,7 @@ fn memory_given_back_too_early() {
     kit.launch(kit.stream, a, b);
     free(&[a, b]);
     assert_eq!(kit.wait(), ILLEGAL);
-    assert_eq!(call!(cuCtxSetCurrent(kit.context)), ILLEGAL, "nothing works from there on");
+    assert_eq!(call!(cuCtxSetCurrent(kit.context)), ILLEGAL, "every later call fails");
 }
 
 fn a_graph_whose_memory_is_gone() {
@@ -221,7 +221,7 @@ fn a_kernel_that_strays() {
     let kit = Kit::new();
     let (a, b) = (kit.memory(), kit.memory());
     assert_eq!(call!(cuMemcpyHtoDAsync_v2(a, [1.0f32; LEN].as_ptr().cast(), BYTES, kit.stream)), SUCCESS);
-    // Reads NaN past the end, of which zero is the greater.
+    // Reads NaN past the end; the larger of NaN and zero is zero.
     assert_eq!(kit.launch_as(kit.stream, a, b, 1, 256, LEN + 8), SUCCESS);
     assert_eq!(kit.wait(), ILLEGAL);
 }
@@ -291,7 +291,7 @@ fn times_that_are_not_there() {
         (made(null_mut(), |to| call!(cuEventCreate(to, 0))), made(null_mut(), |to| call!(cuEventCreate(to, 0))));
     let mut time = 0.0;
     let mut between = || call!(cuEventElapsedTime(&raw mut time, start, end));
-    assert_eq!(between(), CUresult::CUDA_ERROR_INVALID_HANDLE, "never recorded");
+    assert_eq!(between(), CUresult::CUDA_ERROR_INVALID_HANDLE, "the event was never recorded");
     assert_eq!(call!(cuEventRecord(start, kit.stream)), SUCCESS);
     assert_eq!(call!(cuEventRecord(end, kit.stream)), SUCCESS);
     assert_eq!(between(), CUresult::CUDA_ERROR_NOT_READY);
@@ -333,11 +333,11 @@ fn a_thread_without_a_context() {
     assert_eq!(call!(cuMemAlloc_v2(&raw mut at, 1)), CUresult::CUDA_ERROR_INVALID_CONTEXT);
 }
 
-/// Is its own child, which has the stand-in, once for each case.
+/// Runs itself as a child process with the stand-in, once for each case.
 #[test]
 fn misuse_is_noticed() {
     const SELF: &str = "gpu::cuda::stand_in::tests::misuse_is_noticed";
-    // What it does, and what the stand-in says of it; where that is nothing, all is well.
+    // Name, misuse, and the stand-in's complaint; empty if it must not complain.
     let cases: [(&str, fn(), &str); 15] = [
         ("sound", sound, ""),
         ("pinned", pinned_memory_without_waiting, ""),
@@ -356,7 +356,7 @@ fn misuse_is_noticed() {
         ("context", a_thread_without_a_context, "the thread has no context"),
     ];
     if let Ok(name) = std::env::var("RTFORMER_TEST_CASE") {
-        return cases.iter().find(|case| case.0 == name).expect("there is such a case").1();
+        return cases.iter().find(|case| case.0 == name).expect("the case exists").1();
     }
     let Some(folder) = Emulated::driver() else { return };
     for (name, _, says) in cases {
