@@ -9,7 +9,7 @@
 //! let segmenter = Segmenter::embedded(Device::auto())?;
 //! let dataset = segmenter.dataset();
 //! let mut confusion = Confusion::new(dataset.classes.len())?;
-//! for pair in find_pairs("val", "val_labels")?.pairs {
+//! for pair in find_pairs("val", "val_labels", None)?.pairs {
 //!     let labels = LabelImage::open(&pair.label, dataset)?;
 //!     let scene = segmenter.segment(&Image::open(&pair.photo)?)?;
 //!     confusion.count(&labels, scene.mask())?;
@@ -24,8 +24,8 @@ mod labels;
 mod pairs;
 
 pub use calibration::Calibration;
-pub use labels::LabelImage;
-pub use pairs::{Pair, Pairs, find_pairs};
+pub use labels::{LabelFormat, LabelImage, LabelKind};
+pub use pairs::{Pair, Pairs, find_labels, find_pairs};
 
 use crate::error::{Error, Result};
 use crate::pixels::Mask;
@@ -36,7 +36,7 @@ const MOST_CLASSES: usize = 4096;
 /// How many pixels of each true class were taken for which class: `[classes, classes + 1]`, row by row.
 ///
 /// The last column counts the pixels of a class that the mask gives to none ([rejected](Confusion::rejected) ones). Pixels whose label
-/// is the [ignore id](Confusion::ignore_id) are not counted at all.
+/// is the [ignore id](Confusion::ignore_id) are in none of these; how many there are is [counted apart](Confusion::ignored).
 ///
 /// ```
 /// use rtformer::eval::{Confusion, LabelImage};
@@ -55,6 +55,7 @@ const MOST_CLASSES: usize = 4096;
 pub struct Confusion {
     classes: usize,
     counts: Vec<u64>,
+    ignored: u64,
 }
 
 impl Confusion {
@@ -66,7 +67,7 @@ impl Confusion {
         if !(1..=MOST_CLASSES).contains(&classes) {
             return Err(Error::Input(format!("a confusion matrix has 1 to {MOST_CLASSES} classes, not {classes}")));
         }
-        Ok(Self { classes, counts: vec![0; classes * (classes + 1)] })
+        Ok(Self { classes, counts: vec![0; classes * (classes + 1)], ignored: 0 })
     }
 
     /// How many classes there are.
@@ -106,12 +107,16 @@ impl Confusion {
     /// # Errors
     /// [`Error::Image`], naming the label image: when the sizes differ, or for an id that is neither a class nor the ignore id.
     pub fn count(&mut self, labels: &LabelImage, mask: &Mask) -> Result<()> {
-        labels.check_size(mask.width(), mask.height())?;
+        labels.check_size("its mask", mask.width(), mask.height())?;
         labels.check_ids(self.classes)?;
         let columns = self.classes + 1;
         let ignore = Self::ignore_id(self.classes);
-        for (&truth, seen) in labels.ids().iter().zip(mask.iter()).filter(|(truth, _)| **truth != ignore) {
-            self.counts[usize::from(truth) * columns + usize::from(seen).min(self.classes)] += 1;
+        for (&truth, seen) in labels.ids().iter().zip(mask.iter()) {
+            if truth == ignore {
+                self.ignored += 1;
+            } else {
+                self.counts[usize::from(truth) * columns + usize::from(seen).min(self.classes)] += 1;
+            }
         }
         Ok(())
     }
@@ -136,6 +141,7 @@ impl Confusion {
             return Err(Error::Input(format!("a confusion of {others} classes cannot be added to one of {own}")));
         }
         self.counts.iter_mut().zip(&other.counts).for_each(|(sum, count)| *sum += count);
+        self.ignored += other.ignored;
         Ok(())
     }
 
@@ -194,6 +200,25 @@ impl Confusion {
     /// Pixels that were counted: all that are labelled as some class.
     pub fn pixels(&self) -> u64 {
         self.counts.iter().sum()
+    }
+
+    /// Pixels that were not counted because their label is the [ignore id](Self::ignore_id).
+    pub fn ignored(&self) -> u64 {
+        self.ignored
+    }
+
+    /// The share of all labelled and ignored pixels that were ignored, 0 to 1; `None` before any photo was counted.
+    ///
+    /// ```
+    /// # use rtformer::eval::{Confusion, LabelImage};
+    /// # use rtformer::pixels::Mask;
+    /// # let mut confusion = Confusion::new(3)?;
+    /// confusion.count(&LabelImage::new("a_labels.png", 4, 1, vec![1, 1, 255, 0])?, &Mask::new(4, 1, 3))?;
+    /// assert_eq!((confusion.ignored(), confusion.ignored_share()), (1, Some(0.25)));
+    /// # Ok::<(), rtformer::Error>(())
+    /// ```
+    pub fn ignored_share(&self) -> Option<f64> {
+        ratio(self.ignored, self.pixels() + self.ignored)
     }
 
     /// Intersection over union, `tp / (tp + fp + fn)`, 0 to 1; none where the class is neither labelled nor predicted.
@@ -329,6 +354,8 @@ mod tests {
         let mut sum = counted(2, &[0, 1], &[0, 0]);
         sum.merge(&counted(2, &[1], &[255])).unwrap();
         assert_eq!(sum, counted(2, &[0, 1, 1], &[0, 0, 255]));
+        sum.merge(&counted(2, &[255, 255, 1], &[0, 0, 1])).unwrap();
+        assert_eq!((sum.ignored(), sum.ignored_share()), (2, Some(2.0 / 6.0)));
         assert!(sum.merge(&Confusion::new(3).unwrap()).unwrap_err().to_string().contains("3 classes"));
         for classes in [0, MOST_CLASSES + 1, usize::MAX] {
             assert!(matches!(Confusion::new(classes), Err(Error::Input(_))), "{classes}");

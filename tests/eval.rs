@@ -53,19 +53,29 @@ impl Set {
     }
 
     fn command(&self) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_rtformer"));
-        command.args(["eval", "--device", "cpu", "--threads", "2", "--weights"]).arg(data("golden/tiny.safetensors"));
+        let mut command = bare_command();
         command.arg("--images").arg(self.path("images")).arg("--labels").arg(self.path("labels"));
         command
     }
 
     /// The JSON of a run, which ends with this exit code, and what it says on standard error.
     fn json(&self, code: i32) -> (Value, String) {
-        let output = self.command().args(["--json", "-q"]).output().unwrap();
+        self.json_with(&[], code)
+    }
+
+    fn json_with(&self, flags: &[&str], code: i32) -> (Value, String) {
+        let output = self.command().args(["--json", "-q"]).args(flags).output().unwrap();
         let errors = String::from_utf8(output.stderr).unwrap();
         assert_eq!(output.status.code(), Some(code), "{errors}");
         (serde_json::from_slice(&output.stdout).unwrap(), errors)
     }
+}
+
+/// The program without photos and labels.
+fn bare_command() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_rtformer"));
+    command.args(["eval", "--device", "cpu", "--threads", "2", "--weights"]).arg(data("golden/tiny.safetensors"));
+    command
 }
 
 fn fraction(json: &Value, key: &str) -> f64 {
@@ -88,6 +98,7 @@ fn labels_that_agree_give_one_in_every_layout() {
     // A photo's place, and its label's.
     let layouts = [
         [("a.png", "a.png"), ("sub/b.jpg", "sub/b.png")],
+        [("a.png", "a.mask.png"), ("sub/b.jpg", "sub/b.mask.png")],
         [("0001TP_006690.png", "0001TP_006690_L.png"), ("0001TP_006720.png", "0001TP_006720_L.png")],
         [
             ("ulm/ulm_0_leftImg8bit.png", "ulm/ulm_0_gtFine_labelTrainIds.png"),
@@ -200,13 +211,13 @@ fn a_bad_pair_costs_that_pair_alone() {
     let (json, errors) = set.json(1);
     assert_eq!((fraction(&json, "miou"), &json["images"], &json["failed"]), (1.0, &1.into(), &7.into()));
     let wanted: [&[&str]; 7] = [
-        &["labels/size.png", "64x47", "50x33"],
+        &["labels/size.png", "64x47", "images/size.png", "50x33"],
         &["labels/range.png", "id 5 at (5, 2)", "0 to 4"],
         &["images/alone.png", "no labels", "_L.png", "_gtFine_labelIds.png"],
         &["labels/broken.png", "damaged"],
-        &["labels/text.png", "no PNG"],
+        &["labels/text.png", "not a PNG"],
         &["images/photo.png"],
-        &["labels/empty.png", "no PNG"],
+        &["labels/empty.png", "not a PNG"],
     ];
     let lines: Vec<_> = errors.lines().map(|line| line.replace('\\', "/")).collect();
     assert_eq!(lines.len(), wanted.len(), "{errors}");
@@ -256,4 +267,81 @@ fn a_person_gets_a_table_and_a_picture() {
         assert!(table.contains(words), "{words} in\n{table}");
     }
     assert!(Image::open(&plot).unwrap().width() > 300);
+    assert!(!table.contains("ignored"), "{table}");
+
+    // The picture is replaced only on request.
+    fs::write(&plot, "mine").unwrap();
+    let output = set.command().arg("--plot").arg(&plot).output().unwrap();
+    let errors = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(2), "{errors}");
+    assert!(errors.contains("confusion.png") && errors.contains("--overwrite") && output.stdout.is_empty(), "{errors}");
+    assert_eq!(fs::read(&plot).unwrap(), b"mine");
+    set.command().arg("--plot").arg(&plot).arg("--overwrite").assert().code(0);
+    assert!(Image::open(&plot).unwrap().width() > 300);
+}
+
+#[test]
+fn a_list_names_photos_and_labels() {
+    let set = Set::new(&["a.png", "sub/b.jpg", "c.png"]);
+    for (place, mask) in ["other.png", "sub/b.png", "c.png"].iter().zip(&set.masks) {
+        set.label(place, mask);
+    }
+    // PaddleSeg's two columns, a comment, a photo alone; the folders are relative to the list.
+    let (all, labelled) = ("images/a.png labels/other.png\n# b\nimages/sub/b.jpg\n", "images/c.png\tlabels/c.png\n");
+    fs::write(set.path("all.txt"), all.to_owned() + labelled).unwrap();
+    fs::write(set.path("labelled"), labelled).unwrap();
+    fs::write(set.path("empty.txt"), "# none\n").unwrap();
+    let (list, labels) = (|name| set.path(name).into_os_string(), set.path("labels").into_os_string());
+    // Arguments, exit code, photos, and what standard error says.
+    let cases = [
+        (vec!["--images".into(), list("all.txt"), "--labels".into(), labels], 0, 3, ""),
+        (vec!["--list".into(), list("labelled")], 0, 1, ""), // any name, no folder
+        (vec!["--list".into(), list("all.txt")], 1, 2, "all.txt: line 3 names"),
+        (vec!["--list".into(), list("empty.txt")], 1, 0, "lists no photo"),
+        (vec!["--images".into(), list("none.txt")], 1, 0, "none.txt: cannot be read"),
+        (vec!["--images".into(), list("images")], 2, 0, "--labels is missing"),
+    ];
+    for (args, code, photos, want) in cases {
+        let output = bare_command().args(["--json", "-q"]).args(&args).output().unwrap();
+        let errors = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(code), "{args:?}: {errors}");
+        assert!(errors.contains(want) && (want.is_empty() == errors.is_empty()), "{args:?}: {errors}");
+        if photos > 0 {
+            let json: Value = serde_json::from_slice(&output.stdout).unwrap();
+            assert_eq!((fraction(&json, "miou"), &json["images"]), (1.0, &photos.into()), "{args:?}");
+        }
+    }
+}
+
+#[test]
+fn flags_say_how_labels_are_named_and_numbered() {
+    let set = Set::new(&["a.png"]);
+    let mut labels = set.masks[0].clone();
+    for (i, id) in labels.iter_mut().enumerate() {
+        *id = if i % 5 == 0 { 77 } else { *id + 1 };
+    }
+    set.label("a_gt.png", &labels);
+    let flags = ["--label-suffix", "_gt", "--first-id", "1", "--ignore-id", "77"];
+    let (json, _) = set.json_with(&flags, 0);
+    assert_eq!((fraction(&json, "miou"), fraction(&json, "ignored_share")), (1.0, 615.0 / 3072.0));
+
+    let table = String::from_utf8(set.command().args(flags).output().unwrap().stdout).unwrap();
+    assert!(table.contains("20.02 % of the labels' pixels are ignored"), "{table}");
+
+    let (_, errors) = set.json_with(&flags[..2], 1);
+    assert!(
+        errors.contains("id 77 at (0, 0)") && errors.contains("--first-id") && errors.contains("--ignore-id"),
+        "{errors}"
+    );
+
+    // Contradictions and unknown kinds are misuse: nothing is measured.
+    for (flags, want) in [
+        (&["--label-kind", "train-id", "--first-id", "1"][..], "cannot be combined"),
+        (&["--label-kind", "colour"], "train-id"),
+    ] {
+        let output = set.command().args(flags).output().unwrap();
+        let errors = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{errors}");
+        assert!(errors.contains(want) && output.stdout.is_empty(), "{errors}");
+    }
 }

@@ -16,12 +16,16 @@ fn golden(name: &str) -> PathBuf {
 
 /// Seven made-up classes.
 fn seven() -> Dataset {
-    let class = |id: u8| Class { name: format!("made up {id}"), color: [id, 2 * id, 255 - id], label_id: None };
+    let class = |id: u8| {
+        let (name, color) = (format!("made up {id}"), [id, 2 * id, 255 - id]);
+        Class { name, color, label_id: None, colors: Vec::new() }
+    };
     Dataset {
         name: "seven".into(),
         classes: (0..7).map(class).collect(),
         mean: [0.485, 0.456, 0.406],
         std: [0.229, 0.224, 0.225],
+        ignore_colors: Vec::new(),
         source: "random numbers".into(),
         license: "CC0-1.0".into(),
     }

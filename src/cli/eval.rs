@@ -1,11 +1,15 @@
 //! `rtformer eval`: how good a network is on labelled photos.
 
 use std::io::{Write, stdout};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::thread;
 
+use anyhow::{anyhow, bail};
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use crossbeam_channel::bounded;
-use rtformer::eval::{Calibration, Confusion, LabelImage, Pair, find_pairs};
+use rtformer::eval::{
+    Calibration, Confusion, LabelFormat, LabelImage, LabelKind, Pair, Pairs, find_labels, find_pairs,
+};
 use rtformer::pixels::{Decoder, Image, render};
 use rtformer::weights::Dataset;
 use rtformer::{Error, Segmenter, Size};
@@ -14,26 +18,55 @@ use serde::{Serialize, Serializer};
 use super::console::Console;
 use super::model::{DeviceArgs, ModelArgs, opened};
 use super::photos::{self, PhotoArgs};
-use super::plot;
-use super::{Outcome, batch};
+use super::{Outcome, batch, misuse};
+use super::{list, plot};
 
 const ABOUT: &str = "Measure IoU on labelled photos";
 
 const LABELS: &str = "\
-A photo SUB/P.jpg goes with the labels SUB/P.png or SUB/P_L.png (CamVid), and X_leftImg8bit.png (Cityscapes) with \
-X_gtFine_labelTrainIds.png or X_gtFine_labelIds.png. Labels are grey or indexed PNG files of class ids, where 255 is ignored; RGB ones \
-are read by the classes' colours.";
+The labels of a photo SUB/P.jpg are SUB/P.png, SUB/P_L.png (CamVid) or SUB/P.mask.png; those of X_leftImg8bit.png (Cityscapes) are \
+X_gtFine_labelTrainIds.png or X_gtFine_labelIds.png. Use --label-suffix for other names.
+
+Labels are PNG files. Grey ones hold class ids, where 255 is ignored. RGB ones hold the classes' colours, where black is ignored. Indexed \
+ones hold class ids, unless their palette shows that they hold colours: it has the data set's colours in another order, or only some of \
+them. If both are possible and differ, the file fails; --label-kind decides.";
+
+/// The table mentions ignored pixels above this share; the data sets' own labels leave out less.
+const MUCH_IGNORED: f64 = 0.15;
 
 #[derive(Debug, clap::Args)]
 #[command(about = ABOUT, long_about = format!("{ABOUT}\n\n{LABELS}"))]
 pub(super) struct Args {
-    /// The folder of the photos
-    #[arg(long, value_name = "FOLDER")]
-    images: PathBuf,
+    /// The folder of the photos, or a list file (.txt or .lst)
+    #[arg(long, value_name = "PATH", required_unless_present = "list")]
+    images: Option<PathBuf>,
 
-    /// The folder of the label images
+    /// The folder of the label images; only needed for a list file if it has lines without a label
     #[arg(long, value_name = "FOLDER")]
-    labels: PathBuf,
+    labels: Option<PathBuf>,
+
+    /// A list file with any name: a photo and its label image per line, or a photo alone, whose labels are then looked for in
+    /// --labels; relative paths start at the list's folder or the current folder
+    #[arg(long, value_name = "FILE", conflicts_with = "images")]
+    list: Option<PathBuf>,
+
+    /// What the labels hold: auto (decided for each file), index (grey values or palette indices, whose meaning follows from the file
+    /// name), color (the classes' colours), train-id or label-id (ids, whatever the file name is)
+    #[arg(long, value_name = "KIND", default_value = "auto", value_parser = kinds())]
+    label_kind: LabelKind,
+
+    /// The id of the first class in the labels, such as 1 for labels that count from one; lower ids are ignored [default: 0, or what
+    /// the file name implies]
+    #[arg(long, value_name = "N")]
+    first_id: Option<u16>,
+
+    /// Ignore pixels with this id in the labels, as it is stored in the file; can be repeated. 255 is always ignored unless it is a class
+    #[arg(long, value_name = "N")]
+    ignore_id: Vec<u16>,
+
+    /// How the names of label files end: the labels of SUB/P.jpg are SUB/P followed by this, such as _gt.png (".png" may be left out)
+    #[arg(long, value_name = "SUFFIX", allow_hyphen_values = true)]
+    label_suffix: Option<String>,
 
     /// Print one JSON object instead of a table
     #[arg(long)]
@@ -42,6 +75,10 @@ pub(super) struct Args {
     /// Draw the confusion matrix into this PNG file
     #[arg(long, value_name = "FILE")]
     plot: Option<PathBuf>,
+
+    /// Replace the file of --plot if it exists
+    #[arg(long, requires = "plot")]
+    overwrite: bool,
 
     /// The size at which the network sees a photo: native, WxH, or within:WxH (masks are measured at the photo's size)
     #[arg(long, value_name = "SIZE", default_value = "native")]
@@ -67,8 +104,18 @@ impl Args {
 /// A pair, decoded; or why it is not.
 type Opened<'a> = (&'a Pair, rtformer::Result<(Image, LabelImage)>);
 
+fn kinds() -> impl TypedValueParser<Value = LabelKind> {
+    PossibleValuesParser::new(LabelKind::NAMES).try_map(|name| name.parse::<LabelKind>())
+}
+
 pub(super) fn run(args: &Args, console: &Console) -> anyhow::Result<Outcome> {
-    let found = find_pairs(&args.images, &args.labels)?;
+    // What cannot work fails before the photos take their time.
+    let format = LabelFormat { kind: args.label_kind, first_id: args.first_id, ignore_ids: args.ignore_id.clone() };
+    format.check().map_err(|error| misuse(error.to_string()))?;
+    if let Some(path) = args.plot.as_ref().filter(|path| !args.overwrite && path.exists()) {
+        return Err(misuse(format!("{}: exists already; use --overwrite to replace it", path.display())));
+    }
+    let found = pairs(args)?;
     found.failed.iter().for_each(|error| console.error(&error.to_string()));
     let segmenter = opened(args.model.builder()?.size(args.size).confidence(true).build())?;
     console.note(&segmenter.to_string());
@@ -76,7 +123,7 @@ pub(super) fn run(args: &Args, console: &Console) -> anyhow::Result<Outcome> {
     let confusion = Confusion::new(segmenter.dataset().classes.len())?;
     let calibration = Calibration::default();
     let mut tally = Tally { confusion, calibration, images: 0, failed: found.failed.len() };
-    measure(args, console, &segmenter, &found.pairs, &mut tally);
+    measure(args, &format, console, &segmenter, &found.pairs, &mut tally);
 
     let report = Report::new(args, &segmenter, &tally);
     if args.json {
@@ -95,6 +142,41 @@ pub(super) fn run(args: &Args, console: &Console) -> anyhow::Result<Outcome> {
     Ok(if tally.failed == 0 { Outcome::Done } else { Outcome::SomeFailed })
 }
 
+/// The photos and their labels, from folders or from a list.
+fn pairs(args: &Args) -> anyhow::Result<Pairs> {
+    let suffix = args.label_suffix.as_deref();
+    let listed = args.images.as_deref().filter(|path| list::has_list_extension(path) && !path.is_dir());
+    let Some(file) = args.list.as_deref().or(listed) else {
+        let images = args.images.as_deref().unwrap_or(Path::new("."));
+        let labels =
+            args.labels.as_deref().ok_or_else(|| misuse("--labels is missing: name the folder of the label images"))?;
+        return Ok(find_pairs(images, labels, suffix)?);
+    };
+    let entries = list::read(file).map_err(|reason| anyhow!("{}: {reason}", file.display()))?;
+    if entries.is_empty() {
+        bail!("{}: lists no photo", file.display());
+    }
+    let (with, without): (Vec<_>, Vec<_>) = entries.into_iter().partition(|entry| entry.label.is_some());
+    let mut found = Pairs { pairs: Vec::new(), failed: Vec::new() };
+    match &args.labels {
+        Some(labels) if !without.is_empty() => {
+            found = find_labels(without.iter().map(|entry| &entry.photo), labels, suffix)?;
+        }
+        _ => found.failed.extend(without.iter().map(|entry| {
+            let reason = format!(
+                "line {} names {} without a label; add the label's path to the line, or name the folder of the labels with --labels",
+                entry.line,
+                entry.photo.display()
+            );
+            Error::image(file, reason)
+        })),
+    }
+    found
+        .pairs
+        .extend(with.into_iter().filter_map(|list::Entry { photo, label, .. }| Some(Pair { photo, label: label? })));
+    Ok(found)
+}
+
 /// What came of the pairs.
 struct Tally {
     confusion: Confusion,
@@ -104,7 +186,14 @@ struct Tally {
 }
 
 /// Counts every pair. The next ones are decoded while the network runs; no more than two batches are in memory.
-fn measure(args: &Args, console: &Console, segmenter: &Segmenter, pairs: &[Pair], tally: &mut Tally) {
+fn measure(
+    args: &Args,
+    format: &LabelFormat,
+    console: &Console,
+    segmenter: &Segmenter,
+    pairs: &[Pair],
+    tally: &mut Tally,
+) {
     let bar = console.progress(pairs.len() as u64, "photos");
     let batch = usize::from(batch::size(args.batch, segmenter));
     let dataset = segmenter.dataset();
@@ -112,7 +201,7 @@ fn measure(args: &Args, console: &Console, segmenter: &Segmenter, pairs: &[Pair]
         let (door, opened) = bounded::<Opened<'_>>(batch);
         scope.spawn(move || {
             for pair in pairs {
-                let opened = open(pair, args.photos.decoder(), dataset);
+                let opened = open(pair, args.photos.decoder(), dataset, format);
                 if let Some(warning) = opened.as_ref().ok().and_then(|(photo, _)| photos::warning(&pair.photo, photo)) {
                     console.note(&warning);
                 }
@@ -145,10 +234,15 @@ fn measure(args: &Args, console: &Console, segmenter: &Segmenter, pairs: &[Pair]
     console.finish();
 }
 
-fn open(pair: &Pair, decoder: Decoder, dataset: &Dataset) -> rtformer::Result<(Image, LabelImage)> {
+fn open(
+    pair: &Pair,
+    decoder: Decoder,
+    dataset: &Dataset,
+    format: &LabelFormat,
+) -> rtformer::Result<(Image, LabelImage)> {
     let photo = decoder.open(&pair.photo)?;
-    let labels = LabelImage::open(&pair.label, dataset)?;
-    labels.check_size(photo.width(), photo.height())?; // before the network runs for nothing
+    let labels = LabelImage::open_as(&pair.label, dataset, format)?;
+    labels.check_size(&pair.photo, photo.width(), photo.height())?; // before the network runs for nothing
     Ok((photo, labels))
 }
 
@@ -186,6 +280,8 @@ struct Report<'a> {
     images: usize,
     /// Pixels that were counted: the labelled ones.
     pixels: u64,
+    /// Of all pixels of the labels, the share that was ignored.
+    ignored_share: Option<f64>,
     failed: usize,
     model: String,
     weights: String,
@@ -223,6 +319,7 @@ impl<'a> Report<'a> {
             confusion: (0..confusion.classes()).map(|class| confusion.row(class)).collect(),
             images: *images,
             pixels: confusion.pixels(),
+            ignored_share: confusion.ignored_share(),
             failed: *failed,
             model: segmenter.model().name(),
             weights: segmenter.weights_name().display().to_string(),
@@ -250,6 +347,12 @@ impl<'a> Report<'a> {
         text += &format!("{:wide$}  {:>7}  {accuracy:>10}  {:>15}\n", "pixels", "", self.pixels);
         let (ece, temperature) = (percent(self.ece), self.temperature);
         text += &format!("\nexpected calibration error {ece} % at a temperature of {temperature}\n");
+        if let Some(share) = self.ignored_share.filter(|share| *share > MUCH_IGNORED) {
+            let share = percent(Some(share));
+            text += &format!(
+                "{share} % of the labels' pixels are ignored; check --label-kind, --first-id and --ignore-id if you expected less\n"
+            );
+        }
         text += &photos(self.images);
         if self.failed > 0 {
             text += &format!(", {} failed", self.failed);

@@ -11,7 +11,6 @@ pub(super) struct Entry {
     /// The photo. It may not exist.
     pub(super) photo: PathBuf,
     /// The label image, if the line names one. It may not exist.
-    #[allow(dead_code, reason = "`segment` needs the photos alone")]
     pub(super) label: Option<PathBuf>,
 }
 

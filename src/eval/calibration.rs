@@ -42,7 +42,7 @@ impl Calibration {
     /// # Errors
     /// [`Error::Image`], naming the label image, when the sizes differ.
     pub fn count(&mut self, labels: &LabelImage, mask: &Mask, confidence: &[f32]) -> Result<()> {
-        labels.check_size(mask.width(), mask.height())?;
+        labels.check_size("its mask", mask.width(), mask.height())?;
         let pixels = labels.ids().len();
         if confidence.len() != pixels {
             let reason = format!("has {pixels} pixels, {} confidences were given for it", confidence.len());

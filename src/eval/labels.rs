@@ -1,12 +1,17 @@
-//! Label images: PNG files whose numbers, not colours, are classes.
+//! Label images: PNG files that hold the true class of every pixel, as numbers or as colours.
 
-use std::collections::HashMap;
+mod colors;
+mod decode;
+mod format;
+mod palette;
+
 use std::fs::File;
-use std::io::Cursor;
 use std::path::{Path, PathBuf};
 
-use png::{BitDepth, ColorType};
+pub use format::{LabelFormat, LabelKind};
 
+use self::decode::decode;
+use self::format::{Numbers, stray};
 use super::Confusion;
 use crate::error::{Error, Result};
 use crate::files::read_within;
@@ -51,16 +56,21 @@ impl LabelImage {
         Ok(Self { name, width, height, ids })
     }
 
-    /// Reads a label image of this data set.
+    /// Reads a label image of this data set, with the default [`LabelFormat`].
     ///
-    /// A grey or indexed PNG (1 to 8 bits, grey also 16) holds train ids; the colours of an indexed one mean nothing. By their names
-    /// and the data set's, these are known to hold other numbers:
+    /// Grey PNG files (1 to 16 bits) hold numbers, RGB and RGBA files (8 bits) hold the classes' colours. An indexed PNG (1 to 8 bits)
+    /// holds numbers, unless its palette shows that it holds colours: it consists of the data set's colours in another order, or of
+    /// some of them, as optimisers and quantisers write it. If both are possible and differ, the file is refused; a [`LabelKind`]
+    /// decides then. The palette of our own masks is the data set's in order, so that they can be read either way.
     ///
-    /// - `…_labelIds.png`: [label ids](crate::weights::Class::label_id), those of no class ignored
+    /// Numbers are train ids, except:
+    ///
+    /// - `…_labelIds.png` and `….labelid.png`: [label ids](crate::weights::Class::label_id); those of no class are ignored
     /// - `ADE_….png` of `ade20k`: 1 is the first class, 0 is ignored
     /// - any of `camvid`: 11, one past the classes, is `SegNet`'s "void" and ignored
     ///
-    /// An RGB or RGBA PNG of 8 bits is read by the classes' colours; black is ignored unless it is a class's colour.
+    /// A colour stands for a class by [`color`](crate::weights::Class::color) or [`colors`](crate::weights::Class::colors). Black,
+    /// unless it is a class's, and [`ignore_colors`](Dataset::ignore_colors) are ignored.
     ///
     /// ```
     /// use rtformer::eval::LabelImage;
@@ -78,14 +88,36 @@ impl LabelImage {
     /// [`Error::Read`]; [`Error::Image`] when it is no such PNG, is damaged, or has an id or a colour that is neither a class nor
     /// ignored.
     pub fn open(path: impl AsRef<Path>, dataset: &Dataset) -> Result<Self> {
+        Self::open_as(path, dataset, &LabelFormat::default())
+    }
+
+    /// Reads a label image as [`open`](Self::open) does, in this format.
+    ///
+    /// ```
+    /// use rtformer::eval::{LabelFormat, LabelImage, LabelKind};
+    /// use rtformer::weights::Dataset;
+    ///
+    /// # let folder = tempfile::tempdir().unwrap();
+    /// let path = folder.path().join("berlin.png"); // its name does not say that it holds label ids
+    /// image::GrayImage::from_raw(3, 1, vec![7, 26, 4]).unwrap().save(&path).unwrap(); // road, car, static
+    /// let format = LabelFormat { kind: LabelKind::LabelId, ..LabelFormat::default() };
+    /// let labels = LabelImage::open_as(&path, &Dataset::named("cityscapes").unwrap(), &format)?;
+    /// assert_eq!(labels.ids(), [0, 13, 255]);
+    /// # Ok::<(), rtformer::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// Those of [`open`](Self::open); [`Error::Input`] for a format that fails [`LabelFormat::check`].
+    pub fn open_as(path: impl AsRef<Path>, dataset: &Dataset, format: &LabelFormat) -> Result<Self> {
         let path = path.as_ref();
+        format.check()?;
         let limits = Limits::default();
         let bytes =
             File::open(path).and_then(|file| read_within(file, limits.max_alloc)).map_err(Error::reading(path))?;
-        let meaning = Meaning::of(path, dataset)?;
-        // As with photos: should the decoder panic, that costs one image and not the others.
-        let decoded = guarded(|| decode(&bytes, &limits, dataset, &meaning));
-        let decoded = decoded.unwrap_or_else(|| Err("the decoder failed on this PNG file; save it anew".into()));
+        let numbers = Numbers::new(path, dataset, format)?;
+        // If the decoder panics, only this image fails.
+        let decoded = guarded(|| decode(&bytes, &limits, dataset, format.kind, &numbers));
+        let decoded = decoded.unwrap_or_else(|| Err("the decoder failed on this PNG file; save it again".into()));
         let (width, height, ids) = decoded.map_err(|reason| Error::image(path, reason))?;
         Self::new(path, width, height, ids)
     }
@@ -110,25 +142,30 @@ impl LabelImage {
         &self.ids
     }
 
-    /// Whether these are the labels of a photo of that size.
+    /// Checks that these labels have the size of `other`, their photo or its mask, which the error names.
     ///
     /// ```
     /// let labels = rtformer::eval::LabelImage::new("street_labels.png", 2, 1, vec![3, 255])?;
-    /// labels.check_size(2, 1)?;
-    /// assert!(labels.check_size(4, 2).is_err());
+    /// labels.check_size("street.jpg", 2, 1)?;
+    /// let error = labels.check_size("street.jpg", 1, 2).unwrap_err().to_string();
+    /// assert!(error.starts_with("street_labels.png: is 2x1, but street.jpg is 1x2"));
+    /// assert!(error.contains("EXIF orientation"));
     /// # Ok::<(), rtformer::Error>(())
     /// ```
     ///
     /// # Errors
-    /// [`Error::Image`], naming both sizes.
-    pub fn check_size(&self, width: u32, height: u32) -> Result<()> {
+    /// [`Error::Image`], naming both and their sizes.
+    pub fn check_size(&self, other: impl AsRef<Path>, width: u32, height: u32) -> Result<()> {
         if (self.width, self.height) == (width, height) {
             return Ok(());
         }
-        let (w, h) = (self.width, self.height);
-        let reason =
-            format!("the labels are {w}x{h}, their photo is {width}x{height}; scale the photo, never the labels");
-        Err(Error::image(&self.name, reason))
+        let advice = if (self.width, self.height) == (height, width) {
+            "photos are turned by their EXIF orientation, labels are not; turn the labels, or remove the photo's orientation"
+        } else {
+            "scale the photo to the labels' size, not the labels"
+        };
+        let (w, h, other) = (self.width, self.height, other.as_ref().display());
+        Err(Error::image(&self.name, format!("is {w}x{h}, but {other} is {width}x{height}: {advice}")))
     }
 
     /// Whether every id is one of so many classes or ignored.
@@ -139,142 +176,6 @@ impl LabelImage {
         };
         Err(Error::image(&self.name, stray(self.ids[at], at, self.width as usize, classes)))
     }
-}
-
-fn stray(id: u16, at: usize, width: usize, classes: usize) -> String {
-    let (x, y, last, ignore) = (at % width, at / width, classes - 1, Confusion::ignore_id(classes));
-    format!(
-        "has id {id} at ({x}, {y}), which is no class (0 to {last}) and not {ignore} (ignored); are these another data set's labels?"
-    )
-}
-
-/// The train id, or ignore id, that each number in a label image stands for; a number that is to be refused stands for itself.
-struct Meaning(Vec<u16>);
-
-impl Meaning {
-    fn of(path: &Path, dataset: &Dataset) -> Result<Self> {
-        let classes = dataset.classes.len();
-        let ignore = Confusion::ignore_id(classes);
-        let stem = path.file_stem().unwrap_or_default().to_string_lossy();
-        let mut meaning: Vec<u16> = (0..=u16::MAX).collect();
-        if stem.ends_with("_labelIds") {
-            meaning.fill(ignore);
-            let labels = dataset.classes.iter().zip(0..).filter_map(|(class, id)| Some((class.label_id?, id)));
-            labels.for_each(|(label, id)| meaning[usize::from(label)] = id);
-            if meaning.iter().all(|&id| id == ignore) {
-                return Err(Error::image(
-                    path,
-                    format!(
-                        "its name says label ids, but the classes of data set `{}` have none; use weights for the labels' data \
-                         set, or train ids (`_labelTrainIds`)",
-                        dataset.name
-                    ),
-                ));
-            }
-        } else if dataset.name == "ade20k" && stem.starts_with("ADE_") {
-            meaning[0] = ignore;
-            (1..=classes.min(254)).for_each(|number| meaning[number] = number as u16 - 1);
-        } else if dataset.name == "camvid" && classes == 11 {
-            meaning[11] = ignore;
-        }
-        Ok(Self(meaning))
-    }
-}
-
-type Decoded = (u32, u32, Vec<u16>);
-
-/// Width, height and train ids, or what is wrong and what to do.
-fn decode(bytes: &[u8], limits: &Limits, dataset: &Dataset, meaning: &Meaning) -> Result<Decoded, String> {
-    if !bytes.starts_with(b"\x89PNG\r\n\x1a\n") {
-        return Err("is no PNG; label images are grey or indexed PNG files whose values are class ids".into());
-    }
-    let failed = |error| format!("this PNG file is damaged ({error}); copy it again");
-    // Without transformations: an indexed pixel stays the index that it is.
-    let within = png::Limits { bytes: usize::try_from(limits.max_alloc).unwrap_or(usize::MAX) };
-    let mut reader = png::Decoder::new_with_limits(Cursor::new(bytes), within).read_info().map_err(failed)?;
-    let (width, height) = reader.info().size();
-    if u64::from(width) * u64::from(height) > limits.max_pixels || width.max(height) > limits.max_side {
-        return Err(format!("{width}x{height} is too large; no photo of that size could be read"));
-    }
-    let (color, depth) = reader.output_color_type();
-    let single = matches!(color, ColorType::Grayscale | ColorType::Indexed);
-    if !single && (depth != BitDepth::Eight || color == ColorType::GrayscaleAlpha) {
-        return Err(format!(
-            "has {depth:?}-bit {color:?} samples; save it as 8-bit or 16-bit grey, or as indexed PNG, whose values are class ids"
-        ));
-    }
-    let length = reader.output_buffer_size().ok_or("is too large for this machine's memory")?;
-    let mut samples = vec![0; length];
-    let line = reader.next_frame(&mut samples).map_err(failed)?.line_size.max(1);
-    let ids = if single {
-        let numbers = samples.chunks_exact(line).flat_map(|row| numbers(row, width as usize, depth));
-        by_number(numbers, width as usize, dataset.classes.len(), meaning)
-    } else {
-        by_color(&samples, color.samples(), width as usize, dataset)
-    };
-    Ok((width, height, ids?))
-}
-
-/// A row's samples, however many bits they have.
-fn numbers(row: &[u8], width: usize, depth: BitDepth) -> impl Iterator<Item = u16> {
-    let bits = depth as usize;
-    let small = (0..if bits < 16 { width } else { 0 }).map(move |x| {
-        let shifted = row[x * bits / 8] >> (8 - bits - x * bits % 8); // the leftmost pixel is in the highest bits
-        u16::from(shifted) & ((1 << bits) - 1)
-    });
-    let wide =
-        row.as_chunks::<2>().0.iter().take(if bits < 16 { 0 } else { width }).map(|pair| u16::from_be_bytes(*pair));
-    small.chain(wide)
-}
-
-fn by_number(
-    numbers: impl Iterator<Item = u16>,
-    width: usize,
-    classes: usize,
-    meaning: &Meaning,
-) -> Result<Vec<u16>, String> {
-    let ignore = Confusion::ignore_id(classes);
-    numbers
-        .enumerate()
-        .map(|(at, number)| match meaning.0[usize::from(number)] {
-            id if id == ignore || usize::from(id) < classes => Ok(id),
-            _ => Err(stray(number, at, width, classes)),
-        })
-        .collect()
-}
-
-fn by_color(samples: &[u8], channels: usize, width: usize, dataset: &Dataset) -> Result<Vec<u16>, String> {
-    let mut ids = HashMap::from([([0; 3], Confusion::ignore_id(dataset.classes.len()))]);
-    let mut named = HashMap::new();
-    for (class, id) in dataset.classes.iter().zip(0..) {
-        if let Some(other) = named.insert(class.color, &class.name) {
-            let (name, color) = (&class.name, class.color);
-            return Err(format!(
-                "is coloured, but `{other}` and `{name}` are both {color:?}; give class ids as grey PNG"
-            ));
-        }
-        ids.insert(class.color, id);
-    }
-    let mut last = ([0; 3], ids[&[0; 3]]); // neighbours are mostly alike: one look-up for a run of them
-    let pixels = samples.chunks_exact(channels).map(|pixel| [pixel[0], pixel[1], pixel[2]]);
-    pixels
-        .enumerate()
-        .map(|(at, color)| {
-            if color != last.0 {
-                let unknown = || {
-                    format!(
-                        "has colour {color:?} at ({}, {}), which no class of `{}` has; give class ids as grey PNG, or the classes' \
-                         own colours",
-                        at % width,
-                        at / width,
-                        dataset.name
-                    )
-                };
-                last = (color, *ids.get(&color).ok_or_else(unknown)?);
-            }
-            Ok(last.1)
-        })
-        .collect()
 }
 
 #[cfg(test)]

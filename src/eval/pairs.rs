@@ -9,8 +9,9 @@ use walkdir::{DirEntry, WalkDir};
 use crate::error::{Error, Result};
 use crate::pixels::Image;
 
-const LAYOUTS: &str = "for a photo `P.jpg` labels are looked for as `P.png` or `P_L.png` (CamVid) in the same subfolder, and for \
-                       `X_leftImg8bit.png` (Cityscapes) as `X_gtFine_labelTrainIds.png` or `X_gtFine_labelIds.png`";
+const LAYOUTS: &str = "the labels of a photo `P.jpg` are `P.png`, `P_L.png` (CamVid) or `P.mask.png` in the same subfolder, those of \
+                       `X_leftImg8bit.png` (Cityscapes) `X_gtFine_labelTrainIds.png` or `X_gtFine_labelIds.png`; --label-suffix \
+                       gives another ending";
 
 /// A photo and its labels.
 ///
@@ -28,7 +29,7 @@ pub struct Pair {
     pub label: PathBuf,
 }
 
-/// What [`find_pairs`] found.
+/// What [`find_pairs`] or [`find_labels`] found.
 ///
 /// ```
 /// use rtformer::eval::{Pairs, find_pairs};
@@ -38,14 +39,14 @@ pub struct Pair {
 /// # for folder in [&images, &labels] { std::fs::create_dir(folder).unwrap(); }
 /// # for photo in ["street.jpg", "lone.jpg"] { std::fs::write(images.join(photo), "").unwrap(); }
 /// # std::fs::write(labels.join("street.png"), "").unwrap();
-/// let Pairs { pairs, failed } = find_pairs(&images, &labels)?;
+/// let Pairs { pairs, failed } = find_pairs(&images, &labels, None)?;
 /// assert_eq!((pairs.len(), failed.len()), (1, 1));
 /// assert!(failed[0].to_string().contains("lone.jpg: has no labels"));
 /// # Ok::<(), rtformer::Error>(())
 /// ```
 #[derive(Debug)]
 pub struct Pairs {
-    /// The pairs, in the order of the photos' paths; at least one.
+    /// The pairs; those of [`find_pairs`] in the order of the photos' paths, and at least one.
     pub pairs: Vec<Pair>,
     /// What stands alone: an [`Error::Image`] for each photo without labels, an [`Error::Read`] for each folder that could not be read.
     pub failed: Vec<Error>,
@@ -53,9 +54,12 @@ pub struct Pairs {
 
 /// Finds photos and their label images under two folders, which may be the same.
 ///
-/// A photo at `SUB/P.jpg` under `images` goes with `SUB/P.png` or `SUB/P_L.png` under `labels`, and `X_leftImg8bit.png` with
-/// `X_gtFine_labelTrainIds.png` or else `X_gtFine_labelIds.png`, in the same subfolder or, where only one file has that name, in any.
-/// Hidden files are passed over.
+/// The labels of a photo at `SUB/P.jpg` under `images` are the first of `SUB/P.png`, `SUB/P_L.png` and `SUB/P.mask.png` under `labels`
+/// that exists. Those of `X_leftImg8bit.png` are `X_gtFine_labelTrainIds.png` or else `X_gtFine_labelIds.png`, in the same subfolder
+/// or, if only one file has that name, in any. Hidden files are skipped.
+///
+/// With a `suffix`, only `SUB/P` with that suffix is looked for, or `X` with it for `X_leftImg8bit.png`: `_gt.png` finds `SUB/P_gt.png`,
+/// and so does `_gt`.
 ///
 /// ```
 /// # let root = tempfile::tempdir().unwrap();
@@ -63,16 +67,18 @@ pub struct Pairs {
 /// # for folder in [&images, &labels] { std::fs::create_dir(folder).unwrap(); }
 /// # std::fs::write(images.join("street.jpg"), "").unwrap();
 /// # std::fs::write(labels.join("street.png"), "").unwrap();
-/// let found = rtformer::eval::find_pairs(&images, &labels)?;
+/// let found = rtformer::eval::find_pairs(&images, &labels, None)?;
 /// assert_eq!(found.pairs[0].photo, images.join("street.jpg"));
 /// assert_eq!(found.pairs[0].label, labels.join("street.png"));
 /// # Ok::<(), rtformer::Error>(())
 /// ```
 ///
 /// # Errors
-/// [`Error::Read`] when one of the folders cannot be read, [`Error::Input`] when there is no pair at all.
-pub fn find_pairs(images: impl AsRef<Path>, labels: impl AsRef<Path>) -> Result<Pairs> {
+/// [`Error::Read`] when one of the folders cannot be read, [`Error::Input`] when there is no pair at all or the suffix is that of a
+/// file that is not a PNG.
+pub fn find_pairs(images: impl AsRef<Path>, labels: impl AsRef<Path>, suffix: Option<&str>) -> Result<Pairs> {
     let (images, labels) = (images.as_ref(), labels.as_ref());
+    let suffix = suffix.map(without_png).transpose()?;
     let mut failed = Vec::new();
     let photos = files(images, labels, &Image::EXTENSIONS, &mut failed)?;
     let candidates = Candidates::new(files(labels, images, &["png"], &mut failed)?, labels);
@@ -83,7 +89,7 @@ pub fn find_pairs(images: impl AsRef<Path>, labels: impl AsRef<Path>) -> Result<
         let place = photo.strip_prefix(images).unwrap_or(photo);
         // In a folder that both share, a photo is not its own label.
         let own = |label: &PathBuf| shared && label.strip_prefix(labels).is_ok_and(|there| there == place);
-        match candidates.of(place, own) {
+        match candidates.of(place, suffix, own) {
             Some(label) => pairs.push(Pair { photo: photo.clone(), label }),
             None => alone.push(photo),
         }
@@ -93,11 +99,77 @@ pub fn find_pairs(images: impl AsRef<Path>, labels: impl AsRef<Path>) -> Result<
 
     if pairs.is_empty() {
         let (count, images, labels) = (alone.len(), images.display(), labels.display());
-        return Err(Error::Input(format!("none of {count} photos in {images} has labels in {labels}: {LAYOUTS}")));
+        return Err(Error::Input(format!(
+            "none of {count} photos in {images} has labels in {labels}: {}",
+            layouts(suffix)
+        )));
     }
-    let missing = |photo: &PathBuf| Error::image(photo, format!("has no labels in {}: {LAYOUTS}", labels.display()));
-    failed.extend(alone.into_iter().map(missing));
+    failed.extend(alone.into_iter().map(|photo| no_labels(photo, labels, suffix)));
     Ok(Pairs { pairs, failed })
+}
+
+/// Finds the label images of some photos in a folder.
+///
+/// As [`find_pairs`], except that a photo's path need not begin at any given folder: the labels of `A/SUB/P.jpg` are at `A/SUB/P.png`,
+/// else `SUB/P.png`, else `P.png` under `labels`, and so on for the other names. The pairs keep the photos' order; there may be none.
+///
+/// ```
+/// # let root = tempfile::tempdir().unwrap();
+/// # let labels = root.path().join("labels");
+/// # std::fs::create_dir_all(labels.join("ulm")).unwrap();
+/// # std::fs::write(labels.join("ulm/street.png"), "").unwrap();
+/// let found = rtformer::eval::find_labels(["photos/ulm/street.jpg", "lone.jpg"], &labels, None)?;
+/// assert_eq!(found.pairs[0].label, labels.join("ulm/street.png"));
+/// assert!(found.failed[0].to_string().starts_with("lone.jpg: has no labels"));
+/// # Ok::<(), rtformer::Error>(())
+/// ```
+///
+/// # Errors
+/// [`Error::Read`] when the folder cannot be read, [`Error::Input`] for the suffix of a file that is not a PNG.
+pub fn find_labels<P: AsRef<Path>>(
+    photos: impl IntoIterator<Item = P>,
+    labels: impl AsRef<Path>,
+    suffix: Option<&str>,
+) -> Result<Pairs> {
+    let labels = labels.as_ref();
+    let suffix = suffix.map(without_png).transpose()?;
+    let mut found = Pairs { pairs: Vec::new(), failed: Vec::new() };
+    let candidates = Candidates::new(files(labels, labels, &["png"], &mut found.failed)?, labels);
+    for photo in photos {
+        let photo = photo.as_ref();
+        let own = |label: &PathBuf| real(label) == real(photo);
+        let parts: Vec<_> = photo.components().collect();
+        let places = (0..parts.len()).map(|from| parts[from..].iter().collect::<PathBuf>());
+        match places.into_iter().find_map(|place| candidates.of(&place, suffix, own)) {
+            Some(label) => found.pairs.push(Pair { photo: photo.to_path_buf(), label }),
+            None => found.failed.push(no_labels(photo, labels, suffix)),
+        }
+    }
+    Ok(found)
+}
+
+fn no_labels(photo: &Path, labels: &Path, suffix: Option<&str>) -> Error {
+    Error::image(photo, format!("has no labels in {}: {}", labels.display(), layouts(suffix)))
+}
+
+/// Where labels are looked for, in words.
+fn layouts(suffix: Option<&str>) -> String {
+    suffix.map_or_else(
+        || LAYOUTS.into(),
+        |suffix| format!("the labels of a photo `P.jpg` are `P{suffix}.png` in the same subfolder"),
+    )
+}
+
+/// The suffix without the file extension.
+fn without_png(suffix: &str) -> Result<&str> {
+    let Some((stem, extension)) = suffix.rsplit_once('.') else { return Ok(suffix) };
+    match extension.to_ascii_lowercase().as_str() {
+        "png" => Ok(stem),
+        other if Image::EXTENSIONS.contains(&other) => {
+            Err(Error::Input(format!("label suffix `{suffix}`: label images are PNG files, so it must end in `.png`")))
+        }
+        _ => Ok(suffix),
+    }
 }
 
 /// The label images, by what a photo knows of them.
@@ -121,10 +193,20 @@ impl Candidates {
     }
 
     /// The labels of the photo at this place.
-    fn of(&self, place: &Path, own: impl Fn(&PathBuf) -> bool) -> Option<PathBuf> {
+    fn of(&self, place: &Path, suffix: Option<&str>, own: impl Fn(&PathBuf) -> bool) -> Option<PathBuf> {
         let stem = place.file_stem().unwrap_or_default();
         let beside = |name: &OsStr| self.by_place.get(&place.with_file_name(name)).filter(|label| !own(label));
-        if let Some(base) = stem.to_str().and_then(|stem| stem.strip_suffix("_leftImg8bit")) {
+        let with = |name: &OsStr, ending: &str| {
+            let mut name = name.to_os_string();
+            name.push(ending);
+            beside(&name)
+        };
+        let cityscapes = stem.to_str().and_then(|stem| stem.strip_suffix("_leftImg8bit"));
+        if let Some(suffix) = suffix {
+            let base = || cityscapes.and_then(|base| with(OsStr::new(base), suffix));
+            return with(stem, suffix).or_else(base).cloned();
+        }
+        if let Some(base) = cityscapes {
             for kind in ["labelTrainIds", "labelIds"] {
                 let name = OsString::from(format!("{base}_gtFine_{kind}"));
                 let anywhere = || self.by_name.get(&name).and_then(Option::as_ref);
@@ -133,9 +215,7 @@ impl Candidates {
                 }
             }
         }
-        let mut camvid = stem.to_os_string();
-        camvid.push("_L");
-        beside(stem).or_else(|| beside(&camvid)).cloned()
+        ["", "_L", ".mask"].iter().find_map(|ending| with(stem, ending)).cloned()
     }
 }
 
@@ -179,124 +259,4 @@ fn real(path: &Path) -> PathBuf {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn folder(files: &[&str]) -> tempfile::TempDir {
-        let folder = tempfile::tempdir().unwrap();
-        for file in files {
-            let path = folder.path().join(file);
-            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-            std::fs::write(path, "").unwrap();
-        }
-        folder
-    }
-
-    fn relative(path: &Path, root: &Path) -> String {
-        path.strip_prefix(root).unwrap().to_string_lossy().replace('\\', "/")
-    }
-
-    #[test]
-    fn every_layout_is_found() {
-        struct Case {
-            files: &'static [&'static str],
-            folders: (&'static str, &'static str),
-            pairs: &'static [(&'static str, &'static str)],
-            alone: usize,
-        }
-        const CITY: &str = "i/val/ulm/ulm_0_leftImg8bit.png";
-        let cases = [
-            // Plain: subfolders mirror each other, the extension may differ, what is hidden or no image is passed over.
-            Case {
-                files: &[
-                    "i/a.jpg",
-                    "i/s/b.JPEG",
-                    "i/.c.png",
-                    "i/notes.txt",
-                    "i/lone.png",
-                    "l/a.png",
-                    "l/s/b.png",
-                    "l/d.png",
-                ],
-                folders: ("i", "l"),
-                pairs: &[("i/a.jpg", "l/a.png"), ("i/s/b.JPEG", "l/s/b.png")],
-                alone: 1,
-            },
-            // A label in another subfolder is another photo's.
-            Case {
-                files: &["i/x/a.png", "i/y/a.png", "l/y/a.png"],
-                folders: ("i", "l"),
-                pairs: &[("i/y/a.png", "l/y/a.png")],
-                alone: 1,
-            },
-            // CamVid, in two folders and in one.
-            Case {
-                files: &["i/p.png", "l/p_L.png"],
-                folders: ("i", "l"),
-                pairs: &[("i/p.png", "l/p_L.png")],
-                alone: 0,
-            },
-            Case { files: &["p.png", "p_L.png"], folders: ("", ""), pairs: &[("p.png", "p_L.png")], alone: 0 },
-            Case { files: &["p.jpg", "p.png", "q.jpg"], folders: ("", "."), pairs: &[("p.jpg", "p.png")], alone: 1 },
-            // Cityscapes: train ids before label ids, colours and instances passed over.
-            Case {
-                files: &[CITY, "l/val/ulm/ulm_0_gtFine_labelIds.png", "l/val/ulm/ulm_0_gtFine_color.png"],
-                folders: ("i", "l"),
-                pairs: &[(CITY, "l/val/ulm/ulm_0_gtFine_labelIds.png")],
-                alone: 0,
-            },
-            Case {
-                files: &[CITY, "l/val/ulm/ulm_0_gtFine_labelIds.png", "l/val/ulm/ulm_0_gtFine_labelTrainIds.png"],
-                folders: ("i", "l"),
-                pairs: &[(CITY, "l/val/ulm/ulm_0_gtFine_labelTrainIds.png")],
-                alone: 0,
-            },
-            // Cityscapes' root for both, and folders of different depth.
-            Case {
-                files: &[CITY, "l/val/ulm/ulm_0_gtFine_labelIds.png", "l/val/ulm/ulm_0_gtFine_color.png"],
-                folders: ("", ""),
-                pairs: &[(CITY, "l/val/ulm/ulm_0_gtFine_labelIds.png")],
-                alone: 0,
-            },
-            Case {
-                files: &[CITY, "l/val/ulm/ulm_0_gtFine_labelIds.png"],
-                folders: ("i/val/ulm", "l"),
-                pairs: &[(CITY, "l/val/ulm/ulm_0_gtFine_labelIds.png")],
-                alone: 0,
-            },
-            // Labels inside of the photos' folder are no photos.
-            Case {
-                files: &["a.jpg", "labels/a.png"],
-                folders: ("", "labels"),
-                pairs: &[("a.jpg", "labels/a.png")],
-                alone: 0,
-            },
-        ];
-        for Case { files, folders: (images, labels), pairs, alone } in cases {
-            let folder = folder(files);
-            let root = folder.path();
-            let found = find_pairs(root.join(images), root.join(labels)).unwrap();
-            let got: Vec<_> =
-                found.pairs.iter().map(|pair| (relative(&pair.photo, root), relative(&pair.label, root))).collect();
-            let want: Vec<_> = pairs.iter().map(|(p, l)| ((*p).to_owned(), (*l).to_owned())).collect();
-            assert_eq!((got, found.failed.len()), (want, alone), "{files:?}: {:?}", found.failed);
-        }
-    }
-
-    #[test]
-    fn what_is_not_there_is_named() {
-        let folder = folder(&["i/a.jpg", "i/b.jpg", "l/a.png", "empty/notes.txt"]);
-        let at = |name: &str| folder.path().join(name);
-        let found = find_pairs(at("i"), at("l")).unwrap();
-        let text = found.failed[0].to_string();
-        assert!(text.contains("b.jpg") && text.contains("_L.png") && text.contains("_gtFine_labelIds.png"), "{text}");
-        for (images, labels, count) in [("i", "empty", "none of 2"), ("empty", "l", "none of 0")] {
-            let text = find_pairs(at(images), at(labels)).unwrap_err().to_string();
-            assert!(text.contains(count) && text.contains("_L.png"), "{text}");
-        }
-        for (images, labels) in [("none", "l"), ("i", "none"), ("i/a.jpg", "l")] {
-            let error = find_pairs(at(images), at(labels)).unwrap_err();
-            assert!(matches!(error, Error::Read { .. }), "{error}");
-        }
-    }
-}
+mod tests;

@@ -1,6 +1,6 @@
 //! What a network was trained to see: class names, colours, and how its pixels were normalised.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::path::Path;
 
@@ -24,7 +24,7 @@ const LONGEST: u64 = 32 << 20;
 /// ```
 /// use rtformer::weights::{Class, Dataset};
 ///
-/// let car = Class { name: "car".into(), color: [0, 0, 142], label_id: Some(26) };
+/// let car = Class { name: "car".into(), color: [0, 0, 142], label_id: Some(26), colors: Vec::new() };
 /// assert_eq!(Dataset::named("cityscapes").unwrap().classes[13], car);
 /// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -37,6 +37,9 @@ pub struct Class {
     /// The number that the data set's own label images use for it, where that is not the train id.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub label_id: Option<u16>,
+    /// Further colours that label images use for this class, such as those of finer classes. Masks never have them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub colors: Vec<[u8; 3]>,
 }
 
 /// A data set's classes and normalisation.
@@ -57,6 +60,9 @@ pub struct Dataset {
     pub mean: [f64; 3],
     /// Standard deviation of red, green and blue, each from 0.001 to 1; divides pixels before the network.
     pub std: [f64; 3],
+    /// Colours in label images that stand for no class. Black is ignored in any case, unless it is a class's colour.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ignore_colors: Vec<[u8; 3]>,
     /// Where it comes from, and who made it.
     #[serde(default)]
     pub source: String,
@@ -151,10 +157,40 @@ impl Dataset {
                 return Err(format!("class {id} (`{}`) is the second one with label id {label}", class.name));
             }
         }
+        self.check_colors()?;
         (0..3).try_for_each(|channel| {
             possible("mean", channel, self.mean[channel], 0.0)?;
             possible("std", channel, self.std[channel], LEAST_STD)
         })
+    }
+
+    /// Two classes may share a `color` (their labels are then read by number), but a further colour stands for one thing.
+    fn check_colors(&self) -> Result<(), String> {
+        let mut known: HashMap<[u8; 3], &str> =
+            self.classes.iter().map(|class| (class.color, class.name.as_str())).collect();
+        let further =
+            self.classes.iter().flat_map(|class| class.colors.iter().map(move |&color| (color, &*class.name)));
+        for (color, name) in further.chain(self.ignore_colors.iter().map(|&color| (color, "ignore_colors"))) {
+            if let Some(other) = known.insert(color, name) {
+                return Err(format!("colour {color:?} is listed for both `{other}` and `{name}`"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Adds the further colours of the data set that we know by this name, if it has the same classes.
+    ///
+    /// For weights that were saved before data sets could list such colours.
+    pub(super) fn with_known_colors(mut self) -> Self {
+        let same = |a: &Class, b: &Class| a.name == b.name && a.color == b.color;
+        if let Some(known) = Self::named(&self.name)
+            && known.classes.len() == self.classes.len()
+            && known.classes.iter().zip(&self.classes).all(|(a, b)| same(a, b))
+        {
+            self.classes.iter_mut().zip(known.classes).for_each(|(own, known)| own.colors = known.colors);
+            self.ignore_colors = known.ignore_colors;
+        }
+        self
     }
 }
 
@@ -201,6 +237,24 @@ mod tests {
     }
 
     #[test]
+    fn camvid_has_its_32_colours() {
+        let camvid = Dataset::named("camvid").unwrap();
+        let further = camvid.classes.iter().map(|class| class.colors.len()).sum::<usize>();
+        // Void is black, which is ignored in any case.
+        assert_eq!(camvid.classes.len() + further + 1, 32);
+    }
+
+    #[test]
+    fn older_weights_get_the_known_colours() {
+        let camvid = Dataset::named("camvid").unwrap();
+        let mut old = camvid.clone();
+        old.classes.iter_mut().for_each(|class| class.colors.clear());
+        assert_eq!(old.clone().with_known_colors(), camvid);
+        old.classes[0].name = "heaven".into(); // another data set with the same name
+        assert_eq!(old.clone().with_known_colors(), old);
+    }
+
+    #[test]
     fn a_users_file_is_read_or_refused_with_a_reason() {
         let with = |classes: &str, std: &str| {
             format!(r#"{{"name": "mine", "classes": {classes}, "mean": [0, 0, 0], "std": {std}}}"#)
@@ -221,6 +275,19 @@ mod tests {
                     "[1, 1, 1]",
                 ),
                 Some("label id 4"),
+            ),
+            (with(r#"[{"name": "a", "color": [1, 2, 3], "colors": [[4, 5, 6]]}]"#, "[1, 1, 1]"), None),
+            (
+                // One further colour for two classes.
+                with(
+                    r#"[{"name": "a", "color": [1, 2, 3], "colors": [[4, 5, 6]]}, {"name": "b", "color": [4, 5, 6]}]"#,
+                    "[1, 1, 1]",
+                ),
+                Some("[4, 5, 6] is listed for both `b` and `a`"),
+            ),
+            (
+                with(one, r#"[1, 1, 1], "ignore_colors": [[1, 2, 3]]"#), // a class, or ignored?
+                Some("[1, 2, 3] is listed for both `road` and `ignore_colors`"),
             ),
             (with(r#"[{"name": "a", "color": [1, 2, 256]}]"#, "[1, 1, 1]"), Some("256")),
             (with(r#"[{"name": "a", "colour": [1, 2, 3]}]"#, "[1, 1, 1]"), Some("unknown field `colour`")),

@@ -19,10 +19,26 @@ pub(crate) const MODEL: &str = "rtformer";
 pub(super) const TEMPERATURE: &str = "temperature";
 /// The key for the multiple that photos are padded to.
 pub(super) const PAD_MULTIPLE: &str = "pad_multiple";
+/// The keys for colours in label images; a file has both or neither.
+const FURTHER_COLORS: &str = "further_colors";
+const IGNORE_COLORS: &str = "ignore_colors";
 
 /// The keys that describe network and data set. A checkpoint that is converted gets them anew.
-pub(super) const KEYS: [&str; 11] =
-    ["format", "model", "config", "classes", "palette", "label_ids", "mean", "std", "dataset", "source", "license"];
+pub(super) const KEYS: [&str; 13] = [
+    "format",
+    "model",
+    "config",
+    "classes",
+    "palette",
+    "label_ids",
+    FURTHER_COLORS,
+    IGNORE_COLORS,
+    "mean",
+    "std",
+    "dataset",
+    "source",
+    "license",
+];
 
 /// What [`save`](super::save) writes; `kept` are other keys of the file that the tensors are from.
 pub(super) fn written(
@@ -47,6 +63,10 @@ pub(super) fn written(
     say("license", dataset.license.clone());
     if classes.iter().any(|class| class.label_id.is_some()) {
         say("label_ids", json(&classes.iter().map(|class| class.label_id).collect::<Vec<_>>()));
+    }
+    if !dataset.ignore_colors.is_empty() || classes.iter().any(|class| !class.colors.is_empty()) {
+        say(FURTHER_COLORS, json(&classes.iter().map(|class| &class.colors).collect::<Vec<_>>()));
+        say(IGNORE_COLORS, json(&dataset.ignore_colors));
     }
     if let Some(temperature) = temperature {
         say(TEMPERATURE, temperature.to_string());
@@ -97,16 +117,26 @@ impl Weights {
             );
             return Err(self.broken(format!("its metadata has {counts}: these must be equally many")));
         }
-        let classes = names.into_iter().zip(colors).zip(label_ids);
+        let listed = self.metadata(FURTHER_COLORS).is_some();
+        let further = if listed { self.json(FURTHER_COLORS)? } else { vec![Vec::new(); names.len()] };
+        if further.len() != names.len() {
+            let (lists, classes) = (further.len(), names.len());
+            return Err(self.broken(format!("its metadata has {lists} `{FURTHER_COLORS}` for {classes} classes")));
+        }
+        let classes = names.into_iter().zip(colors).zip(label_ids).zip(further);
         let text = |key| self.metadata(key).unwrap_or("unknown").to_owned();
         let dataset = Dataset {
             name: text("dataset"),
-            classes: classes.map(|((name, color), label_id)| Class { name, color, label_id }).collect(),
+            classes: classes
+                .map(|(((name, color), label_id), colors)| Class { name, color, label_id, colors })
+                .collect(),
             mean: self.json("mean")?,
             std: self.json("std")?,
+            ignore_colors: if listed { self.json(IGNORE_COLORS)? } else { Vec::new() },
             source: text("source"),
             license: text("license"),
         };
+        let dataset = if listed { dataset } else { dataset.with_known_colors() };
         dataset.check().map_err(|reason| self.broken(format!("its metadata is wrong: {reason}")))?;
         Ok(dataset)
     }

@@ -8,7 +8,8 @@
 //! The metadata, each value a string: `format` (`rtformer-1`), `model` (`rtformer`, also if absent), `config` (the model's
 //! configuration as JSON), `classes` (JSON array of names), `palette` (JSON array of `[r, g, b]`), `label_ids` (JSON array, only if
 //! a data set has them), `mean` and `std` (JSON arrays of three), `dataset`, `source`, `license`; and optionally `temperature`
-//! (divides the logits ahead of the softmax) and `pad_multiple` (width and height are padded to a multiple of it). Other keys are kept
+//! (divides the logits ahead of the softmax) `pad_multiple` (width and height are padded to a multiple of it), and
+//! `further_colors` (JSON array with a list of colours for each class) with `ignore_colors` (JSON array of colours). Other keys are kept
 //! when a file is converted.
 
 mod checkpoint;

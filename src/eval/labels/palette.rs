@@ -1,0 +1,118 @@
+//! Whether the pixels of an indexed PNG are numbers or colours.
+//!
+//! Many programs save class ids as indices under some palette: the data set's, a grey ramp, or anything. Others save a picture in the
+//! classes' colours, and an optimiser or a quantiser turns it into an indexed one, whose indices then mean nothing. The palette tells
+//! one from the other in nearly all cases. Where it does not, the file is refused: a wrong guess would give wrong scores.
+
+use super::colors::{Colors, Meaning, Rgb};
+use super::format::{LabelKind, Numbers};
+use crate::eval::Confusion;
+
+/// What the pixels of an indexed PNG are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Reading {
+    Numbers,
+    Colors,
+}
+
+/// Decides how to read an indexed PNG with this palette (`r, g, b, r, g, b, …`), of which the pixels use the indices `used`.
+///
+/// 1. Both readings agree, the palette is the data set's in order, or it has one colour: numbers.
+/// 2. It has only the data set's colours, two classes' at least, and in another order: colours.
+/// 3. It is a common ramp (grey, or PASCAL VOC's): numbers.
+/// 4. Otherwise the used indices decide. If both readings are possible: an error. If only one is: that one.
+///
+/// A name or flag that says that the file holds numbers is never overruled: where the palette contradicts it, that is an error too.
+///
+/// # Errors
+/// If both readings are possible and differ.
+pub(super) fn reading(palette: &[u8], used: &[u16], numbers: &Numbers, colors: &Colors) -> Result<Reading, String> {
+    let classes = &colors.dataset().classes;
+    let ignore = Confusion::ignore_id(classes.len());
+    let palette: &[Rgb] = palette.as_chunks().0;
+    let entries: Vec<Meaning> = palette.iter().map(|color| colors.of(*color)).collect();
+    let entry = |index: u16| entries.get(usize::from(index)).copied().unwrap_or(Meaning::Unknown);
+    let by_color = |index: u16| match entry(index) {
+        Meaning::Class(id) => Some(id),
+        Meaning::Ignored => Some(ignore),
+        Meaning::Shared(..) | Meaning::Unknown => None,
+    };
+    let is_class = |index: &u16| matches!(entry(*index), Meaning::Class(_));
+    // A class's colour at a number of something else: the palette contradicts the numbers.
+    let moved = |index: &u16| is_class(index) && numbers.of(*index) != by_color(*index);
+
+    if used.iter().all(|&index| by_color(index).is_some() && by_color(index) == numbers.of(index)) {
+        return Ok(Reading::Numbers); // both give the same, as for the masks that we write
+    }
+    if palette.len() > 1 && palette.iter().all(|color| *color == palette[0]) {
+        return Ok(Reading::Numbers); // one colour for all says nothing
+    }
+    let all = 0..entries.len() as u16;
+    let mut at_home: Vec<_> = all.clone().filter(|index| is_class(index) && !moved(index)).map(by_color).collect();
+    at_home.sort_unstable();
+    at_home.dedup();
+    if at_home.len() == classes.len() {
+        return Ok(Reading::Numbers); // the data set's own palette, in order
+    }
+
+    let ambiguous = || {
+        let differs = |index: &&u16| by_color(**index) != numbers.of(**index);
+        let index = used.iter().find(differs).copied().unwrap_or_default();
+        let name = |id: Option<u16>| match id.and_then(|id| classes.get(usize::from(id))) {
+            Some(class) => format!("`{}`", class.name),
+            None => "ignored".into(),
+        };
+        let kinds = LabelKind::NAMES.join("|");
+        Err(format!(
+            "can be read in two ways: index {index} is {} by its number and {} by its colour in the palette; choose with \
+             --label-kind {kinds}",
+            name(numbers.of(index)),
+            name(by_color(index))
+        ))
+    };
+    let numbers_fit = used.iter().all(|&index| numbers.of(index).is_some());
+    let colors_fit = used.iter().all(|&index| by_color(index).is_some());
+    let only_known = all.clone().all(|index| by_color(index).is_some());
+    let mut named: Vec<_> = all.clone().filter(is_class).map(by_color).collect();
+    named.sort_unstable();
+    named.dedup();
+
+    // Nothing but the data set's colours, in another order: chance or another meaning is out of the question.
+    if only_known && colors_fit && named.len() >= 2 && all.clone().any(|index| moved(&index)) {
+        return match numbers.stated {
+            false => Ok(Reading::Colors),
+            true if numbers_fit => ambiguous(),
+            true => Ok(Reading::Numbers), // whose error names the number
+        };
+    }
+    if !only_known && is_common_ramp(palette) {
+        return Ok(Reading::Numbers);
+    }
+    let shows_class = used.iter().any(is_class);
+    let contradictions = used.iter().filter(|index| moved(index)).count();
+    match (numbers_fit, colors_fit) {
+        (true, true) if shows_class || (only_known && !named.is_empty()) => ambiguous(),
+        (false, true) if contradictions > 0 && !numbers.stated => Ok(Reading::Colors),
+        (_, false)
+            if !numbers.stated
+                && 2 * contradictions > used.iter().filter(|i| entry(**i) != Meaning::Ignored).count() =>
+        {
+            // Most colours are classes' colours, so the others are colours too. Reading them names the first that is unknown.
+            Ok(Reading::Colors)
+        }
+        _ => Ok(Reading::Numbers),
+    }
+}
+
+/// Whether the palette is one that programs give to any indices: grey values, or the colour map of PASCAL VOC, which `PaddleSeg`
+/// and others use.
+fn is_common_ramp(palette: &[Rgb]) -> bool {
+    let is = |ramp: fn(u8) -> Rgb| palette.iter().zip(0..=u8::MAX).all(|(color, i)| *color == ramp(i));
+    is(|i| [i; 3]) || is(voc)
+}
+
+/// PASCAL VOC's colour map: from the highest down, red's bits are the index's bits 0, 3 and 6, green's 1, 4 and 7, blue's 2 and 5.
+fn voc(index: u8) -> Rgb {
+    let channel = |from: u8| (index >> from & 1) << 7 | (index >> from >> 3 & 1) << 6 | (index >> from >> 6 & 1) << 5;
+    [channel(0), channel(1), channel(2)]
+}
