@@ -1,20 +1,20 @@
-//! Says which commit is built: `RTFORMER_COMMIT`, for benchmarks and `rtformer info`.
+//! Sets `RTFORMER_COMMIT`, the commit being built, for benchmarks and `rtformer info`.
 //!
-//! Never fails a build: without git, and without the note that `cargo package` leaves, the commit is `unknown`.
+//! This part never fails a build: without git, and without the file that `cargo package` writes, the commit is `unknown`.
 
 use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// What the program is made of. A change to any of it makes the program differ from the commit; a change to the rest does not.
+/// The program's sources. A change to them makes the program differ from the commit; other changes do not.
 const SOURCES: [&str; 6] =
     ["src", "kernels", "weights/rtformer-slim-camvid.safetensors", "build.rs", "Cargo.toml", "Cargo.lock"];
 
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");
     if env::var_os("CARGO_FEATURE_CLI").is_none() {
-        return; // Only the program says it.
+        return; // only the program reports the commit
     }
     let root = env::var_os("CARGO_MANIFEST_DIR").map_or_else(|| PathBuf::from("."), PathBuf::from);
     let commit = from_git(&root).or_else(|| from_package(&root)).unwrap_or_else(|| "unknown".into());
@@ -24,9 +24,9 @@ fn main() {
     }
 }
 
-/// The commit of the repository whose top folder this is.
+/// The commit of the repository, if this is its top folder.
 fn from_git(root: &Path) -> Option<String> {
-    // A packaged crate may lie inside somebody else's repository (a home folder under git), whose commit says nothing of us.
+    // A packaged crate may lie inside another repository (a home folder under git), whose commit is unrelated.
     if !git(root, &["rev-parse", "--show-prefix"])?.is_empty() {
         return None;
     }
@@ -38,10 +38,10 @@ fn from_git(root: &Path) -> Option<String> {
     Some(if dirty { commit + "-dirty" } else { commit })
 }
 
-/// Runs this again when another commit is checked out or made. Paths are asked of git, since a worktree has them elsewhere.
+/// Reruns this script when another commit is checked out or made. git gives the paths, because a worktree keeps them elsewhere.
 fn watch_head(root: &Path) {
     let mut names = vec!["HEAD".to_owned(), "packed-refs".to_owned()];
-    // The branch's file: missing while the branch is packed, when the log of HEAD tells of the commit that will make it.
+    // The branch's file. It is missing while the branch is packed; then the log of HEAD reveals the commit that will create it.
     names.extend(git(root, &["symbolic-ref", "-q", "HEAD"]));
     names.push("logs/HEAD".to_owned());
     for name in names {
@@ -51,7 +51,7 @@ fn watch_head(root: &Path) {
     }
 }
 
-/// Cargo takes a file that is missing for one that always changed.
+/// Skips missing files, because Cargo treats them as always changed.
 fn rerun_if_changed(path: &Path) {
     if path.exists() {
         println!("cargo:rerun-if-changed={}", path.display());
@@ -60,7 +60,7 @@ fn rerun_if_changed(path: &Path) {
 
 fn git(root: &Path, args: &[&str]) -> Option<String> {
     let mut command = Command::new("git");
-    // Under a git hook these name the hook's repository; and `status` must not write the index of one that is only looked at.
+    // A git hook sets these to the hook's repository. `status` must not write the index of a repository that is only read.
     for variable in ["GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE"] {
         command.env_remove(variable);
     }
@@ -69,7 +69,7 @@ fn git(root: &Path, args: &[&str]) -> Option<String> {
     output.status.success().then(|| text.trim().to_owned())
 }
 
-/// `cargo package` writes down the commit that it packed: `{"git": {"sha1": "…"}, …}`.
+/// Reads the commit that `cargo package` recorded: `{"git": {"sha1": "…"}, …}`.
 fn from_package(root: &Path) -> Option<String> {
     let note = fs::read_to_string(root.join(".cargo_vcs_info.json")).ok()?;
     let (_, rest) = note.split_once("\"sha1\"")?;

@@ -1,5 +1,5 @@
-//! The documented examples of `trait Backend` on every backend: the reference, the CPU with each instruction set, and both languages of
-//! GPU kernels, emulated.
+//! Runs the documented examples of `trait Backend` on every backend: the reference, the CPU with each instruction set, and the emulated
+//! GPU kernels in both languages.
 
 use rtformer::backend::{Activation, Backend, Confidence, Cpu, Epilogue, Gpu, GpuElement, Isa, Reference, Window};
 use rtformer::pixels::{Extent, IdsMut, Input, Mask, Normalization, PixelFormat, Pixels, Preparation, Size};
@@ -33,16 +33,16 @@ fn norm(weight: f32, bias: f32, mean: f32, variance: f32) -> BatchNorm {
 
 fn close(got: &[f32], want: &[f32]) {
     assert_eq!(got.len(), want.len(), "{got:?}");
-    assert!(got.iter().zip(want).all(|(a, b)| (a - b).abs() < 1e-5), "{got:?}, not {want:?}");
+    assert!(got.iter().zip(want).all(|(a, b)| (a - b).abs() < 1e-5), "got {got:?}, expected {want:?}");
 }
 
-/// One example of the trait after another.
+/// The examples of the trait, in order.
 fn examples<B: Backend>(b: &B) {
     assert_eq!(b.run(|| 1 + 1), 2);
     let up = |data: &[f32], shape| b.upload(data, shape).unwrap();
     let down = |x: &B::Tensor| b.download(x).unwrap();
 
-    // Maps of any number of channels go there and back; each image of a batch has its own place.
+    // Maps with any number of channels survive a round trip; each image of a batch keeps its position.
     for shape in [[1, 3, 2, 2], [2, 1, 1, 1], [2, 3, 4, 5], [1, 17, 3, 2], [3, 16, 1, 1], [1, 33, 2, 9]] {
         let data: Vec<f32> = (0..shape.iter().product()).map(|i: usize| i as f32).collect();
         let x = up(&data, shape);
@@ -83,7 +83,7 @@ fn examples<B: Backend>(b: &B) {
 
     let logits = up(&[0.0; 4], [1, 2, 1, 2]);
     close(&down(&b.ea_norm(logits.clone(), 1).unwrap()), &[0.5; 4]);
-    close(&down(&logits), &[0.0; 4]); // somebody else's map is left as it is
+    close(&down(&logits), &[0.0; 4]); // another caller's map is unchanged
     let plain = b.pack_norm(norm(1.0, 0.0, 0.0, 1.0)).unwrap();
     let (x, kv) = (up(&[1.0, 2.0], [1, 1, 1, 2]), up(&[7.0, 10.0], [1, 2, 1, 1]));
     close(&down(&b.cross_attend(&x, &plain, &kv).unwrap()), &[11.0, 12.0]);
@@ -112,7 +112,7 @@ fn examples<B: Backend>(b: &B) {
     close(&down(&logits), &[0.0, 1.0]);
 }
 
-/// `prepare` is `upload` of each photo's `Input`, to the bit.
+/// `prepare` equals `upload` of each photo's `Input`, bit for bit.
 fn prepared<B: Backend>(b: &B) {
     let photo = image::RgbImage::from_pixel(2, 1, image::Rgb([255, 0, 255]));
     let input = b.prepare(&[(&photo).into()], &Preparation { pad_multiple: 2, ..Preparation::new(HALF) }).unwrap();
@@ -132,7 +132,7 @@ fn prepared<B: Backend>(b: &B) {
     let batches = [
         photos.each_ref().map(Pixels::from).to_vec(),
         vec![strided, (&photos[1]).into()],
-        vec![(&photos[0]).into(), (&other_order).into()], // two orders of bytes
+        vec![(&photos[0]).into(), (&other_order).into()], // two byte orders
     ];
     for size in [Size::Native, Size::Exact { width: 30, height: 10 }, Size::Within { width: 16, height: 16 }] {
         for pad_multiple in [1, 8] {

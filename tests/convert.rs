@@ -1,4 +1,4 @@
-//! `convert` as a person types it, on what users have: `tests/data/field` holds examples, the other inputs are made of them.
+//! Runs `convert` on files that users have: `tests/data/field` holds examples, and the other inputs are derived from them.
 
 use std::path::{Path, PathBuf};
 
@@ -9,7 +9,7 @@ fn data(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(name)
 }
 
-/// Converts to `output` with the five classes of `dataset`; gives the exit code and standard error.
+/// Converts to `output` with the five classes of `dataset`; returns the exit code and standard error.
 fn convert(input: &Path, output: &Path, dataset: &Path, flags: &[&str]) -> (i32, String) {
     let mut command = Command::cargo_bin("rtformer").unwrap();
     command.args(["convert", "--overwrite", "--cross-size", "3", "--num-heads", "4", "--dataset"]).arg(dataset);
@@ -17,7 +17,7 @@ fn convert(input: &Path, output: &Path, dataset: &Path, flags: &[&str]) -> (i32,
     (output.status.code().unwrap(), String::from_utf8(output.stderr).unwrap())
 }
 
-/// The tensors of `tiny.safetensors`, each name changed, with metadata.
+/// The tensors of `tiny.safetensors` under changed names, with metadata.
 fn renamed(change: impl Fn(&str) -> Vec<String>, metadata: &[(&str, &str)]) -> Vec<u8> {
     let tiny = Checkpoint::open(data("golden/tiny.safetensors")).unwrap();
     let (mut header, mut bytes) = (serde_json::Map::new(), Vec::<u8>::new());
@@ -61,12 +61,12 @@ fn every_wrapping_of_a_network_converts_to_the_same_numbers() {
             "the prefix `module.backbone.`",
         ),
         (
-            "a teacher beside it",
+            "a second network in the file",
             renamed(|name| vec![format!("student.{name}"), format!("teacher.{name}")], &[]),
             "the file also holds `teacher` (--part chooses)",
         ),
         (
-            "a loss beside it",
+            "a loss tensor in the file",
             renamed(
                 |name| {
                     if name.starts_with("seghead_extra.conv1.w") {
@@ -84,7 +84,7 @@ fn every_wrapping_of_a_network_converts_to_the_same_numbers() {
         std::fs::write(&input, bytes).unwrap();
         let (code, error) = convert(&input, &output, &data("field/datasets/mine.json"), &[]);
         assert!(code == 0 && error.contains(note), "{why}: {error}");
-        assert!(Checkpoint::open(&output).unwrap().tensors == want, "{why}: other numbers");
+        assert!(Checkpoint::open(&output).unwrap().tensors == want, "{why}: the numbers differ");
     }
 }
 
@@ -101,7 +101,7 @@ fn an_array_with_two_names_is_two_tensors() {
 }
 
 #[test]
-fn what_is_no_model_is_named_with_what_to_do() {
+fn files_that_are_not_models_are_named_with_advice() {
     let folder = tempfile::tempdir().unwrap();
     let (input, output) = (folder.path().join("input.pdparams"), folder.path().join("out.safetensors"));
     let field = |name: &str| std::fs::read(data("field/weights").join(name)).unwrap();
@@ -120,7 +120,7 @@ fn what_is_no_model_is_named_with_what_to_do() {
         std::fs::write(&input, bytes).unwrap();
         let (code, error) = convert(&input, &output, &data("field/datasets/mine.json"), &[]);
         assert!(code == 1 && error.contains("input.pdparams") && error.contains(want), "{want}: {code} {error}");
-        assert!(!output.exists(), "{want}: something was written");
+        assert!(!output.exists(), "{want}: an output file exists");
     }
 }
 

@@ -1,6 +1,6 @@
-//! The program and the library on `--device cuda`, by the driver's own calls, on a machine without a GPU: child processes find a stand-in
-//! for NVIDIA's driver (`kernels/gpu/emulated/driver.cpp`), which runs the emulated kernels, ends a process that misuses it with code 70,
-//! and fails on request.
+//! Runs the program and the library on `--device cuda` on a machine without a GPU, with the driver's own calls. Child processes find a
+//! stand-in for NVIDIA's driver (`kernels/gpu/emulated/driver.cpp`), which runs the emulated kernels, ends a process that misuses it with
+//! code 70, and fails on request.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -11,12 +11,12 @@ use rtformer::pixels::{Image, Mask};
 use rtformer::{Device, Precision, Segmenter};
 use rtformer_kernels::gpu::emulated::Emulated;
 
-/// Random weights of a tiny network: five classes, a moment a photo.
+/// Random weights of a tiny network with five classes; a photo takes a moment.
 const TINY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/golden/tiny.safetensors");
-/// When the stand-in does what it was asked for: as late as it may, at once, or now and then.
+/// When the stand-in runs queued work: as late as possible, at once, or at random times.
 const ORDERS: [&str; 3] = ["late", "early", "7"];
 
-/// `segment` on a stand-in that pretends.
+/// Runs `segment` with the stand-in, whose behaviour `pretends` changes.
 fn segment_on(device: &str, driver: &Path, pretends: &str, photos: &Path, out: &Path, more: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_rtformer"));
     command.env("LD_LIBRARY_PATH", driver).env("RTFORMER_STAND_IN", pretends).stdin(Stdio::null());
@@ -24,7 +24,7 @@ fn segment_on(device: &str, driver: &Path, pretends: &str, photos: &Path, out: &
     command
 }
 
-/// In f32, which takes the emulation the least time.
+/// In f32, which the emulation runs fastest.
 fn segment(driver: &Path, pretends: &str, photos: &Path, out: &Path, more: &[&str]) -> Command {
     segment_on("cuda", driver, pretends, photos, out, &[&["--precision", "f32"], more].concat())
 }
@@ -34,7 +34,7 @@ fn stderr(output: &Output) -> String {
 }
 
 fn code(output: &Output) -> i32 {
-    output.status.code().unwrap_or_else(|| panic!("ended by a signal: {}", stderr(output)))
+    output.status.code().unwrap_or_else(|| panic!("killed by a signal: {}", stderr(output)))
 }
 
 /// Small photos, each a part of another street scene: four of one size, then two of another.
@@ -57,13 +57,13 @@ fn opened(folder: &Path) -> Vec<Image> {
     paths.iter().map(|path| Image::open(path).unwrap()).collect()
 }
 
-/// Every file in a folder with its bytes; none where there is no folder.
+/// Every file in a folder with its bytes; empty if there is no folder.
 fn files(folder: &Path) -> BTreeMap<String, Vec<u8>> {
     let entries = fs::read_dir(folder).into_iter().flatten().map(Result::unwrap);
     entries.map(|entry| (entry.file_name().into_string().unwrap(), fs::read(entry.path()).unwrap())).collect()
 }
 
-/// Which of all pixels of the masks have the same class.
+/// The share of all pixels of the masks that have the same class.
 fn agreement(a: &BTreeMap<String, Vec<u8>>, b: &BTreeMap<String, Vec<u8>>) -> f64 {
     assert!(a.keys().eq(b.keys()), "{:?}, {:?}", a.keys(), b.keys());
     let pixels = |files: &BTreeMap<String, Vec<u8>>| -> Vec<[u8; 3]> {
@@ -94,16 +94,16 @@ fn the_shipped_weights_give_the_masks_of_the_cpu() {
     let single = agreement(&exact, &want);
     assert!(
         run("batch", "order=early", &["--precision", "f32", "--batch", "3"]) == exact,
-        "photos together are photos one by one"
+        "a batch gives the same masks as single photos"
     );
-    // A GPU of other multiprocessors chooses other kernels; an older one has other PTX.
+    // A GPU with another number of multiprocessors uses other kernels; an older one uses other PTX.
     let half = agreement(&run("half", "order=7,capability=75", &["--precision", "f16"]), &want);
     println!("{:.3} % of the pixels in f32, {:.3} % in f16", 100.0 * single, 100.0 * half);
     assert!(single >= 0.9995 && half >= 0.98, "{single}, {half}");
 }
 
 #[test]
-fn bench_measures_it_and_auto_takes_it() {
+fn bench_measures_cuda_and_auto_selects_it() {
     let Some(driver) = Emulated::driver() else { return };
     let run = |arguments: &[&str]| {
         let mut command = Command::new(env!("CARGO_BIN_EXE_rtformer"));
@@ -144,7 +144,7 @@ fn processes_share_a_gpu() {
     assert!(files(&out(0)).len() == 6 && files(&out(0)) == files(&out(1)) && files(&out(1)) == files(&out(2)));
 }
 
-/// Is its own child, which has the driver.
+/// Runs itself as a child process with the stand-in.
 #[test]
 fn threads_share_a_gpu_with_a_segmenter_each_or_one_for_all() {
     const SELF: &str = "threads_share_a_gpu_with_a_segmenter_each_or_one_for_all";
@@ -181,7 +181,7 @@ fn share_among_threads(photos: &[Image]) {
         let scene = segmenter.segment(photo).unwrap();
         (scene.mask().clone(), scene.confidence().unwrap().to_vec())
     };
-    // Products of tensor cores take the emulation longest: there, one photo of either size.
+    // The emulation is slowest with tensor cores: for those, use one photo of each size.
     for (precision, photos) in [(Precision::F32, photos), (Precision::F16, &photos[3..5])] {
         let shared = open(precision);
         let want: Vec<_> = photos.iter().map(|photo| run(&shared, photo)).collect();
@@ -190,12 +190,12 @@ fn share_among_threads(photos: &[Image]) {
                 let (open, run, shared, want) = (&open, &run, &shared, &want);
                 scope.spawn(move || {
                     let own = open(precision);
-                    // Each begins with another photo, and goes back to sizes that it met before.
+                    // Each thread begins with another photo, and returns to sizes that it has used before.
                     for i in (first..first + photos.len()).map(|i| i % photos.len()) {
-                        assert!(run(shared, &photos[i]) == want[i], "a shared one, photo {i} in {precision}");
+                        assert!(run(shared, &photos[i]) == want[i], "a shared segmenter, photo {i} in {precision}");
                         assert!(
                             first > 0 || run(&own, &photos[i]) == want[i],
-                            "one of its own, photo {i} in {precision}"
+                            "the thread's own segmenter, photo {i} in {precision}"
                         );
                     }
                 });
@@ -205,7 +205,7 @@ fn share_among_threads(photos: &[Image]) {
 }
 
 #[test]
-fn a_gpu_that_cannot_be_had_is_an_error_that_says_what_to_do() {
+fn an_unusable_gpu_is_an_error_that_says_what_to_do() {
     let Some(driver) = Emulated::driver() else { return };
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("out");
@@ -224,7 +224,7 @@ fn a_gpu_that_cannot_be_had_is_an_error_that_says_what_to_do() {
     for (pretends, words) in cases {
         let output = segment(&driver, pretends, &photo, &out, &["--weights", TINY]).output().unwrap();
         let said = stderr(&output);
-        // What shows with the first frame is a photo that failed, not a device that cannot be used.
+        // A fault that shows only with the first frame fails the photo; the device itself was usable.
         let late = ["lost", "Module", "pinned"].iter().any(|what| pretends.contains(what));
         assert_eq!(code(&output), if late { 1 } else { 2 }, "{pretends}: {said}");
         assert!(said.contains("device `cuda:0`: "), "{pretends}: {said}");
@@ -234,7 +234,7 @@ fn a_gpu_that_cannot_be_had_is_an_error_that_says_what_to_do() {
     let second = segment_on("cuda:1", &driver, "", &photo, &out, &[]).output().unwrap();
     assert_eq!(code(&second), 2);
     assert!(stderr(&second).contains("there is no GPU 1; the driver shows 1"), "{}", stderr(&second));
-    // Chosen by itself, what cannot be had is said and not used.
+    // With `auto`, a GPU that cannot be used is reported and not used.
     let output = segment_on("auto", &driver, "devices=0", &photo, &out, &[]).output().unwrap();
     assert!(code(&output) == 0 && stderr(&output).contains("the NVIDIA GPU cannot be used: "), "{}", stderr(&output));
 }
@@ -242,7 +242,7 @@ fn a_gpu_that_cannot_be_had_is_an_error_that_says_what_to_do() {
 #[test]
 fn every_gpu_is_listed() {
     let Some(driver) = Emulated::driver() else { return };
-    // All that the driver shows, and none that is too old.
+    // Lists every GPU that the driver shows, except those that are too old.
     for (pretends, want) in [
         ("devices=3", &["cuda:0", "cuda:1", "cuda:2", "cpu", "reference"][..]),
         ("devices=2,capability=61", &["cpu", "reference"]),
@@ -260,7 +260,7 @@ fn every_gpu_is_listed() {
 }
 
 #[test]
-fn a_library_that_lacks_a_call_is_no_driver() {
+fn a_library_that_lacks_a_call_is_not_a_driver() {
     let Some(driver) = Emulated::driver() else { return };
     let folder = tempfile::tempdir().unwrap();
     for name in ["kernels.so", "libcuda.so.1"] {
@@ -278,9 +278,9 @@ fn a_library_that_lacks_a_call_is_no_driver() {
     assert!(said.contains("has no `cuGraphLaunch`") && said.contains("535"), "{said}");
 }
 
-/// Whenever it happens, files are whole or not there, and every photo without one is said to have failed.
+/// Whenever the GPU is lost, files are complete or absent, and every photo without a file is reported as failed.
 #[test]
-fn a_gpu_that_is_lost_in_mid_run_fails_the_photos_that_are_left() {
+fn a_gpu_lost_midway_fails_the_remaining_photos() {
     let Some(driver) = Emulated::driver() else { return };
     let folder = tempfile::tempdir().unwrap();
     let (input, at) = (folder.path().join("in"), |name: &str| folder.path().join(name));
@@ -295,7 +295,7 @@ fn a_gpu_that_is_lost_in_mid_run_fails_the_photos_that_are_left() {
     let mut counts = Vec::new();
     for launches in [3, 150, 290, 420] {
         let name = launches.to_string();
-        // An uncorrectable error of memory is another way to go.
+        // An uncorrectable memory error also loses the device.
         let lost = if launches == 290 { 214 } else { 719 };
         let output = run(&name, &format!("lost_after={launches},lost={lost}"));
         let (got, said) = (files(&at(&name)), stderr(&output));
@@ -311,7 +311,7 @@ fn a_gpu_that_is_lost_in_mid_run_fails_the_photos_that_are_left() {
     assert!(counts.is_sorted() && counts[0] == 0 && counts[3] > 0, "{counts:?}");
 }
 
-/// A frame that does not fit is an error of its photo, with what was needed and what was free; smaller ones go on.
+/// A frame that does not fit fails its photo, with the needed and the free memory; smaller photos still succeed.
 #[test]
 fn a_photo_that_does_not_fit_into_memory_fails_alone() {
     let Some(driver) = Emulated::driver() else { return };
@@ -333,7 +333,7 @@ fn a_photo_that_does_not_fit_into_memory_fails_alone() {
     assert_eq!(files(&out).keys().collect::<Vec<_>>(), ["0.mask.png", "2.mask.png"], "{said}");
 }
 
-/// Frames of one size leave no pinned memory for those of another: these are freed, and the photo is tried once more.
+/// If frames of one size leave no pinned memory for another size, their memory is freed and the photo is tried once more.
 #[test]
 fn pinned_memory_of_other_sizes_is_freed_when_it_is_short() {
     let Some(driver) = Emulated::driver() else { return };
@@ -341,7 +341,7 @@ fn pinned_memory_of_other_sizes_is_freed_when_it_is_short() {
     let (input, out) = (folder.path().join("in"), folder.path().join("out"));
     fs::create_dir(&input).unwrap();
     photos(&input);
-    // A frame of 64x48 takes 12 KB for its bytes and its ids, one of 40x56 takes 9.5 KB: not both.
+    // A frame of 64x48 needs 12 KB for its bytes and ids, one of 40x56 needs 9.5 KB: both do not fit.
     let output = segment(&driver, "pinned=16000", &input, &out, &["--weights", TINY, "--batch", "1"]).output().unwrap();
     assert_eq!(code(&output), 0, "{}", stderr(&output));
     assert_eq!(files(&out).len(), 6);

@@ -1,5 +1,5 @@
-//! The layers of `ARCHITECTURE.md` as a test: a file imports only from layers below its own, modules of one layer never import each
-//! other, files never import each other in a circle, only the backends name candle, and all unsafe code is in `kernels/`.
+//! Tests the layers of `ARCHITECTURE.md`: a file imports only from layers below its own, modules of one layer never import each other,
+//! files have no import cycles, only the backends name candle, and all unsafe code is in `kernels/`.
 
 mod imports;
 
@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use imports::Crate;
 
-/// The modules of `src/` from the lowest layer up; modules of one layer are neighbours.
+/// The modules of `src/`, lowest layer first; each list is one layer.
 const FLOORS: &[&[&str]] = &[
     &["error", "timing"],
     &["memory"],
@@ -56,14 +56,14 @@ fn sources(folder: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// The top module that a file belongs to; `None` for the crate's roots.
+/// The top-level module that a file belongs to; `None` for the crate's roots.
 fn module(file: &str) -> Option<&str> {
     let name = file.split('/').next().unwrap_or(file);
     let name = name.strip_suffix(".rs").unwrap_or(name);
     (!matches!(name, "lib" | "main")).then_some(name)
 }
 
-/// Imports that do not go down: in words, one a line.
+/// Imports that do not point to a lower layer; one message each.
 fn upward_imports(source: &Crate, floors: &[&[&str]]) -> Vec<String> {
     let floor = |name: &str| floors.iter().position(|modules| modules.contains(&name));
     let mut faults = Vec::new();
@@ -94,23 +94,23 @@ fn crates() -> [(Crate, &'static [&'static [&'static str]]); 2] {
 fn a_file_imports_only_from_layers_below_its_own() {
     for (source, floors) in crates() {
         let imports = source.imports();
-        assert!(imports.len() > 60, "only {} imports seen: does this test still read the sources?", imports.len());
+        assert!(imports.len() > 60, "found only {} imports: does this test still read the sources?", imports.len());
         let faults = upward_imports(&source, floors);
         assert!(faults.is_empty(), "{faults:#?}");
     }
 }
 
 #[test]
-fn files_never_import_each_other_in_a_circle() {
+fn files_have_no_import_cycles() {
     for (source, _) in crates() {
         let ties: Vec<_> = source.cycles().into_values().collect();
-        assert!(ties.is_empty(), "files import each other in a circle:{}", ties.join("\n"));
+        assert!(ties.is_empty(), "files import each other in a cycle:{}", ties.join("\n"));
     }
 }
 
-/// The same check on small crates with a circle or an upward import planted in them.
+/// The same check on small crates with a planted import cycle or upward import.
 #[test]
-fn a_planted_circle_or_upward_import_is_found() {
+fn planted_cycles_and_upward_imports_are_found() {
     struct Case {
         why: &'static str,
         files: &'static [(&'static str, &'static str)],
@@ -120,13 +120,13 @@ fn a_planted_circle_or_upward_import_is_found() {
     const LIB: (&str, &str) = ("lib.rs", "mod low; mod high;");
     let cases = [
         Case {
-            why: "down is the way",
+            why: "an import from a lower layer is allowed",
             files: &[LIB, ("low.rs", "pub struct Low;"), ("high.rs", "use crate::low::Low;")],
             circles: 0,
             upward: 0,
         },
         Case {
-            why: "up is not",
+            why: "an import from a higher layer is not",
             files: &[LIB, ("low.rs", "use crate::high::High;"), ("high.rs", "pub struct High;")],
             circles: 0,
             upward: 1,
@@ -138,7 +138,7 @@ fn a_planted_circle_or_upward_import_is_found() {
             upward: 1,
         },
         Case {
-            why: "what the parent passes on is the sibling's",
+            why: "a re-export by the parent is the sibling's",
             files: &[
                 ("lib.rs", "mod low; mod high; pub use low::Low; pub use high::*;"),
                 ("low.rs", "use crate::High; pub struct Low;"),
@@ -158,7 +158,7 @@ fn a_planted_circle_or_upward_import_is_found() {
             upward: 1,
         },
         Case {
-            why: "a parent and its children are one: it uses them, and they what it defines",
+            why: "a parent and its children may use each other: it uses them, and they use what it defines",
             files: &[
                 LIB,
                 ("low/mod.rs", "mod a; mod b; pub use a::A; struct Own; fn f() { b::f() }"),
@@ -170,7 +170,7 @@ fn a_planted_circle_or_upward_import_is_found() {
             upward: 0,
         },
         Case {
-            why: "three in a circle, one of them in a folder, one of them imported in a function",
+            why: "a cycle of three, one of them in a folder, one imported in a function",
             files: &[
                 LIB,
                 ("low/mod.rs", "mod a; mod b; mod c;"),
@@ -183,7 +183,7 @@ fn a_planted_circle_or_upward_import_is_found() {
             upward: 0,
         },
         Case {
-            why: "a circle through a parent's own definition",
+            why: "a cycle through a parent's own definition",
             files: &[
                 LIB,
                 ("low/mod.rs", "mod a; use crate::high::High; pub struct Own(High);"),
@@ -223,7 +223,7 @@ fn a_planted_circle_or_upward_import_is_found() {
 }
 
 #[test]
-fn candle_and_unsafe_stay_behind_their_doors() {
+fn only_backends_name_candle_and_only_kernels_are_unsafe() {
     let src = root().join("src");
     assert!(fs::read_to_string(src.join("lib.rs")).unwrap().contains("#![forbid(unsafe_code)]"));
     for path in sources(&src) {
@@ -235,7 +235,7 @@ fn candle_and_unsafe_stay_behind_their_doors() {
 }
 
 #[test]
-fn the_architecture_names_every_room() {
+fn architecture_md_names_every_module() {
     let map = fs::read_to_string(root().join("ARCHITECTURE.md")).unwrap();
     for folder in ["src", "kernels"] {
         for entry in fs::read_dir(root().join(folder)).unwrap() {
@@ -247,7 +247,7 @@ fn the_architecture_names_every_room() {
     }
 }
 
-/// A kernel that a GPU is given has a twin in Metal, which is listed among those that are compiled.
+/// Every kernel that runs on a GPU has a Metal twin, which is in the list of compiled files.
 #[test]
 fn gpu_kernels_have_their_twins() {
     let kernels = root().join("kernels");
@@ -259,8 +259,8 @@ fn gpu_kernels_have_their_twins() {
         let twin = format!("{name}.metal");
         let text = fs::read_to_string(folder.join(&twin)).unwrap_or_else(|e| panic!("kernels/{name}/{twin}: {e}"));
         assert!(listed.contains(&format!("\"{twin}\"")), "gpu/metal_source.rs does not list {twin}");
-        assert!(text.starts_with("// "), "{twin} does not open with its contract");
+        assert!(text.starts_with("// "), "{twin} does not begin with its contract");
         checked += 1;
     }
-    assert!(checked >= 9, "only {checked} kernels seen: does this test still read the sources?");
+    assert!(checked >= 9, "found only {checked} kernels: does this test still read the sources?");
 }

@@ -1,7 +1,8 @@
-//! CUDA. On a machine with an NVIDIA GPU: every kernel's table on it, whole networks against the reference, the shipped weights on photos.
-//! Anywhere: whole networks through the same kernels, compiled by the C++ compiler and emulated (the tables are in the kernels' own tests).
+//! CUDA. On a machine with an NVIDIA GPU, runs every kernel's table on it, whole networks against the reference, and the shipped weights
+//! on photos. On any machine, runs whole networks through the same kernels, compiled by the C++ compiler and emulated (the tables are in
+//! the kernels' own tests).
 //!
-//! Without a GPU a test that needs one says `skipped: no CUDA device` and passes; `RTFORMER_REQUIRE=cuda` makes that a failure.
+//! Without a GPU, a test that needs one prints `skipped: no CUDA device` and passes; with `RTFORMER_REQUIRE=cuda` it fails instead.
 
 mod network;
 
@@ -12,7 +13,7 @@ use rtformer_kernels::gpu::Cuda;
 use rtformer_kernels::gpu::emulated::Emulated;
 use rtformer_kernels::tables;
 
-/// The first GPU; or none, and a line that says so.
+/// The first GPU. Returns `None` and prints a line if there is none.
 fn device() -> Option<Cuda> {
     match Cuda::open(0) {
         Ok(device) => Some(device),
@@ -42,7 +43,7 @@ fn networks_on_the_gpu_are_the_reference() {
     network::is_near_in_f16(device);
 }
 
-/// What needs a GPU, by the driver's own calls, where there is none: on a stand-in that is strict about them.
+/// Runs the tests that need a GPU with a stand-in for the driver, which checks its calls strictly.
 #[test]
 fn what_needs_a_gpu_passes_on_a_stand_in_for_the_driver() {
     let Some(folder) = Emulated::driver() else { return };
@@ -80,7 +81,7 @@ fn masks(segmenter: &Segmenter, photos: &[Image]) -> Vec<Mask> {
     photos.iter().map(|photo| segmenter.segment(photo).unwrap().mask().clone()).collect()
 }
 
-/// Which of all pixels have the same class.
+/// The share of all pixels that have the same class.
 fn agreement(a: &[Mask], b: &[Mask]) -> f64 {
     let pairs = || a.iter().zip(b).flat_map(|(a, b)| a.iter().zip(b.iter()));
     pairs().filter(|(a, b)| a == b).count() as f64 / pairs().count() as f64
@@ -111,8 +112,8 @@ fn threads_share_a_gpu_with_a_segmenter_each_or_one_for_all() {
     let want = masks(&shared, &photos);
     std::thread::scope(|scope| {
         for _ in 0..2 {
-            scope.spawn(|| assert!(masks(&open(), &photos) == want, "a segmenter of its own"));
-            scope.spawn(|| assert!(masks(&shared, &photos) == want, "a shared one"));
+            scope.spawn(|| assert!(masks(&open(), &photos) == want, "each thread has its own segmenter"));
+            scope.spawn(|| assert!(masks(&shared, &photos) == want, "the threads share a segmenter"));
         }
     });
 }

@@ -1,6 +1,6 @@
-//! Metal. On a Mac: every kernel's table on its GPU, whole networks against the reference, the shipped weights on photos.
-//! Elsewhere: whole networks through the same kernels, compiled by the C++ compiler and emulated (the kernels' own tests run the tables
-//! under emulation).
+//! Metal. On a Mac, runs every kernel's table on its GPU, whole networks against the reference, and the shipped weights on photos.
+//! Elsewhere, runs whole networks through the same kernels, compiled by the C++ compiler and emulated (the kernels' own tests run the
+//! tables under emulation).
 
 mod network;
 
@@ -9,7 +9,7 @@ use rtformer_kernels::gpu::Metal as Device;
 #[cfg(not(target_os = "macos"))]
 use rtformer_kernels::gpu::emulated::Emulated as Device;
 
-/// The GPU; or none, and a line that says so.
+/// The GPU. Returns `None` and prints a line if there is none.
 fn device() -> Option<Device> {
     #[cfg(not(target_os = "macos"))]
     return Device::metal();
@@ -50,7 +50,7 @@ fn a_network_on_metal_in_f16_is_near() {
     network::is_near_in_f16(device);
 }
 
-/// Photos of one size, so that all but the first are recorded work.
+/// Uses photos of one size, so that all but the first run as recorded work.
 #[cfg(target_os = "macos")]
 #[test]
 fn the_shipped_weights_on_metal_give_the_masks_of_the_cpu_and_nearly_so_in_f16() {

@@ -1,4 +1,4 @@
-//! Padding is exactly what padding by hand and cropping by hand is, on every backend and by every way through the library.
+//! Checks that padding equals padding and cropping by hand, on every backend and through every function of the library.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -17,17 +17,17 @@ fn tiny() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/golden/tiny.safetensors")
 }
 
-/// A photo whose sides are no multiples.
+/// A photo whose sides are not multiples.
 fn photo(width: u32, height: u32) -> RgbImage {
     let photo = Image::open(tiny().with_file_name("photo.png")).unwrap().into_rgb();
     image::imageops::crop_imm(&photo, 5, 3, width, height).to_image()
 }
 
-/// The network's size, and the multiple; the photos are of 41x27 pixels.
+/// The network's size, and the multiple; the photos have 41x27 pixels.
 fn cases() -> [(Size, u32); 5] {
     [
         (Size::Native, 32),
-        (Size::Native, 27), // the height is a multiple already
+        (Size::Native, 27), // the height already is a multiple
         (Size::Native, 1),  // no padding
         (Size::Exact { width: 33, height: 50 }, 16),
         (Size::Within { width: 60, height: 20 }, 32),
@@ -45,7 +45,7 @@ fn crop<T: Clone>(planes: &[T], (height, width): (usize, usize), (h, w): (usize,
     rows.flat_map(|row| row[..w].to_vec()).collect()
 }
 
-/// What is read out of a photo.
+/// The results for one photo.
 #[derive(Clone, Debug, PartialEq)]
 struct Seen {
     mask: Mask,
@@ -53,7 +53,7 @@ struct Seen {
     logits: Vec<f32>,
 }
 
-/// Reads out logits of some size (height, width) at that size or another.
+/// Reads out logits of size (height, width) at that size or another.
 fn read_out<B: Backend>(b: &B, logits: &B::Tensor, (h, w): (usize, usize)) -> Seen {
     let mut mask = Mask::new(w as u32, h as u32, CLASSES);
     let (mut confidence, mut full) = (vec![0.0; h * w], vec![0.0; CLASSES * h * w]);
@@ -71,7 +71,7 @@ fn cropped(seen: &Seen, from: (usize, usize), to: (usize, usize)) -> Seen {
     Seen { mask, confidence: crop(&seen.confidence, from, to), logits: crop(&seen.logits, from, to) }
 }
 
-/// A photo's results by hand: its prepared input padded with zeros, everything computed at the padded size and then cropped.
+/// A photo's results by hand: its prepared input is padded with zeros, everything is computed at the padded size and then cropped.
 fn by_hand<B: Backend>(b: &B, network: &RtFormer<B>, photo: &RgbImage, size: Size, multiple: u32) -> Seen {
     let plain = Input::prepare(&photo.into(), &preparation(size, 1)).unwrap();
     let (h, w) = (plain.height, plain.width);
@@ -85,7 +85,7 @@ fn by_hand<B: Backend>(b: &B, network: &RtFormer<B>, photo: &RgbImage, size: Siz
     if own == (h, w) {
         return cropped(&read_out(b, &logits, (height, width)), (height, width), own);
     }
-    // Two steps: to the input's size, without the padding, and from there to the photo's.
+    // Two steps: first to the input's size, without the padding, then to the photo's.
     let full = b.download(&b.resize(&logits, (height, width)).unwrap()).unwrap();
     let kept = b.upload(&crop(&full, (height, width), (h, w)), [1, CLASSES, h, w]).unwrap();
     read_out(b, &kept, own)
@@ -97,7 +97,7 @@ fn load<B: Backend>(b: &B) -> RtFormer<B> {
     RtFormer::load(b, &config, &mut weights.reader("tiny")).unwrap()
 }
 
-/// The backend's own padding and cropping.
+/// The results with the backend's own padding and cropping.
 fn by_backend<B: Backend>(b: &B, network: &RtFormer<B>, photo: &RgbImage, size: Size, multiple: u32) -> Seen {
     let preparation = preparation(size, multiple);
     let extent = preparation.extent(photo.width(), photo.height()).unwrap();
@@ -165,7 +165,7 @@ fn by_every_way_through_the_library() {
             assert_eq!(segmenter.pad_multiple(), multiple);
             let what = format!("{device} at {size}, padded to {multiple}");
             let pixels = photos.each_ref().map(Pixels::from);
-            // candle's matrix product rounds in another order for a batch.
+            // For a batch, candle's matrix product rounds in another order.
             let together = if device == Device::Reference { 1 } else { pixels.len() };
             let batches = pixels.chunks(together).map(|batch| segmenter.segment_batch(batch).unwrap());
             let scenes: Vec<_> = batches.flatten().collect();
@@ -190,7 +190,7 @@ fn by_every_way_through_the_library() {
     }
 }
 
-/// An input that does not have what it says is an error, whatever is wrong with it.
+/// An input that contradicts itself is an error, whatever the contradiction.
 #[test]
 fn inputs_that_contradict_themselves_are_refused() {
     let segmenter = Segmenter::builder().weights(tiny()).device(Device::Cpu).build().unwrap();
@@ -206,12 +206,12 @@ fn inputs_that_contradict_themselves_are_refused() {
             matches!(bench::resident(&segmenter, std::slice::from_ref(&wrong)).err(), Some(rtformer::Error::Input(_))),
             "{why}"
         );
-        assert!(bench::resident(&segmenter, &[input.clone(), wrong]).is_err(), "{why}, beside another");
+        assert!(bench::resident(&segmenter, &[input.clone(), wrong]).is_err(), "{why}, in a batch with a valid input");
     }
     assert!(bench::resident(&segmenter, &[input]).is_ok() && bench::resident(&segmenter, &[]).is_err());
 }
 
-/// A copy of the tiny network whose metadata ask for padding.
+/// A copy of the tiny network whose metadata request padding.
 fn with_key(folder: &Path, multiple: &str) -> PathBuf {
     let bytes = std::fs::read(tiny()).unwrap();
     let (_, header) = safetensors::SafeTensors::read_metadata(&bytes).unwrap();
@@ -236,12 +236,12 @@ fn as_the_weights_say_unless_the_user_says_otherwise() {
         scene.logits().unwrap().to_vec()
     };
     let (none, sixteen) = (logits(&tiny(), Padding::None), logits(&tiny(), Padding::Multiple(16)));
-    assert!(none != sixteen, "padding is to be seen");
+    assert!(none != sixteen, "padding must change the result");
     let cases = [
-        ("a file without the key, as PaddleSeg's are", tiny(), Padding::FromWeights, &none),
+        ("a file without the key, like PaddleSeg's", tiny(), Padding::FromWeights, &none),
         ("a file with the key", keyed.clone(), Padding::FromWeights, &sixteen),
         ("`none` against the key", keyed.clone(), Padding::None, &none),
-        ("a multiple of 1 is no padding", keyed, Padding::Multiple(1), &none),
+        ("a multiple of 1 means no padding", keyed, Padding::Multiple(1), &none),
     ];
     for (why, weights, padding, want) in cases {
         assert!(&logits(&weights, padding) == want, "{why}");

@@ -1,4 +1,4 @@
-//! Photos as cameras, phones and downloads leave them, through the program.
+//! Runs the program on photos as cameras, phones and downloads leave them.
 
 use std::fs;
 use std::path::Path;
@@ -6,7 +6,7 @@ use std::process::{Command, Output, Stdio};
 
 const DATA: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data");
 
-/// `segment` with the tiny weights; its exit code and standard error.
+/// Runs `segment` with the tiny weights; returns its exit code and standard error.
 fn segment(input: &Path, more: &[&str]) -> (i32, String) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_rtformer"));
     command.args(["segment", "--weights", &format!("{DATA}/golden/tiny.safetensors"), "--overwrite", "--emit", "mask"]);
@@ -25,7 +25,7 @@ fn every_photo_in_a_folder_is_done_or_named() {
     let pam =
         [&b"P7\nWIDTH 64\nHEIGHT 64\nDEPTH 3\nMAXVAL 255\nTUPLTYPE RGB\nENDHDR\n"[..], &[90; 64 * 64 * 3]].concat();
     let half = [&jpeg[..1200], b"\xff\xd9"].concat();
-    // Its name, its bytes, and what is said of it: "" if it is done, no word if it is no photo.
+    // Name, bytes, and the expected message: "" if it is segmented, `None` if it is not a photo and not mentioned.
     let files: [(&str, &[u8], Option<&str>); 17] = [
         ("IMG_0001.JPG", &jpeg, Some("")),
         ("no-extension", &jpeg, Some("")),

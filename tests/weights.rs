@@ -1,4 +1,4 @@
-//! Weights that cannot be: every one is refused in words that name the file and the fault.
+//! Invalid weights: every file is rejected with a message that names the file and the fault.
 
 use std::path::{Path, PathBuf};
 
@@ -10,7 +10,7 @@ fn golden(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/golden").join(name)
 }
 
-/// A safetensors file taken apart.
+/// The parts of a safetensors file.
 #[derive(Clone)]
 struct Draft {
     metadata: Map<String, Value>,
@@ -19,7 +19,7 @@ struct Draft {
 }
 
 impl Draft {
-    /// The smallest network of the goldens: base 2, layers of 1, 3 and 2 blocks, 2 heads, 3 classes.
+    /// The smallest golden network: base 2, layers of 1, 3 and 2 blocks, 2 heads, 3 classes.
     fn uneven() -> Self {
         let bytes = std::fs::read(golden("uneven.safetensors")).unwrap();
         let start = 8 + u64::from_le_bytes(*bytes.first_chunk().unwrap()) as usize;
@@ -42,7 +42,7 @@ impl Draft {
         self.tensor(name).3[..4].copy_from_slice(&number.to_le_bytes());
     }
 
-    /// A tensor's numbers as bytes; its scales are left to the caller.
+    /// Stores a tensor's numbers as bytes; the caller adds its scales.
     fn eight_bits(&mut self, name: &str) {
         let tensor = self.tensor(name);
         tensor.1 = "I8".into();
@@ -78,7 +78,7 @@ impl Draft {
         assemble(&Value::from(header).to_string(), &data)
     }
 
-    /// With the header changed, and the data left as they are.
+    /// The file with a changed header and unchanged data.
     fn lying(&self, lie: impl FnOnce(&mut Map<String, Value>)) -> Vec<u8> {
         let (mut header, data) = self.parts();
         lie(&mut header);
@@ -98,7 +98,7 @@ fn text(result: Result<Segmenter, Error>, why: &str) -> String {
 }
 
 #[test]
-fn a_file_that_is_taken_apart_and_put_together_opens() {
+fn a_reassembled_file_opens() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("bad.safetensors");
     std::fs::write(&path, Draft::uneven().file()).unwrap();
@@ -106,41 +106,41 @@ fn a_file_that_is_taken_apart_and_put_together_opens() {
 }
 
 #[test]
-fn what_the_tensors_lack_is_said() {
+fn wrong_tensors_are_named() {
     type Edit = fn(&mut Draft);
     let cases: [(&str, Edit, &str); 26] = [
-        ("a tensor gone", |d| d.tensors.retain(|t| t.0 != "conv1.0.weight"), "tensor `conv1.0.weight` is missing"),
+        ("a missing tensor", |d| d.tensors.retain(|t| t.0 != "conv1.0.weight"), "tensor `conv1.0.weight` is missing"),
         ("no tensors", |d| d.tensors.clear(), "is missing, RTFormer (base channels 2) needs it as [2, 3, 3, 3]"),
         (
-            "one too many",
+            "an unknown tensor",
             |d| d.tensors.push(("zebra".into(), "F32".into(), json!([1]), vec![0; 4])),
             "1 tensors have no place",
         ),
         (
-            "a name that a terminal obeys",
+            "a name with a terminal escape sequence",
             |d| {
                 d.tensors.push(("\u{1b}[2Jgone".into(), "F32".into(), json!([1]), vec![0; 4]));
             },
             "`\\u{1b}[2Jgone` first",
         ),
         (
-            "another shape of as many numbers",
+            "another shape with the same number of elements",
             |d| d.tensor("conv1.0.weight").2 = json!([3, 2, 3, 3]),
             "`conv1.0.weight` is [3, 2, 3, 3]",
         ),
         (
-            "a vector for a kernel",
+            "a vector instead of a kernel",
             |d| d.tensor("conv1.0.weight").2 = json!([54]),
             "needs [2, 3, 3, 3]; is this another model's file?",
         ),
-        ("whole numbers", |d| d.tensor("conv1.0.bias").1 = "I32".into(), "`conv1.0.bias` is stored as I32"),
+        ("integers", |d| d.tensor("conv1.0.bias").1 = "I32".into(), "`conv1.0.bias` is stored as I32"),
         (
             "8 bits without scales",
             |d| d.eight_bits("conv1.0.weight"),
             "`conv1.0.weight` is stored as I8, which needs F32 [2] in `conv1.0.weight.scale`, but there is none",
         ),
         (
-            "scales for other channels",
+            "a scale for another number of channels",
             |d| {
                 d.eight_bits("conv1.0.weight");
                 d.tensors.push(("conv1.0.weight.scale".into(), "F32".into(), json!([3]), vec![0; 12]));
@@ -148,7 +148,7 @@ fn what_the_tensors_lack_is_said() {
             "in `conv1.0.weight.scale`, but that is F32 [3]",
         ),
         (
-            "scales of half precision",
+            "scales in half precision",
             |d| {
                 d.eight_bits("conv1.0.weight");
                 d.tensors.push(("conv1.0.weight.scale".into(), "F16".into(), json!([2]), vec![0; 4]));
@@ -156,7 +156,7 @@ fn what_the_tensors_lack_is_said() {
             "but that is F16 [2]",
         ),
         (
-            "scales that are no numbers",
+            "scales that are NaN",
             |d| {
                 d.eight_bits("conv1.0.weight");
                 let scales = [f32::NAN; 2].iter().flat_map(|n| n.to_le_bytes()).collect();
@@ -165,22 +165,22 @@ fn what_the_tensors_lack_is_said() {
             "`conv1.0.weight` holds NaN",
         ),
         (
-            "scales of what needs none",
+            "scales for a tensor that needs none",
             |d| d.tensors.push(("conv1.0.weight.scale".into(), "F32".into(), json!([2]), vec![0; 8])),
             "1 tensors have no place",
         ),
         (
-            "a temperature in words",
+            "a temperature that is not a number",
             |d| d.say("temperature", "warm"),
             "`temperature` in its metadata is wrong: `warm` is no number",
         ),
-        ("a temperature of nothing", |d| d.say("temperature", "0"), "a temperature of 0; it must be above zero"),
+        ("a temperature of zero", |d| d.say("temperature", "0"), "a temperature of 0; it must be above zero"),
         ("NaN", |d| d.first_number("conv1.0.weight", f32::NAN), "`conv1.0.weight` holds NaN at index 0"),
         ("infinity", |d| d.first_number("conv1.0.bias", f32::INFINITY), "`conv1.0.bias` holds inf"),
         ("minus infinity", |d| d.first_number("spp.scale0.2.weight", f32::NEG_INFINITY), "holds -inf"),
-        ("a variance below zero", |d| d.first_number("conv1.1._variance", -0.5), "`conv1.1._variance` holds -0.5"),
+        ("a negative variance", |d| d.first_number("conv1.1._variance", -0.5), "`conv1.1._variance` holds -0.5"),
         (
-            "numbers past f32",
+            "numbers too large for f32",
             |d| {
                 let tensor = d.tensor("conv1.0.bias");
                 (tensor.1, tensor.3) = ("F64".into(), [1e300_f64, 0.0].iter().flat_map(|n| n.to_le_bytes()).collect());
@@ -188,7 +188,7 @@ fn what_the_tensors_lack_is_said() {
             "`conv1.0.bias` holds inf",
         ),
         (
-            "numbers that are past f32 when folded",
+            "numbers that exceed f32 when folded",
             |d| {
                 d.first_number("conv1.0.weight", 1e30);
                 d.first_number("conv1.1.weight", 1e30);
@@ -196,10 +196,10 @@ fn what_the_tensors_lack_is_said() {
             "`conv1.0` and its norm make numbers past f32's",
         ),
         ("another width", |d| d.config("base_channels", json!(4)), "needs [4, 3, 3, 3]"),
-        ("a block too many", |d| d.config("layer_nums", json!([2, 3, 2, 2])), "tensor `layer1.1."),
-        ("a block too few", |d| d.config("layer_nums", json!([1, 2, 2, 2])), "`layer2.2."),
-        ("an injection too many", |d| d.config("use_injection", json!([true, true])), "tensor `layer4."),
-        ("an injection too few", |d| d.config("use_injection", json!([false, false])), "`layer5."),
+        ("one block too many", |d| d.config("layer_nums", json!([2, 3, 2, 2])), "tensor `layer1.1."),
+        ("one block too few", |d| d.config("layer_nums", json!([1, 2, 2, 2])), "`layer2.2."),
+        ("one injection too many", |d| d.config("use_injection", json!([true, true])), "tensor `layer4."),
+        ("one injection too few", |d| d.config("use_injection", json!([false, false])), "`layer5."),
         ("a narrower DAPPM", |d| d.config("spp_channels", json!(2)), "`spp."),
     ];
     let folder = tempfile::tempdir().unwrap();
@@ -208,7 +208,7 @@ fn what_the_tensors_lack_is_said() {
         let mut draft = Draft::uneven();
         edit(&mut draft);
         std::fs::write(&path, draft.file()).unwrap();
-        Weights::open(&path).unwrap_or_else(|e| panic!("{why}: the header is in order: {e}"));
+        Weights::open(&path).unwrap_or_else(|e| panic!("{why}: the header is valid: {e}"));
         for device in [Device::Cpu, Device::Reference] {
             let text = text(Segmenter::open(&path, device), why);
             assert!(text.contains("bad.safetensors: ") && text.contains(want), "{why}: {text}");
@@ -230,53 +230,61 @@ fn the_auxiliary_head_may_be_anything_or_missing() {
 }
 
 #[test]
-fn what_the_metadata_lacks_is_said() {
+fn wrong_metadata_are_named() {
     type Edit = fn(&mut Draft);
     let cases: [(&str, Edit, &str); 37] = [
-        ("none at all", |d| d.metadata.clear(), "no `config`"),
+        ("no metadata", |d| d.metadata.clear(), "no `config`"),
         ("no configuration", |d| drop(d.metadata.remove("config")), "`rtformer convert`"),
         ("no classes", |d| drop(d.metadata.remove("classes")), "has no `classes` in its metadata"),
         ("no palette", |d| drop(d.metadata.remove("palette")), "has no `palette`"),
         ("no mean", |d| drop(d.metadata.remove("mean")), "has no `mean`"),
         ("no deviation", |d| drop(d.metadata.remove("std")), "has no `std`"),
-        ("a configuration of text", |d| d.say("config", "RTFormer-Slim"), "`RTFormer-Slim` is not one"),
-        ("an empty one", |d| d.say("config", ""), "is not one: EOF"),
-        ("half of one", |d| d.say("config", r#"{"base_channels": 2"#), "is not one: EOF"),
-        ("one that a terminal obeys", |d| d.say("config", "\u{1b}[2J"), "` [2J` is not one"),
+        ("a configuration that is not JSON", |d| d.say("config", "RTFormer-Slim"), "`RTFormer-Slim` is not one"),
+        ("an empty configuration", |d| d.say("config", ""), "is not one: EOF"),
+        ("half a configuration", |d| d.say("config", r#"{"base_channels": 2"#), "is not one: EOF"),
+        ("a configuration with a terminal escape sequence", |d| d.say("config", "\u{1b}[2J"), "` [2J` is not one"),
         ("a list", |d| d.say("config", "[1, 2]"), "is not one"),
         ("an unknown entry", |d| d.config("depth", json!(3)), "unknown field `depth`"),
-        ("a width below zero", |d| d.config("base_channels", json!(-2)), "is not one"),
-        ("no width", |d| d.config("base_channels", json!(0)), "base_channels is 0, it must be 1 to 1024"),
-        ("a width past all", |d| d.config("base_channels", json!(u64::MAX)), "base_channels is 18446744073709551615"),
+        ("a negative width", |d| d.config("base_channels", json!(-2)), "is not one"),
+        ("a width of zero", |d| d.config("base_channels", json!(0)), "base_channels is 0, it must be 1 to 1024"),
+        ("a huge width", |d| d.config("base_channels", json!(u64::MAX)), "base_channels is 18446744073709551615"),
         ("a fraction", |d| d.config("base_channels", json!(2.5)), "is not one"),
-        ("no heads", |d| d.config("num_heads", json!(0)), "num_heads is 0"),
-        ("heads that divide nothing", |d| d.config("num_heads", json!(3)), "num_heads is 3, it must divide"),
-        ("no cross size", |d| d.config("cross_size", json!(0)), "cross_size is 0"),
-        ("a cross size past all", |d| d.config("cross_size", json!(65)), "cross_size is 65"),
+        ("zero heads", |d| d.config("num_heads", json!(0)), "num_heads is 0"),
+        (
+            "heads that do not divide the channels",
+            |d| d.config("num_heads", json!(3)),
+            "num_heads is 3, it must divide",
+        ),
+        ("a cross size of zero", |d| d.config("cross_size", json!(0)), "cross_size is 0"),
+        ("a cross size that is too large", |d| d.config("cross_size", json!(65)), "cross_size is 65"),
         ("two layers", |d| d.config("layer_nums", json!([1, 3])), "layer_nums is [1, 3]"),
-        ("a layer of nothing", |d| d.config("layer_nums", json!([1, 0, 2, 2])), "layer_nums is [1, 0, 2, 2]"),
-        ("a layer without end", |d| d.config("layer_nums", json!([1, 3, 1_000_000, 2])), "layer_nums is"),
+        ("a layer of zero blocks", |d| d.config("layer_nums", json!([1, 0, 2, 2])), "layer_nums is [1, 0, 2, 2]"),
+        ("a layer of a million blocks", |d| d.config("layer_nums", json!([1, 3, 1_000_000, 2])), "layer_nums is"),
         ("one injection", |d| d.config("use_injection", json!([true])), "is not one"),
         (
-            "other classes than the names",
+            "a number of classes other than the names",
             |d| d.config("num_classes", json!(4)),
             "names 3 classes, its configuration has 4",
         ),
-        ("classes of text", |d| d.say("classes", "road, car, tree"), "`classes` in its metadata cannot be understood"),
         (
-            "a name too many",
+            "classes that are not JSON",
+            |d| d.say("classes", "road, car, tree"),
+            "`classes` in its metadata cannot be understood",
+        ),
+        (
+            "one name too many",
             |d| {
                 d.say("classes", r#"["a", "b", "c", "d"]"#);
                 d.say("palette", "[[0,0,0],[1,1,1],[2,2,2],[3,3,3]]");
             },
             "names 4 classes, its configuration has 3",
         ),
-        ("a name twice", |d| d.say("classes", r#"["a", "b", "a"]"#), "class 2 is the second one named `a`"),
-        ("a class without name", |d| d.say("classes", r#"["a", "", "c"]"#), "class 1 has no name"),
-        ("a palette too short", |d| d.say("palette", "[[0,0,0],[1,1,1]]"), "3 classes, 2 colours in `palette`"),
-        ("a colour past 255", |d| d.say("palette", "[[0,0,0],[1,1,256],[2,2,2]]"), "`palette` in its metadata cannot"),
-        ("labels too few", |d| d.say("label_ids", "[7, 8]"), "and 2 `label_ids`"),
-        ("a mean of two", |d| d.say("mean", "[0.5, 0.5]"), "`mean` in its metadata cannot be understood"),
+        ("a duplicate name", |d| d.say("classes", r#"["a", "b", "a"]"#), "class 2 is the second one named `a`"),
+        ("a class without a name", |d| d.say("classes", r#"["a", "", "c"]"#), "class 1 has no name"),
+        ("a palette that is too short", |d| d.say("palette", "[[0,0,0],[1,1,1]]"), "3 classes, 2 colours in `palette`"),
+        ("a colour above 255", |d| d.say("palette", "[[0,0,0],[1,1,256],[2,2,2]]"), "`palette` in its metadata cannot"),
+        ("too few labels", |d| d.say("label_ids", "[7, 8]"), "and 2 `label_ids`"),
+        ("a mean of two numbers", |d| d.say("mean", "[0.5, 0.5]"), "`mean` in its metadata cannot be understood"),
         (
             "another model",
             |d| d.say("model", "unet\u{7}"),
@@ -299,7 +307,7 @@ fn what_the_metadata_lacks_is_said() {
         let text = text(Segmenter::open(&path, Device::Cpu), why);
         assert!(text.contains("bad.safetensors: ") && text.contains(want), "{why}: {text}");
     }
-    // An error is a line, however long the file's own words are.
+    // An error is one line, however long the text in the file is.
     let mut draft = Draft::uneven();
     draft.say("config", &"x".repeat(1 << 20));
     std::fs::write(&path, draft.file()).unwrap();
@@ -341,7 +349,7 @@ fn a_pad_multiple_is_read_or_refused() {
 }
 
 #[test]
-fn a_header_that_lies_is_found_out() {
+fn a_false_header_is_rejected() {
     let draft = Draft::uneven();
     let whole = draft.file();
     let with_length = |length: u64| [&length.to_le_bytes()[..], &whole[8..]].concat();
@@ -355,21 +363,21 @@ fn a_header_that_lies_is_found_out() {
         })
     };
     let cases: Vec<(&str, Vec<u8>, &str)> = vec![
-        ("a header past all memory", with_length(u64::MAX), "its header claims 18446744073709551615 bytes"),
+        ("a header larger than any memory", with_length(u64::MAX), "its header claims 18446744073709551615 bytes"),
         ("a header of a terabyte", with_length(1 << 40), "its header claims 1099511627776 bytes, the whole file has"),
         ("a header longer than the file", with_length(whole.len() as u64), "its header claims"),
         ("a header that ends early", with_length(100), "its header is no safetensors header"),
         ("no header", with_length(0), "header"),
-        ("no UTF-8", assemble_bytes(b"{\"\xff\xfe\": 1}", &[]), "its header is not UTF-8"),
-        ("no JSON", header("{tensors}"), "its header is no safetensors header"),
-        ("a list in it", header(r#"{"w": [1, 2]}"#), "its header is no safetensors header"),
+        ("not UTF-8", assemble_bytes(b"{\"\xff\xfe\": 1}", &[]), "its header is not UTF-8"),
+        ("not JSON", header("{tensors}"), "its header is no safetensors header"),
+        ("a list in the header", header(r#"{"w": [1, 2]}"#), "its header is no safetensors header"),
         (
             "a type that does not exist",
             header(r#"{"w": {"dtype": "F31", "shape": [2], "data_offsets": [0, 8]}}"#),
             "F31",
         ),
         (
-            "a size below zero",
+            "a negative size",
             header(r#"{"w": {"dtype": "F32", "shape": [-2], "data_offsets": [0, 8]}}"#),
             "no safetensors",
         ),
@@ -381,7 +389,11 @@ fn a_header_that_lies_is_found_out() {
             header(r#"{"w": {"dtype": "F32", "shape": [4], "data_offsets": [0, 16]}}"#),
             "do not end where the file ends",
         ),
-        ("backwards", header(r#"{"w": {"dtype": "F32", "shape": [2], "data_offsets": [8, 0]}}"#), "its header lies"),
+        (
+            "an end before the start",
+            header(r#"{"w": {"dtype": "F32", "shape": [2], "data_offsets": [8, 0]}}"#),
+            "its header lies",
+        ),
         (
             "a type too narrow",
             header(r#"{"w": {"dtype": "F16", "shape": [2], "data_offsets": [0, 8]}}"#),
@@ -404,8 +416,8 @@ fn a_header_that_lies_is_found_out() {
             ),
             "its header lies",
         ),
-        ("a byte too many", [&whole[..], b"\0"].concat(), "do not end where the file ends"),
-        ("a byte too few", whole[..whole.len() - 1].to_vec(), "truncated or damaged"),
+        ("one byte too many", [&whole[..], b"\0"].concat(), "do not end where the file ends"),
+        ("one byte too few", whole[..whole.len() - 1].to_vec(), "truncated or damaged"),
     ];
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("bad.safetensors");
@@ -425,7 +437,7 @@ fn assemble_bytes(header: &[u8], data: &[u8]) -> Vec<u8> {
 }
 
 #[test]
-fn what_is_no_weights_file_is_named_with_what_to_do() {
+fn files_that_are_not_weights_are_named_with_advice() {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str, bytes: &[u8]| {
         let path = folder.path().join(name);
@@ -433,18 +445,18 @@ fn what_is_no_weights_file_is_named_with_what_to_do() {
         path
     };
     let cases = [
-        ("nothing there", folder.path().join("none.safetensors"), "none.safetensors: cannot be read"),
+        ("a missing file", folder.path().join("none.safetensors"), "none.safetensors: cannot be read"),
         ("a folder", folder.path().to_path_buf(), "it is a folder; name the file in it"),
         ("empty", at("empty.safetensors", b""), "is empty; download or convert it again"),
         ("seven bytes", at("short.safetensors", &[0; 7]), "is not a .safetensors file"),
         ("text", at("text.safetensors", b"the weights are on my other machine"), "a text that begins with `the"),
         ("a photo", golden("photo.png"), "is a PNG image, not a .safetensors file"),
-        ("a page", at("page.safetensors", b"<!DOCTYPE html><title>404"), "a web page"),
-        ("a pointer", at("lfs.safetensors", b"version https://git-lfs.github.com/spec/v1\n"), "git lfs pull"),
+        ("a web page", at("page.safetensors", b"<!DOCTYPE html><title>404"), "a web page"),
+        ("a Git LFS pointer", at("lfs.safetensors", b"version https://git-lfs.github.com/spec/v1\n"), "git lfs pull"),
         ("Paddle's", golden("thirds.pdparams"), "turn it into a .safetensors file with `rtformer convert`"),
         ("PyTorch's", golden("torch.pth"), "`rtformer convert`"),
-        ("tensors that are no model", golden("pickle.safetensors"), "no `config`"),
-        ("a case of the goldens", golden("tiny.32x32.safetensors"), "no `config`"),
+        ("tensors that are not a model", golden("pickle.safetensors"), "no `config`"),
+        ("a golden test case", golden("tiny.32x32.safetensors"), "no `config`"),
     ];
     for (why, path, want) in cases {
         let text = text(Segmenter::open(&path, Device::Cpu), why);
@@ -497,12 +509,12 @@ fn wrong_bytes_are_an_error_or_other_numbers_and_never_a_panic() {
             }
         }
     }
-    assert!(opened > 10, "only {opened} opened: is the header alone spoiled?");
+    assert!(opened > 10, "only {opened} opened: does the test change only the header?");
 }
 
 #[test]
 fn every_storage_holds_the_model() {
-    /// Bytes of a number, and what a number becomes, given the greatest of its output channel.
+    /// Bytes per number, and the stored value of a number, given the largest number of its output channel.
     type Way = (usize, fn(f32, f32) -> f32);
     let folder = tempfile::tempdir().unwrap();
     let source = Weights::open(golden("thirds.safetensors")).unwrap();
@@ -512,7 +524,7 @@ fn every_storage_holds_the_model() {
     let f16: Way = (2, |number, _| half::f16::from_f32(number).to_f32());
     let bf16: Way = (2, |number, _| half::bf16::from_f32(number).to_f32());
     let int8: Way = (1, |number, greatest| (number / (greatest / 127.0)).round_ties_even() * (greatest / 127.0));
-    // Of a 3x3 convolution, of another kernel, and what the scales take.
+    // Bytes per number of a 3x3 convolution, of another kernel, and the size of the scales.
     let cases = [
         (Store::F32, exact, exact, 0),
         (Store::F16, f16, f16, 0),
@@ -543,7 +555,7 @@ fn every_storage_holds_the_model() {
                 assert!(got.iter().zip(want).all(|(a, b)| a.to_bits() == b.to_bits() || a == &b), "{store}: {name}");
             }
         }
-        assert_eq!(file.len(), 8 + header + bytes, "{store}: nothing but numbers");
+        assert_eq!(file.len(), 8 + header + bytes, "{store}: the file holds only the header and the numbers");
         let segmenter = Segmenter::open(&path, Device::Cpu).unwrap();
         assert_eq!(segmenter.model(), &Config::from_json(config).unwrap().into());
         assert_eq!(segmenter.dataset(), &dataset);
@@ -552,7 +564,7 @@ fn every_storage_holds_the_model() {
     }
 }
 
-/// Through the public door, and with a witness: what would be run is not.
+/// Uses the public API, and a witness file that appears if a payload runs.
 #[test]
 fn a_pickle_is_never_executed() {
     let folder = tempfile::tempdir().unwrap();
@@ -563,7 +575,7 @@ fn a_pickle_is_never_executed() {
         ["os\nsystem", "posix\nsystem", "nt\nsystem", "subprocess\ngetoutput", "builtins\neval", "__builtin__\nexec"]
     {
         let call = [b"c", function.as_bytes(), b"\n", &argument, b"\x85R"].concat();
-        // Alone, as a value beside tensors, and forgotten in a list.
+        // On its own, as a value next to tensors, and in a list.
         for program in [call.clone(), [b"}X\x01\0\0\0w", &call[..], b"s"].concat(), [b"]", &call[..], b"a"].concat()] {
             for protocol in 2..=5 {
                 let path = folder.path().join("model.pdparams");

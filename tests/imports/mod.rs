@@ -1,9 +1,9 @@
-//! Reads which files of a crate import which others.
+//! Finds which files of a crate import which others.
 //!
-//! An import is whatever a file names of another by a path, in a `use` or in the code: `crate::`, `self::`, `super::`, the crate's own
-//! name, a module that the file declares, or a name that it imported. It is an import of the file that defines the thing, not of those
-//! that pass it on: `super::X` is an import of a sibling if the parent has `pub use sibling::X`. Tests (`#[cfg(test)]`), comments and
-//! strings do not count.
+//! An import is any use of another file's item by a path, in a `use` or in the code: `crate::`, `self::`, `super::`, the crate's own name,
+//! a module that the file declares, or a name that it imported. The imported file is the one that defines the item, not those that
+//! re-export it: `super::X` imports from a sibling if the parent has `pub use sibling::X`. Tests (`#[cfg(test)]`), comments and strings do
+//! not count.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -11,13 +11,13 @@ use std::path::Path;
 
 use proc_macro2::{Delimiter, TokenStream, TokenTree};
 
-/// The names from the crate's root to a module; none for the root.
+/// The names from the crate's root to a module; empty for the root.
 type Names = Vec<String>;
 
-/// How often a name may be passed on before it counts as unknown.
+/// How many re-exports to follow before a name counts as unknown.
 const HOPS: usize = 16;
 
-/// A crate's modules by their names.
+/// A crate's modules by name.
 pub(crate) struct Crate {
     name: String,
     modules: BTreeMap<Names, Module>,
@@ -27,21 +27,21 @@ pub(crate) struct Crate {
 #[derive(Default)]
 struct Module {
     file: String,
-    /// What `use` brings in, as it is written, by the name that it gets.
+    /// The paths that `use` imports, as written, by their local name.
     imported: BTreeMap<String, Names>,
     /// `use path::*`.
     globs: Vec<Names>,
-    /// What is defined here. (And in its functions and `impl` blocks, which does no harm.)
+    /// The names defined here. (Including those in functions and `impl` blocks, which is harmless.)
     defined: BTreeSet<String>,
-    /// Every path that is named, as it is written.
+    /// Every path in the code, as written.
     named: Vec<Names>,
 }
 
-/// Importing file, imported file, and what it takes.
+/// Importing file, imported file, and the imported names.
 pub(crate) type Imports = BTreeMap<(String, String), BTreeSet<String>>;
 
 impl Crate {
-    /// Reads the crate `name` in `folder`: `lib.rs` or `main.rs` or both, and every module that these declare.
+    /// Reads the crate `name` in `folder`: `lib.rs`, `main.rs` or both, and every module that they declare.
     pub(crate) fn read(folder: &Path, name: &str) -> Self {
         let mut all = Self { name: name.into(), modules: BTreeMap::new() };
         for root in ["main.rs", "lib.rs"].iter().filter(|root| folder.join(root).exists()) {
@@ -63,7 +63,7 @@ impl Crate {
         while i < tokens.len() {
             let rest = &tokens[i..];
             i += match rest {
-                // Attributes, documentation among them.
+                // Attributes, including documentation.
                 [TokenTree::Punct(hash), TokenTree::Group(attribute), ..]
                     if hash.as_char() == '#' && attribute.delimiter() == Delimiter::Bracket =>
                 {
@@ -100,7 +100,7 @@ impl Crate {
                 {
                     2
                 }
-                // But for `const fn`.
+                // Except for `const fn`.
                 [TokenTree::Ident(word), TokenTree::Ident(name), ..]
                     if defines(&word.to_string()) && !defines(&name.to_string()) =>
                 {
@@ -123,7 +123,7 @@ impl Crate {
         }
     }
 
-    /// A path in module `at` from the crate's root; `None` if it leads to another crate.
+    /// A path in module `at`, resolved from the crate's root; `None` if it leads to another crate.
     fn absolute(&self, written: &[String], at: &[String], hops: usize) -> Option<Names> {
         let (first, rest) = written.split_first()?;
         let from = |module: &[String]| Some([module, rest].concat());
@@ -148,7 +148,7 @@ impl Crate {
         }
     }
 
-    /// The module that defines what an absolute path names.
+    /// The module that defines the item at an absolute path.
     fn home(&self, path: &[String], hops: usize) -> Names {
         let mut at = Names::new();
         for (i, name) in path.iter().enumerate() {
@@ -193,9 +193,9 @@ impl Crate {
         imports
     }
 
-    /// Files that import each other in a circle: each circle's files, and in words what ties them.
+    /// Files that import each other in a cycle: each cycle's files, and a description of the imports.
     ///
-    /// A folder's `mod.rs` uses the files below it, and these what it defines: that alone is no circle. So circles are looked for twice,
+    /// A folder's `mod.rs` uses the files below it, and they use what it defines: that alone is not a cycle. So cycles are searched twice,
     /// once without the imports from below, and once without those from above.
     pub(crate) fn cycles(&self) -> BTreeMap<Vec<String>, String> {
         let imports = self.imports();
@@ -209,7 +209,7 @@ impl Crate {
     }
 }
 
-/// The names of the module that a file is.
+/// The names of the module in a file.
 fn module_of(file: &str) -> Names {
     let plain = file.strip_suffix(".rs").unwrap_or(file);
     let names = plain.split('/').filter(|name| !matches!(*name, "mod" | "lib" | "main"));
@@ -244,7 +244,7 @@ fn circles(imports: &BTreeMap<&(String, String), &BTreeSet<String>>) -> BTreeMap
 }
 
 impl Module {
-    /// The tree of a `use`, without the word and the semicolon.
+    /// Reads the tree of a `use`, without the keyword and the semicolon.
     fn read_use(&mut self, tree: &[TokenTree], ahead: &[String]) {
         let (mut path, mut rest) = (ahead.to_vec(), tree);
         loop {
@@ -285,7 +285,7 @@ impl Module {
     }
 }
 
-/// Whether the word stands ahead of a name that it defines.
+/// Whether the word precedes a name that it defines.
 fn defines(word: &str) -> bool {
     matches!(word, "const" | "enum" | "fn" | "static" | "struct" | "trait" | "type" | "union")
 }
@@ -294,7 +294,7 @@ fn is_punct(token: Option<&TokenTree>, want: char) -> bool {
     matches!(token, Some(TokenTree::Punct(punct)) if punct.as_char() == want)
 }
 
-/// The path that begins here, and how many tokens it has.
+/// The path that begins here, and its number of tokens.
 fn path(tokens: &[TokenTree]) -> (Names, usize) {
     let (mut path, mut len) = (Names::new(), 0);
     while let Some(TokenTree::Ident(name)) = tokens.get(len) {
@@ -309,7 +309,7 @@ fn path(tokens: &[TokenTree]) -> (Names, usize) {
     (path, len)
 }
 
-/// How many tokens the item has that begins here: it ends with a semicolon or a body.
+/// The number of tokens of the item that begins here: it ends with a semicolon or a body.
 fn item_len(tokens: &[TokenTree]) -> usize {
     let ends = |token: &TokenTree| match token {
         TokenTree::Group(group) => group.delimiter() == Delimiter::Brace,

@@ -1,4 +1,4 @@
-//! Whole tiny networks on a GPU, real or emulated, against the reference.
+//! Compares whole tiny networks on a GPU, real or emulated, with the reference.
 
 use std::path::{Path, PathBuf};
 
@@ -9,7 +9,7 @@ use rtformer::weights::Weights;
 use rtformer_kernels::gpu::Device;
 use rtformer_kernels::testing::{noise, relative_error};
 
-/// A file of tests/data: where this was built, or, on a machine that the test was carried to, under the folder it runs in.
+/// A file of tests/data: in the source folder, or, if the test was copied to another machine, below its working folder.
 pub(crate) fn data(name: &str) -> PathBuf {
     let built = Path::new(env!("CARGO_MANIFEST_DIR"));
     if built.exists() { built.join("tests/data").join(name) } else { Path::new("tests/data").join(name) }
@@ -24,7 +24,7 @@ fn load<B: Backend>(backend: &B, name: &str) -> RtFormer<B> {
     network
 }
 
-/// Every stage of a network by its name, then logits at `size`, classes and their confidence of each image.
+/// Every stage of a network by name, then logits at `size`, and the classes and confidence of each image.
 #[derive(Default)]
 pub(crate) struct Seen {
     pub(crate) stages: Vec<(&'static str, Vec<f32>)>,
@@ -58,16 +58,16 @@ pub(crate) fn see<B: Backend>(backend: &B, weights: &str, [n, h, w]: [usize; 3])
     seen
 }
 
-/// The networks, and the batch and size of their photos: every operation, widths that are no multiples of 8, odd sizes.
+/// The networks, and the batch and size of their photos: every operation, widths that are not multiples of 8, odd sizes.
 pub(crate) const NETWORKS: [(&str, [usize; 3]); 3] =
     [("tiny.safetensors", [2, 32, 32]), ("thirds.safetensors", [1, 33, 41]), ("uneven.safetensors", [1, 33, 65])];
 
-/// In f32 every stage of every network is the reference's within 1e-4.
+/// In f32, every stage of every network equals the reference's within 1e-4.
 pub(crate) fn is_the_reference<D: Device + Clone>(device: &D) {
     for (weights, size) in NETWORKS {
         let want = see(&Reference::folded(), weights, size);
         let got = see(&Gpu::new(device.clone(), "gpu", GpuElement::F32), weights, size);
-        assert!(want.stages.len() > 8, "{weights}: only {} stages", want.stages.len());
+        assert!(want.stages.len() > 8, "{weights}: found only {} stages", want.stages.len());
         for ((name, got), (_, want)) in got.stages.iter().zip(&want.stages) {
             let error = relative_error(got, want);
             println!("{weights} {name}: {error:e}");
@@ -75,12 +75,12 @@ pub(crate) fn is_the_reference<D: Device + Clone>(device: &D) {
         }
         for (got, want) in got.masks.iter().zip(&want.masks) {
             let same = got.iter().zip(want.iter()).filter(|(a, b)| a == b).count();
-            assert!(same as f64 >= 0.9999 * (size[1] * size[2]) as f64, "{weights}: only {same} pixels are the same");
+            assert!(same as f64 >= 0.9999 * (size[1] * size[2]) as f64, "{weights}: only {same} pixels agree");
         }
     }
 }
 
-/// In f16 it is near. Random networks are at the mercy of rounding; see `bf16_is_near` in `parity.rs`.
+/// In f16, the results are near. Random networks are very sensitive to rounding; see `bf16_is_near` in `parity.rs`.
 pub(crate) fn is_near_in_f16<D: Device>(device: D) {
     let (weights, size) = NETWORKS[0];
     let want = see(&Reference::folded(), weights, size);
