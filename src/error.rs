@@ -303,3 +303,35 @@ impl Error {
         Self::Image { path: path.as_ref().to_path_buf(), reason: reason.into() }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::*;
+
+    #[test]
+    fn every_failure_has_a_kind() {
+        let missing = || Error::reading("a")(io::ErrorKind::NotFound.into());
+        let device = || Error::Device { device: "cuda:0".into(), reason: "is not there".into() };
+        let cases = [
+            (missing(), ErrorKind::NotFound),
+            (Error::reading("a")(io::ErrorKind::PermissionDenied.into()), ErrorKind::Io),
+            (Error::writing("a")(io::ErrorKind::NotFound.into()), ErrorKind::Io), // the file to write need not exist
+            (Error::image("a", "b"), ErrorKind::Image),
+            (Error::weights("a", "b"), ErrorKind::Weights),
+            (Error::NoWeights, ErrorKind::Weights),
+            (Error::Config("a".into()), ErrorKind::Weights),
+            (Error::Input("a".into()), ErrorKind::Input),
+            (Error::Pixels("a".into()), ErrorKind::Input),
+            (device(), ErrorKind::Device),
+            (Error::OutOfMemory { what: "a mask".into(), bytes: 1 }, ErrorKind::OutOfMemory),
+            (Error::Backend { operation: "conv", reason: "a".into() }, ErrorKind::Internal),
+            (device().of_photo(Some("a".as_ref())), ErrorKind::Device), // the cause's
+            (missing().of_photo(None), ErrorKind::NotFound),
+        ];
+        for (error, want) in cases {
+            assert_eq!(error.kind(), want, "{error}");
+        }
+    }
+}

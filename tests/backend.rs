@@ -152,7 +152,7 @@ fn prepared<B: Backend>(b: &B) {
     }
     let small = image::RgbImage::new(3, 2);
     let refused = |photos: &[Pixels<'_>]| b.prepare(photos, &Preparation::new(HALF)).err().unwrap().to_string();
-    assert!(refused(&[]).contains("no photo"));
+    assert!(refused(&[]).contains("at least one photo"));
     assert!(refused(&[(&small).into(), (&photos[0]).into()]).contains("3x2 and 21x13"));
 }
 

@@ -46,7 +46,7 @@ pub(super) struct Args {
 
     /// Pad width and height to a multiple of N pixels (1 to 256) before the network, or `none` to use photos as they are [default: as
     /// in one of our own files, else none]
-    #[arg(long, value_name = "N|none", value_parser = pad_multiple)]
+    #[arg(long, value_name = "N|none", value_parser = pad_multiple, allow_negative_numbers = true)]
     pad_multiple: Option<Pad>,
 
     /// Which network to read from a checkpoint that holds several: the key of a dictionary, such as model_ema, or a prefix of the

@@ -404,6 +404,17 @@ mod tests {
     }
 
     #[test]
+    fn an_instruction_set_is_the_cpus() {
+        let open = |device| Segmenter::builder().device(device).isa(Isa::Scalar).open(|builder| seeded(builder, 7));
+        for device in [Device::Cpu, Device::Auto] {
+            let segmenter = open(device).unwrap();
+            assert_eq!((segmenter.device(), segmenter.instruction_set()), (Device::Cpu, "scalar"));
+        }
+        let error = open(Device::Reference).unwrap_err();
+        assert!(matches!(&error, Error::Device { device, .. } if device == "reference"), "{error}");
+    }
+
+    #[test]
     fn auto_keeps_to_what_was_asked_of_it() {
         let open = |precision| Segmenter::builder().precision(precision).open(|builder| seeded(builder, 7));
         let single = open(Precision::F32).unwrap();
