@@ -37,8 +37,8 @@ impl Segmenter {
         scene.and_then(|scene| scene.ok_or_else(none)).map_err(|error| error.of_photo(photo.name()))
     }
 
-    /// Segments photos of any sizes, in order. Neighbours of one size go through the network together; each scene is the same,
-    /// bit for bit, as [`segment`](Self::segment) gives.
+    /// Segments photos of any sizes, in order. Neighbours of one size go through the network together. Each scene is
+    /// identical, bit for bit, to the result of [`segment`](Self::segment).
     ///
     /// ```
     /// # use rtformer::{Device, Segmenter};

@@ -33,7 +33,7 @@ pub struct Checkpoint {
     pub pad_multiple: Option<u32>,
     /// The other metadata of a `.safetensors` file. [`save`](super::save) keeps them.
     pub metadata: BTreeMap<String, String>,
-    /// The place of the tensors in the file.
+    /// Where the tensors were in the file.
     pub found: Found,
 }
 

@@ -127,8 +127,8 @@ impl Dataset {
         Ok(dataset)
     }
 
-    /// Checks the description: 1 to 65,535 classes with distinct names, distinct label ids, and means and deviations that pixels from
-    /// 0 to 1 can have.
+    /// Checks the description: 1 to 65,535 classes with distinct names, distinct label ids, distinct further colours, and means and
+    /// deviations that pixels from 0 to 1 can have.
     ///
     /// ```
     /// let mut camvid = rtformer::weights::Dataset::named("camvid").unwrap();
@@ -164,7 +164,8 @@ impl Dataset {
         })
     }
 
-    /// Checks further colours. Two classes may share a `color` (their labels are then read by number), but a further colour has a single meaning.
+    /// Checks further colours. Two classes may share a `color` (their labels are then read by number), but a further colour must have a
+    /// single meaning.
     fn check_colors(&self) -> Result<(), String> {
         let mut known: HashMap<[u8; 3], &str> =
             self.classes.iter().map(|class| (class.color, class.name.as_str())).collect();

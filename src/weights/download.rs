@@ -1,4 +1,4 @@
-//! Resumable downloads: an interrupted download stays beside the target as `….part`, and the next call resumes it.
+//! Resumable downloads: an interrupted download stays next to the target as `….part`, and the next call resumes it.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{Read, Seek, SeekFrom, Write};
@@ -99,7 +99,7 @@ fn fetch_through(
     if options.offline {
         return Err(refused(
             url,
-            format!("not downloaded because of offline mode; run once without it, or put the file at {}", to.display()),
+            format!("not downloaded because of offline mode; run once online, or put the file at {}", to.display()),
         ));
     }
     let agent = Agent::config_builder()
@@ -147,7 +147,7 @@ struct Part {
     note: Note,
 }
 
-/// Describes the file that the part is from. Stored beside the part as `….part.json`.
+/// Describes the file that the part is from. Stored next to the part as `….part.json`.
 #[derive(Debug, Default, PartialEq, Serialize, Deserialize)]
 struct Note {
     url: String,

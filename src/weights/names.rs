@@ -50,7 +50,7 @@ impl<K> Dictionary<K> {
         joined(&self.path, key)
     }
 
-    /// Whether it is the state of an optimizer.
+    /// Whether this is the state of an optimizer.
     fn is_optimizers(&self) -> bool {
         let has = |key: &str| self.others.iter().any(|other| other == key);
         let moments =
@@ -59,7 +59,7 @@ impl<K> Dictionary<K> {
     }
 }
 
-/// The place of the tensors of a [`Checkpoint`](super::Checkpoint) in its file. `Display` describes it to the user.
+/// Where in its file the tensors of a [`Checkpoint`](super::Checkpoint) were. `Display` describes it to the user.
 ///
 /// ```
 /// use rtformer::weights::Checkpoint;

@@ -61,7 +61,7 @@ impl<B: Backend> GpuFriendlyAttention<B> {
 struct CrossAttention<B: Backend> {
     /// Applied before the queries.
     norm: B::Norm,
-    /// Applied before the pool. It cannot move behind the pool: a negative scale turns the maximum into a minimum.
+    /// Applied before the pool. It cannot move after the pool: a negative scale turns the maximum into a minimum.
     pool_norm: B::Norm,
     kv: B::Conv,
     side: usize,

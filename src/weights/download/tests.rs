@@ -71,7 +71,7 @@ struct Case {
 }
 
 #[test]
-fn every_way_to_break_off_and_go_on() {
+fn interrupted_downloads_resume_or_restart() {
     let cut = |tag: &str, end: usize| Reply(whole(tag).0, &FILE[..end]);
     let broke = Some("interrupted after 7 of 16 bytes");
     let tag = "ETag: \"one\"\r\n";
@@ -170,14 +170,14 @@ fn every_way_to_break_off_and_go_on() {
         }
         for (want, there) in asked {
             let head = requests.recv().unwrap();
-            // Every header stands at the start of a line.
+            // Every header is at the start of a line.
             assert_eq!(format!("\n{head}").contains(&format!("\n{want}")), there, "{why}: `{want}` in {head}");
         }
     }
 }
 
 #[test]
-fn another_addresss_part_is_not_continued() {
+fn a_part_from_another_address_is_not_resumed() {
     let folder = tempfile::tempdir().unwrap();
     let to = folder.path().join("model.pdparams");
     let (one, _) = serve(vec![Reply(whole("ETag: \"one\"\r\n").0, &FILE[..7])]);
@@ -189,7 +189,7 @@ fn another_addresss_part_is_not_continued() {
 }
 
 #[test]
-fn progress_counts_what_was_there() {
+fn progress_includes_the_part() {
     let folder = tempfile::tempdir().unwrap();
     let to = folder.path().join("model.pdparams");
     let (url, _) = serve(vec![Reply(whole("ETag: \"one\"\r\n").0, &FILE[..7]), rest(7)]);
@@ -200,7 +200,7 @@ fn progress_counts_what_was_there() {
 }
 
 #[test]
-fn offline_and_unreachable_say_so() {
+fn offline_mode_and_unreachable_servers_are_reported() {
     let folder = tempfile::tempdir().unwrap();
     let to = folder.path().join("model.pdparams");
     let offline = Fetch { offline: true, ..Fetch::default() };
@@ -213,7 +213,7 @@ fn offline_and_unreachable_say_so() {
 }
 
 #[test]
-fn two_at_once_are_one_too_many() {
+fn a_file_is_downloaded_by_one_process_at_a_time() {
     let folder = tempfile::tempdir().unwrap();
     let to = folder.path().join("model.pdparams");
     let part = File::create(with_suffix(&to, ".part")).unwrap();
@@ -223,7 +223,7 @@ fn two_at_once_are_one_too_many() {
 }
 
 #[test]
-fn a_stalled_server_is_left() {
+fn a_stalled_download_times_out() {
     let folder = tempfile::tempdir().unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
@@ -251,7 +251,7 @@ fn fetch_in_this_environment() {
 }
 
 #[test]
-fn the_environments_proxy_is_taken_but_for_the_hosts_in_no_proxy() {
+fn the_environments_proxy_is_used_except_for_hosts_in_no_proxy() {
     let (server, requests) = serve(vec![whole(""), whole(""), whole("")]);
     // This host does not exist: only the proxy can respond.
     let cases = [
