@@ -1,4 +1,4 @@
-//! What only benchmarks need: networks with random parameters, inputs that stay on the device, and profiles.
+//! Functions for benchmarks: networks with random parameters, inputs that stay on the device, and profiles.
 
 use crate::error::{Error, Result};
 use crate::model::{Noise, Variant};
@@ -38,7 +38,7 @@ pub fn random(variant: Variant, builder: Builder) -> Result<Segmenter> {
 /// ```
 ///
 /// # Errors
-/// [`Error::Input`] for a size that the network cannot take.
+/// [`Error::Input`] if the network does not support the size.
 pub fn prepare<'a>(segmenter: &Segmenter, photo: impl Into<Pixels<'a>>) -> Result<Input> {
     segmenter.prepare(&photo.into())
 }
@@ -64,9 +64,9 @@ pub fn resident<'a>(segmenter: &'a Segmenter, inputs: &[Input]) -> Result<Reside
     segmenter.resident(inputs)
 }
 
-/// [`Segmenter::segment_into`], with the time of each operation.
+/// Runs [`Segmenter::segment_into`], and measures the time of each operation.
 ///
-/// Frames that other threads give the same segmenter meanwhile are included.
+/// The profile includes frames that other threads run on the same segmenter at the same time.
 ///
 /// ```
 /// # use rtformer::pixels::Mask;
@@ -85,7 +85,7 @@ pub fn profile<'a>(segmenter: &Segmenter, photo: impl Into<Pixels<'a>>, mask: &m
     segmenter.profile(&photo.into(), mask)
 }
 
-/// The most floating-point operations per second that the device can do, measured now; `None` if unknown.
+/// The device's peak floating-point operations per second, measured by this call; `None` if unknown.
 ///
 /// ```
 /// # use rtformer::{Device, Segmenter, bench};

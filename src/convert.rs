@@ -1,32 +1,32 @@
-//! Foreign checkpoints: which network they are.
+//! Finds the configuration of a foreign checkpoint.
 
 use crate::backend::Reference;
 use crate::error::{Error, Result};
 use crate::model::{Config, RtFormer, Variant};
 use crate::weights::{Checkpoint, Dataset};
 
-/// What is known of a checkpoint beside its tensors; all of it may be left open.
+/// What the caller knows about a checkpoint in addition to its tensors. Every field is optional.
 ///
 /// ```
 /// use rtformer::{Hints, Variant};
 ///
 /// let hints = Hints { variant: Some(Variant::Slim), cross_size: Some(8), ..Hints::default() };
-/// assert_eq!(hints.num_heads, None, "as PaddleSeg's own configurations have it");
+/// assert_eq!(hints.num_heads, None, "the default is that of PaddleSeg's configurations");
 /// ```
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Hints {
-    /// A checkpoint of another variant is an error.
+    /// The expected variant. A checkpoint of another variant is an error.
     pub variant: Option<Variant>,
-    /// In no tensor's shape. PaddleSeg's configurations have 12, and 8 for Slim on ADE20K.
+    /// [`Config::cross_size`], which no tensor's shape contains. PaddleSeg's configurations have 12, and 8 for Slim on ADE20K.
     pub cross_size: Option<usize>,
-    /// In no tensor's shape. PaddleSeg's configurations have 8.
+    /// [`Config::num_heads`], which no tensor's shape contains. PaddleSeg's configurations have 8.
     pub num_heads: Option<usize>,
 }
 
-/// The configuration that a checkpoint's tensors call for, checked against every one of them.
+/// Infers the configuration from a checkpoint's tensors, and checks it against each of them.
 ///
-/// Widths, depth and classes are read from the shapes, injections from which tensors are there, and the rest from `hints` or else
-/// from what PaddleSeg's own configurations have.
+/// Widths, depth and classes come from the shapes, injections from the presence of their tensors, and the rest from `hints`, or else
+/// from PaddleSeg's configurations.
 ///
 /// ```
 /// use rtformer::weights::{Checkpoint, Weights};
@@ -40,7 +40,7 @@ pub struct Hints {
 /// ```
 ///
 /// # Errors
-/// [`Error::Config`] when the tensors are no RTFormer's, when a hint says otherwise than they do, or when the data set has another
+/// [`Error::Config`] if the tensors are not those of an RTFormer, if they contradict a hint, or if the data set has a different
 /// number of classes; [`Error::Shape`], [`Error::MissingTensor`] and [`Error::LeftoverTensors`] for a tensor that does not fit.
 pub fn infer_config(checkpoint: &Checkpoint, dataset: &Dataset, hints: Hints) -> Result<Config> {
     let width = |name: &str| {
@@ -71,7 +71,7 @@ pub fn infer_config(checkpoint: &Checkpoint, dataset: &Dataset, hints: Hints) ->
     let inferred = config.variant();
     if let Some(variant) = hints.variant.filter(|variant| inferred != Some(*variant)) {
         return Err(Error::Config(format!(
-            "the checkpoint is {}, not the variant `{variant}` that was asked for",
+            "the checkpoint is {}, not the requested variant `{variant}`",
             config.name()
         )));
     }
@@ -80,7 +80,7 @@ pub fn infer_config(checkpoint: &Checkpoint, dataset: &Dataset, hints: Hints) ->
     if dataset.classes.len() != config.num_classes {
         let (dataset, names, outputs) = (&dataset.name, dataset.classes.len(), config.num_classes);
         return Err(Error::Config(format!(
-            "the checkpoint has {outputs} classes, data set `{dataset}` has {names}; is it another?"
+            "the checkpoint has {outputs} classes, but the data set `{dataset}` has {names}; select the data set that it was trained on"
         )));
     }
     config.check()?;
@@ -88,7 +88,7 @@ pub fn infer_config(checkpoint: &Checkpoint, dataset: &Dataset, hints: Hints) ->
     Ok(config)
 }
 
-/// Builds the network from the checkpoint once, which meets every tensor by name and shape, and lets none be left.
+/// Builds the network from the checkpoint once. This checks the name and shape of every tensor, and that no tensor is left.
 fn check_tensors(checkpoint: &Checkpoint, config: &Config) -> Result<()> {
     let mut reader = checkpoint.reader(config.name());
     RtFormer::load(&Reference::unfolded(), config, &mut reader)?;

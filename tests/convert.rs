@@ -164,7 +164,7 @@ fn metadata_are_kept_and_changed() {
     assert_eq!(code, 0, "{error}");
     assert_eq!(Weights::open(&first).unwrap().pad_multiple().unwrap(), None);
     for multiple in ["0", "257", "-1", "1.5", "never", ""] {
-        let (code, error) = convert(&second, &first, &mine, &["--pad-multiple", multiple]);
+        let (code, error) = convert(&second, &first, &mine, &[&format!("--pad-multiple={multiple}")]);
         assert!(code == 2 && error.contains("--pad-multiple"), "{multiple}: {code} {error}");
     }
 }

@@ -125,13 +125,13 @@ fn a_checkpoint_must_agree_with_the_data_set_and_the_hints() {
         checkpoint
     };
     let cases = [
-        ("a wrong data set", whole.clone(), six, HINTS, "the checkpoint has 7 classes, data set `seven` has 6"),
+        ("a wrong data set", whole.clone(), six, HINTS, "the checkpoint has 7 classes, but the data set `seven` has 6"),
         (
             "a variant",
             whole.clone(),
             seven(),
             Hints { variant: Some(Variant::Slim), ..HINTS },
-            "not the variant `slim`",
+            "not the requested variant `slim`",
         ),
         (
             "heads that do not divide the channels",

@@ -207,7 +207,7 @@ fn misuse_is_refused_before_anything_is_written() {
         (&["--reject-below", "nan"], "between 0 and 1"),
         (&["--size", "big"], "WIDTHxHEIGHT"),
         (&["--size", "0x5"], "WIDTHxHEIGHT"),
-        (&["--device", "gpu"], "no such device"),
+        (&["--device", "gpu"], "unknown device; expected auto"),
         (&["--precision", "f64"], "f64"),
         (&["--batch", "0"], "0 is not in"),
         (&["--threads", "-1"], "unexpected argument"),

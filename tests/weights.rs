@@ -172,9 +172,9 @@ fn wrong_tensors_are_named() {
         (
             "a temperature that is not a number",
             |d| d.say("temperature", "warm"),
-            "`temperature` in its metadata is wrong: `warm` is no number",
+            "`temperature` in its metadata is invalid: `warm` is not a number",
         ),
-        ("a temperature of zero", |d| d.say("temperature", "0"), "a temperature of 0; it must be above zero"),
+        ("a temperature of zero", |d| d.say("temperature", "0"), "a temperature of 0; expected a number above zero"),
         ("NaN", |d| d.first_number("conv1.0.weight", f32::NAN), "`conv1.0.weight` holds NaN at index 0"),
         ("infinity", |d| d.first_number("conv1.0.bias", f32::INFINITY), "`conv1.0.bias` holds inf"),
         ("minus infinity", |d| d.first_number("spp.scale0.2.weight", f32::NEG_INFINITY), "holds -inf"),
@@ -193,7 +193,7 @@ fn wrong_tensors_are_named() {
                 d.first_number("conv1.0.weight", 1e30);
                 d.first_number("conv1.1.weight", 1e30);
             },
-            "`conv1.0` and its norm make numbers past f32's",
+            "folding the norm into `conv1.0` gives numbers outside the range of f32",
         ),
         ("another width", |d| d.config("base_channels", json!(4)), "needs [4, 3, 3, 3]"),
         ("one block too many", |d| d.config("layer_nums", json!([2, 3, 2, 2])), "tensor `layer1.1."),
@@ -239,52 +239,52 @@ fn wrong_metadata_are_named() {
         ("no palette", |d| drop(d.metadata.remove("palette")), "has no `palette`"),
         ("no mean", |d| drop(d.metadata.remove("mean")), "has no `mean`"),
         ("no deviation", |d| drop(d.metadata.remove("std")), "has no `std`"),
-        ("a configuration that is not JSON", |d| d.say("config", "RTFormer-Slim"), "`RTFormer-Slim` is not one"),
-        ("an empty configuration", |d| d.say("config", ""), "is not one: EOF"),
-        ("half a configuration", |d| d.say("config", r#"{"base_channels": 2"#), "is not one: EOF"),
-        ("a configuration with a terminal escape sequence", |d| d.say("config", "\u{1b}[2J"), "` [2J` is not one"),
-        ("a list", |d| d.say("config", "[1, 2]"), "is not one"),
+        ("a configuration that is not JSON", |d| d.say("config", "RTFormer-Slim"), "`RTFormer-Slim` is invalid"),
+        ("an empty configuration", |d| d.say("config", ""), "is invalid: EOF"),
+        ("half a configuration", |d| d.say("config", r#"{"base_channels": 2"#), "is invalid: EOF"),
+        ("a configuration with a terminal escape sequence", |d| d.say("config", "\u{1b}[2J"), "` [2J` is invalid"),
+        ("a list", |d| d.say("config", "[1, 2]"), "is invalid"),
         ("an unknown entry", |d| d.config("depth", json!(3)), "unknown field `depth`"),
-        ("a negative width", |d| d.config("base_channels", json!(-2)), "is not one"),
-        ("a width of zero", |d| d.config("base_channels", json!(0)), "base_channels is 0, it must be 1 to 1024"),
+        ("a negative width", |d| d.config("base_channels", json!(-2)), "is invalid"),
+        ("a width of zero", |d| d.config("base_channels", json!(0)), "base_channels is 0; expected 1 to 1024"),
         ("a huge width", |d| d.config("base_channels", json!(u64::MAX)), "base_channels is 18446744073709551615"),
-        ("a fraction", |d| d.config("base_channels", json!(2.5)), "is not one"),
+        ("a fraction", |d| d.config("base_channels", json!(2.5)), "is invalid"),
         ("zero heads", |d| d.config("num_heads", json!(0)), "num_heads is 0"),
         (
             "heads that do not divide the channels",
             |d| d.config("num_heads", json!(3)),
-            "num_heads is 3, it must divide",
+            "num_heads is 3; expected a divisor of",
         ),
         ("a cross size of zero", |d| d.config("cross_size", json!(0)), "cross_size is 0"),
         ("a cross size that is too large", |d| d.config("cross_size", json!(65)), "cross_size is 65"),
         ("two layers", |d| d.config("layer_nums", json!([1, 3])), "layer_nums is [1, 3]"),
         ("a layer of zero blocks", |d| d.config("layer_nums", json!([1, 0, 2, 2])), "layer_nums is [1, 0, 2, 2]"),
         ("a layer of a million blocks", |d| d.config("layer_nums", json!([1, 3, 1_000_000, 2])), "layer_nums is"),
-        ("one injection", |d| d.config("use_injection", json!([true])), "is not one"),
+        ("one injection", |d| d.config("use_injection", json!([true])), "is invalid"),
         (
             "a number of classes other than the names",
             |d| d.config("num_classes", json!(4)),
-            "names 3 classes, its configuration has 4",
+            "names 3 classes, but its configuration has 4",
         ),
-        (
-            "classes that are not JSON",
-            |d| d.say("classes", "road, car, tree"),
-            "`classes` in its metadata cannot be understood",
-        ),
+        ("classes that are not JSON", |d| d.say("classes", "road, car, tree"), "`classes` in its metadata is invalid"),
         (
             "one name too many",
             |d| {
                 d.say("classes", r#"["a", "b", "c", "d"]"#);
                 d.say("palette", "[[0,0,0],[1,1,1],[2,2,2],[3,3,3]]");
             },
-            "names 4 classes, its configuration has 3",
+            "names 4 classes, but its configuration has 3",
         ),
-        ("a duplicate name", |d| d.say("classes", r#"["a", "b", "a"]"#), "class 2 is the second one named `a`"),
+        ("a duplicate name", |d| d.say("classes", r#"["a", "b", "a"]"#), "class 2 is the second one with the name `a`"),
         ("a class without a name", |d| d.say("classes", r#"["a", "", "c"]"#), "class 1 has no name"),
         ("a palette that is too short", |d| d.say("palette", "[[0,0,0],[1,1,1]]"), "3 classes, 2 colours in `palette`"),
-        ("a colour above 255", |d| d.say("palette", "[[0,0,0],[1,1,256],[2,2,2]]"), "`palette` in its metadata cannot"),
+        (
+            "a colour above 255",
+            |d| d.say("palette", "[[0,0,0],[1,1,256],[2,2,2]]"),
+            "`palette` in its metadata is invalid",
+        ),
         ("too few labels", |d| d.say("label_ids", "[7, 8]"), "and 2 `label_ids`"),
-        ("a mean of two numbers", |d| d.say("mean", "[0.5, 0.5]"), "`mean` in its metadata cannot be understood"),
+        ("a mean of two numbers", |d| d.say("mean", "[0.5, 0.5]"), "`mean` in its metadata is invalid"),
         (
             "another model",
             |d| d.say("model", "unet\u{7}"),
@@ -295,7 +295,7 @@ fn wrong_metadata_are_named() {
         (
             "a newer format",
             |d| d.say("format", "rtformer-2"),
-            "is of format `rtformer-2`, this program reads `rtformer-1`",
+            "has format `rtformer-2`, but this program reads `rtformer-1`",
         ),
     ];
     let folder = tempfile::tempdir().unwrap();
@@ -364,13 +364,17 @@ fn a_false_header_is_rejected() {
     };
     let cases: Vec<(&str, Vec<u8>, &str)> = vec![
         ("a header larger than any memory", with_length(u64::MAX), "its header claims 18446744073709551615 bytes"),
-        ("a header of a terabyte", with_length(1 << 40), "its header claims 1099511627776 bytes, the whole file has"),
+        (
+            "a header of a terabyte",
+            with_length(1 << 40),
+            "its header claims 1099511627776 bytes, but the whole file has",
+        ),
         ("a header longer than the file", with_length(whole.len() as u64), "its header claims"),
-        ("a header that ends early", with_length(100), "its header is no safetensors header"),
+        ("a header that ends early", with_length(100), "its header is not a safetensors header"),
         ("no header", with_length(0), "header"),
         ("not UTF-8", assemble_bytes(b"{\"\xff\xfe\": 1}", &[]), "its header is not UTF-8"),
-        ("not JSON", header("{tensors}"), "its header is no safetensors header"),
-        ("a list in the header", header(r#"{"w": [1, 2]}"#), "its header is no safetensors header"),
+        ("not JSON", header("{tensors}"), "its header is not a safetensors header"),
+        ("a list in the header", header(r#"{"w": [1, 2]}"#), "its header is not a safetensors header"),
         (
             "a type that does not exist",
             header(r#"{"w": {"dtype": "F31", "shape": [2], "data_offsets": [0, 8]}}"#),
@@ -379,11 +383,11 @@ fn a_false_header_is_rejected() {
         (
             "a negative size",
             header(r#"{"w": {"dtype": "F32", "shape": [-2], "data_offsets": [0, 8]}}"#),
-            "no safetensors",
+            "not a safetensors",
         ),
-        ("metadata that are numbers", header(r#"{"__metadata__": {"config": 5}}"#), "no safetensors header"),
-        ("overlapping tensors", offsets("conv1.0.weight", -4, -4), "its header lies: the bytes of"),
-        ("a gap", offsets("conv1.0.weight", 4, 4), "its header lies: the bytes of"),
+        ("metadata that are numbers", header(r#"{"__metadata__": {"config": 5}}"#), "not a safetensors header"),
+        ("overlapping tensors", offsets("conv1.0.weight", -4, -4), "its header is wrong: the bytes of"),
+        ("a gap", offsets("conv1.0.weight", 4, 4), "its header is wrong: the bytes of"),
         (
             "past the end",
             header(r#"{"w": {"dtype": "F32", "shape": [4], "data_offsets": [0, 16]}}"#),
@@ -392,17 +396,17 @@ fn a_false_header_is_rejected() {
         (
             "an end before the start",
             header(r#"{"w": {"dtype": "F32", "shape": [2], "data_offsets": [8, 0]}}"#),
-            "its header lies",
+            "its header is wrong",
         ),
         (
             "a type too narrow",
             header(r#"{"w": {"dtype": "F16", "shape": [2], "data_offsets": [0, 8]}}"#),
-            "shape and type do not fit",
+            "shape and type do not match",
         ),
         (
             "a type too wide",
             header(r#"{"w": {"dtype": "F64", "shape": [2], "data_offsets": [0, 8]}}"#),
-            "shape and type do not fit",
+            "shape and type do not match",
         ),
         (
             "a shape that overflows",
@@ -414,7 +418,7 @@ fn a_false_header_is_rejected() {
             header(
                 r#"{"w": {"dtype": "F32", "shape": [2], "data_offsets": [18446744073709551608, 18446744073709551615]}}"#,
             ),
-            "its header lies",
+            "its header is wrong",
         ),
         ("one byte too many", [&whole[..], b"\0"].concat(), "do not end where the file ends"),
         ("one byte too few", whole[..whole.len() - 1].to_vec(), "truncated or damaged"),
@@ -446,14 +450,14 @@ fn files_that_are_not_weights_are_named_with_advice() {
     };
     let cases = [
         ("a missing file", folder.path().join("none.safetensors"), "none.safetensors: cannot be read"),
-        ("a folder", folder.path().to_path_buf(), "it is a folder; name the file in it"),
+        ("a folder", folder.path().to_path_buf(), "it is a folder; name a file in it"),
         ("empty", at("empty.safetensors", b""), "is empty; download or convert it again"),
         ("seven bytes", at("short.safetensors", &[0; 7]), "is not a .safetensors file"),
         ("text", at("text.safetensors", b"the weights are on my other machine"), "a text that begins with `the"),
         ("a photo", golden("photo.png"), "is a PNG image, not a .safetensors file"),
         ("a web page", at("page.safetensors", b"<!DOCTYPE html><title>404"), "a web page"),
         ("a Git LFS pointer", at("lfs.safetensors", b"version https://git-lfs.github.com/spec/v1\n"), "git lfs pull"),
-        ("Paddle's", golden("thirds.pdparams"), "turn it into a .safetensors file with `rtformer convert`"),
+        ("Paddle's", golden("thirds.pdparams"), "convert it to a .safetensors file with `rtformer convert`"),
         ("PyTorch's", golden("torch.pth"), "`rtformer convert`"),
         ("tensors that are not a model", golden("pickle.safetensors"), "no `config`"),
         ("a golden test case", golden("tiny.32x32.safetensors"), "no `config`"),

@@ -1,4 +1,4 @@
-//! Networks, generic over the device: no layout, no pixel loop.
+//! Networks, generic over the backend. They contain no layouts and no pixel loops.
 //!
 //! Each family of networks has its own folder. [`Model`] says which network a weights file holds, and [`Network`] is that network on a
 //! device. To add a family, add a folder here and a variant to both; the segmenter does not change.
@@ -35,7 +35,7 @@ pub enum Model {
 }
 
 impl Model {
-    /// The network of an open weights file: its metadata name the family in `model` and the sizes in `config`. A file without
+    /// The network of an open weights file. The metadata name the family in `model` and the sizes in `config`. A file without
     /// `model` holds an RTFormer.
     ///
     /// ```
@@ -46,9 +46,9 @@ impl Model {
     /// ```
     ///
     /// # Errors
-    /// [`Error::Weights`](crate::Error::Weights) for an unknown family, or sizes that are missing or impossible.
+    /// [`Error::Weights`](crate::Error::Weights) for an unknown family, or sizes that are missing or invalid.
     pub fn of(weights: &Weights) -> Result<Self> {
-        // With a second family, look at `model` here. `Config::of` refuses any other family by name.
+        // A second family would be selected by `model` here. `Config::of` rejects any other family, and names it.
         Config::of(weights).map(Self::RtFormer)
     }
 
@@ -59,7 +59,7 @@ impl Model {
         }
     }
 
-    /// The name for people, such as `RTFormer-Slim`.
+    /// The display name, such as `RTFormer-Slim`.
     pub fn name(&self) -> String {
         match self {
             Self::RtFormer(config) => config.name(),
@@ -113,7 +113,7 @@ impl<B: Backend> Network<B> {
     /// Copies every parameter that the model needs to the device.
     ///
     /// # Errors
-    /// The errors of `parameters` for a tensor that is missing or has another shape, and those of the backend.
+    /// The errors of `parameters`, such as a missing tensor or an unexpected shape, and the errors of the backend.
     pub fn load(backend: &B, model: &Model, parameters: &mut dyn Parameters) -> Result<Self> {
         match model {
             Model::RtFormer(config) => RtFormer::load(backend, config, parameters).map(Self::RtFormer),
@@ -123,7 +123,7 @@ impl<B: Backend> Network<B> {
     /// `[n, 3, h, w]`, normalised RGB → logits `[n, classes, ceil(h/8), ceil(w/8)]`.
     ///
     /// # Errors
-    /// Those of the backend.
+    /// The errors of the backend.
     pub fn forward(&self, b: &B, x: B::Tensor) -> Result<B::Tensor> {
         match self {
             Self::RtFormer(network) => network.forward(b, x),

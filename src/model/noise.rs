@@ -1,4 +1,4 @@
-//! Parameters out of nowhere, for benchmarks: real shapes, healthy magnitudes, the same for every run.
+//! Random parameters for benchmarks: real shapes, realistic magnitudes, and the same values in every run.
 
 use super::parts::Parameters;
 use crate::error::Result;
@@ -17,7 +17,7 @@ use crate::error::Result;
 pub struct Noise(u64);
 
 impl Noise {
-    /// The same seed gives the same network.
+    /// Parameters from a seed. The same seed gives the same network.
     pub fn new(seed: u64) -> Self {
         Self(seed)
     }
@@ -33,7 +33,7 @@ impl Noise {
 }
 
 impl Parameters for Noise {
-    /// Convolutions at the variance that keeps their output's (He et al., 2015); norms near the identity.
+    /// Convolutions have the variance that preserves that of their input (He et al., 2015); norms are near the identity.
     fn take(&mut self, name: &str, want: &[usize]) -> Result<Vec<f32>> {
         let (centre, spread) = match want {
             [_, fan_in @ ..] if !fan_in.is_empty() => (0.0, (6.0 / fan_in.iter().product::<usize>() as f32).sqrt()),

@@ -1,11 +1,11 @@
-//! How a layer finds its parameters: names as in PaddleSeg, shapes from the configuration.
+//! Loads the parameters of layers. Names are PaddleSeg's; shapes come from the configuration.
 
 use crate::backend::Backend;
 use crate::error::Result;
 use crate::weights::Reader;
 use crate::weights::fold::{BatchNorm, Before, ConvLayer};
 
-/// Gives parameters by name.
+/// A source of parameters, which are requested by name.
 ///
 /// ```
 /// use rtformer::backend::Reference;
@@ -20,11 +20,11 @@ use crate::weights::fold::{BatchNorm, Before, ConvLayer};
 /// }
 /// let mut ones = Ones(0);
 /// RtFormer::load(&Reference::folded(), &Config { base_channels: 8, ..Config::slim(19) }, &mut ones)?;
-/// assert!(ones.0 > 200, "a network has that many tensors");
+/// assert!(ones.0 > 200, "a network has more than 200 tensors");
 /// # Ok::<(), rtformer::Error>(())
 /// ```
 pub trait Parameters {
-    /// The tensor `name`, which must have the shape `want`.
+    /// The values of the tensor `name` in C order. The tensor must have the shape `want`.
     fn take(&mut self, name: &str, want: &[usize]) -> Result<Vec<f32>>;
 }
 
@@ -34,19 +34,19 @@ impl Parameters for Reader<'_> {
     }
 }
 
-/// Epsilon of every norm but the MLPs'.
+/// Epsilon of every norm except those of the MLPs.
 pub(in crate::model) const EPSILON: f32 = 1e-5;
-/// Epsilon of the MLPs' norms.
+/// Epsilon of the norms of the MLPs.
 pub(in crate::model) const MLP_EPSILON: f32 = 1e-6;
 
-/// A backend and the parameters that it is to be given.
+/// A backend, and the parameters to load onto it.
 pub(in crate::model) struct Parts<'a, B> {
     pub(in crate::model) backend: &'a B,
     pub(in crate::model) parameters: &'a mut dyn Parameters,
 }
 
 impl<B: Backend> Parts<'_, B> {
-    /// A norm that no convolution takes in.
+    /// Packs a norm that does not fold into a convolution.
     pub(in crate::model) fn norm(&mut self, name: &str, channels: usize) -> Result<B::Norm> {
         let norm = self.batch_norm(name, channels, EPSILON)?;
         self.backend.pack_norm(norm)
@@ -79,7 +79,7 @@ impl<B: Backend> Parts<'_, B> {
         self.backend.pack_conv(layer)
     }
 
-    /// PaddleSeg's usual triple `Sequential(norm, ReLU, conv)`, whose members are called `.0`, `.1` and `.2`.
+    /// Packs PaddleSeg's usual `Sequential(norm, ReLU, conv)`, whose members are named `.0`, `.1` and `.2`.
     pub(in crate::model) fn norm_relu_conv(
         &mut self,
         name: &str,
@@ -103,7 +103,7 @@ impl<B: Backend> Parts<'_, B> {
     }
 }
 
-/// A convolution as the checkpoint names it.
+/// A convolution: its sizes, and the checkpoint's names for its parameters.
 #[derive(Clone, Copy)]
 pub(in crate::model) struct Plan<'a> {
     name: &'a str,
@@ -112,7 +112,7 @@ pub(in crate::model) struct Plan<'a> {
     kernel: usize,
     stride: usize,
     bias: bool,
-    /// The weight is called `name` itself, as the attention's `k` and `v` are.
+    /// The weight's name is `name`, not `name.weight`, as for the attention's `k` and `v`.
     bare: bool,
     photo: bool,
     before: Option<(&'a str, f32, bool)>,

@@ -1,4 +1,4 @@
-//! The options of a segmenter, and how one is made.
+//! The options of a segmenter, and its construction.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -18,8 +18,8 @@ use crate::model::{Model, Parameters};
 use crate::pixels::{Input, Normalization, Palette, Preparation, Size};
 use crate::weights::{Dataset, Weights};
 
-/// Opens a [`Segmenter`]. Everything has a default: the embedded weights, the fastest device, all cores, the photo's own size, and
-/// the mask alone.
+/// Opens a [`Segmenter`]. Every option has a default: the embedded weights, the fastest device, all cores, the photo's own size,
+/// and no output except the mask.
 ///
 /// ```
 /// use rtformer::{Device, Segmenter, Size};
@@ -46,13 +46,13 @@ pub struct Builder {
     readout: Readout,
 }
 
-/// How far a GPU's logits may be from the CPU's for [`Device::Auto`] to take it, relative to the greatest: in f16 ten times what rounding
-/// does (0.07 % on the embedded weights, 0.12 and 0.19 % on random Slim and Base, emulated), in f32 what parity allows and as much again
-/// for larger networks. A kernel that is wrong is off by more.
+/// The largest difference between a GPU's logits and the CPU's with which [`Device::Auto`] uses the GPU, relative to the largest logit.
+/// In f16, this is ten times the effect of rounding (emulated: 0.07 % on the embedded weights, 0.12 and 0.19 % on random Slim and Base).
+/// In f32, it is what parity allows, and as much again for larger networks. A wrong kernel differs by more.
 const AGREEMENT: [(Precision, f32); 2] = [(Precision::F16, 0.02), (Precision::F32, 1e-3)];
 
 impl Builder {
-    /// A `.safetensors` file of this project; see `rtformer convert`.
+    /// The weights: a `.safetensors` file that `rtformer convert` wrote.
     ///
     /// ```
     /// # use rtformer::{Device, Segmenter};
@@ -65,13 +65,13 @@ impl Builder {
         self
     }
 
-    /// Where the network is to run. One that is asked for by name and missing is an error, never replaced.
+    /// The device that the network runs on. If a device that is selected by name is not available, opening fails; no other is used.
     pub fn device(mut self, device: Device) -> Self {
         self.device = device;
         self
     }
 
-    /// In which arithmetic; f16 on GPUs and f32 elsewhere unless said. One that the device does not have is an error, never replaced.
+    /// The arithmetic. The default is f16 on GPUs and f32 elsewhere. If the device does not support it, opening fails; no other is used.
     ///
     /// ```
     /// # use rtformer::{Precision, Segmenter};
@@ -83,13 +83,13 @@ impl Builder {
         self
     }
 
-    /// Threads of the CPU; 0, the default, takes as many as the machine has cores.
+    /// The number of CPU threads. The default is 0: as many as the machine has cores.
     pub fn threads(mut self, threads: usize) -> Self {
         self.threads = threads;
         self
     }
 
-    /// The CPU's instruction set. The default is the one that the environment variable `RTFORMER_ISA` names, else the fastest.
+    /// The CPU's instruction set. The default is the one that the environment variable `RTFORMER_ISA` names, or else the fastest.
     ///
     /// An instruction set that this CPU lacks cannot be passed: see [`Device::instruction_set`].
     ///
@@ -104,7 +104,7 @@ impl Builder {
         self
     }
 
-    /// The size that photos are resized to ahead of the network. Masks have the photo's own size all the same.
+    /// The size to which photos are resized before the network runs. Masks still have the photo's own size.
     ///
     /// ```
     /// # use rtformer::{Segmenter, Size};
@@ -119,7 +119,7 @@ impl Builder {
         self
     }
 
-    /// How photos are padded before the network sees them; by default as the weights say. Masks have the photo's own size.
+    /// How photos are padded before the network runs. The default is what the weights' metadata say. Masks have the photo's own size.
     ///
     /// ```
     /// # use rtformer::{Padding, Segmenter};
@@ -134,7 +134,7 @@ impl Builder {
         self
     }
 
-    /// Also gives the probability of each pixel's class.
+    /// Also returns the probability of each pixel's class.
     ///
     /// ```
     /// # use rtformer::Segmenter;
@@ -147,7 +147,7 @@ impl Builder {
         self
     }
 
-    /// Also gives the full-size logits: `classes` floats a pixel.
+    /// Also returns the full-size logits: `classes` floats per pixel.
     ///
     /// ```
     /// # use rtformer::Segmenter;
@@ -165,7 +165,7 @@ impl Builder {
     /// ```
     /// # use rtformer::Segmenter;
     /// let scene = Segmenter::builder().reject_below(1.0).build()?.segment(&image::RgbImage::new(64, 48))?;
-    /// assert!(scene.mask().iter().any(|id| id == scene.mask().ignore_id()), "few pixels are that certain");
+    /// assert!(scene.mask().iter().any(|id| id == scene.mask().ignore_id()), "few pixels have a probability of 1");
     /// # Ok::<(), rtformer::Error>(())
     /// ```
     pub fn reject_below(mut self, probability: f32) -> Self {
@@ -173,12 +173,12 @@ impl Builder {
         self
     }
 
-    /// Opens the weights and takes them to the device.
+    /// Opens the weights and copies them to the device.
     ///
     /// ```
     /// # use rtformer::{Error, Segmenter};
     /// let refused = Segmenter::builder().weights("tests/data/golden/photo.png").build();
-    /// assert!(matches!(refused, Err(Error::Weights { .. })), "a photo is no weights file");
+    /// assert!(matches!(refused, Err(Error::Weights { .. })), "a photo is not a weights file");
     /// ```
     ///
     /// # Errors
@@ -196,7 +196,7 @@ impl Builder {
             let (names, outputs) = (dataset.classes.len(), model.num_classes());
             return Err(Error::weights(
                 &path,
-                format!("its metadata names {names} classes, its configuration has {outputs}"),
+                format!("its metadata names {names} classes, but its configuration has {outputs}"),
             ));
         }
         let temperature = weights.temperature()?;
@@ -214,8 +214,8 @@ impl Builder {
         })
     }
 
-    /// Loads the network on the device that was asked for. [`Device::Auto`] takes a GPU when that gives what the CPU gives, else the CPU,
-    /// and says why.
+    /// Loads the network on the selected device. [`Device::Auto`] uses a GPU if its results match the CPU's, or else the CPU, and records
+    /// the reason.
     pub(crate) fn open(self, load: impl Fn(Self) -> Result<Segmenter>) -> Result<Segmenter> {
         if self.device != Device::Auto {
             return load(self);
@@ -225,32 +225,35 @@ impl Builder {
             Err(why) => (on(Device::Cpu)?, why),
             Ok(gpu) => match on(gpu).and_then(|segmenter| self.checked(segmenter, &load)) {
                 Ok(agreeing) => agreeing,
-                Err(e) => (on(Device::Cpu)?, format!("a GPU is here, but not taken: {e}")),
+                Err(e) => (on(Device::Cpu)?, format!("a GPU was found, but is not used: {e}")),
             },
         };
         Ok(Segmenter { reason, ..opened })
     }
 
-    /// The segmenter and what speaks for it, if its logits of a small frame are those of the CPU.
+    /// Returns the segmenter and the reason for using it, if its logits of a small frame match the CPU's.
     fn checked(&self, segmenter: Segmenter, load: impl Fn(Self) -> Result<Segmenter>) -> Result<(Segmenter, String)> {
         let cpu = load(Self { device: Device::Cpu, precision: Some(Precision::F32), ..self.clone() })?;
         let off = segmenter.difference(&cpu)?;
         let limit = AGREEMENT.iter().find(|(precision, _)| *precision == segmenter.precision).map_or(0.0, |(_, l)| *l);
         if off <= limit {
             let name = segmenter.device;
-            return Ok((segmenter, format!("{name} is here, its logits within {:.2} % of the CPU's", 100.0 * off)));
+            return Ok((
+                segmenter,
+                format!("{name} was found; its logits are within {:.2} % of the CPU's", 100.0 * off),
+            ));
         }
         Err(Error::Device {
             device: segmenter.device.to_string(),
             reason: format!(
-                "its logits differ from the CPU's by {:.1} %, at most {:.1} % are right; please report this",
+                "its logits differ from the CPU's by {:.1} %; expected at most {:.1} %; please report this",
                 100.0 * off,
                 100.0 * limit
             ),
         })
     }
 
-    /// A segmenter of any parameters; `weights` names them.
+    /// A segmenter with any parameters; `weights` is their name.
     pub(crate) fn load(
         self,
         weights: PathBuf,
@@ -260,7 +263,7 @@ impl Builder {
         parameters: &mut dyn Parameters,
     ) -> Result<Segmenter> {
         if let Some(p) = self.readout.reject_below.filter(|p| !(0.0..=1.0).contains(p)) {
-            return Err(Error::Input(format!("pixels cannot be rejected below {p}: a probability is 0 to 1")));
+            return Err(Error::Input(format!("cannot reject pixels below the probability {p}: expected 0 to 1")));
         }
         let device = self.device.resolve()?;
         let precision = self.precision.unwrap_or(if device.is_gpu() { Precision::F16 } else { Precision::F32 });
@@ -271,12 +274,11 @@ impl Builder {
         };
         let all = || std::thread::available_parallelism().map_or(1, usize::from);
         let unfit = |has: &str| {
-            let reason = format!("it runs in {has}, not in {precision}");
+            let reason = format!("it supports {has}, not {precision}");
             Error::Device { device: device.to_string(), reason }
         };
         if let Some(isa) = self.isa.filter(|_| device != Device::Cpu) {
-            let reason =
-                format!("the instruction set {} is the CPU's; leave it out, or use the device cpu", isa.name());
+            let reason = format!("the instruction set {} is for the CPU; omit it, or use the device cpu", isa.name());
             return Err(Error::Device { device: device.to_string(), reason });
         }
         let (engine, instruction_set, threads): (Box<dyn Engine>, _, _) = match device {
@@ -318,7 +320,7 @@ impl Builder {
             temperature,
             engine,
             device,
-            reason: "asked for by name".into(),
+            reason: "selected by name".into(),
             instruction_set,
             threads,
             precision,
@@ -329,9 +331,9 @@ impl Builder {
 }
 
 impl Segmenter {
-    /// How far the logits of a small frame are from another's, relative to the greatest.
+    /// The largest difference from another segmenter's logits of a small frame, relative to its largest logit.
     fn difference(&self, other: &Self) -> Result<f32> {
-        // Every channel rises and falls, and no two rows or columns are alike.
+        // Every channel rises and falls, and no two rows or columns are equal.
         let frame = image::RgbImage::from_fn(256, 128, |x, y| {
             image::Rgb([(x * 7 + y * y) as u8, (x * x + y * 13) as u8, (x * y + 31 * x) as u8])
         });
@@ -339,15 +341,15 @@ impl Segmenter {
         let (mut ours, mut theirs) = (Vec::new(), Vec::new());
         self.resident(std::slice::from_ref(&input))?.logits(&mut ours)?;
         other.resident(std::slice::from_ref(&input))?.logits(&mut theirs)?;
-        let greatest = theirs.iter().fold(f32::MIN_POSITIVE, |greatest, logit| greatest.max(logit.abs()));
-        // What is not a number is as far away as can be.
+        let largest = theirs.iter().fold(f32::MIN_POSITIVE, |largest, logit| largest.max(logit.abs()));
+        // NaN counts as an infinite difference.
         let off =
             ours.iter().zip(&theirs).map(|(a, b)| (a - b).abs()).map(|d| if d.is_nan() { f32::INFINITY } else { d });
-        Ok(off.fold(0.0, f32::max) / greatest)
+        Ok(off.fold(0.0, f32::max) / largest)
     }
 }
 
-/// What a photo is turned into, and what is read from its logits.
+/// The size of the network's input, and what is read from its logits.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Readout {
     pub(super) size: Size,
@@ -357,7 +359,7 @@ pub(super) struct Readout {
 }
 
 impl Readout {
-    /// Whether anything that is read out needs the probabilities.
+    /// Whether any output needs the probabilities.
     pub(super) fn needs_confidence(self) -> bool {
         self.confidence || self.reject_below.is_some()
     }
@@ -368,7 +370,7 @@ mod tests {
     use super::*;
     use crate::model::{Config, Noise};
 
-    /// A small network on the CPU, with the parameters of a seed.
+    /// A small network on the CPU with seeded parameters.
     fn seeded(builder: Builder, seed: u64) -> Result<Segmenter> {
         let dataset = Dataset::named("cityscapes").unwrap();
         let model = Config { base_channels: 8, ..Config::slim(dataset.classes.len()) }.into();
@@ -376,24 +378,24 @@ mod tests {
     }
 
     #[test]
-    fn a_device_whose_logits_are_others_is_not_taken() {
+    fn a_device_with_wrong_logits_is_not_used() {
         let builder = Segmenter::builder().device(Device::Auto);
         let on_gpu = || seeded(Segmenter::builder().device(Device::Cpu), 7).unwrap();
         let (_, reason) = builder.checked(on_gpu(), |builder| seeded(builder, 7)).unwrap();
-        assert_eq!(reason, "cpu is here, its logits within 0.00 % of the CPU's");
+        assert_eq!(reason, "cpu was found; its logits are within 0.00 % of the CPU's");
         let error = builder.checked(on_gpu(), |builder| seeded(builder, 8)).unwrap_err().to_string();
         assert!(error.starts_with("device `cpu`: its logits differ from the CPU's by "), "{error}");
     }
 
-    /// What goes through the network together is bounded by the network's pixels, and by the photos'.
+    /// A batch is limited by the pixels of the network's inputs and by those of the photos.
     #[test]
     fn batches_are_bounded_by_the_larger_of_photo_and_input() {
         let cases = [
             ((100, 50), Size::Native, 1, (16 << 20) / 5000), // the photo's own size
-            ((100, 50), Size::Exact { width: 2048, height: 1024 }, 1, 8), // thumbnails, enlarged
-            ((4096, 2048), Size::Exact { width: 64, height: 32 }, 1, 2), // large photos' masks take memory, too
+            ((100, 50), Size::Exact { width: 2048, height: 1024 }, 1, 8), // enlarged thumbnails
+            ((4096, 2048), Size::Exact { width: 64, height: 32 }, 1, 2), // the masks of large photos take memory, too
             ((100, 50), Size::Native, 256, 256),             // the padding counts
-            ((8192, 8192), Size::Native, 1, 1),              // never none
+            ((8192, 8192), Size::Native, 1, 1),              // at least one
         ];
         for ((width, height), size, multiple, want) in cases {
             let builder = Segmenter::builder().device(Device::Cpu).size(size).pad(Padding::Multiple(multiple));
@@ -415,12 +417,12 @@ mod tests {
     }
 
     #[test]
-    fn auto_keeps_to_what_was_asked_of_it() {
+    fn auto_respects_the_precision() {
         let open = |precision| Segmenter::builder().precision(precision).open(|builder| seeded(builder, 7));
         let single = open(Precision::F32).unwrap();
         assert!(single.device() != Device::Auto && single.precision() == Precision::F32);
         match open(Precision::Bf16) {
-            Ok(half) => assert_eq!((half.device(), half.device_reason()), (Device::Cpu, "only CPUs run in bf16")),
+            Ok(half) => assert_eq!((half.device(), half.device_reason()), (Device::Cpu, "only CPUs support bf16")),
             Err(error) => assert!(error.to_string().contains("bf16"), "{error}"), // a CPU without it
         }
     }

@@ -1,4 +1,4 @@
-//! Devices and precisions, as they are asked for.
+//! Devices and precisions.
 
 use std::fmt;
 use std::str::FromStr;
@@ -21,17 +21,16 @@ use crate::error::{Error, Result};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Device {
-    /// The GPU, where there is one that gives what the processor gives for a small frame, which is looked at when it is opened; else the
-    /// processor.
+    /// The GPU, if there is one whose results for a small frame match the CPU's, which is checked on opening; otherwise the CPU.
     #[default]
     Auto,
-    /// This machine's processor.
+    /// This machine's CPU.
     Cpu,
-    /// The NVIDIA GPU of that number.
+    /// The NVIDIA GPU with this number.
     Cuda(usize),
     /// A Mac's GPU.
     Metal,
-    /// Stock candle operations on the processor: slow, plain, the definition of right.
+    /// Stock candle operations on the CPU: slow and simple. They define the correct results.
     Reference,
 }
 
@@ -41,14 +40,14 @@ impl Device {
     /// ```
     /// # use rtformer::{Device, Segmenter};
     /// let segmenter = Segmenter::embedded(Device::auto())?;
-    /// assert_ne!(segmenter.device(), Device::Auto, "it is one that is there");
+    /// assert_ne!(segmenter.device(), Device::Auto, "it is an available device");
     /// # Ok::<(), rtformer::Error>(())
     /// ```
     pub fn auto() -> Self {
         Self::Auto
     }
 
-    /// The devices that this machine has and this version runs on: GPUs first, then the CPU, and the reference last.
+    /// This machine's devices that this version supports: GPUs first, then the CPU, and the reference last.
     ///
     /// ```
     /// # use rtformer::Device;
@@ -59,7 +58,8 @@ impl Device {
         cuda_numbers().map(Self::Cuda).chain(metal).chain([Self::Cpu, Self::Reference]).collect()
     }
 
-    /// The instruction sets of this machine's processor that there are kernels for, the fastest first. [`Builder::isa`](crate::Builder::isa) picks one.
+    /// The instruction sets of this machine's CPU for which there are kernels, the fastest first.
+    /// [`Builder::isa`](crate::Builder::isa) selects one.
     ///
     /// ```
     /// assert_eq!(rtformer::Device::instruction_sets().last(), Some(&"scalar"));
@@ -68,7 +68,7 @@ impl Device {
         Isa::available().into_iter().rev().map(Isa::name).collect()
     }
 
-    /// The instruction set of that name, for [`Builder::isa`](crate::Builder::isa).
+    /// The instruction set with this name, for [`Builder::isa`](crate::Builder::isa).
     ///
     /// ```
     /// # use rtformer::{Device, Isa};
@@ -89,22 +89,22 @@ impl Device {
         })
     }
 
-    /// The device itself, if it can be here.
+    /// The device itself, if this platform can have it.
     ///
     /// # Errors
-    /// [`Error::Device`] for a device that is not to be had: nothing falls back silently.
+    /// [`Error::Device`] if it cannot. There is no silent fallback.
     pub(super) fn resolve(self) -> Result<Self> {
         match self {
             Self::Metal if !cfg!(target_os = "macos") => Err(Error::Device {
                 device: self.to_string(),
-                reason: "only Macs have Metal; use `cpu` or `auto`".into(),
+                reason: "Metal is available on Macs only; use `cpu` or `auto`".into(),
             }),
-            // What is wrong with a GPU that fails, its opening says.
+            // If a GPU fails, opening it reports the cause.
             Self::Cpu | Self::Reference | Self::Cuda(_) | Self::Metal | Self::Auto => Ok(self),
         }
     }
 
-    /// Whether it is a GPU.
+    /// Whether the device is a GPU.
     ///
     /// ```
     /// # use rtformer::Device;
@@ -115,23 +115,23 @@ impl Device {
     }
 }
 
-/// The GPU that [`Device::Auto`] is to try, or why there is none.
+/// The GPU that [`Device::Auto`] tries, or the reason that there is none.
 pub(super) fn fastest(precision: Option<Precision>, isa: Option<Isa>) -> Result<Device, String> {
     if let Some(isa) = isa {
         return Err(format!("only CPUs have the instruction set {}", isa.name()));
     }
     if precision.is_some_and(|precision| precision.on_gpu().is_none()) {
-        return Err("only CPUs run in bf16".into());
+        return Err("only CPUs support bf16".into());
     }
     match has_cuda(0) {
         Ok(()) => Ok(Device::Cuda(0)),
         Err(Some(why)) => Err(format!("the NVIDIA GPU cannot be used: {why}")),
         Err(None) if has_metal() => Ok(Device::Metal),
-        Err(None) => Err("no GPU that this version runs on is here".into()),
+        Err(None) => Err("no supported GPU was found".into()),
     }
 }
 
-/// Whether this is a Mac whose GPU takes our kernels.
+/// Whether this is a Mac with a GPU that can run the kernels.
 fn has_metal() -> bool {
     #[cfg(target_os = "macos")]
     let there = crate::backend::metal(crate::backend::GpuElement::F32).is_ok();
@@ -152,7 +152,7 @@ impl FromStr for Device {
             ("cuda", number) if number.parse::<usize>().is_ok() => Ok(Self::Cuda(number.parse().unwrap_or_default())),
             _ => Err(Error::Device {
                 device: name.into(),
-                reason: "no such device; it is one of auto, cpu, cuda, cuda:N, metal, reference".into(),
+                reason: "unknown device; expected auto, cpu, cuda, cuda:N, metal or reference".into(),
             }),
         }
     }
@@ -170,7 +170,7 @@ impl fmt::Display for Device {
     }
 }
 
-/// In which arithmetic the network runs.
+/// The arithmetic of the network.
 ///
 /// ```
 /// use rtformer::Precision;
@@ -183,18 +183,18 @@ impl fmt::Display for Device {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Precision {
-    /// Single precision, exact to the oracle within 1e-4.
+    /// Single precision; within 1e-4 of the oracle.
     #[default]
     F32,
-    /// Convolutions multiply in bf16 and add in f32: on CPUs with AVX512-BF16. Twice as fast there, and a few pixels in a thousand change
-    /// class.
+    /// Convolutions multiply in bf16 and add in f32. Needs a CPU with AVX512-BF16. Twice as fast there; a few pixels in a thousand
+    /// change class.
     Bf16,
-    /// Feature maps and weights in f16, sums in f32: on GPUs.
+    /// Feature maps and weights in f16, sums in f32. Needs a GPU.
     F16,
 }
 
 impl Precision {
-    /// What a GPU stores; none for what no GPU has.
+    /// The type that a GPU stores; `None` if no GPU supports it.
     pub(super) fn on_gpu(self) -> Option<crate::backend::GpuElement> {
         match self {
             Self::F32 => Some(crate::backend::GpuElement::F32),
@@ -212,7 +212,7 @@ impl FromStr for Precision {
             "f32" => Ok(Self::F32),
             "bf16" => Ok(Self::Bf16),
             "f16" => Ok(Self::F16),
-            _ => Err(Error::Input(format!("precision `{name}` is not to be had; this version has f32, bf16 and f16"))),
+            _ => Err(Error::Input(format!("unknown precision `{name}`: expected f32, bf16 or f16"))),
         }
     }
 }
@@ -227,7 +227,7 @@ impl fmt::Display for Precision {
     }
 }
 
-/// The instruction set that the environment variable `RTFORMER_ISA` names, else the fastest.
+/// The instruction set that the environment variable `RTFORMER_ISA` names, or else the fastest.
 pub(super) fn default_isa() -> Result<Isa> {
     match std::env::var("RTFORMER_ISA") {
         Err(_) => Ok(Isa::best()),
@@ -240,7 +240,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_go_there_and_back() {
+    fn names_are_parsed_and_displayed() {
         for name in ["auto", "cpu", "cuda:0", "cuda:3", "metal", "reference"] {
             assert_eq!(name.parse::<Device>().unwrap().to_string(), name);
         }
@@ -251,9 +251,9 @@ mod tests {
     }
 
     #[test]
-    fn a_device_asked_for_by_name_is_never_replaced() {
+    fn a_device_selected_by_name_is_never_replaced() {
         assert_eq!(Device::Metal.resolve().is_ok(), cfg!(target_os = "macos"));
-        // Whether there is such a GPU, its opening says.
+        // Opening reports whether there is such a GPU.
         assert_eq!(Device::Cuda(7).resolve().unwrap(), Device::Cuda(7));
     }
 }

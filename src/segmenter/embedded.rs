@@ -3,7 +3,7 @@
 use crate::error::Result;
 use crate::weights::Weights;
 
-/// The weights of a builder that names no file.
+/// The weights that a builder uses if no file is named.
 pub(super) fn default_weights() -> Result<Weights> {
     #[cfg(feature = "embedded-weights")]
     return super::Segmenter::embedded_weights();

@@ -7,17 +7,17 @@ use crate::model::{Model, Network, Parameters};
 use crate::pixels::{Extent, IdsMut, Input, Pixels, Preparation};
 use crate::timing::timed;
 
-/// What is wanted of one photo's logits, at `size` (height, width).
+/// The requested outputs of one photo, at `size` (height, width).
 pub(super) struct Wanted<'a> {
     pub(super) size: (usize, usize),
     pub(super) ids: Option<IdsMut<'a>>,
-    /// Only along with the ids.
+    /// Only together with `ids`.
     pub(super) confidence: Option<Confidence<'a>>,
     /// `[classes, height, width]`.
     pub(super) logits: Option<&'a mut [f32]>,
 }
 
-/// Milliseconds of all photos: ahead of the network, in it, and behind it. On a GPU what is behind is part of the network's.
+/// Milliseconds for all photos: before, in and after the network. On a GPU, the time after the network is part of `model`.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Spent {
     pub(super) prepare: f64,
@@ -25,30 +25,32 @@ pub(super) struct Spent {
     pub(super) argmax: f64,
 }
 
-/// What can be computed and left on the device.
+/// A result that can be computed and left on the device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Product {
     Mask,
     Logits,
 }
 
-/// Inputs on the device, to be run again and again.
+/// Inputs on the device, on which the network can run repeatedly.
 pub(super) trait Uploaded {
-    /// Runs the network, and gives each photo what is wanted of it.
+    /// Runs the network, and writes the requested outputs of each photo.
     fn run(&self, wanted: &mut [Wanted<'_>]) -> Result<Spent>;
 
-    /// Runs the network, and leaves what it is for in the device's own memory; `false`, and nothing done, where that is the host's.
+    /// Runs the network, and leaves the product in the device's own memory. If the device uses the host's memory, does nothing and returns
+    /// `false`.
     fn compute(&self, product: Product) -> Result<bool>;
 }
 
+/// A network on a device.
 pub(super) trait Engine: Send + Sync {
     /// Runs `work` on the device's threads.
     fn enter(&self, work: &mut (dyn FnMut() + Send));
 
-    /// Prepares photos of one size, runs the network on them, and gives each what is wanted of it.
+    /// Prepares photos of one size, runs the network on them, and writes the requested outputs of each.
     fn run(&self, photos: &[Pixels<'_>], wanted: &mut [Wanted<'_>]) -> Result<Spent>;
 
-    /// Takes inputs of one size to the device.
+    /// Copies inputs of one size to the device.
     fn upload(&self, inputs: &[Input]) -> Result<Box<dyn Uploaded + '_>>;
 
     /// [`Backend::profile`].
@@ -58,7 +60,7 @@ pub(super) trait Engine: Send + Sync {
     fn peak_flops(&self) -> Option<f64>;
 }
 
-/// A backend and a network that is on it.
+/// A backend, and a network on it.
 pub(super) struct Loaded<B: Backend> {
     backend: B,
     network: Network<B>,
@@ -84,7 +86,7 @@ impl<B: Backend> Loaded<B> {
         Ok(Spent { prepare, ..self.forward(input?, extent, wanted)? })
     }
 
-    /// Runs the network on inputs of that extent, which it uses up.
+    /// Runs the network on inputs of this extent, and frees them.
     fn forward(&self, inputs: B::Tensor, extent: Extent, wanted: &mut [Wanted<'_>]) -> Result<Spent> {
         let (logits, model) = timed(|| self.network.forward(&self.backend, inputs));
         let logits = logits?;
@@ -92,7 +94,8 @@ impl<B: Backend> Loaded<B> {
         done.map(|()| Spent { prepare: 0.0, model, argmax })
     }
 
-    /// Runs `work` on the device's threads. After one frame that needed too much memory, the next one finds what the machine has.
+    /// Runs `work` on the device's threads. If a frame needs too much memory, the backend releases
+    /// what it keeps, so that the next frame can use all of the memory.
     fn on_threads<R: Send>(&self, work: impl FnOnce() -> Result<R> + Send) -> Result<R> {
         let done = self.backend.run(work);
         if matches!(done, Err(Error::OutOfMemory { .. })) {
@@ -102,7 +105,7 @@ impl<B: Backend> Loaded<B> {
     }
 }
 
-/// Gives each photo what is wanted of its logits, which are those of inputs of that extent.
+/// Writes the requested outputs of each photo. `logits` are those of inputs of the extent `input`.
 pub(super) fn read_out<B: Backend>(
     backend: &B,
     logits: &B::Tensor,
@@ -122,10 +125,10 @@ pub(super) fn read_out<B: Backend>(
     Ok(())
 }
 
-/// The logits at the input's size without the padding, if a photo of another size wants them.
+/// The logits at the input's size without the padding, if a photo has another size.
 ///
 /// If the photo was resized first, PaddleSeg resizes logits in two steps: from 1/8 to the input's size, and from there to the photo's. Two
-/// bilinear steps give other values than one, so we take both.
+/// bilinear steps give different values than one, so both are done here.
 pub(super) fn resized<B: Backend>(
     backend: &B,
     logits: &B::Tensor,
@@ -135,7 +138,7 @@ pub(super) fn resized<B: Backend>(
     if wanted.all(|wanted| wanted == input.kept) { Ok(None) } else { backend.resize(logits, input).map(Some) }
 }
 
-/// What a photo of the size `wanted` is read out of, and the extent to read: the logits at 1/8, or those at the input's size.
+/// The logits from which a photo of the size `wanted` is read, and the extent to read: those at 1/8, or those at the input's size.
 pub(super) fn source<'a, T>(
     logits: &'a T,
     resized: Option<&'a T>,
@@ -148,7 +151,7 @@ pub(super) fn source<'a, T>(
     }
 }
 
-/// The inputs' floats one after another, their shape and their extent.
+/// The inputs' floats, concatenated, with their shape and their extent.
 ///
 /// # Errors
 /// [`Error::OutOfMemory`].
@@ -167,7 +170,7 @@ impl<B: Backend> Engine for Loaded<B> {
     }
 
     fn run(&self, photos: &[Pixels<'_>], wanted: &mut [Wanted<'_>]) -> Result<Spent> {
-        // All of it on the device's threads, which are woken once.
+        // Everything runs on the device's threads, so that they wake up only once.
         self.on_threads(|| self.run_photos(photos, wanted))
     }
 

@@ -1,4 +1,4 @@
-//! Photo in, scene out: the one place where everything meets.
+//! Segments photos: connects weights, networks, backends and pixels.
 
 mod builder;
 mod device;
@@ -63,12 +63,12 @@ pub struct Segmenter {
     threads: usize,
     precision: Precision,
     readout: Readout,
-    /// Confidences that nobody gets to see, whose memory the next frame takes.
+    /// Buffers for confidences that are not returned. The next frame reuses their memory.
     spares: Mutex<Vec<Vec<f32>>>,
 }
 
 impl Segmenter {
-    /// All options.
+    /// A builder with all options.
     ///
     /// ```
     /// # use rtformer::Segmenter;
@@ -80,7 +80,7 @@ impl Segmenter {
         Builder::default()
     }
 
-    /// The network in a weights file.
+    /// Opens the network in a weights file.
     ///
     /// ```
     /// # use rtformer::{Device, Segmenter};
@@ -95,7 +95,7 @@ impl Segmenter {
         Self::builder().weights(path.as_ref()).device(device).build()
     }
 
-    /// The data set: names, colours, normalisation, where the weights are from, and their licence.
+    /// The data set: names, colours, normalisation, and the source and licence of the weights.
     ///
     /// ```
     /// # use rtformer::{Device, Segmenter};
@@ -132,24 +132,24 @@ impl Segmenter {
         &self.labels.palette
     }
 
-    /// The device that the network is on: never [`Device::Auto`].
+    /// The device that the network is on. Never [`Device::Auto`].
     ///
     /// ```
     /// # use rtformer::{Device, Segmenter};
     /// let segmenter = Segmenter::open("tests/data/golden/tiny.safetensors", Device::Cpu)?;
-    /// assert_eq!((segmenter.device(), segmenter.device_reason()), (Device::Cpu, "asked for by name"));
+    /// assert_eq!((segmenter.device(), segmenter.device_reason()), (Device::Cpu, "selected by name"));
     /// # Ok::<(), rtformer::Error>(())
     /// ```
     pub fn device(&self) -> Device {
         self.device
     }
 
-    /// Why it is on that device.
+    /// Why the network is on this device.
     pub fn device_reason(&self) -> &str {
         &self.reason
     }
 
-    /// `avx512`, `avx2`, `neon`, `scalar`, or `candle` for the reference.
+    /// The instruction set: `avx512`, `avx2`, `neon`, `scalar`, `candle` for the reference, or `cuda` or `metal` for a GPU.
     ///
     /// ```
     /// # use rtformer::{Device, Segmenter};
@@ -161,12 +161,12 @@ impl Segmenter {
         self.instruction_set
     }
 
-    /// The CPU threads that the network runs on.
+    /// The number of CPU threads that the network runs on.
     pub fn threads(&self) -> usize {
         self.threads
     }
 
-    /// The multiple that photos' heights and widths are padded to; 1 for no padding.
+    /// The multiple, in pixels, to which photos' heights and widths are padded; 1 for no padding.
     ///
     /// ```
     /// # use rtformer::{Padding, Segmenter};
@@ -177,25 +177,25 @@ impl Segmenter {
         self.preparation.pad_multiple
     }
 
-    /// The arithmetic that the network runs in.
+    /// The arithmetic of the network.
     pub fn precision(&self) -> Precision {
         self.precision
     }
 
-    /// What divides the logits ahead of the softmax that gives the [confidence](Scene::confidence): fitted to labelled photos and
-    /// kept in the weights' metadata, else 1. Masks do not depend on it.
+    /// The divisor of the logits before the softmax that gives the [confidence](Scene::confidence). It was fitted to labelled photos
+    /// and is stored in the weights' metadata; 1 if it is not. Masks do not depend on it.
     ///
     /// ```
     /// # use rtformer::{Device, Segmenter};
     /// let segmenter = Segmenter::open("tests/data/golden/tiny.safetensors", Device::Cpu)?;
-    /// assert_eq!(segmenter.temperature(), 1.0, "its metadata name none");
+    /// assert_eq!(segmenter.temperature(), 1.0, "its metadata do not name one");
     /// # Ok::<(), rtformer::Error>(())
     /// ```
     pub fn temperature(&self) -> f32 {
         self.temperature
     }
 
-    /// The weights' path, `embedded` or `random`.
+    /// The path of the weights, or `embedded` or `random`.
     pub fn weights_name(&self) -> &Path {
         &self.weights
     }

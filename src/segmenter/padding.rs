@@ -5,9 +5,10 @@ use std::str::FromStr;
 use crate::error::{Error, Result};
 use crate::weights::check_pad_multiple;
 
-/// How photos are padded before the network sees them: at the bottom and on the right, by the mean colour, to a multiple of a number.
+/// How photos are padded before the network runs: at the bottom and on the right, with the mean colour, to a multiple of a number of
+/// pixels.
 ///
-/// The results have the photo's own size: logits under the padding are not computed.
+/// The results have the photo's own size. Full-size logits are not computed for the padding.
 ///
 /// ```
 /// use rtformer::Padding;
@@ -19,17 +20,17 @@ use crate::weights::check_pad_multiple;
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Padding {
-    /// As the weights' metadata say (`pad_multiple`); no padding if they do not. PaddleSeg's checkpoints do not.
+    /// According to `pad_multiple` in the weights' metadata; no padding without it, as for PaddleSeg's checkpoints.
     #[default]
     FromWeights,
     /// No padding.
     None,
-    /// To a multiple of 1 to 256 pixels.
+    /// To a multiple of this many pixels, 1 to 256.
     Multiple(u32),
 }
 
 impl Padding {
-    /// The multiple for weights whose metadata have `from_weights`.
+    /// The multiple, given the `pad_multiple` of the weights.
     pub(super) fn multiple(self, from_weights: Option<u32>) -> Result<u32> {
         let multiple = match self {
             Self::FromWeights => from_weights.unwrap_or(1),

@@ -1,4 +1,4 @@
-//! Where a frame's time goes.
+//! The time of each operation of a frame.
 
 use super::Segmenter;
 use crate::backend::OpTime;
@@ -6,13 +6,13 @@ use crate::error::Result;
 use crate::pixels::{Mask, Pixels};
 use crate::timing::timed;
 
-/// One frame, operation by operation.
+/// The times of one frame, operation by operation.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct FrameProfile {
-    /// The whole frame by the clock on the wall: 8-bit pixels in memory to an 8-bit mask in memory.
+    /// Wall-clock time of the whole frame: from 8-bit pixels in memory to an 8-bit mask in memory.
     pub milliseconds: f64,
-    /// What it was made of, in order. What their sum lacks of the frame was spent between them.
+    /// The operations in order. The time that is missing from their sum was spent between them.
     pub operations: Vec<OpTime>,
 }
 

@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 use crate::memory;
 use crate::pixels::{Input, Mask, Pixels};
 
-/// Inputs of one size that are on the device. [`bench::resident`](crate::bench::resident) makes one.
+/// Inputs of one size on the device. Created by [`bench::resident`](crate::bench::resident).
 ///
 /// ```
 /// use rtformer::pixels::Mask;
@@ -31,7 +31,7 @@ pub struct Resident<'a> {
     batch: usize,
     size: (usize, usize),
     classes: usize,
-    /// What is computed where the device's memory is the host's.
+    /// The results, if the device uses the host's memory.
     kept: Mutex<(Vec<Mask>, Vec<Vec<f32>>)>,
 }
 
@@ -47,11 +47,13 @@ impl Segmenter {
     pub(crate) fn resident(&self, inputs: &[Input]) -> Result<Resident<'_>> {
         let extent = inputs.first().map(Input::extent);
         let Some(extent) = extent.filter(|extent| inputs.iter().all(|input| input.extent() == *extent)) else {
-            return Err(Error::Input("expected inputs of one size, at least one".into()));
+            return Err(Error::Input("expected at least one input, and all inputs of one size".into()));
         };
         let ((height, width), (h, w)) = (extent.full, extent.kept);
         if h == 0 || w == 0 || h > height || w > width {
-            return Err(Error::Input(format!("an input of {width}x{height} pixels cannot keep {w}x{h} of them")));
+            return Err(Error::Input(format!(
+                "invalid size without padding {w}x{h}: expected 1x1 to the input's {width}x{height} pixels"
+            )));
         }
         Ok(Resident {
             uploaded: self.engine.upload(inputs)?,
@@ -64,7 +66,7 @@ impl Segmenter {
 }
 
 impl Resident<'_> {
-    /// The network and its full-size bilinear logits, `[classes, height, width]`, into `out`; of a batch, the first photo's.
+    /// Runs the network and writes the full-size bilinear logits, `[classes, height, width]`, to `out`. Of a batch, the first photo's.
     ///
     /// # Errors
     /// As [`Segmenter::segment`](crate::Segmenter::segment).
@@ -73,7 +75,7 @@ impl Resident<'_> {
         self.uploaded.run(&mut [Wanted { logits: Some(out), ..self.nothing() }]).map(drop)
     }
 
-    /// The network and its mask; of a batch, the first photo's.
+    /// Runs the network and writes the mask. Of a batch, the first photo's.
     ///
     /// # Errors
     /// As [`Segmenter::segment`](crate::Segmenter::segment).
@@ -82,7 +84,7 @@ impl Resident<'_> {
         self.uploaded.run(&mut [Wanted { ids: Some(mask.ids_mut()), ..self.nothing() }]).map(drop)
     }
 
-    /// The network and the whole batch's masks, which are left in the device's memory.
+    /// Runs the network and computes the masks of the whole batch, which stay in the device's memory.
     ///
     /// # Errors
     /// As [`Segmenter::segment`](crate::Segmenter::segment).
@@ -98,7 +100,7 @@ impl Resident<'_> {
         self.uploaded.run(&mut wanted.collect::<Vec<_>>()).map(drop)
     }
 
-    /// The network and the whole batch's full-size bilinear logits, which are left in the device's memory.
+    /// Runs the network and computes the full-size bilinear logits of the whole batch, which stay in the device's memory.
     ///
     /// # Errors
     /// As [`Segmenter::segment`](crate::Segmenter::segment).
@@ -113,11 +115,12 @@ impl Resident<'_> {
         self.uploaded.run(&mut wanted.collect::<Vec<_>>()).map(drop)
     }
 
+    /// A request without outputs.
     fn nothing<'w>(&self) -> Wanted<'w> {
         Wanted { size: self.size, ids: None, confidence: None, logits: None }
     }
 
-    /// Makes `logits` as long as one photo's full-size logits.
+    /// Resizes `logits` for one photo's full-size logits.
     fn blank(&self, logits: &mut Vec<f32>) -> Result<()> {
         let (classes, (height, width)) = (self.classes, self.size);
         let what = || format!("{classes} logits for each of {width}x{height} pixels");

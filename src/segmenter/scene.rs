@@ -1,4 +1,4 @@
-//! What was seen on a photo.
+//! The result of segmenting a photo.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use crate::pixels::{IndexedPicture, Mask, Palette, Pixels, render};
 use crate::timing::Timings;
 use crate::weights::Dataset;
 
-/// What the classes are called and how they are coloured.
+/// The names and colours of the classes.
 #[derive(Debug)]
 pub(super) struct Labels {
     pub(super) dataset: Dataset,
@@ -27,7 +27,7 @@ pub(super) struct Labels {
 /// let largest = &scene.classes()[0];
 /// let pixels = scene.mask().counts()[usize::from(largest.id)];
 /// assert_eq!(largest.share, pixels as f64 / (64.0 * 48.0));
-/// assert_eq!(scene.overlay(&photo, 0.0), photo, "none of the colours");
+/// assert_eq!(scene.overlay(&photo, 0.0), photo, "an alpha of 0 shows the photo");
 /// # Ok::<(), rtformer::Error>(())
 /// ```
 #[derive(Clone, Debug)]
@@ -39,7 +39,7 @@ pub struct Scene {
     pub(super) timings: Timings,
 }
 
-/// A class's part of a scene.
+/// A class's share of a scene.
 ///
 /// ```
 /// use rtformer::{Device, Segmenter};
@@ -54,23 +54,23 @@ pub struct Scene {
 #[derive(Clone, Debug, PartialEq, serde::Serialize)]
 #[non_exhaustive]
 pub struct ClassShare {
-    /// The train id, which is the mask's value.
+    /// The train id: the class's value in the mask.
     pub id: u16,
     /// The class's name in the data set.
     pub name: String,
-    /// Its colour in the palette, RGB.
+    /// The class's colour in the palette, RGB.
     pub color: [u8; 3],
-    /// Its share of all the photo's pixels, 0 to 1.
+    /// The class's share of all of the photo's pixels, 0 to 1.
     pub share: f64,
 }
 
 impl Scene {
-    /// The class of every pixel, at the photo's own size.
+    /// The class of each pixel, at the photo's own size.
     pub fn mask(&self) -> &Mask {
         &self.mask
     }
 
-    /// The mask alone, without a copy.
+    /// Returns the mask alone, without a copy.
     ///
     /// ```
     /// # let segmenter = rtformer::Segmenter::open("tests/data/golden/tiny.safetensors", rtformer::Device::Cpu)?;
@@ -82,7 +82,7 @@ impl Scene {
         self.mask
     }
 
-    /// The classes that occur, largest share first. Rejected pixels belong to none.
+    /// The classes that occur, largest share first. Rejected pixels belong to no class.
     pub fn classes(&self) -> Vec<ClassShare> {
         let classes = &self.labels.dataset.classes;
         let pixels = f64::from(self.mask.width()) * f64::from(self.mask.height());
@@ -103,7 +103,7 @@ impl Scene {
         shares
     }
 
-    /// The mask as an indexed picture: the indices are the train ids, the palette is the data set's.
+    /// The mask as an indexed picture. The indices are the train ids; the palette is the data set's.
     ///
     /// ```
     /// # let segmenter = rtformer::Segmenter::open("tests/data/golden/tiny.safetensors", rtformer::Device::Cpu)?;
@@ -117,7 +117,7 @@ impl Scene {
         IndexedPicture::new(&self.mask, &self.labels.palette)
     }
 
-    /// Writes [`to_indexed`](Self::to_indexed) as PNG. The file is complete or does not change.
+    /// Writes [`to_indexed`](Self::to_indexed) as PNG. If writing fails, an existing file does not change.
     ///
     /// ```
     /// # let folder = tempfile::tempdir().unwrap();
@@ -135,7 +135,7 @@ impl Scene {
         self.to_indexed().save(path)
     }
 
-    /// The photo with the mask's colours over it; `alpha` of 0 is the photo alone, 1 the colours alone.
+    /// The photo, blended with the mask's colours. An `alpha` of 0 gives the photo alone, 1 the colours alone.
     ///
     /// ```
     /// # let segmenter = rtformer::Segmenter::open("tests/data/golden/tiny.safetensors", rtformer::Device::Cpu)?;
@@ -149,7 +149,7 @@ impl Scene {
         render::overlay(&photo.into(), &self.mask, &self.labels.palette, alpha)
     }
 
-    /// Writes [`overlay`](Self::overlay) as PNG. The file is complete or does not change.
+    /// Writes [`overlay`](Self::overlay) as PNG. If writing fails, an existing file does not change.
     ///
     /// ```
     /// # let folder = tempfile::tempdir().unwrap();
@@ -167,20 +167,20 @@ impl Scene {
         render::save_rgb(path, &self.overlay(photo, alpha))
     }
 
-    /// The softmax probability of each pixel's class, `[height, width]`, where [`Builder::confidence`](super::Builder::confidence)
-    /// asked for it; at the weights' [temperature](super::Segmenter::temperature).
+    /// The softmax probability of each pixel's class, `[height, width]`, at the weights' [temperature](super::Segmenter::temperature).
+    /// `None` unless [`Builder::confidence`](super::Builder::confidence) requested it.
     pub fn confidence(&self) -> Option<&[f32]> {
         self.confidence.as_deref()
     }
 
-    /// The mean of [`confidence`](Self::confidence).
+    /// The mean of [`confidence`](Self::confidence), 0 to 1.
     ///
     /// ```
     /// # use rtformer::Segmenter;
     /// let photo = image::RgbImage::new(64, 48);
     /// let scene = Segmenter::builder().confidence(true).build()?.segment(&photo)?;
     /// assert!(scene.mean_confidence().is_some_and(|mean| mean > 0.0 && mean <= 1.0));
-    /// assert_eq!(Segmenter::builder().build()?.segment(&photo)?.mean_confidence(), None, "it was not asked for");
+    /// assert_eq!(Segmenter::builder().build()?.segment(&photo)?.mean_confidence(), None, "it was not requested");
     /// # Ok::<(), rtformer::Error>(())
     /// ```
     pub fn mean_confidence(&self) -> Option<f64> {
@@ -188,17 +188,17 @@ impl Scene {
         Some(confidence.iter().map(|&p| f64::from(p)).sum::<f64>() / confidence.len() as f64)
     }
 
-    /// The logits at the photo's size, `[classes, height, width]`, where [`Builder::logits`](super::Builder::logits) asked for them.
+    /// The logits at the photo's size, `[classes, height, width]`. `None` unless [`Builder::logits`](super::Builder::logits) requested them.
     pub fn logits(&self) -> Option<&[f32]> {
         self.logits.as_deref()
     }
 
-    /// Where the time went.
+    /// The time of each stage, in milliseconds.
     ///
     /// ```
     /// # let segmenter = rtformer::Segmenter::open("tests/data/golden/tiny.safetensors", rtformer::Device::Cpu)?;
     /// let timings = segmenter.segment(&image::RgbImage::new(64, 48))?.timings();
-    /// assert!(timings.model > 0.0 && timings.decode == 0.0, "the photo came decoded");
+    /// assert!(timings.model > 0.0 && timings.decode == 0.0, "the photo was already decoded");
     /// # Ok::<(), rtformer::Error>(())
     /// ```
     pub fn timings(&self) -> Timings {

@@ -1,4 +1,4 @@
-//! Photos in, scenes out.
+//! Segmenting photos, one by one or in batches.
 
 use std::sync::Arc;
 
@@ -10,8 +10,8 @@ use crate::memory;
 use crate::pixels::{IdsMut, Mask, Pixels};
 use crate::timing::{Timings, timed};
 
-/// The most pixels that go through the network together, whatever the batch, counted before or after resizing, whichever is more: a
-/// gigabyte of feature maps (Slim).
+/// The largest number of pixels that go through the network together, for any batch. Pixels are counted before or after resizing,
+/// whichever are more. The feature maps of this many take a gigabyte (Slim).
 const BATCH_PIXELS: usize = 16 << 20;
 
 impl Segmenter {
@@ -21,24 +21,24 @@ impl Segmenter {
     /// # use rtformer::pixels::{PixelFormat, Pixels};
     /// # use rtformer::{Device, Segmenter};
     /// # let segmenter = Segmenter::open("tests/data/golden/tiny.safetensors", Device::Cpu)?;
-    /// let frame = vec![90; 4 * 64 * 48]; // a camera's buffer
+    /// let frame = vec![90; 4 * 64 * 48]; // the buffer of a camera
     /// let scene = segmenter.segment(Pixels::new(&frame, 64, 48, 4 * 64, PixelFormat::Bgra8)?)?;
     /// assert_eq!(scene.mask().width(), 64);
     /// # Ok::<(), rtformer::Error>(())
     /// ```
     ///
     /// # Errors
-    /// [`Error::Input`] for a size that the network cannot take, [`Error::Device`] and its neighbours if the device fails. If the photo
-    /// has a [name](Pixels::name), [`Error::Photo`] names it.
+    /// [`Error::Input`] if the network does not support the size; [`Error::Device`] or a related error if the device fails. If the photo
+    /// has a [name](Pixels::name), the error is an [`Error::Photo`] with this name.
     pub fn segment<'a>(&self, photo: impl Into<Pixels<'a>>) -> Result<Scene> {
         let photo = photo.into();
         let scene = self.segment_group(std::slice::from_ref(&photo)).map(|mut scenes| scenes.pop());
-        let none = || Error::Backend { operation: "segment", reason: "one photo gave no scene".into() };
+        let none = || Error::Backend { operation: "segment", reason: "no scene was returned for a photo".into() };
         scene.and_then(|scene| scene.ok_or_else(none)).map_err(|error| error.of_photo(photo.name()))
     }
 
-    /// Segments photos of any sizes, in order. Neighbours of one size go through the network together; each scene is the same,
-    /// bit for bit, as [`segment`](Self::segment) gives.
+    /// Segments photos of any sizes, in order. Neighbours of one size go through the network together. Each scene is
+    /// identical, bit for bit, to the result of [`segment`](Self::segment).
     ///
     /// ```
     /// # use rtformer::{Device, Segmenter};
@@ -74,12 +74,12 @@ impl Segmenter {
         let mut scenes = Vec::with_capacity(photos.len());
         let same = |a: &Pixels<'_>, b: &Pixels<'_>| (a.width(), a.height()) == (b.width(), b.height());
         for group in photos.chunk_by(same) {
-            let together = self.together(&group[0]).unwrap_or(1); // a size that is refused: by each photo
+            let together = self.together(&group[0]).unwrap_or(1); // an unsupported size fails for each photo
             for batch in group.chunks(together) {
                 match self.segment_group(batch) {
                     Ok(group) => scenes.extend(group.into_iter().map(Ok)),
                     Err(error) if batch.len() == 1 => scenes.push(Err(error.of_photo(batch[0].name()))),
-                    // One photo failed them all: try each alone.
+                    // One photo failed, and the batch with it: try each alone.
                     Err(_) => scenes.extend(batch.iter().map(|photo| self.segment(photo))),
                 }
             }
@@ -87,14 +87,14 @@ impl Segmenter {
         scenes
     }
 
-    /// How many photos like this one go through the network together at most.
+    /// The largest number of photos of this size that go through the network together.
     pub(super) fn together(&self, photo: &Pixels<'_>) -> Result<usize> {
         let (height, width) = self.preparation.extent(photo.width(), photo.height())?.full;
         let pixels = (height * width).max(photo.width() as usize * photo.height() as usize);
         Ok((BATCH_PIXELS / pixels).max(1))
     }
 
-    /// Segments one photo into a mask whose memory is used again, with nothing else read out.
+    /// Segments one photo into an existing mask, and reuses its memory. Computes no other outputs.
     ///
     /// ```
     /// # use rtformer::pixels::Mask;
@@ -174,12 +174,12 @@ impl Segmenter {
         Ok(scenes)
     }
 
-    /// Where to write the confidence, at the weights' temperature.
+    /// A request to write the confidence to `values`, at the weights' temperature.
     fn confidence<'a>(&self, values: &'a mut [f32]) -> Confidence<'a> {
         Confidence { values, temperature: self.temperature }
     }
 
-    /// Gives the ignore id to pixels of too low a confidence.
+    /// Assigns the ignore id to pixels with too low a confidence.
     fn reject(&self, mask: &mut Mask, confidence: Option<&[f32]>) {
         let (Some(below), Some(confidence)) = (self.readout.reject_below, confidence) else { return };
         let ignore = mask.ignore_id();
@@ -194,14 +194,14 @@ impl Segmenter {
     }
 }
 
-/// Makes `floats` as long as a photo of `channels`.
+/// Resizes `floats` to `channels` values for each of the photo's pixels, and sets all to zero.
 fn blank(floats: &mut Vec<f32>, photo: &Pixels<'_>, channels: usize) -> Result<()> {
     let (width, height) = (photo.width() as usize, photo.height() as usize);
     let wanted = width.checked_mul(height).and_then(|pixels| pixels.checked_mul(channels)).unwrap_or(usize::MAX);
     memory::resize(floats, wanted, 0.0, || format!("{channels} floats for each of {width}x{height} pixels"))
 }
 
-/// A photo's part of what its batch took; what the engine does not account for is the network's.
+/// A photo's share of its batch's time. Time that the engine does not account for counts as the network's.
 fn timings(photo: &Pixels<'_>, spent: Spent, total: f64, batch: usize) -> Timings {
     let share = |milliseconds: f64| milliseconds / batch as f64;
     let mut timings = Timings { decode: photo.decode_ms(), prepare: share(spent.prepare), ..Timings::default() };

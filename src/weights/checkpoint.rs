@@ -1,4 +1,4 @@
-//! A checkpoint of any format, read whole.
+//! Reads a checkpoint of any format into memory.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -12,7 +12,7 @@ use super::tensor::{Tensor, check_numbers};
 use super::torch::{self, Storages};
 use crate::error::{Error, Result};
 
-/// The tensors of a checkpoint under PaddleSeg's names, one to one.
+/// The tensors of a checkpoint, with PaddleSeg's names.
 ///
 /// ```no_run
 /// # fn main() -> rtformer::Result<()> {
@@ -25,24 +25,24 @@ use crate::error::{Error, Result};
 /// ```
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Checkpoint {
-    /// Sorted by name.
+    /// The tensors, sorted by name.
     pub tensors: BTreeMap<String, Tensor>,
-    /// Divides the logits ahead of the softmax that gives the confidence; only our own files can say it.
+    /// The divisor of the logits before the softmax that gives the confidence. Only files of this project can have it.
     pub temperature: Option<f32>,
-    /// Width and height are padded to a multiple of it; only our own files can say it.
+    /// Width and height are padded to a multiple of this many pixels. Only files of this project can have it.
     pub pad_multiple: Option<u32>,
-    /// What else a `.safetensors` file says of its tensors, by key; [`save`](super::save) keeps it.
+    /// The other metadata of a `.safetensors` file. [`save`](super::save) keeps them.
     pub metadata: BTreeMap<String, String>,
-    /// Where in the file the tensors were.
+    /// Where the tensors were in the file.
     pub found: Found,
 }
 
 impl Checkpoint {
-    /// Reads a `.pdparams`, a `.pth` or a `.safetensors`: the content decides, not the name.
+    /// Reads a `.pdparams`, `.pth` or `.safetensors` file. The format is detected from the content, not from the name.
     ///
-    /// The network may lie in a nested dictionary (`state_dict`), and its names may have a prefix (`module.`). Both are found by the
-    /// tensors that every RTFormer has, and [`Checkpoint::found`] says what was found. If a file holds several networks, an averaged
-    /// one (`ema`) is read rather than the latest, and that rather than a teacher; [`Checkpoint::open_part`] reads another.
+    /// The network may be in a nested dictionary (`state_dict`), and its names may have a prefix (`module.`). Both are found by the
+    /// tensors that every RTFormer has, and reported in [`Checkpoint::found`]. If a file contains several networks, an averaged one
+    /// (`ema`) is preferred to the latest, and both to a teacher. [`Checkpoint::open_part`] reads another.
     ///
     /// PyTorch's `running_mean` and `running_var` become PaddleSeg's `_mean` and `_variance`, and `num_batches_tracked` is
     /// left out. f16, bf16, f64 and whole numbers become f32. Nothing in the file is executed.
@@ -55,13 +55,13 @@ impl Checkpoint {
     /// ```
     ///
     /// # Errors
-    /// [`Error::Read`]; [`Error::Weights`] for a file that is none of these, is truncated or damaged, holds no tensors, holds
-    /// what a checkpoint does not, or a number that is not finite.
+    /// [`Error::Read`]; [`Error::Weights`] for a file that has another format, is truncated or damaged, contains no tensors, contains
+    /// objects that do not belong in a checkpoint, or contains a number that is not finite.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         Self::read(path.as_ref(), None)
     }
 
-    /// Reads one of several networks in a file: `part` is a dictionary's key, a prefix, or both, as in [`Found::alternatives`].
+    /// Reads one of several networks in a file. `part` is a dictionary's key, a prefix, or both, as in [`Found::alternatives`].
     ///
     /// ```
     /// # use rtformer::weights::Checkpoint;
@@ -89,13 +89,13 @@ impl Checkpoint {
                 return Self::select(&Weights::open(path)?, part);
             }
             Looks::Empty => return Err(broken("is empty; download it again".into())),
-            looks => return Err(broken(format!("is {looks}; a checkpoint is a .pdparams, .pth or .safetensors file"))),
+            looks => return Err(broken(format!("is {looks}; expected a .pdparams, .pth or .safetensors file"))),
         };
         let (tensors, found) = pickled(program, storages, bytes.len(), part).map_err(broken)?;
         Self { tensors, found, ..Self::default() }.checked(path)
     }
 
-    /// Every tensor of an open weights file, as [`Checkpoint::open`] reads it.
+    /// Reads every tensor of an open weights file, as [`Checkpoint::open`] does.
     ///
     /// ```
     /// # use rtformer::weights::{Checkpoint, Weights};
@@ -113,7 +113,7 @@ impl Checkpoint {
     fn select(weights: &Weights, part: Option<&str>) -> Result<Self> {
         let mut dictionary = Dictionary::new(String::new());
         dictionary.tensors = weights.names().map(|name| (name.to_owned(), name)).collect();
-        // `safetensors.torch.save_model` writes an array with two names once; the metadata say where the second name points.
+        // `safetensors.torch.save_model` writes an array with two names once. The metadata map the second name to the first.
         let is_tied =
             |(name, kept): &(&String, &String)| weights.shape(name).is_none() && weights.shape(kept).is_some();
         let tied = weights.all_metadata().iter().filter(is_tied);
@@ -141,7 +141,10 @@ impl Checkpoint {
     }
 }
 
-/// The tensors of a pickle, or what is wrong with it.
+/// The tensors of a pickle.
+///
+/// # Errors
+/// A description of the problem, as a phrase that follows the file's name.
 pub(super) fn pickled(
     program: &[u8],
     storages: Storages<'_>,
@@ -166,7 +169,7 @@ mod tests {
         Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/golden").join(name)
     }
 
-    /// Written by PaddlePaddle itself, `tests/data/reference.py`.
+    /// PaddlePaddle wrote the files, with `tests/data/reference.py`.
     #[test]
     fn every_dialect_of_paddle_gives_the_same_tensors() {
         let want = Checkpoint::open(golden("pickle.safetensors")).unwrap();
@@ -176,7 +179,7 @@ mod tests {
             assert_eq!(got.tensors.keys().collect::<Vec<_>>(), want.tensors.keys().collect::<Vec<_>>(), "{dialect}");
             for (name, tensor) in &want.tensors {
                 assert_eq!(got.tensors[name].data, tensor.data, "{dialect}: {name}");
-                // safetensors' numpy writer makes a vector of one of a scalar.
+                // safetensors' numpy writer turns a scalar into a vector of length 1.
                 if name != "scalar" {
                     assert_eq!(got.tensors[name].shape, tensor.shape, "{dialect}: {name}");
                 }
@@ -185,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn a_models_pdparams_is_its_safetensors() {
+    fn a_pdparams_file_equals_its_safetensors_file() {
         assert_eq!(
             Checkpoint::open(golden("thirds.pdparams")).unwrap(),
             Checkpoint::open(golden("thirds.safetensors")).unwrap()
@@ -193,11 +196,11 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_checkpoint_is_named() {
+    fn other_files_are_named() {
         let folder = tempfile::tempdir().unwrap();
         let cases: [(&[u8], &str); 5] = [
             (b"", "is empty"),
-            (b"\x89PNG\r\n\x1a\n", "is a PNG image; a checkpoint is"),
+            (b"\x89PNG\r\n\x1a\n", "is a PNG image; expected a .pdparams"),
             (b"<!DOCTYPE html><title>404</title>", "error page, not the file; download it again"),
             (b"version https://git-lfs.github.com/spec/v1\n", "git lfs pull"),
             (b"\x08\0\0\0\0\0\0\0{}      ", "holds no tensors"),

@@ -1,4 +1,4 @@
-//! What a network was trained to see: class names, colours, and how its pixels were normalised.
+//! Data sets: class names, colours, and the normalisation of pixels.
 
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
@@ -9,17 +9,17 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Result};
 use crate::files;
 
-/// The data sets we know by name.
+/// The built-in data sets.
 const KNOWN: [(&str, &str); 3] = [
     ("cityscapes", include_str!("datasets/cityscapes.json")),
     ("ade20k", include_str!("datasets/ade20k.json")),
     ("camvid", include_str!("datasets/camvid.json")),
 ];
 
-/// A description with 65,535 classes is about 5 MB; what is longer is some other file.
+/// The maximum length of a description in bytes. One with 65,535 classes has about 5 MB; a longer file is something else.
 const LONGEST: u64 = 32 << 20;
 
-/// One class. Its place in [`Dataset::classes`] is its train id: the number in a mask.
+/// A class. Its index in [`Dataset::classes`] is its train id, which is its value in a mask.
 ///
 /// ```
 /// use rtformer::weights::{Class, Dataset};
@@ -30,11 +30,11 @@ const LONGEST: u64 = 32 << 20;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Class {
-    /// What a person calls it.
+    /// The display name.
     pub name: String,
     /// Red, green, blue.
     pub color: [u8; 3],
-    /// The number that the data set's own label images use for it, where that is not the train id.
+    /// The class's value in the data set's own label images, if it is not the train id.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub label_id: Option<u16>,
     /// Further colours that label images use for this class, such as those of finer classes. Masks never have them.
@@ -52,27 +52,27 @@ pub struct Class {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Dataset {
-    /// Its name, such as `cityscapes`.
+    /// The name, such as `cityscapes`.
     pub name: String,
-    /// Its classes, in the order of their train ids; there is no background and no ignore class among them.
+    /// The classes, in the order of their train ids. There is no background class and no ignore class.
     pub classes: Vec<Class>,
-    /// Mean of red, green and blue, each from 0 to 1; subtracted before the network.
+    /// Mean of red, green and blue, each from 0 to 1. Subtracted from pixels before the network.
     pub mean: [f64; 3],
-    /// Standard deviation of red, green and blue, each from 0.001 to 1; divides pixels before the network.
+    /// Standard deviation of red, green and blue, each from 0.001 to 1. Pixels are divided by it before the network.
     pub std: [f64; 3],
-    /// Colours in label images that stand for no class. Black is ignored in any case, unless it is a class's colour.
+    /// Colours in label images that do not belong to a class. Black is ignored in any case, unless it is a class's colour.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ignore_colors: Vec<[u8; 3]>,
-    /// Where it comes from, and who made it.
+    /// Where the data set comes from, and who made it.
     #[serde(default)]
     pub source: String,
-    /// Under which terms.
+    /// The licence.
     #[serde(default)]
     pub license: String,
 }
 
 impl Dataset {
-    /// The names that [`Dataset::named`] knows.
+    /// The names of the built-in data sets.
     ///
     /// ```
     /// # use rtformer::weights::Dataset;
@@ -82,7 +82,7 @@ impl Dataset {
         KNOWN.iter().map(|(name, _)| *name)
     }
 
-    /// One of the data sets we know: `cityscapes` (19 classes), `ade20k` (150) or `camvid` (11).
+    /// A built-in data set: `cityscapes` (19 classes), `ade20k` (150) or `camvid` (11). `None` for any other name.
     ///
     /// ```
     /// # use rtformer::weights::Dataset;
@@ -91,13 +91,13 @@ impl Dataset {
     /// ```
     ///
     /// # Panics
-    /// Never: a test reads all three.
+    /// Never: a test parses all three.
     pub fn named(name: &str) -> Option<Self> {
         let (_, json) = KNOWN.iter().find(|(known, _)| *known == name)?;
-        Some(serde_json::from_str(json).expect("a test reads every description that we ship"))
+        Some(serde_json::from_str(json).expect("a test parses every built-in description"))
     }
 
-    /// A user's own description: JSON of the same form as the files in `src/weights/datasets/`, in UTF-8 or UTF-16.
+    /// Reads a user's own description: JSON with the fields of the files in `src/weights/datasets/`, in UTF-8 or UTF-16.
     ///
     /// ```
     /// # use rtformer::weights::Dataset;
@@ -110,7 +110,7 @@ impl Dataset {
     /// ```
     ///
     /// # Errors
-    /// [`Error::Read`]; [`Error::Weights`] where it is no such JSON or fails [`Dataset::check`].
+    /// [`Error::Read`]; [`Error::Weights`] if the JSON is malformed or [`Dataset::check`] fails.
     pub fn load(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         let bytes =
@@ -120,15 +120,15 @@ impl Dataset {
             let known = KNOWN.map(|(name, _)| name).join(", ");
             Error::weights(
                 path,
-                format!("is not the description of a data set: {reason}; give {known}, or JSON such as {EXAMPLE}"),
+                format!("is not the description of a data set: {reason}; expected {known}, or JSON such as {EXAMPLE}"),
             )
         })?;
         dataset.check().map_err(|reason| Error::weights(path, reason))?;
         Ok(dataset)
     }
 
-    /// Whether it can be used: 1 to 65,535 classes with distinct names, no label id given twice, and means and deviations that pixels
-    /// from 0 to 1 can have.
+    /// Checks the description: 1 to 65,535 classes with distinct names, distinct label ids, distinct further colours, and means and
+    /// deviations that pixels from 0 to 1 can have.
     ///
     /// ```
     /// let mut camvid = rtformer::weights::Dataset::named("camvid").unwrap();
@@ -138,10 +138,10 @@ impl Dataset {
     /// ```
     ///
     /// # Errors
-    /// What is wrong, in words.
+    /// A description of the problem.
     pub fn check(&self) -> Result<(), String> {
         if self.classes.is_empty() || self.classes.len() > 65_535 {
-            return Err(format!("it has {} classes, it needs 1 to 65535", self.classes.len()));
+            return Err(format!("it has {} classes; expected 1 to 65535", self.classes.len()));
         }
         let (mut names, mut labels) = (HashSet::new(), HashSet::new());
         for (id, class) in self.classes.iter().enumerate() {
@@ -149,12 +149,12 @@ impl Dataset {
                 return Err(format!("class {id} has no name"));
             }
             if !names.insert(&class.name) {
-                return Err(format!("class {id} is the second one named `{}`", class.name));
+                return Err(format!("class {id} is the second one with the name `{}`", class.name));
             }
             if let Some(label) = class.label_id
                 && !labels.insert(label)
             {
-                return Err(format!("class {id} (`{}`) is the second one with label id {label}", class.name));
+                return Err(format!("class {id} (`{}`) is the second one with the label id {label}", class.name));
             }
         }
         self.check_colors()?;
@@ -164,7 +164,8 @@ impl Dataset {
         })
     }
 
-    /// Two classes may share a `color` (their labels are then read by number), but a further colour stands for one thing.
+    /// Checks further colours. Two classes may share a `color` (their labels are then read by number), but a further colour must have a
+    /// single meaning.
     fn check_colors(&self) -> Result<(), String> {
         let mut known: HashMap<[u8; 3], &str> =
             self.classes.iter().map(|class| (class.color, class.name.as_str())).collect();
@@ -178,7 +179,7 @@ impl Dataset {
         Ok(())
     }
 
-    /// Adds the further colours of the data set that we know by this name, if it has the same classes.
+    /// Adds the further colours of the built-in data set with this name, if it has the same classes.
     ///
     /// For weights that were saved before data sets could list such colours.
     pub(super) fn with_known_colors(mut self) -> Self {
@@ -194,10 +195,10 @@ impl Dataset {
     }
 }
 
-/// A network that takes pixels from 0 to 255 has 1/255; what is far below that is a mistake.
+/// The smallest deviation. A network for pixels from 0 to 255 has 1/255; much smaller values are mistakes.
 const LEAST_STD: f64 = 0.001;
 
-/// Refuses a mean or deviation that pixels from 0 to 1 cannot have.
+/// Rejects a mean or deviation that pixels from 0 to 1 cannot have.
 fn possible(name: &str, channel: usize, value: f64, least: f64) -> Result<(), String> {
     if (least..=1.0).contains(&value) {
         return Ok(());
@@ -219,7 +220,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_known_ones_are_whole() {
+    fn the_built_in_data_sets_are_complete() {
         for (name, classes) in [("cityscapes", 19), ("ade20k", 150), ("camvid", 11)] {
             let dataset = Dataset::named(name).unwrap();
             assert_eq!((dataset.name.as_str(), dataset.classes.len(), dataset.check()), (name, classes, Ok(())));
@@ -255,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn a_users_file_is_read_or_refused_with_a_reason() {
+    fn a_users_file_is_read_or_rejected_with_a_reason() {
         let with = |classes: &str, std: &str| {
             format!(r#"{{"name": "mine", "classes": {classes}, "mean": [0, 0, 0], "std": {std}}}"#)
         };
@@ -267,7 +268,7 @@ mod tests {
             (with(r#"[{"name": " ", "color": [1, 2, 3]}]"#, "[1, 1, 1]"), Some("class 0 has no name")),
             (
                 with(r#"[{"name": "a", "color": [1, 2, 3]}, {"name": "a", "color": [1, 2, 4]}]"#, "[1, 1, 1]"),
-                Some("the second one named `a`"),
+                Some("the second one with the name `a`"),
             ),
             (
                 with(
@@ -293,7 +294,7 @@ mod tests {
             (with(r#"[{"name": "a", "colour": [1, 2, 3]}]"#, "[1, 1, 1]"), Some("unknown field `colour`")),
             (with(one, "[1, 0, 1]"), Some("std[1] is 0; expected 0.001 to 1")),
             (with(one, "[1, -1, 1]"), Some("std[1] is -1")),
-            (with(one, "[0.00392156862745098, 0.00392156862745098, 0.00392156862745098]"), None), // takes 0 to 255
+            (with(one, "[0.00392156862745098, 0.00392156862745098, 0.00392156862745098]"), None), // for pixels from 0 to 255
             (with(one, "[58.395, 57.12, 57.375]"), Some("divided by 255: 58.395 / 255 = 0.229")),
             (with(one, "[255, 255, 255]"), Some("255 / 255 = 1.000")),
             (with(one, "[1, 1, 300]"), Some("std[2] is 300; expected 0.001 to 1")),
@@ -306,7 +307,7 @@ mod tests {
             (with(one, "[1, 1, 1e999]"), Some("out of range")),
             (String::new(), Some("not the description of a data set")),
             ("\u{89}PNG".into(), Some("not the description of a data set")),
-            (with(one, r#"[1, 1, 1], "pad_multiple": 32"#), Some("unknown field `pad_multiple`")), // of weights, not of data
+            (with(one, r#"[1, 1, 1], "pad_multiple": 32"#), Some("unknown field `pad_multiple`")), // a key of weights, not of data sets
         ];
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("mine.json");

@@ -1,4 +1,4 @@
-//! Downloads that can be broken off: what came stays beside the target as `….part`, and the next call goes on from there.
+//! Resumable downloads: an interrupted download stays next to the target as `….part`, and the next call resumes it.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{Read, Seek, SeekFrom, Write};
@@ -18,37 +18,37 @@ use crate::error::{Error, Result};
 ///
 /// let offline = Fetch { offline: true, ..Fetch::default() };
 /// let refused = fetch("https://example.org/model.pdparams", "model.pdparams".as_ref(), &offline, &mut |_, _| ());
-/// assert!(refused.unwrap_err().to_string().contains("we are offline"));
+/// assert!(refused.unwrap_err().to_string().contains("because of offline mode"));
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fetch {
-    /// Nothing is to be downloaded: [`fetch`] fails at once and says so.
+    /// Download nothing: [`fetch`] fails at once with an error that says so.
     pub offline: bool,
-    /// The proxy to go through, such as `http://proxy:3128` or `socks5://proxy:1080`; without one, the environment's.
+    /// The proxy, such as `http://proxy:3128` or `socks5://proxy:1080`. If `None`, the environment's proxy.
     pub proxy: Option<String>,
-    /// How long a connection may take to be made, and its answer to begin.
+    /// The timeout for connecting, and again for the start of the response.
     pub connect: Duration,
-    /// How long no byte may come before a download counts as broken off.
+    /// The timeout for the next bytes of a download.
     pub stall: Duration,
 }
 
 impl Default for Fetch {
-    /// Online; half a minute to connect, a minute without a byte.
+    /// Online, with the proxy of the environment, 30 seconds to connect, and 60 seconds without data.
     fn default() -> Self {
         Self { offline: false, proxy: None, connect: Duration::from_secs(30), stall: Duration::from_secs(60) }
     }
 }
 
-/// Downloads `url` to `to`, which appears only once it is whole.
+/// Downloads `url` to `to`. The file appears only when it is complete.
 ///
-/// Goes through the proxy that `options` name, or else the one that `HTTPS_PROXY`, `HTTP_PROXY` or `ALL_PROXY` names, but for the
-/// hosts in `NO_PROXY`. Bytes go to
-/// `<to>.part`; when that is there from an earlier call, only the rest is asked for, provided that the server still has the
-/// same file. `progress` is told how many bytes there are, and of how many where the server says so.
+/// The proxy is the one in `options`, or else the one in `HTTPS_PROXY`, `HTTP_PROXY` or `ALL_PROXY`, except for the hosts in
+/// `NO_PROXY`. The bytes are written to `<to>.part`. If this file exists from an earlier call, only the rest is requested, provided
+/// that the server still has the same file. `progress` is called with the number of bytes so far, and the total if the server sends
+/// it.
 ///
 /// # Errors
-/// [`Error::Download`] when offline, when the server refuses or cannot be reached, when another process downloads the same,
-/// and when the file ends too early: the part is kept, another call resumes. [`Error::Write`] for what the disk refuses.
+/// [`Error::Download`] in offline mode, if the server refuses or cannot be reached, if another process downloads the same file,
+/// and if the file ends too early. In that case, the part is kept and another call resumes. [`Error::Write`] if writing to disk fails.
 ///
 /// ```no_run
 /// # fn main() -> rtformer::Result<()> {
@@ -64,13 +64,13 @@ pub fn fetch(url: &str, to: &Path, options: &Fetch, progress: &mut dyn FnMut(u64
     let proxy = match &options.proxy {
         None => Proxy::try_from_env(),
         Some(name) => Some(Proxy::new(name).map_err(|e| {
-            refused(url, format!("`{name}` is no proxy: {e}; write it as http://HOST:PORT or socks5://HOST:PORT"))
+            refused(url, format!("`{name}` is not a proxy: {e}; expected http://HOST:PORT or socks5://HOST:PORT"))
         })?),
     };
     fetch_through(proxy, url, to, options, progress)
 }
 
-/// The folder for downloaded models: `RTFORMER_CACHE`, or `rtformer/models` in the platform's cache folder.
+/// The folder for downloaded models: `RTFORMER_CACHE`, or else `rtformer/models` in the platform's cache folder.
 ///
 /// ```
 /// let file = rtformer::weights::cache_dir()?.join("slim-cityscapes.safetensors");
@@ -79,13 +79,13 @@ pub fn fetch(url: &str, to: &Path, options: &Fetch, progress: &mut dyn FnMut(u64
 /// ```
 ///
 /// # Errors
-/// [`Error::Input`] where neither is to be had.
+/// [`Error::Input`] if neither is available.
 pub fn cache_dir() -> Result<PathBuf> {
     if let Some(folder) = std::env::var_os("RTFORMER_CACHE").filter(|folder| !folder.is_empty()) {
         return Ok(folder.into());
     }
     directories::ProjectDirs::from("", "", "rtformer").map(|folders| folders.cache_dir().join("models")).ok_or_else(
-        || Error::Input("there is no home folder to keep models in; name a folder in RTFORMER_CACHE".into()),
+        || Error::Input("no home folder was found to store models in; set RTFORMER_CACHE to a folder".into()),
     )
 }
 
@@ -99,14 +99,14 @@ fn fetch_through(
     if options.offline {
         return Err(refused(
             url,
-            format!("not downloaded, as we are offline; run once without it, or put the file at {}", to.display()),
+            format!("not downloaded because of offline mode; run once online, or put the file at {}", to.display()),
         ));
     }
     let agent = Agent::config_builder()
         .http_status_as_error(false)
         .proxy(proxy)
         .user_agent(concat!("rtformer/", env!("CARGO_PKG_VERSION")))
-        // A compressed answer could not be resumed by its bytes.
+        // A compressed response cannot be resumed at a byte of the file.
         .accept_encoding("identity")
         .timeout_connect(Some(options.connect))
         .timeout_recv_response(Some(options.connect))
@@ -120,7 +120,7 @@ fn fetch_through(
         && !continues
         && matches!(answer.status(), StatusCode::PARTIAL_CONTENT | StatusCode::RANGE_NOT_SATISFIABLE)
     {
-        // The part does not belong to the server's file, which may be a newer one.
+        // The part is not from the server's file, which may be newer.
         part.restart()?;
         answer = part.ask(&agent)?;
         continues = false;
@@ -133,13 +133,13 @@ fn fetch_through(
             part.append(answer, progress)?;
         }
         StatusCode::PARTIAL_CONTENT if continues => part.append(answer, progress)?,
-        StatusCode::RANGE_NOT_SATISFIABLE if continues => {} // everything is there already
-        other => return Err(refused(url, format!("the server answered `{other}`"))),
+        StatusCode::RANGE_NOT_SATISFIABLE if continues => {} // the part is complete
+        other => return Err(refused(url, format!("the server replied `{other}`"))),
     }
     part.finish(to)
 }
 
-/// What has come so far.
+/// A partial download.
 struct Part {
     path: PathBuf,
     file: File,
@@ -147,18 +147,18 @@ struct Part {
     note: Note,
 }
 
-/// What the part is a part of; beside it as `….part.json`.
+/// Describes the file that the part is from. Stored next to the part as `….part.json`.
 #[derive(Debug, Default, PartialEq, Serialize, Deserialize)]
 struct Note {
     url: String,
-    /// The server's `ETag` or `Last-Modified`: another one means another file.
+    /// The server's `ETag` or `Last-Modified`. A different value means a different file.
     validator: Option<String>,
     total: Option<u64>,
 }
 
 impl Note {
     fn of(url: &str, answer: &Response<Body>) -> Self {
-        // A weak tag says that two files mean the same, not that their bytes are.
+        // Two files with the same weak tag are equivalent, but their bytes may differ.
         let tag = text(answer.headers(), header::ETAG).filter(|tag| !tag.starts_with("W/"));
         let validator = tag.or_else(|| text(answer.headers(), header::LAST_MODIFIED));
         Self { url: url.to_owned(), validator: validator.map(str::to_owned), total: answer.body().content_length() }
@@ -178,10 +178,10 @@ impl Part {
             Err(TryLockError::WouldBlock) => {
                 return Err(refused(
                     url,
-                    format!("another process is downloading it to {}; wait for that", path.display()),
+                    format!("another process is downloading it to {}; wait until it is done", path.display()),
                 ));
             }
-            // Some network disks have no locks; a download alone there is still right.
+            // Some network file systems have no locks. A single download there still works.
             Ok(()) | Err(TryLockError::Error(_)) => {}
         }
         let note: Note = fs::read(with_suffix(&path, ".json"))
@@ -189,7 +189,7 @@ impl Part {
             .and_then(|json| serde_json::from_slice(&json).ok())
             .unwrap_or_default();
         let have = file.seek(SeekFrom::End(0)).map_err(Error::writing(&path))?;
-        // Without a tag or length to compare, the rest might be another file's.
+        // Without a tag or length to compare, the rest might be that of a different file.
         let known = note.url == url && (note.validator.is_some() || note.total.is_some());
         let note = Note { url: url.to_owned(), ..note };
         let mut part = Self { path, file, have, note };
@@ -214,20 +214,18 @@ impl Part {
             }
         }
         let answer = request.call().map_err(|e| {
-            refused(
-                &self.note.url,
-                format!("cannot be reached: {e}; is there a network, and does HTTPS_PROXY name the right proxy?"),
-            )
+            refused(&self.note.url, format!("cannot be reached: {e}; check the network connection and HTTPS_PROXY"))
         })?;
         match text(answer.headers(), header::CONTENT_ENCODING) {
             None | Some("identity") => Ok(answer),
-            Some(other) => {
-                Err(refused(&self.note.url, format!("the server compresses it ({other}), though it was asked not to")))
-            }
+            Some(other) => Err(refused(
+                &self.note.url,
+                format!("the server compressed it ({other}), although the request excluded compression"),
+            )),
         }
     }
 
-    /// Whether the answer is the rest of what is here, or says that nothing is missing.
+    /// Whether the response continues the part, or says that the part is complete.
     fn continues(&self, answer: &Response<Body>) -> bool {
         let range = text(answer.headers(), header::CONTENT_RANGE).and_then(|range| range.strip_prefix("bytes "));
         let Some((range, total)) = range.and_then(|range| range.split_once('/')) else { return false };
@@ -263,7 +261,7 @@ impl Part {
         }
         let of = total.map_or(String::new(), |total| format!(" of {total}"));
         let why = broken.map_or(String::new(), |e| format!(" ({e})"));
-        Err(refused(&self.note.url, format!("broke off after {}{of} bytes{why}; run it again to resume", self.have)))
+        Err(refused(&self.note.url, format!("interrupted after {}{of} bytes{why}; run it again to resume", self.have)))
     }
 
     fn write_note(&self) -> Result<()> {
@@ -276,7 +274,7 @@ impl Part {
         self.file.sync_all().map_err(Error::writing(&self.path))?;
         drop(self.file);
         fs::rename(&self.path, to).map_err(Error::writing(to))?;
-        // Without its part, a note means nothing.
+        // The note is not needed without its part.
         let _ = fs::remove_file(with_suffix(&self.path, ".json"));
         Ok(())
     }

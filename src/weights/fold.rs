@@ -1,10 +1,10 @@
-//! A convolution with its norms, and how they fold into it.
+//! Convolutions with norms, and folding the norms into them.
 
 use rtformer_kernels::ConvShape;
 
 use crate::error::{Error, Result};
 
-/// Batch normalization at inference: `(x - mean) / sqrt(variance + epsilon) * weight + bias`, a channel each.
+/// Batch normalization at inference: `(x - mean) / sqrt(variance + epsilon) * weight + bias` for each channel.
 ///
 /// ```
 /// use rtformer::weights::fold::BatchNorm;
@@ -15,19 +15,19 @@ use crate::error::{Error, Result};
 /// ```
 #[derive(Clone, Debug)]
 pub struct BatchNorm {
-    /// Scale, any sign.
+    /// Scale of each channel; may be negative.
     pub weight: Vec<f32>,
-    /// Shift.
+    /// Shift of each channel.
     pub bias: Vec<f32>,
-    /// Running mean.
+    /// Running mean of each channel.
     pub mean: Vec<f32>,
-    /// Running variance (the biased one, as Paddle keeps it).
+    /// Running variance of each channel (biased, as Paddle stores it).
     pub variance: Vec<f32>,
-    /// 1e-5 nearly everywhere, 1e-6 in the MLPs.
+    /// 1e-6 in the MLPs, 1e-5 elsewhere.
     pub epsilon: f32,
 }
 
-/// `x * scale + shift`, a channel each.
+/// `x * scale + shift` for each channel.
 ///
 /// ```
 /// use rtformer::weights::fold::Affine;
@@ -40,7 +40,7 @@ pub struct BatchNorm {
 pub struct Affine {
     /// Factor of each channel.
     pub scale: Vec<f32>,
-    /// Summand of each channel.
+    /// Offset of each channel.
     pub shift: Vec<f32>,
 }
 
@@ -59,14 +59,14 @@ impl BatchNorm {
     }
 }
 
-/// What a convolution does to its input before it multiplies.
+/// What happens to the input of a convolution before it.
 ///
 /// ```
 /// use rtformer::weights::fold::{BatchNorm, Before};
 ///
 /// let (weight, bias, mean, variance) = (vec![2.0], vec![1.0], vec![3.0], vec![4.0]);
 /// let before = Before { norm: BatchNorm { weight, bias, mean, variance, epsilon: 0.0 }, relu: true };
-/// assert!(before.relu, "so it cannot fold into the convolution behind it");
+/// assert!(before.relu, "so it cannot fold into the convolution after it");
 /// ```
 #[derive(Clone, Debug)]
 pub struct Before {
@@ -76,7 +76,7 @@ pub struct Before {
     pub relu: bool,
 }
 
-/// One convolution as the checkpoint has it: `norm (ReLU) → conv → norm`, the norms optional.
+/// A convolution as stored in a checkpoint: `norm (ReLU) → conv → norm`. Both norms are optional.
 ///
 /// ```
 /// use rtformer::weights::fold::{BatchNorm, ConvLayer};
@@ -100,29 +100,29 @@ pub struct Before {
 /// ```
 #[derive(Clone, Debug)]
 pub struct ConvLayer {
-    /// Its name in the checkpoint, for profiles and errors.
+    /// The name in the checkpoint, for profiles and errors.
     pub name: String,
     /// Input channels.
     pub in_channels: usize,
     /// Output channels.
     pub out_channels: usize,
-    /// Side of the window: 1 or 3.
+    /// Side of the kernel: 1 or 3 pixels.
     pub kernel: usize,
-    /// Step of the window: 1 or 2.
+    /// Stride: 1 or 2 pixels.
     pub stride: usize,
-    /// Whether its input is the uploaded photo, which a backend may hold in another layout than its feature maps.
+    /// Whether the input is the uploaded photo, which a backend may store in a different layout than feature maps.
     pub reads_photo: bool,
     /// `[out, in, kernel, kernel]`.
     pub weight: Vec<f32>,
     /// `[out]`.
     pub bias: Option<Vec<f32>>,
-    /// Ahead of the zero padding.
+    /// The norm before the zero padding.
     pub before: Option<Before>,
-    /// Behind the bias.
+    /// The norm after the bias.
     pub after: Option<BatchNorm>,
 }
 
-/// The same convolution with every norm gone that can go.
+/// A convolution into which all possible norms are folded.
 ///
 /// ```
 /// # use rtformer::weights::fold::ConvLayer;
@@ -138,14 +138,14 @@ pub struct ConvLayer {
 /// #     before: None,
 /// #     after: None,
 /// # };
-/// let folded = layer.fold()?; // one tap of 2, no norm
-/// assert!(folded.prologue.is_none(), "there is nothing to do ahead of it");
+/// let folded = layer.fold()?; // one weight of 2, no norm
+/// assert!(folded.prologue.is_none(), "there is no norm before it");
 /// assert_eq!((folded.weight, folded.bias), (vec![2.0], vec![0.0]));
 /// # Ok::<(), rtformer::Error>(())
 /// ```
 #[derive(Clone, Debug)]
 pub struct FoldedConv {
-    /// What is left ahead: the affine map, and whether a ReLU follows it.
+    /// What remains before the convolution: an affine map, and whether a ReLU follows it.
     pub prologue: Option<(Affine, bool)>,
     /// `[out, in, kernel, kernel]`.
     pub weight: Vec<f32>,
@@ -154,20 +154,20 @@ pub struct FoldedConv {
 }
 
 impl ConvLayer {
-    /// Zeros around the input: as many as keep the size at stride 1.
+    /// The width of the zero padding in pixels. It preserves the size at stride 1.
     pub fn padding(&self) -> usize {
         self.kernel / 2
     }
 
-    /// What the kernels call it.
+    /// The kernels' description of the convolution.
     pub(crate) fn shape(&self) -> ConvShape {
         let Self { in_channels, out_channels, kernel, stride, .. } = *self;
         ConvShape { in_channels, out_channels, kernel, stride, padding: self.padding() }
     }
 
-    /// Folds the norm behind into weight and bias, and the norm ahead where that is exact.
+    /// Folds the norm after the convolution into weight and bias, and the norm before it if that is exact.
     ///
-    /// A norm ahead stays as a prologue when a ReLU follows it, and when the convolution pads: the padding is zeros *after* the
+    /// The norm before it remains as a prologue if a ReLU follows it or if the convolution pads. The zero padding is added *after* the
     /// norm, so a shift folded into the bias would be wrong along the border.
     ///
     /// ```
@@ -191,7 +191,7 @@ impl ConvLayer {
     /// ```
     ///
     /// # Errors
-    /// [`Error::Config`] when a part's length does not fit the layer's channels, and when a folded number is not finite.
+    /// [`Error::Config`] if a parameter's length does not match the layer's channels, or if a folded number is not finite.
     pub fn fold(&self) -> Result<FoldedConv> {
         self.check()?;
         let taps = self.kernel * self.kernel;
@@ -226,7 +226,7 @@ impl ConvLayer {
         let (weight, bias) = (narrow(weight), narrow(bias));
         if !weight.iter().chain(&bias).all(|number| number.is_finite()) {
             return Err(Error::Config(format!(
-                "`{}` and its norm make numbers past f32's; the file is damaged, or its training diverged",
+                "folding the norm into `{}` gives numbers outside the range of f32; the file is damaged, or its training diverged",
                 self.name
             )));
         }
@@ -242,7 +242,7 @@ impl ConvLayer {
         if fits {
             Ok(())
         } else {
-            Err(Error::Config(format!("`{}`: a parameter's length does not fit its channels", self.name)))
+            Err(Error::Config(format!("`{}`: a parameter's length does not match its channels", self.name)))
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The metadata of a weights file: what is read from it, and what is written.
+//! Reading and writing the metadata of a weights file.
 //!
 //! Each value is a string; the list of keys is in [`super`].
 
@@ -11,19 +11,19 @@ use super::dataset::{Class, Dataset};
 use super::store::Weights;
 use crate::error::Result;
 
-/// What `format` says; a newer form would count on.
+/// The value of `format`. A new version of the format gets the next number.
 const FORMAT: &str = "rtformer-1";
-/// What `model` says: the family of networks that this version knows. A file without the key is of this family.
+/// The value of `model`: the family of networks that this version supports. A file without the key is of this family.
 pub(crate) const MODEL: &str = "rtformer";
-/// The key for what divides the logits ahead of the softmax.
+/// The key of the divisor of the logits before the softmax.
 pub(super) const TEMPERATURE: &str = "temperature";
-/// The key for the multiple that photos are padded to.
+/// The key of the multiple to which photos are padded.
 pub(super) const PAD_MULTIPLE: &str = "pad_multiple";
-/// The keys for colours in label images; a file has both or neither.
+/// The keys of colours in label images. A file has both or neither.
 const FURTHER_COLORS: &str = "further_colors";
 const IGNORE_COLORS: &str = "ignore_colors";
 
-/// The keys that describe network and data set. A checkpoint that is converted gets them anew.
+/// The keys that describe the network and the data set. Converting a checkpoint replaces them.
 pub(super) const KEYS: [&str; 13] = [
     "format",
     "model",
@@ -40,7 +40,7 @@ pub(super) const KEYS: [&str; 13] = [
     "license",
 ];
 
-/// What [`save`](super::save) writes; `kept` are other keys of the file that the tensors are from.
+/// The metadata that [`save`](super::save) writes. `kept` has the other entries of the tensors' original file.
 pub(super) fn written(
     kept: &BTreeMap<String, String>,
     dataset: &Dataset,
@@ -91,14 +91,14 @@ impl Weights {
     /// ```
     ///
     /// # Errors
-    /// [`Error::Weights`] where a key is missing, malformed, or from a newer format.
+    /// [`Error::Weights`] if a key is missing or malformed, or if the format is newer.
     pub fn dataset(&self) -> Result<Dataset> {
         if let Some(format) = self.metadata("format")
             && format.starts_with("rtformer-")
             && format != FORMAT
         {
             return Err(self.broken(format!(
-                "is of format `{}`, this program reads `{FORMAT}`; use a newer rtformer",
+                "has format `{}`, but this program reads `{FORMAT}`; use a newer rtformer",
                 format.escape_debug()
             )));
         }
@@ -115,7 +115,7 @@ impl Weights {
                 colors.len(),
                 label_ids.len()
             );
-            return Err(self.broken(format!("its metadata has {counts}: these must be equally many")));
+            return Err(self.broken(format!("its metadata has {counts}; expected equal numbers")));
         }
         let listed = self.metadata(FURTHER_COLORS).is_some();
         let further = if listed { self.json(FURTHER_COLORS)? } else { vec![Vec::new(); names.len()] };
@@ -137,21 +137,21 @@ impl Weights {
             license: text("license"),
         };
         let dataset = if listed { dataset } else { dataset.with_known_colors() };
-        dataset.check().map_err(|reason| self.broken(format!("its metadata is wrong: {reason}")))?;
+        dataset.check().map_err(|reason| self.broken(format!("its metadata is invalid: {reason}")))?;
         Ok(dataset)
     }
 
     fn json<T: DeserializeOwned>(&self, key: &str) -> Result<T> {
         let Some(text) = self.metadata(key) else {
-            return Err(self.broken(format!(
-                "has no `{key}` in its metadata; only files written by `rtformer convert` have all that is needed"
-            )));
+            return Err(
+                self.broken(format!("has no `{key}` in its metadata; use a file that `rtformer convert` wrote"))
+            );
         };
         serde_json::from_str(text)
-            .map_err(|e| self.broken(format!("`{key}` in its metadata cannot be understood: {e}; convert it again")))
+            .map_err(|e| self.broken(format!("`{key}` in its metadata is invalid: {e}; convert it again")))
     }
 
-    /// What divides the logits ahead of the softmax that gives the confidence; 1 where the metadata do not say.
+    /// The divisor of the logits before the softmax that gives the confidence; 1 if the metadata do not name it.
     ///
     /// ```
     /// let weights = rtformer::weights::Weights::open("tests/data/golden/tiny.safetensors")?;
@@ -160,21 +160,21 @@ impl Weights {
     /// ```
     ///
     /// # Errors
-    /// [`Error::Weights`] where the metadata hold something else than a number above zero.
+    /// [`Error::Weights`] if the metadata contain something other than a number above zero.
     pub fn temperature(&self) -> Result<f32> {
         Ok(self.named_temperature()?.unwrap_or(1.0))
     }
 
-    /// The temperature, where the metadata say one.
+    /// The temperature, or `None` if the metadata do not name it.
     pub(super) fn named_temperature(&self) -> Result<Option<f32>> {
         let Some(text) = self.metadata(TEMPERATURE) else { return Ok(None) };
-        let temperature = text.parse().map_err(|_| format!("`{}` is no number", text.escape_debug()));
+        let temperature = text.parse().map_err(|_| format!("`{}` is not a number", text.escape_debug()));
         let checked = temperature.and_then(|temperature| check_temperature(temperature).map(|()| temperature));
-        checked.map(Some).map_err(|reason| self.broken(format!("`{TEMPERATURE}` in its metadata is wrong: {reason}")))
+        checked.map(Some).map_err(|reason| self.broken(format!("`{TEMPERATURE}` in its metadata is invalid: {reason}")))
     }
 
-    /// The multiple that width and height are padded to before the network runs; `None` if the metadata do not say, as for
-    /// `PaddleSeg`'s checkpoints, whose photos are used as they are.
+    /// The multiple to which width and height are padded before the network runs. `None` if the metadata do not name it, as for
+    /// `PaddleSeg`'s checkpoints, whose photos are not padded.
     ///
     /// ```
     /// let weights = rtformer::weights::Weights::open("tests/data/golden/tiny.safetensors")?;
@@ -183,32 +183,34 @@ impl Weights {
     /// ```
     ///
     /// # Errors
-    /// [`Error::Weights`] if the metadata hold something other than a whole number from 1 to 256.
+    /// [`Error::Weights`] if the metadata contain something other than a whole number from 1 to 256.
     pub fn pad_multiple(&self) -> Result<Option<u32>> {
         let Some(text) = self.metadata(PAD_MULTIPLE) else { return Ok(None) };
         let multiple = text.parse().map_err(|_| format!("`{}` is not a whole number", text.escape_debug()));
         let checked = multiple.and_then(|multiple| check_pad_multiple(multiple).map(|()| multiple));
-        checked.map(Some).map_err(|reason| self.broken(format!("`{PAD_MULTIPLE}` in its metadata is wrong: {reason}")))
+        checked
+            .map(Some)
+            .map_err(|reason| self.broken(format!("`{PAD_MULTIPLE}` in its metadata is invalid: {reason}")))
     }
 }
 
-/// Refuses a temperature that a softmax cannot be computed at.
+/// Checks that a softmax can be computed at this temperature.
 ///
 /// # Errors
 ///
-/// A sentence that says which temperatures are possible.
+/// A description of the valid temperatures.
 pub fn check_temperature(temperature: f32) -> Result<(), String> {
     if temperature.is_finite() && temperature > 0.0 {
         return Ok(());
     }
-    Err(format!("a temperature of {temperature}; it must be above zero, and is usually 0.5 to 3"))
+    Err(format!("a temperature of {temperature}; expected a number above zero, usually 0.5 to 3"))
 }
 
-/// Checks a multiple that photos are padded to.
+/// Checks a multiple to which photos are padded.
 ///
 /// # Errors
 ///
-/// A sentence that says which multiples are possible.
+/// A description of the valid multiples.
 pub fn check_pad_multiple(multiple: u32) -> Result<(), String> {
     if (1..=256).contains(&multiple) {
         return Ok(());

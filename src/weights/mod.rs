@@ -1,14 +1,15 @@
-//! Weights: what is read from a file, and what is written.
+//! Weights files: reading, converting, writing and downloading.
 //!
 //! [`Weights`] is an open `.safetensors` file with its configuration, classes and normalisation in the metadata. [`Checkpoint`] is
-//! a file of any format (Paddle's `.pdparams`, `PyTorch`'s `.pth`, `.safetensors`), read whole so that [`save`] can write it as ours.
-//! A [`Reader`] takes each tensor of either once, in the shape the model says, and refuses what is left over.
+//! a file of any format (Paddle's `.pdparams`, `PyTorch`'s `.pth`, `.safetensors`), read whole so that [`save`] can write it as
+//! `.safetensors`.
+//! A [`Reader`] takes the tensors of either, checks their shapes against the model, and reports tensors that are left over.
 //! [`Official`] lists `PaddleSeg`'s own checkpoints. With the Cargo feature `download`, `fetch` downloads them into `cache_dir`.
 //!
-//! The metadata, each value a string: `format` (`rtformer-1`), `model` (`rtformer`, also if absent), `config` (the model's
+//! The metadata (each value is a string): `format` (`rtformer-1`), `model` (default `rtformer`), `config` (the model's
 //! configuration as JSON), `classes` (JSON array of names), `palette` (JSON array of `[r, g, b]`), `label_ids` (JSON array, only if
 //! a data set has them), `mean` and `std` (JSON arrays of three), `dataset`, `source`, `license`; and optionally `temperature`
-//! (divides the logits ahead of the softmax) `pad_multiple` (width and height are padded to a multiple of it), and
+//! (divides the logits before the softmax), `pad_multiple` (width and height are padded to a multiple of it), and
 //! `further_colors` (JSON array with a list of colours for each class) with `ignore_colors` (JSON array of colours). Other keys are kept
 //! when a file is converted.
 

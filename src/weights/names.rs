@@ -1,23 +1,23 @@
-//! Where a checkpoint keeps the network, and what its tensors are called there.
+//! Finds the network in a checkpoint, and the names of its tensors.
 //!
-//! Training programs wrap the network: in dictionaries (`state_dict`, `model_ema`), and in classes that put a prefix ahead of every
-//! name (`module.`, `_orig_mod.`). Neither is looked up in a list: the network is where its [`LANDMARKS`] are.
+//! Training programs wrap the network: in dictionaries (`state_dict`, `model_ema`), and in classes that put a prefix before every
+//! name (`module.`, `_orig_mod.`). There is no list of either: the network is found by its [`LANDMARKS`].
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-/// Tensors that every RTFormer has, from stem to head. The statistics of the stem's norm are among them because some programs
-/// keep a second copy of the network without statistics.
+/// Tensors that every RTFormer has, from stem to head. They include statistics of the stem's norm, because some programs save a
+/// second copy of the network without statistics.
 const LANDMARKS: [&str; 5] =
     ["conv1.0.weight", "conv1.1._mean", "spp.scale0.2.weight", "seghead.conv1.weight", "seghead.conv2.weight"];
 
-/// Parts of names that a wrapper puts between the network's own, and that no network has.
+/// Parts that wrappers insert inside names. No network uses them itself.
 const WRAPPERS: [&str; 3] = ["_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"];
 
-/// `PyTorch`'s norms count the batches they saw; nothing uses it.
+/// The number of batches that a norm of `PyTorch` was trained on. Not used.
 const COUNTER: &str = "num_batches_tracked";
 
-/// How the names of an optimizer's tensors end, in Paddle and in `PyTorch`.
+/// The endings of the names of an optimizer's tensors, in Paddle and in `PyTorch`.
 const MOMENTS: [&str; 9] = [
     "_velocity_0",
     "_moment1_0",
@@ -30,7 +30,7 @@ const MOMENTS: [&str; 9] = [
     ".momentum_buffer",
 ];
 
-/// A dictionary in a file; `K` is how the file finds a tensor again.
+/// A dictionary in a file. `K` identifies a tensor in the file.
 #[derive(Debug)]
 pub(super) struct Dictionary<K> {
     /// The keys that lead to it, joined by dots; empty for the file's root.
@@ -50,7 +50,7 @@ impl<K> Dictionary<K> {
         joined(&self.path, key)
     }
 
-    /// Whether it is what an optimizer saves.
+    /// Whether this is the state of an optimizer.
     fn is_optimizers(&self) -> bool {
         let has = |key: &str| self.others.iter().any(|other| other == key);
         let moments =
@@ -59,7 +59,7 @@ impl<K> Dictionary<K> {
     }
 }
 
-/// Where in a file the tensors of a [`Checkpoint`](super::Checkpoint) were; as text, what a user should know of it.
+/// Where in its file the tensors of a [`Checkpoint`](super::Checkpoint) were. `Display` describes it to the user.
 ///
 /// ```
 /// use rtformer::weights::Checkpoint;
@@ -74,13 +74,13 @@ impl<K> Dictionary<K> {
 pub struct Found {
     /// The keys that lead to the dictionary, joined by dots, such as `state_dict`; empty for the file's root.
     pub dictionary: String,
-    /// Removed from every tensor's name, such as `module.`; empty if nothing was.
+    /// The prefix that was removed from every tensor's name, such as `module.`; empty if there was none.
     pub prefix: String,
-    /// Tensors with `PyTorch`'s names for a norm's statistics, which got `PaddleSeg`'s.
+    /// The number of tensors whose names were changed from `PyTorch`'s to `PaddleSeg`'s, which differ for the statistics of norms.
     pub renamed: usize,
-    /// Other networks in the file, by what [`Checkpoint::open_part`](super::Checkpoint::open_part) calls them.
+    /// Other networks in the file, by the names that [`Checkpoint::open_part`](super::Checkpoint::open_part) accepts.
     pub alternatives: Vec<String>,
-    /// What stood beside the network and was left out.
+    /// The names of entries that are not part of the network and were left out.
     pub left_out: Vec<String>,
 }
 
@@ -106,7 +106,7 @@ impl fmt::Display for Found {
     }
 }
 
-/// The first names, and how many follow.
+/// Lists the first names, and the number of the others.
 fn listed(names: &[String]) -> String {
     const SHOWN: usize = 4;
     let shown: Vec<_> = names.iter().take(SHOWN).map(|name| format!("`{}`", name.escape_debug())).collect();
@@ -121,19 +121,19 @@ struct Place {
     dictionary: usize,
     prefix: String,
     landmarks: usize,
-    /// Tensors in the dictionary; where there are no landmarks, the largest dictionary is taken.
+    /// The number of tensors in the dictionary. If there are no landmarks, the largest dictionary is used.
     tensors: usize,
     label: String,
 }
 
 impl Place {
-    /// What a user calls it; the root is a dot.
+    /// The name that users see. The root is a dot.
     fn called(&self) -> String {
         if self.label.is_empty() { ".".into() } else { self.label.clone() }
     }
 
-    /// Smaller is better: complete networks first; of those an averaged one (it is what training programs evaluate), and a
-    /// teacher last; then the one nearest to the root.
+    /// Lower is better. Complete networks come first. Of those, averaged ones come first, because training programs evaluate them, and
+    /// teachers last. Then the one nearest to the root comes first.
     fn rank(&self) -> impl Ord + use<'_> {
         let words: Vec<_> =
             self.label.split(|c: char| !c.is_ascii_alphanumeric()).map(str::to_ascii_lowercase).collect();
@@ -145,11 +145,11 @@ impl Place {
     }
 }
 
-/// Finds the network, and gives its tensors under `PaddleSeg`'s names. `part` names one of several networks, as
-/// [`Found::alternatives`] does.
+/// Finds the network, and returns its tensors with `PaddleSeg`'s names. `part` selects one of several networks by a name in
+/// [`Found::alternatives`].
 ///
 /// # Errors
-/// What is wrong with the file, as a phrase that follows its name.
+/// A description of the problem, as a phrase that follows the file's name.
 pub(super) fn find<K: Copy>(
     dictionaries: &[Dictionary<K>],
     part: Option<&str>,
@@ -164,7 +164,7 @@ pub(super) fn find<K: Copy>(
         if places.is_empty() {
             let labels: Vec<_> = labels.into_iter().collect();
             let has = if labels.is_empty() { "no network".into() } else { listed(&labels) };
-            return Err(format!("has nothing under `{}`; it has {has}", part.escape_debug()));
+            return Err(format!("has no part `{}`; it has {has}", part.escape_debug()));
         }
     }
     places.sort_by(|a, b| a.rank().cmp(&b.rank()));
@@ -177,14 +177,14 @@ pub(super) fn find<K: Copy>(
             && dictionaries.iter().all(|dictionary| dictionary.tensors.is_empty() || of_optimizer(&dictionary.path))
     };
     if places.first().is_none_or(|place| place.landmarks == 0) && optimizers() {
-        return Err("holds the state of an optimizer, not a model; convert the model's file, which lies beside it \
+        return Err("holds the state of an optimizer, not a model; convert the model's file, which is usually in the same folder \
                     (`model.pdparams` for `model.pdopt`, or what `torch.save(model.state_dict(), …)` wrote)"
             .into());
     }
     let Some(best) = places.first().filter(|place| place.tensors > 0) else { return Err("holds no tensors".into()) };
     let rivals: Vec<_> =
         places[1..].iter().filter(|place| place.landmarks > 0 && place.landmarks == best.landmarks).collect();
-    // A second network in the same dictionary, behind a longer prefix.
+    // Other networks in the same dictionary, with longer prefixes.
     let inner: Vec<_> = rivals
         .iter()
         .filter(|rival| rival.dictionary == best.dictionary && rival.prefix.starts_with(&best.prefix))
@@ -216,7 +216,7 @@ pub(super) fn find<K: Copy>(
     if tensors.is_empty() { Err("holds no tensors".into()) } else { Ok((found, tensors)) }
 }
 
-/// A tensor under `PaddleSeg`'s name, behind whatever prefix.
+/// A tensor with `PaddleSeg`'s name after any prefix.
 struct Named<K> {
     name: String,
     key: K,
@@ -235,13 +235,13 @@ fn paddle_names<K: Copy>(tensors: &[(String, K)]) -> Vec<Named<K>> {
     .collect()
 }
 
-/// The two names that differ.
+/// Replaces the two names that differ.
 fn paddle_name(name: &str) -> String {
     let renamed = |theirs: &str, ours: &str| Some(format!("{}.{ours}", name.strip_suffix(theirs)?.strip_suffix('.')?));
     renamed("running_mean", "_mean").or_else(|| renamed("running_var", "_variance")).unwrap_or_else(|| name.to_owned())
 }
 
-/// Without the wrappers that stand inside a name; those in front are a prefix, and are found as such.
+/// Removes the wrappers inside a name. Those at the front are a prefix, and are found as such.
 fn unwrapped(name: &str) -> String {
     let mut parts: Vec<_> = name.split('.').collect();
     let front = parts.iter().take_while(|part| WRAPPERS.contains(part)).count();
@@ -253,7 +253,7 @@ fn unwrapped(name: &str) -> String {
     parts.join(".")
 }
 
-/// The places in one dictionary: behind each prefix that a landmark stands behind, and without one.
+/// The possible places in one dictionary: each prefix that a landmark has, and no prefix.
 fn places<K>((index, (dictionary, named)): (usize, (&Dictionary<K>, &Vec<Named<K>>))) -> Vec<Place> {
     let names: BTreeSet<_> = named.iter().map(|named| named.name.as_str()).collect();
     let prefixes = names.iter().flat_map(|name| LANDMARKS.iter().filter_map(|landmark| name.strip_suffix(landmark)));
@@ -277,7 +277,7 @@ fn joined(path: &str, key: &str) -> String {
 mod tests {
     use super::*;
 
-    /// The network's landmarks behind a prefix, and one more tensor.
+    /// The network's landmarks with a prefix, and one more tensor.
     fn network(prefix: &str) -> Vec<String> {
         LANDMARKS.iter().chain(&["layer1.0.conv1.weight"]).map(|name| format!("{prefix}{name}")).collect()
     }
@@ -303,13 +303,13 @@ mod tests {
             "net.",
             "module._orig_mod.", // both
             "module.model.net.",
-            "my_own_wrapper.", // nobody knows it by name
+            "my_own_wrapper.", // an unknown prefix
         ];
         for path in ["", "state_dict", "checkpoint.model", "anything"] {
             for prefix in prefixes {
                 let (found, tensors) = find(&[dictionary(path, network(prefix))], None).unwrap();
                 assert_eq!(tensors.keys().collect::<BTreeSet<_>>(), network("").iter().collect(), "{path} {prefix}");
-                // What stands inside a name is removed, and no prefix.
+                // A wrapper inside a name is removed, and does not count as a prefix.
                 assert_eq!(found.prefix, prefix.replace("module._orig_mod.", "module."), "{path}");
                 assert_eq!((found.dictionary.as_str(), found.alternatives.len()), (path, 0), "{prefix}");
             }
@@ -319,9 +319,9 @@ mod tests {
     #[test]
     fn of_several_networks_one_is_chosen() {
         struct Case {
-            /// Dictionaries.
+            /// The paths of dictionaries.
             paths: &'static [&'static str],
-            /// Prefixes in the root.
+            /// The prefixes in the root.
             prefixes: &'static [&'static str],
             chosen: &'static str,
             others: &'static [&'static str],
@@ -334,7 +334,7 @@ mod tests {
             nested(&["model", "optimizer.ema"], "optimizer.ema", &["model"]),
             nested(&["teacher", "student"], "student", &["teacher"]),
             nested(&["net", "deeper.net"], "net", &["deeper.net"]),
-            nested(&["b", "a"], "a", &["b"]), // no reason: by name
+            nested(&["b", "a"], "a", &["b"]), // otherwise equal: by name
             beside(&["student.", "teacher."], "student", &["teacher"]),
             beside(&["", "teacher."], ".", &["teacher"]),
             beside(&["", "ema."], "ema", &["."]),
@@ -351,7 +351,7 @@ mod tests {
             assert_eq!((label(&found).as_str(), found.alternatives == others), (chosen, true), "{found:?}");
             assert_eq!(tensors.len(), network("").len(), "{chosen}");
             assert!(found.left_out.is_empty(), "{found:?}");
-            // Each of the others can be asked for.
+            // Each of the others can be selected.
             for other in others {
                 let (found, tensors) = find(&dictionaries, Some(other)).unwrap();
                 assert_eq!(label(&found), *other);
@@ -368,18 +368,18 @@ mod tests {
     }
 
     #[test]
-    fn what_lies_beside_the_network_is_named() {
+    fn entries_that_are_left_out_are_named() {
         let names = [network("model."), vec!["criterion.weight".into(), "model.conv1.1.num_batches_tracked".into()]];
         let mut beside = dictionary("state_dict", names.concat());
         beside.others = vec!["epoch\u{7}".into()];
         let (found, tensors) = find(&[beside], None).unwrap();
-        assert_eq!(tensors.len(), network("").len(), "and no counter");
+        assert_eq!(tensors.len(), network("").len(), "without the counter");
         assert_eq!(
             found.to_string(),
             "read the dictionary `state_dict`; removed the prefix `model.` from every name; \
              left out `epoch\\u{7}`, `criterion.weight`"
         );
-        assert_eq!(Found::default().to_string(), "", "nothing to say of a plain file");
+        assert_eq!(Found::default().to_string(), "", "nothing to report for a plain file");
     }
 
     #[test]
@@ -388,7 +388,7 @@ mod tests {
             ("conv1.1.running_mean", "conv1.1._mean"),
             ("conv1.1.running_var", "conv1.1._variance"),
             ("conv1.1.weight", "conv1.1.weight"),
-            ("running_mean", "running_mean"),     // of no layer
+            ("running_mean", "running_mean"),     // without a layer
             ("my_running_var", "my_running_var"), // another word
             ("a.running_var.b", "a.running_var.b"),
             ("layer1._fsdp_wrapped_module.0.weight", "layer1.0.weight"),

@@ -1,9 +1,9 @@
-//! Numpy's arrays in a pickle, as `paddle.save` writes them:
+//! Numpy arrays in a pickle, as `paddle.save` writes them:
 //!
-//! - `_reconstruct(ndarray, (0,), b"b")` with the state `(1, shape, dtype, is it in Fortran order, bytes)`,
-//! - `_frombuffer(bytes, dtype, shape, "C" or "F")`, which protocol 5 writes instead,
+//! - `_reconstruct(ndarray, (0,), b"b")` with the state `(1, shape, dtype, fortran_order, bytes)`,
+//! - `_frombuffer(bytes, dtype, shape, "C" or "F")`, which protocol 5 uses instead,
 //! - `dtype("f4", False, True)` with a state whose second value is the byte order,
-//! - `encode(text, "latin1")`: how protocol 2 writes bytes.
+//! - `encode(text, "latin1")`, which protocol 2 uses for bytes.
 //!
 //! Sources: `paddle/framework/io.py` (`_build_saved_state_dict`), and numpy's `array_reduce` and `arraydescr_reduce`.
 
@@ -12,7 +12,7 @@ use std::borrow::Cow;
 use super::pickle::{Pickle, Value, sizes};
 use super::tensor::{Number, Tensor, View};
 
-/// An array's parts: bytes, type, shape, and whether it is in Fortran order.
+/// The parts of an array: bytes, type, shape, and whether it is in Fortran order.
 type Parts<'a> = (Value<'a>, Value<'a>, Value<'a>, bool);
 
 /// Whether `value` is an array.
@@ -22,10 +22,10 @@ pub(super) fn is_array<'a>(pickle: &Pickle<'a>, value: Value<'a>) -> bool {
         .is_some_and(|object| matches!(object.callable.1, "_reconstruct" | "_frombuffer"))
 }
 
-/// Reads an array. `spend` is asked for the bytes that it takes, ahead of any allocation.
+/// Reads an array. `spend` is called before any allocation. It returns the bytes that the array takes, or fails if they are too many.
 ///
 /// # Errors
-/// What is wrong with it, as a phrase that follows its name.
+/// A description of the problem, as a phrase that follows the tensor's name.
 pub(super) fn read<'a>(
     pickle: &Pickle<'a>,
     value: Value<'a>,
@@ -43,12 +43,12 @@ pub(super) fn read<'a>(
     let bytes = spend(&view)?;
     let data = content(pickle, data).ok_or("has no bytes")?;
     if data.len() != bytes {
-        return Err(format!("is {:?}, which takes {bytes} bytes, but has {}", view.shape, data.len()));
+        return Err(format!("has shape {:?}, which takes {bytes} bytes, but has {}", view.shape, data.len()));
     }
     view.read(&data).ok_or_else(|| "reaches past its bytes".into())
 }
 
-/// The array in Paddle's `(name, array)`, which is a tuple or a call of `tuple` with it.
+/// The array in Paddle's `(name, array)`, which is a tuple, or a call of `tuple` with one.
 fn unwrapped<'a>(pickle: &Pickle<'a>, value: Value<'a>) -> Value<'a> {
     let pair = match pickle.object(value) {
         Some(object) if object.callable.1 == "tuple" && object.args.len() == 1 => object.args[0],
@@ -82,7 +82,7 @@ fn number<'a>(pickle: &Pickle<'a>, value: Value<'a>) -> Result<Number, String> {
         return Err("has no numpy type".into());
     };
     let Some(&[_, Value::Text(order), ..]) = pickle.tuple(state) else {
-        return Err("has a numpy type without byte order".into());
+        return Err("has a numpy type without a byte order".into());
     };
     if order == ">" || code.starts_with('>') {
         return Err("is big-endian; save it again on a little-endian machine".into());
@@ -91,9 +91,9 @@ fn number<'a>(pickle: &Pickle<'a>, value: Value<'a>) -> Result<Number, String> {
         "f2" => Ok(Number::F16),
         "f4" => Ok(Number::F32),
         "f8" => Ok(Number::F64),
-        // numpy has no bfloat16: Paddle writes its bits as whole numbers, and has no such whole numbers itself.
+        // Numpy has no bfloat16. Paddle writes its bits as u2, and has no u2 type of its own.
         "u2" => Ok(Number::Bf16),
-        other => Err(format!("holds numbers of numpy's type `{}`, a weight is f2, f4 or f8", other.escape_debug())),
+        other => Err(format!("holds numbers of numpy's type `{}`; expected f2, f4 or f8", other.escape_debug())),
     }
 }
 

@@ -14,17 +14,17 @@
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Official {
-    /// What `rtformer pull` calls it.
+    /// The name in `rtformer pull`.
     pub name: &'static str,
-    /// Where its `.pdparams` is.
+    /// The address of the `.pdparams` file.
     pub url: &'static str,
-    /// Its data set, for [`Dataset::named`](super::Dataset::named).
+    /// The name of the data set, for [`Dataset::named`](super::Dataset::named).
     pub dataset: &'static str,
-    /// Side of the pooled map in its cross-resolution attention, which no tensor's shape tells.
+    /// Side of the pooled map in cross-resolution attention, which no tensor's shape contains.
     pub cross_size: usize,
 }
 
-/// All of them, from PaddleSeg's `configs/rtformer`.
+/// All checkpoints in PaddleSeg's `configs/rtformer`.
 const ALL: [Official; 4] = [
     Official {
         name: "slim-cityscapes",
@@ -53,12 +53,12 @@ const ALL: [Official; 4] = [
 ];
 
 impl Official {
-    /// All four.
+    /// All four checkpoints.
     pub const fn all() -> &'static [Self] {
         &ALL
     }
 
-    /// The one of that name.
+    /// The checkpoint with this name, or `None` if it is unknown.
     ///
     /// ```
     /// let slim = rtformer::weights::Official::named("slim-ade20k").unwrap();
@@ -75,7 +75,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_name_is_in_its_address_and_its_data_set_is_known() {
+    fn names_match_addresses_and_data_sets() {
         for official in Official::all() {
             let (variant, dataset) = official.name.split_once('-').unwrap();
             assert!(

@@ -1,12 +1,12 @@
-//! The part of Python's pickle that checkpoints are written in, read as a description: **nothing is ever called**.
+//! Reads the subset of Python's pickle format that checkpoints use. **Nothing is ever executed.**
 //!
-//! A pickle is a program for a stack machine. [`machine`] knows the opcodes that `paddle.save` and `torch.save` emit in
-//! protocols 2 to 5 and stops at any other. Where Python would import a name, it asks the list [`WORDS`]; where Python
-//! would call, it writes down what would have been called, and with what.
+//! A pickle is a program for a stack machine. [`machine`] supports the opcodes that `paddle.save` and `torch.save` emit in
+//! protocols 2 to 5, and rejects all others. Where Python would import a name, it looks the name up in the list [`WORDS`]. Where
+//! Python would call a function, it records the function and the arguments.
 //!
-//! Memory stays in proportion to the file: text and bytes are borrowed from it, every length is checked against the
-//! bytes that are left, and everything else is a small node per opcode. Values are handles to nodes, so that a
-//! memoised object is shared by whatever recalls it; and since nothing here recurses, no depth exhausts the stack.
+//! Memory use is proportional to the file: text and bytes are borrowed from it, every length is checked against the
+//! bytes that are left, and everything else is a small node per opcode. Values are handles to nodes, so a memoised object is
+//! shared by all that recall it. Nothing here is recursive, so deep nesting cannot exhaust the stack.
 
 mod machine;
 #[cfg(test)]
@@ -17,19 +17,19 @@ pub(super) use machine::read;
 /// A module and a name in it.
 type Word = (&'static str, &'static str);
 
-/// What Python would call to make an ordered dictionary; here it becomes a [`Kind::Dict`].
+/// Creates an ordered dictionary in Python; a [`Kind::Dict`] here.
 const ORDERED_DICT: Word = ("collections", "OrderedDict");
-/// A dictionary with a default; here a [`Kind::Dict`] too.
+/// Creates a dictionary with a default in Python; a [`Kind::Dict`] here.
 const DEFAULT_DICT: Word = ("collections", "defaultdict");
-/// The callable that stands for what a persistent id names: PyTorch's storages.
+/// The callable of an object that a persistent id names: PyTorch's storages.
 pub(super) const PERSISTENT: Word = ("", "persistent id");
-/// What makes PyTorch's tensors.
+/// Creates PyTorch's tensors.
 pub(super) const REBUILD_TENSOR: Word = ("torch._utils", "_rebuild_tensor_v2");
 
-/// Everything that a checkpoint may name: arrays, and the plain values that training scripts save beside them.
+/// Everything that a checkpoint may import: arrays, and the plain values that training scripts save with them.
 #[rustfmt::skip]
 const WORDS: [Word; 59] = [
-    // Numpy's arrays, by the names of both its generations, and its single numbers.
+    // Numpy's arrays, with the names of numpy 1 and 2, and its scalars.
     ("numpy.core.multiarray", "_reconstruct"), ("numpy._core.multiarray", "_reconstruct"),
     ("numpy.core.numeric", "_frombuffer"), ("numpy._core.numeric", "_frombuffer"),
     ("numpy.core.multiarray", "scalar"), ("numpy._core.multiarray", "scalar"),
@@ -40,14 +40,14 @@ const WORDS: [Word; 59] = [
     ("torch", "DoubleStorage"), ("torch", "FloatStorage"), ("torch", "HalfStorage"), ("torch", "BFloat16Storage"),
     ("torch", "LongStorage"), ("torch", "IntStorage"), ("torch", "ShortStorage"), ("torch", "CharStorage"),
     ("torch", "ByteStorage"), ("torch", "BoolStorage"),
-    // Paddle wraps a tensor as `tuple((name, array))` where a checkpoint is no plain state dictionary.
+    // Paddle wraps a tensor as `tuple((name, array))` if a checkpoint is not a plain state dictionary.
     ("builtins", "tuple"), ("__builtin__", "tuple"),
     ORDERED_DICT, DEFAULT_DICT, ("collections", "Counter"),
     ("builtins", "set"), ("__builtin__", "set"), ("builtins", "frozenset"), ("__builtin__", "frozenset"),
     ("builtins", "dict"), ("__builtin__", "dict"), ("builtins", "list"), ("__builtin__", "list"),
     ("builtins", "int"), ("__builtin__", "int"), ("builtins", "float"), ("__builtin__", "float"),
     ("builtins", "bool"), ("__builtin__", "bool"),
-    // A script's arguments and settings.
+    // The arguments and settings of a script.
     ("argparse", "Namespace"), ("types", "SimpleNamespace"), ("datetime", "datetime"),
     ("pathlib", "PosixPath"), ("pathlib", "WindowsPath"), ("pathlib", "PurePosixPath"),
     ("pathlib._local", "PosixPath"), ("pathlib._local", "WindowsPath"),
@@ -56,17 +56,17 @@ const WORDS: [Word; 59] = [
     ("torch", "int64"), ("torch", "uint8"), ("torch", "bool"),
 ];
 
-/// A convolution's kernel has four dimensions.
+/// The most dimensions of a tensor. A convolution's kernel has four.
 const MOST_DIMENSIONS: usize = 8;
 
-/// A tuple of sizes or strides.
+/// Reads a tuple of sizes or strides.
 ///
 /// # Errors
-/// What is wrong with it, as a phrase that follows the tensor's name.
+/// A description of the problem, as a phrase that follows the tensor's name.
 pub(super) fn sizes<'a>(pickle: &Pickle<'a>, value: Value<'a>) -> Result<Vec<usize>, String> {
     let sizes = pickle.tuple(value).ok_or("has no shape")?;
     if sizes.len() > MOST_DIMENSIONS {
-        return Err(format!("has {} dimensions, a weight has at most {MOST_DIMENSIONS}", sizes.len()));
+        return Err(format!("has {} dimensions; expected at most {MOST_DIMENSIONS}", sizes.len()));
     }
     let size = |size: &Value<'_>| match size {
         Value::Int(size) => usize::try_from(*size).ok(),
@@ -75,7 +75,7 @@ pub(super) fn sizes<'a>(pickle: &Pickle<'a>, value: Value<'a>) -> Result<Vec<usi
     sizes.iter().map(size).collect::<Option<_>>().ok_or_else(|| "has sizes that are not whole numbers".into())
 }
 
-/// A pickle's value; what is compound is a handle to a node of the [`Pickle`].
+/// A value of a pickle. A compound value is a handle to a node of the [`Pickle`].
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Value<'a> {
     None,
@@ -89,7 +89,7 @@ pub(super) enum Value<'a> {
 }
 
 impl Value<'_> {
-    /// The number of its node.
+    /// The number of the node; `None` if the value is not compound.
     pub(super) fn node(self) -> Option<usize> {
         match self {
             Self::Node(_, node) => Some(node),
@@ -98,33 +98,33 @@ impl Value<'_> {
     }
 }
 
-/// What a node is.
+/// The kind of a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
     Tuple,
     List,
-    /// Its values are key, value, key, value …
+    /// The values are key, value, key, value …
     Dict,
-    /// Its values are what would have been called, with which tuple, and the state set afterwards if there was one.
+    /// The values are the callable, its tuple of arguments, and the state that is set afterwards, if any.
     Object,
 }
 
 #[derive(Debug, Default)]
 struct Node<'a> {
     values: Vec<Value<'a>>,
-    /// How many nodes it would be, written out with nothing shared.
+    /// The number of nodes if nothing were shared.
     weight: usize,
-    /// How deep it goes.
+    /// The levels of nesting below it.
     depth: usize,
 }
 
-/// What a pickle describes.
+/// The nodes of a pickle.
 #[derive(Debug, Default)]
 pub(super) struct Pickle<'a> {
     nodes: Vec<Node<'a>>,
 }
 
-/// What Python would have made by calling `callable` with `args`, and then giving it `state`.
+/// The object that Python would create: calls `callable` with `args`, then sets `state`.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Object<'p, 'a> {
     pub(super) callable: Word,
@@ -140,21 +140,21 @@ impl<'a> Pickle<'a> {
         }
     }
 
-    /// A tuple's values.
+    /// The values of a tuple.
     pub(super) fn tuple(&self, value: Value<'a>) -> Option<&[Value<'a>]> {
         self.values(value, Kind::Tuple)
     }
 
-    /// A dictionary's entries, in the file's order.
+    /// The entries of a dictionary, in the file's order.
     pub(super) fn dict(&self, value: Value<'a>) -> Option<impl Iterator<Item = (Value<'a>, Value<'a>)>> {
         Some(self.values(value, Kind::Dict)?.chunks_exact(2).map(|pair| (pair[0], pair[1])))
     }
 
-    /// What would have been called.
+    /// The recorded call of an object.
     pub(super) fn object(&self, value: Value<'a>) -> Option<Object<'_, 'a>> {
         match *self.values(value, Kind::Object)? {
             [Value::Global(callable), args, ref state @ ..] => {
-                // A persistent id need not be a tuple.
+                // A persistent id is not always a tuple.
                 let args = self.tuple(args).unwrap_or_default();
                 Some(Object { callable, args, state: state.first().copied() })
             }

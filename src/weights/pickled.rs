@@ -1,7 +1,7 @@
-//! A pickled checkpoint: PaddleSeg's `.pdparams`, and the pickle in PyTorch's `.pth`.
+//! Pickled checkpoints: PaddleSeg's `.pdparams`, and the pickle in PyTorch's `.pth`.
 //!
-//! Both are a dictionary of arrays, or such dictionaries inside others. The pickle is only described ([`super::pickle`]);
-//! [`numpy`] and [`torch`] know what their arrays mean.
+//! Both are a dictionary of arrays, or contain such dictionaries in others. [`super::pickle`] reads the pickle without executing it;
+//! [`numpy`] and [`torch`] interpret the arrays.
 
 use std::collections::HashSet;
 
@@ -11,15 +11,15 @@ use super::tensor::{Tensor, View};
 use super::torch::Storages;
 use super::{numpy, torch};
 
-/// Maps the parameters to their names in the static graph; nothing needs it.
+/// Maps the parameters to their names in the static graph. Not used.
 const NAME_TABLE: &str = "StructuredToParameterName@@";
-/// Says how tensors of more than a gigabyte were cut in pieces.
+/// Describes how tensors of more than a gigabyte were split.
 const CUT_TABLE: &str = "UnpackBigParamInfor@@";
-/// Dictionaries within dictionaries: training scripts use one or two levels.
+/// The most levels of nested dictionaries. Training scripts use one or two.
 const LEVELS: usize = 5;
-/// Tensors may share bytes (tied weights), so that all together can be larger than the file, but not without bound.
+/// All tensors together may be this many times as large as the file, because they may share bytes (tied weights).
 const SHARING: usize = 4;
-/// What small files may take in any case.
+/// All tensors may take this many bytes in any case, for small files.
 const SMALL: usize = 1 << 20;
 
 /// An open pickle of tensors.
@@ -27,15 +27,15 @@ pub(super) struct Pickled<'a> {
     pickle: Pickle<'a>,
     root: Value<'a>,
     storages: Storages<'a>,
-    /// How many bytes of numbers may still be read.
+    /// The number of bytes that may still be read.
     left: usize,
 }
 
 impl<'a> Pickled<'a> {
-    /// Reads a pickle; `storages` has the bytes of PyTorch's tensors, `file` is the file's length.
+    /// Reads a pickle. `storages` has the bytes of PyTorch's tensors; `file` is the file's length in bytes.
     ///
     /// # Errors
-    /// What is wrong with it, as a phrase that follows the file's name.
+    /// A description of the problem, as a phrase that follows the file's name.
     pub(super) fn open(program: &'a [u8], storages: Storages<'a>, file: usize) -> Result<Self, String> {
         let (pickle, root) = pickle::read(program)?;
         if pickle.dict(root).is_none() {
@@ -45,7 +45,7 @@ impl<'a> Pickled<'a> {
         Ok(Self { pickle, root, storages, left })
     }
 
-    /// Every dictionary, the root first, each once.
+    /// Every dictionary once, the root first.
     ///
     /// # Errors
     /// As for [`Pickled::open`].
@@ -63,7 +63,7 @@ impl<'a> Pickled<'a> {
                     match key {
                         Value::Text(NAME_TABLE) => {}
                         Value::Text(CUT_TABLE) => {
-                            return Err("holds tensors of more than 1 GB, cut in pieces, which no RTFormer has; \
+                            return Err("holds tensors of more than 1 GB in pieces, which no RTFormer has; \
                                         is it another model's?"
                                 .into());
                         }
@@ -88,16 +88,17 @@ impl<'a> Pickled<'a> {
         numpy::is_array(&self.pickle, value) || torch::is_tensor(&self.pickle, value)
     }
 
-    /// The tensor of a dictionary's value.
+    /// Reads a value of a dictionary as a tensor.
     ///
     /// # Errors
-    /// What is wrong with it, as a phrase that follows the tensor's name.
+    /// A description of the problem, as a phrase that follows the tensor's name.
     pub(super) fn tensor(&mut self, value: Value<'a>) -> Result<Tensor, String> {
         let left = &mut self.left;
         let spend = |view: &View| {
             let bytes = view.count().and_then(|count| count.checked_mul(view.number.bytes()));
             let bytes = bytes.filter(|bytes| *bytes <= *left);
-            let bytes = bytes.ok_or_else(|| format!("is {:?}, more than the file has bytes for", view.shape))?;
+            let bytes =
+                bytes.ok_or_else(|| format!("has shape {:?}, which needs more bytes than the file has", view.shape))?;
             *left -= bytes;
             Ok(bytes)
         };

@@ -1,4 +1,4 @@
-//! Taking tensors, each in the shape that the model says, until none is left.
+//! Takes tensors by name, checks their shapes, and checks that none is left.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -8,13 +8,13 @@ use super::checkpoint::Checkpoint;
 use super::store::Weights;
 use crate::error::{Error, Result};
 
-/// The auxiliary head, used in training only: kept in files, never run.
+/// The auxiliary head, which is used in training only. Files keep it; the network does not use it.
 const AUXILIARY: &str = "seghead_extra.";
 
-/// Stands for a checkpoint's file, whose name only the caller knows.
+/// Used in errors in place of a checkpoint's path, which only the caller knows.
 const CHECKPOINT: &str = "the checkpoint";
 
-/// What tensors are taken from.
+/// The file or checkpoint from which tensors are taken.
 trait Source: fmt::Debug {
     fn path(&self) -> &Path;
     fn names(&self) -> Box<dyn Iterator<Item = &str> + '_>;
@@ -88,7 +88,7 @@ impl Checkpoint {
     }
 }
 
-/// Takes a file's tensors one by one. Made by [`Weights::reader`] and [`Checkpoint::reader`].
+/// Takes a file's tensors one by one. Created by [`Weights::reader`] and [`Checkpoint::reader`].
 ///
 /// ```
 /// use rtformer::weights::Weights;
@@ -108,10 +108,10 @@ pub struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    /// The tensor `name` as f32, in C order; `want` is the shape it must have.
+    /// The tensor `name` as f32, in C order. Its shape must be `want`.
     ///
     /// # Errors
-    /// [`Error::MissingTensor`], [`Error::Shape`]; [`Error::Weights`] for NaN, infinity, or a type that is no float.
+    /// [`Error::MissingTensor`], [`Error::Shape`]; [`Error::Weights`] for NaN, infinity, or an unsupported type.
     pub fn take(&mut self, name: &str, want: &[usize]) -> Result<Vec<f32>> {
         let Some(got) = self.source.shape(name) else {
             return Err(Error::MissingTensor {
@@ -135,10 +135,10 @@ impl Reader<'_> {
         Ok(numbers.unwrap_or_default())
     }
 
-    /// Ends the reading: every tensor must have been taken, but for the auxiliary head `seghead_extra.*`.
+    /// Checks that every tensor was taken, except those of the auxiliary head, `seghead_extra.*`.
     ///
     /// # Errors
-    /// [`Error::LeftoverTensors`], naming the first.
+    /// [`Error::LeftoverTensors`], which names the first tensor that is left.
     pub fn finish(self) -> Result<()> {
         let mut left = self.source.names().filter(|name| !name.starts_with(AUXILIARY) && !self.taken.contains(*name));
         match left.next() {

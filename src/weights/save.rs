@@ -1,4 +1,4 @@
-//! Writing our own weights files.
+//! Writes weights files.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -18,10 +18,10 @@ use super::tensor::{Tensor, check_numbers};
 use crate::error::{Error, Result};
 use crate::files;
 
-/// The type in which convolution kernels are stored.
+/// The type in which convolution weights are stored.
 ///
-/// What has fewer than two dimensions stays f32 whatever is chosen: norm statistics and biases are under one per cent of
-/// the file, and a variance may lie below f16's smallest normal number (6e-5) or above its largest (65504).
+/// Tensors with fewer than two dimensions are always stored as f32: norm statistics and biases are less than one per cent of
+/// the file, and a variance may be below f16's smallest normal number (6e-5) or above its largest (65504).
 ///
 /// ```
 /// use rtformer::weights::Store;
@@ -32,14 +32,14 @@ use crate::files;
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Store {
-    /// Exactly the checkpoint's numbers.
+    /// Exactly the numbers of the checkpoint.
     #[default]
     F32,
     /// Half the size, 11 bits of precision, numbers up to 65504.
     F16,
     /// Half the size, 8 bits of precision, f32's range.
     Bf16,
-    /// 3x3 convolutions in 8 bits, each output channel with a scale of its own; the rest as [`Store::F16`]. A quarter of the size.
+    /// 3x3 convolutions in 8 bits, with a scale for each output channel; the rest as [`Store::F16`]. A quarter of the size.
     Int8,
 }
 
@@ -52,7 +52,7 @@ impl FromStr for Store {
             "f16" => Ok(Self::F16),
             "bf16" => Ok(Self::Bf16),
             "int8" => Ok(Self::Int8),
-            _ => Err(Error::Input(format!("`{text}` is no storage type; there are f32, f16, bf16 and int8"))),
+            _ => Err(Error::Input(format!("unknown storage type `{text}`: expected f32, f16, bf16 or int8"))),
         }
     }
 }
@@ -79,10 +79,11 @@ impl Store {
     }
 }
 
-/// Writes `checkpoint` as a `.safetensors` file that [`Weights::open`](super::Weights::open) reads, whole or not at all.
+/// Writes `checkpoint` as a `.safetensors` file that [`Weights::open`](super::Weights::open) reads. If writing fails, an existing file
+/// does not change.
 ///
-/// `config_json` is the model's configuration. The same input always gives the same bytes. The checkpoint's other metadata is kept;
-/// what this function writes itself takes precedence.
+/// `config_json` is the model's configuration. The same input always gives the same bytes. The checkpoint's other metadata are kept;
+/// the entries that this function writes take precedence.
 ///
 /// ```
 /// use rtformer::Config;
@@ -97,8 +98,8 @@ impl Store {
 /// ```
 ///
 /// # Errors
-/// [`Error::Write`]; [`Error::Weights`] for a data set that fails [`Dataset::check`], a temperature or pad multiple
-/// that is not possible, a tensor whose data do not fit its shape, and a number that `store` cannot hold.
+/// [`Error::Write`]; [`Error::Weights`] for a data set that fails [`Dataset::check`], an invalid temperature or pad multiple,
+/// a tensor whose data do not match its shape, and a number that `store` cannot represent.
 pub fn save(path: &Path, checkpoint: &Checkpoint, dataset: &Dataset, config_json: &str, store: Store) -> Result<()> {
     let broken = |reason| Error::weights(path, reason);
     dataset.check().map_err(broken)?;
@@ -121,7 +122,7 @@ pub fn save(path: &Path, checkpoint: &Checkpoint, dataset: &Dataset, config_json
         let info = TensorInfo { dtype: *dtype, shape: shape.clone(), data_offsets: (start, end) };
         if header.tensors.insert(name, info).is_some() {
             return Err(broken(format!(
-                "two tensors would be named `{name}`; rename the checkpoint's, or store it as f16"
+                "two tensors would be named `{name}`; rename the one in the checkpoint, or store it as f16"
             )));
         }
     }
@@ -134,7 +135,7 @@ pub fn save(path: &Path, checkpoint: &Checkpoint, dataset: &Dataset, config_json
     })
 }
 
-/// A tensor as the file has it.
+/// A tensor as stored in the file.
 struct Stored {
     name: String,
     dtype: Dtype,
@@ -142,7 +143,7 @@ struct Stored {
     bytes: Vec<u8>,
 }
 
-/// A tensor's bytes; of an int8 one also its scales'.
+/// Encodes a tensor. An int8 tensor gives two: its numbers and its scales.
 fn encode(name: &str, Tensor { shape, data }: &Tensor, store: Store) -> Vec<Stored> {
     let dtype = store.dtype(shape);
     let stored = |name: String, dtype, shape: &[usize], bytes| Stored { name, dtype, shape: shape.to_vec(), bytes };
@@ -165,14 +166,14 @@ fn encode(name: &str, Tensor { shape, data }: &Tensor, store: Store) -> Vec<Stor
     vec![stored(name.to_owned(), dtype, shape, bytes)]
 }
 
-/// What an output channel's numbers are divided by, so that the greatest becomes 127.
+/// The divisor of an output channel's numbers. The largest becomes 127.
 fn scale(numbers: &[f32]) -> f32 {
-    let greatest = numbers.iter().fold(0.0, |greatest: f32, number| greatest.max(number.abs()));
-    // Where all are so small that their scale is none, they become 0.
-    (greatest / 127.0).max(f32::MIN_POSITIVE)
+    let largest = numbers.iter().fold(0.0, |largest: f32, number| largest.max(number.abs()));
+    // If all are too small for a normal scale, they become 0.
+    (largest / 127.0).max(f32::MIN_POSITIVE)
 }
 
-/// The crate's own writer keeps metadata in a hash map, so that no two runs give the same file.
+/// The header of the file. The writer of the `safetensors` crate keeps metadata in a hash map, so its files differ from run to run.
 #[derive(Serialize)]
 struct Header<'a> {
     #[serde(rename = "__metadata__")]
@@ -249,7 +250,7 @@ mod tests {
     fn int8_has_a_scale_for_each_channel() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("model.safetensors");
-        // The last channels: no number but zero, and numbers so small that only their sum with zero matters.
+        // The last two channels: only zeros, and numbers too small for a normal scale.
         let channels: [&dyn Fn(usize) -> f32; 4] =
             [&|i| i as f32 - 8.0, &|i| (i as f32 - 3.0) * 1e-3, &|_| 0.0, &|_| f32::MIN_POSITIVE / 4.0];
         let data: Vec<f32> = channels.iter().flat_map(|channel| (0..18).map(channel)).collect();
@@ -260,15 +261,15 @@ mod tests {
 
         let weights = Weights::open(&path).unwrap();
         assert_eq!(weights.names().collect::<Vec<_>>(), ["a.weight", "b.variance", "c.scalar", "d.weight"]);
-        assert_eq!(weights.dtypes()[0], ("I8".to_owned(), 4 * 18), "scales are no numbers of the network's own");
+        assert_eq!(weights.dtypes()[0], ("I8".to_owned(), 4 * 18), "scales do not count as numbers of the network");
         let read = weights.floats("d.weight").unwrap().unwrap();
         for (channel, (got, want)) in read.chunks(18).zip(data.chunks(18)).enumerate() {
             let step = scale(want);
             let near = got.iter().zip(want).all(|(got, want)| (got - want).abs() <= 0.501 * step);
             assert!(near, "channel {channel}: {got:?} for {want:?}");
         }
-        assert_eq!(read[17], 9.0, "the greatest is exact");
-        // Read and stored once more, it is the same file.
+        assert_eq!(read[17], 9.0, "the largest is exact");
+        // Reading and storing it again gives the same file.
         let bytes = std::fs::read(&path).unwrap();
         save(&path, &Checkpoint::of(&weights).unwrap(), &dataset, "{}", Store::Int8).unwrap();
         assert!(bytes == std::fs::read(&path).unwrap());
@@ -279,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn a_temperature_is_kept_where_there_is_one() {
+    fn a_temperature_is_kept_if_there_is_one() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("model.safetensors");
         let dataset = Dataset::named("camvid").unwrap();
@@ -300,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_stored_is_refused_and_nothing_is_written() {
+    fn invalid_tensors_are_rejected_and_nothing_is_written() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("model.safetensors");
         let dataset = Dataset::named("camvid").unwrap();
@@ -327,6 +328,6 @@ mod tests {
         for store in [Store::F32, Store::F16, Store::Bf16, Store::Int8] {
             assert_eq!(store.to_string().parse::<Store>().unwrap(), store);
         }
-        assert!("int4".parse::<Store>().unwrap_err().to_string().contains("f32, f16, bf16 and int8"));
+        assert!("int4".parse::<Store>().unwrap_err().to_string().contains("f32, f16, bf16 or int8"));
     }
 }

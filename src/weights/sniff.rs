@@ -1,9 +1,9 @@
-//! What a file is, by its first bytes; a name's ending proves nothing.
+//! Detects a file's format by its first bytes. The file's name is not considered.
 
 use std::borrow::Cow;
 use std::fmt;
 
-/// What the bytes look like.
+/// The format that the bytes appear to have.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Looks {
     Safetensors,
@@ -12,7 +12,7 @@ pub(super) enum Looks {
     /// A zip archive, as `torch.save` writes.
     Zip,
     Empty,
-    /// Something that people give by mistake, named, with what to do.
+    /// Another known kind of file: its name, and what to do.
     Other(Cow<'static, str>),
     Unknown,
 }
@@ -26,7 +26,7 @@ const INFERENCE_PARAMETERS: &str = "Paddle's parameters for inference (`.pdipara
 const LEGACY_TORCH: &str =
     "PyTorch's format from before 1.6; load it with PyTorch and save it again: torch.save(torch.load(FILE), FILE)";
 
-/// First bytes of what is given by mistake most often.
+/// The first bytes of files that are often given by mistake.
 const MISTAKES: [(&[u8], &str); 18] = [
     (b"\x89PNG", "a PNG image"),
     (b"\xff\xd8\xff", "a JPEG image"),
@@ -54,7 +54,7 @@ impl Looks {
         let mistake = MISTAKES.iter().find(|(magic, _)| bytes.starts_with(magic));
         match (bytes, mistake) {
             ([], _) => Self::Empty,
-            // The length of the header, then the header: JSON. A file of many gigabytes of header is none.
+            // The length of the header, then the header, which is JSON. No header takes many gigabytes.
             ([_, _, _, _, _, _, 0, 0, b'{', ..], _) => Self::Safetensors,
             (_, Some((_, what))) => other(what),
             ([0x80, 2..=5, ..], _) => Self::Pickle,
@@ -76,21 +76,21 @@ impl Looks {
     }
 }
 
-/// A `ProgramDesc` (`.pdmodel`, `__model__`): field 1 is a block, whose field 1 is its index 0, and field 2 its parent, -1.
+/// A `ProgramDesc` (`.pdmodel`, `__model__`): field 1 is a block, whose field 1 is its index (0) and field 2 its parent (-1).
 fn is_paddle_program(bytes: &[u8]) -> bool {
     let [0x0a, rest @ ..] = bytes else { return false };
-    // The block's length: seven bits a byte, the last without the high bit.
+    // The block's length: seven bits per byte; the high bit is clear in the last byte.
     let length = rest.iter().take(10).position(|byte| byte & 0x80 == 0);
     length.is_some_and(|end| rest[end + 1..].starts_with(&[0x08, 0x00, 0x10, 0xff, 0xff, 0xff, 0xff]))
 }
 
-/// A stream of tensors (`.pdiparams`): two versions and the number of levels, all 0, then a short `TensorDesc`, which begins with
+/// A stream of tensors (`.pdiparams`): two versions and the number of levels, all 0, then a short `TensorDesc`, which starts with
 /// its type.
 fn is_paddle_parameters(bytes: &[u8]) -> bool {
     bytes.starts_with(&[0; 16]) && matches!(bytes[16..], [2..=64, 0, 0, 0, 0x08, ..])
 }
 
-/// A `ModelProto`: field 1 is the format's version, then comes the producer, the version of the operators, or the graph.
+/// A `ModelProto`: field 1 is the format's version. The producer, the version of the operators or the graph follows.
 fn is_onnx(bytes: &[u8]) -> bool {
     matches!(bytes, [0x08, 1..=0x20, 0x12 | 0x1a | 0x22 | 0x28 | 0x32 | 0x3a | 0x42, ..])
 }
@@ -101,7 +101,7 @@ fn text(bytes: &[u8]) -> Option<&str> {
     let start = &bytes[..bytes.len().min(4096)];
     let text = match std::str::from_utf8(start) {
         Ok(text) => text,
-        // The cut may be inside a character.
+        // A character may be split at the end.
         Err(e) if e.error_len().is_none() && start.len() < bytes.len() => {
             std::str::from_utf8(&start[..e.valid_up_to()]).ok()?
         }
@@ -111,22 +111,22 @@ fn text(bytes: &[u8]) -> Option<&str> {
     (!text.contains(control)).then(|| text.trim())
 }
 
-/// What a text is, most often in place of the file that was wanted.
+/// The kind of a text file. Most often, a server sent it in place of the requested file.
 fn text_looks(text: &str) -> Cow<'static, str> {
     let has = |word: &str| text.contains(word);
     match text.chars().next() {
-        None => "a file of white space; download it again".into(),
+        None => "only white space; download it again".into(),
         Some('<') if has("<net ") => "an OpenVINO model; convert the checkpoint that it was exported from".into(),
         Some('<') => ERROR_PAGE.into(),
         Some('{') if has("\"base_code\"") => INFERENCE_PROGRAM.into(),
         Some('{') if has("\"weight_map\"") => {
             "the index of a model in several files; RTFormer's weights are one file".into()
         }
-        Some('{' | '[') => "a JSON text, perhaps a server's answer; download the file again".into(),
+        Some('{' | '[') => "a JSON text, perhaps a server's reply; download the file again".into(),
         Some(_) => {
             let line: String = text.lines().next().unwrap_or_default().chars().take(60).collect();
             format!(
-                "a text that begins with `{}`; if a server answered so, download the file again",
+                "a text that begins with `{}`; if this is a server's reply, download the file again",
                 line.escape_debug()
             )
             .into()
@@ -142,7 +142,7 @@ impl fmt::Display for Looks {
             Self::Zip => f.write_str("a zip archive, as PyTorch's .pth are"),
             Self::Empty => f.write_str("empty"),
             Self::Other(what) => f.write_str(what),
-            Self::Unknown => f.write_str("in no known format"),
+            Self::Unknown => f.write_str("in an unknown format"),
         }
     }
 }
@@ -152,17 +152,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn first_bytes_tell() {
+    fn formats_are_detected() {
         let cases: [(&[u8], Looks); 9] = [
             (b"", Looks::Empty),
             (b"\x10\0\0\0\0\0\0\0{\"a\":", Looks::Safetensors),
-            (b"\xff\xff\xff\xff\xff\xff\xff\xff{\"a\":", Looks::Safetensors), // a lying length is still meant as one
+            (b"\xff\xff\xff\xff\xff\xff\xff\xff{\"a\":", Looks::Safetensors), // with a wrong length
             (b"\x80\x04\x95", Looks::Pickle),
             (b"\x80\x02}q\0", Looks::Pickle),
             (b"\x80\x06\x95", Looks::Unknown), // a protocol that does not exist
             (b"PK\x03\x04", Looks::Zip),
             (b"\0", Looks::Unknown),
-            (&[0; 64], Looks::Unknown), // a hole on a disk
+            (&[0; 64], Looks::Unknown), // a file of zeros
         ];
         for (bytes, want) in cases {
             assert_eq!(Looks::of(bytes), want, "{bytes:?}");
@@ -170,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn mistakes_are_named() {
+    fn other_files_are_named() {
         let program = b"\x0a\xc0\x1b\x08\0\x10\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01\x1a\x15";
         let cases: [(&[u8], &str); 24] = [
             (b"\x89PNG\r\n\x1a\n{", "a PNG image"),
@@ -181,7 +181,7 @@ mod tests {
             (b"<?xml version=\"1.0\"?><Error><Code>AccessDenied</Code></Error>", "error page"), // S3, BOS
             (b"<Error><Code>NoSuchKey</Code></Error>", "error page"),                           // without a declaration
             (b"<?xml version=\"1.0\"?><net name=\"m\" version=\"11\">", "an OpenVINO model"),
-            (b"{\"error\":\"Repository not found\"}", "a JSON text, perhaps a server's answer"),
+            (b"{\"error\":\"Repository not found\"}", "a JSON text, perhaps a server's reply"),
             (b"{\"metadata\": {}, \"weight_map\": {}}", "the index of a model in several files"),
             (b"{\"base_code\":{\"magic\":\"pir\"},\"program\":{}}", "a Paddle program for inference"), // Paddle 3
             (b"404: Not Found", "a text that begins with `404: Not Found`"),
@@ -190,7 +190,7 @@ mod tests {
             (program, "a Paddle program for inference"),
             (b"\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\x0a\0\0\0\x08\x05\x10\x40", "Paddle's parameters for inference"),
             (b"\x08\x07\x12\x07pytorch\x1a\x05", "an ONNX model"),
-            (b"\x08\x08\x3a\xc0\x1b\x0a", "an ONNX model"), // of no producer
+            (b"\x08\x08\x3a\xc0\x1b\x0a", "an ONNX model"), // without a producer
             (b"\x08\x0a\x12\x0epaddle2onnx", "an ONNX model"),
             (b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19.", "from before 1.6"),
             (b"\x1c\0\0\0TFL3", "a TensorFlow Lite model"),

@@ -1,4 +1,4 @@
-//! An open safetensors file: its header checked, its bytes left where they are.
+//! Opens safetensors files. The header is checked; the tensors stay in the file.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -11,10 +11,10 @@ use super::sniff::Looks;
 use super::tensor::{Number, check_numbers};
 use crate::error::{Error, Result};
 
-/// Behind a tensor's name: the scales of the int8 tensor of that name.
+/// The suffix that an int8 tensor's scales have after its name.
 pub(super) const SCALES: &str = ".scale";
 
-/// An open weights file. Nothing is copied until a [`Reader`](super::Reader) takes it.
+/// An open weights file. Tensors are copied only when a [`Reader`](super::Reader) takes them.
 ///
 /// ```no_run
 /// # fn main() -> rtformer::Result<()> {
@@ -31,25 +31,25 @@ pub struct Weights {
     tensors: BTreeMap<String, Entry>,
 }
 
-/// Where the bytes are.
+/// The file's bytes.
 enum Bytes {
     Mapped(Mapped),
     Static(&'static [u8]),
 }
 
-/// One tensor's line in the header.
+/// One tensor's entry in the header.
 #[derive(Debug)]
 struct Entry {
     dtype: Dtype,
     shape: Vec<usize>,
-    /// Within the file.
+    /// The byte range in the file.
     range: Range<usize>,
-    /// Of an int8 tensor: one f32 for each first index, by which its numbers are multiplied.
+    /// For an int8 tensor: one f32 for each first index, by which the numbers are multiplied.
     scales: Option<Box<Entry>>,
 }
 
 impl Weights {
-    /// Opens and checks a `.safetensors` file, memory-mapped: its header is read, its tensors are not yet.
+    /// Opens and checks a `.safetensors` file. The file is memory-mapped: the header is read, the tensors are not.
     ///
     /// ```
     /// # use rtformer::weights::Weights;
@@ -60,13 +60,13 @@ impl Weights {
     /// ```
     ///
     /// # Errors
-    /// [`Error::Read`]; [`Error::Weights`] for what is no safetensors file, or a truncated or lying one.
+    /// [`Error::Read`]; [`Error::Weights`] if the file is not a safetensors file, is truncated, or has an invalid header.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         Self::parse(path.to_path_buf(), Bytes::Mapped(map(path)?))
     }
 
-    /// The same from bytes inside the program; `name` stands for the path in every error.
+    /// Opens weights in the program's own memory. Errors use `name` in place of a path.
     ///
     /// ```
     /// # use rtformer::weights::Weights;
@@ -102,12 +102,12 @@ impl Weights {
         Ok(Self { path, bytes, metadata, tensors })
     }
 
-    /// The file, or the name given for embedded weights.
+    /// The path of the file, or the name of embedded weights.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// The metadata's string for `key`.
+    /// The value of `key` in the metadata; `None` if it is missing.
     ///
     /// ```
     /// let weights = rtformer::Segmenter::embedded_weights()?;
@@ -123,33 +123,33 @@ impl Weights {
         &self.metadata
     }
 
-    /// The tensors' names, sorted.
+    /// The names of the tensors, sorted.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.tensors.keys().map(String::as_str)
     }
 
-    /// The shape of the tensor `name`.
+    /// The shape of the tensor `name`; `None` if there is no such tensor.
     pub fn shape(&self, name: &str) -> Option<Vec<usize>> {
         self.tensors.get(name).map(|entry| entry.shape.clone())
     }
 
-    /// The file's length.
+    /// The length of the file in bytes.
     pub fn bytes(&self) -> usize {
         self.bytes.len()
     }
 
-    /// How many numbers its tensors hold, norm statistics and auxiliary head included.
+    /// The number of parameters, including norm statistics and the auxiliary head.
     ///
     /// ```
     /// let weights = rtformer::Segmenter::embedded_weights()?;
-    /// assert!(weights.parameters() > 4_000_000 && weights.bytes() > weights.parameters(), "a byte each at least");
+    /// assert!(weights.parameters() > 4_000_000 && weights.bytes() > weights.parameters(), "at least one byte per parameter");
     /// # Ok::<(), rtformer::Error>(())
     /// ```
     pub fn parameters(&self) -> usize {
         self.tensors.values().map(|entry| entry.shape.iter().product::<usize>()).sum()
     }
 
-    /// How its numbers are stored, the most frequent first: `F16 (5.4 M), F32 (21 k)` as names and counts of numbers.
+    /// The types of the stored numbers with their counts, the most frequent first: for example `F16` (5.4 M) and `F32` (21 k).
     ///
     /// ```
     /// let weights = rtformer::weights::Weights::open("tests/data/golden/tiny.safetensors")?;
@@ -166,10 +166,10 @@ impl Weights {
         counts
     }
 
-    /// The tensor `name` as f32, whatever it is stored in; `None` where there is none.
+    /// Reads the tensor `name` as f32, for any stored type. `None` if there is no such tensor.
     ///
     /// # Errors
-    /// [`Error::Weights`] for a type that is neither a float of 16, 32 or 64 bits nor an int8 with scales, and for NaN or infinity.
+    /// [`Error::Weights`] if the type is neither a float of 16, 32 or 64 bits nor int8 with scales, and for NaN or infinity.
     pub(super) fn floats(&self, name: &str) -> Result<Option<Vec<f32>>> {
         let Some(entry) = self.tensors.get(name) else { return Ok(None) };
         let bytes = &self.bytes[entry.range.clone()];
@@ -181,7 +181,7 @@ impl Weights {
             Dtype::I8 => self.scaled(name, entry)?,
             other => {
                 return Err(self.broken(format!(
-                    "tensor `{}` is stored as {other}, a weight is F32, F16, BF16, F64, or I8 with scales",
+                    "tensor `{}` is stored as {other}; expected F32, F16, BF16, F64, or I8 with scales",
                     name.escape_debug()
                 )));
             }
@@ -190,14 +190,14 @@ impl Weights {
         Ok(Some(numbers))
     }
 
-    /// The numbers of an int8 tensor, each multiplied by its channel's scale.
+    /// Reads an int8 tensor, and multiplies each number by its channel's scale.
     fn scaled(&self, name: &str, entry: &Entry) -> Result<Vec<f32>> {
         let channels = entry.shape.first().copied().unwrap_or(1);
         let fits = |scales: &&Entry| scales.dtype == Dtype::F32 && scales.shape == [channels];
         let Some(scales) = entry.scales.as_deref().filter(fits) else {
             let found = entry.scales.as_deref().map_or_else(
                 || "there is none".to_owned(),
-                |scales| format!("that is {} {:?}", scales.dtype, scales.shape),
+                |scales| format!("it is {} {:?}", scales.dtype, scales.shape),
             );
             return Err(self.broken(format!(
                 "tensor `{}` is stored as I8, which needs F32 [{channels}] in `{0}{SCALES}`, but {found}",
@@ -221,7 +221,7 @@ impl Weights {
 /// Maps a file into memory.
 pub(super) fn map(path: &Path) -> Result<Mapped> {
     if path.is_dir() {
-        let folder = std::io::Error::new(std::io::ErrorKind::IsADirectory, "it is a folder; name the file in it");
+        let folder = std::io::Error::new(std::io::ErrorKind::IsADirectory, "it is a folder; name a file in it");
         return Err(Error::reading(path)(folder));
     }
     Mapped::open(path).map_err(Error::reading(path))
@@ -232,27 +232,31 @@ fn check_looks(bytes: &[u8]) -> Result<(), String> {
         Looks::Safetensors => Ok(()),
         Looks::Empty => Err("is empty; download or convert it again".into()),
         looks @ (Looks::Pickle | Looks::Zip) => {
-            Err(format!("is {looks}; turn it into a .safetensors file with `rtformer convert`"))
+            Err(format!("is {looks}; convert it to a .safetensors file with `rtformer convert`"))
         }
         Looks::Other(what) => Err(format!("is {what}, not a .safetensors file")),
-        Looks::Unknown => Err("is not a .safetensors file; `rtformer convert` makes one of a .pdparams or .pth".into()),
+        Looks::Unknown => {
+            Err("is not a .safetensors file; `rtformer convert` converts .pdparams and .pth files".into())
+        }
     }
 }
 
-/// The parser's errors in our words.
+/// Describes the parser's errors, and says what to do.
 fn explain(error: &SafeTensorError, bytes: &[u8]) -> String {
     let claimed = bytes.first_chunk().map_or(0, |length| u64::from_le_bytes(*length));
     let what = match error {
         SafeTensorError::HeaderTooLarge | SafeTensorError::InvalidHeaderLength | SafeTensorError::HeaderTooSmall => {
-            format!("its header claims {claimed} bytes, the whole file has {}", bytes.len())
+            format!("its header claims {claimed} bytes, but the whole file has {}", bytes.len())
         }
         SafeTensorError::InvalidHeader(e) => format!("its header is not UTF-8 ({e})"),
-        SafeTensorError::InvalidHeaderDeserialization(e) => format!("its header is no safetensors header ({e})"),
+        SafeTensorError::InvalidHeaderDeserialization(e) => format!("its header is not a safetensors header ({e})"),
         SafeTensorError::InvalidOffset(name) => {
-            format!("its header lies: the bytes of `{}` overlap others, or leave a gap", name.escape_debug())
+            format!("its header is wrong: the bytes of `{}` overlap others, or leave a gap", name.escape_debug())
         }
-        SafeTensorError::TensorInvalidInfo => "its header lies: a tensor's shape and type do not fit its bytes".into(),
-        SafeTensorError::ValidationOverflow => "its header lies: a tensor's shape overflows".into(),
+        SafeTensorError::TensorInvalidInfo => {
+            "its header is wrong: a tensor's shape and type do not match its bytes".into()
+        }
+        SafeTensorError::ValidationOverflow => "its header is wrong: a tensor's shape overflows".into(),
         SafeTensorError::MetadataIncompleteBuffer => "its tensors do not end where the file ends".into(),
         other => format!("its header is wrong ({other})"),
     };

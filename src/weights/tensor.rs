@@ -1,4 +1,4 @@
-//! A tensor in memory, and how its numbers are stored in files.
+//! Tensors in memory, and the number formats in files.
 
 use half::{bf16, f16};
 
@@ -12,13 +12,13 @@ use half::{bf16, f16};
 /// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct Tensor {
-    /// Its sizes; empty for a single number.
+    /// The sizes; empty for a scalar.
     pub shape: Vec<usize>,
-    /// As many numbers as the product of the sizes.
+    /// The numbers; as many as the product of the sizes.
     pub data: Vec<f32>,
 }
 
-/// How a number is stored: little-endian.
+/// The format of a stored number, little-endian.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Number {
     F16,
@@ -33,7 +33,7 @@ pub(super) enum Number {
 }
 
 impl Number {
-    /// Bytes that one number takes.
+    /// The size of one number in bytes.
     pub(super) fn bytes(self) -> usize {
         match self {
             Self::I8 | Self::U8 => 1,
@@ -43,7 +43,7 @@ impl Number {
         }
     }
 
-    /// Every number in `bytes`.
+    /// Reads every number in `bytes`.
     pub(super) fn read(self, bytes: &[u8]) -> Vec<f32> {
         match self {
             Self::F16 => numbers(bytes, |b| f16::from_le_bytes(b).to_f32()),
@@ -91,12 +91,12 @@ impl View {
             .collect()
     }
 
-    /// How many numbers it has; `None` on overflow.
+    /// The number of elements; `None` on overflow.
     pub(super) fn count(&self) -> Option<usize> {
         self.shape.iter().try_fold(1_usize, |product, &size| product.checked_mul(size))
     }
 
-    /// The tensor in C order; `None` if the view reaches past the end of `bytes`.
+    /// Reads the tensor in C order; `None` if the view reaches past the end of `bytes`.
     pub(super) fn read(self, bytes: &[u8]) -> Option<Tensor> {
         let (count, width) = (self.count()?, self.number.bytes());
         if count == 0 {
@@ -110,7 +110,7 @@ impl View {
         if reach? >= bytes.len() / width {
             return None;
         }
-        // An axis of size 1 has any stride.
+        // The stride of an axis of size 1 does not matter.
         let in_order = Self::c_order(&self.shape);
         let contiguous = self
             .shape
@@ -125,7 +125,7 @@ impl View {
         Some(Tensor { shape: self.shape, data })
     }
 
-    /// The bytes of every number, in C order.
+    /// The bytes of all elements, in C order.
     fn gathered(&self, bytes: &[u8], count: usize) -> Vec<u8> {
         let width = self.number.bytes();
         let mut index = vec![0; self.shape.len()];
@@ -145,7 +145,7 @@ impl View {
     }
 }
 
-/// Refuses NaN, infinity, and a variance below zero, whose root is NaN: one such number spoils every pixel.
+/// Rejects NaN, infinity, and variances below zero, whose square root is NaN. One such number makes every pixel wrong.
 pub(super) fn check_numbers(numbers: &[f32], name: &str) -> Result<(), String> {
     let least = if name.ends_with("._variance") { 0.0 } else { f32::MIN };
     match numbers.iter().position(|number| !(least..=f32::MAX).contains(number)) {
@@ -182,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn a_view_is_its_numbers_in_c_order() {
+    fn a_view_is_read_in_c_order() {
         let bytes: Vec<u8> = (0..12).collect();
         let view = |offset, shape: &[usize], strides: &[usize]| View {
             number: Number::U8,
@@ -197,9 +197,9 @@ mod tests {
             (view(0, &[3, 2], &[1, 3]), Some(&[0.0, 3.0, 1.0, 4.0, 2.0, 5.0])), // transposed
             (view(1, &[2, 2], &[4, 2]), Some(&[1.0, 3.0, 5.0, 7.0])), // every second column
             (view(2, &[3], &[0]), Some(&[2.0, 2.0, 2.0])),            // expanded
-            (view(3, &[1, 2], &[99, 1]), Some(&[3.0, 4.0])),          // one row has any stride
-            (view(11, &[], &[]), Some(&[11.0])),                      // a single number
-            (view(99, &[0, 2], &[2, 1]), Some(&[])),                  // nothing reaches nowhere
+            (view(3, &[1, 2], &[99, 1]), Some(&[3.0, 4.0])),          // the stride of a single row does not matter
+            (view(11, &[], &[]), Some(&[11.0])),                      // a scalar
+            (view(99, &[0, 2], &[2, 1]), Some(&[])),                  // an empty view is never out of bounds
             (view(8, &[2, 3], &[3, 1]), None),                        // past the end
             (view(0, &[2, 2], &[huge, huge]), None),                  // strides that overflow
             (view(12, &[], &[]), None),                               // just past the end

@@ -1,7 +1,7 @@
-//! PyTorch's `.pth`: a zip archive of a pickle, and a part for the bytes of each storage.
+//! PyTorch's `.pth`: a zip archive with a pickle, and with the bytes of each storage as a separate part.
 //!
-//! A tensor in the pickle is `_rebuild_tensor_v2(storage, offset, sizes, strides, …)`, and a storage is the persistent id
-//! `("storage", torch.FloatStorage, key, device, length)`, whose bytes are the part `data/KEY`.
+//! A tensor in the pickle is `_rebuild_tensor_v2(storage, offset, sizes, strides, …)`. A storage is the persistent id
+//! `("storage", torch.FloatStorage, key, device, length)`; its bytes are the part `data/KEY`.
 //!
 //! Sources: `torch/serialization.py` (`_save`, `_load`) and `torch/_utils.py`.
 
@@ -18,7 +18,7 @@ use super::tensor::{Number, Tensor, View};
 /// The bytes of each storage, by its key.
 pub(super) type Storages<'a> = HashMap<String, &'a [u8]>;
 
-/// What other programs keep in zip archives: a part's name ends so, or has this folder.
+/// Zip archives of other programs, identified by the end of a part's name, or by a folder in it.
 const OTHERS: [(&str, &str); 7] = [
     (
         "constants.pkl",
@@ -41,10 +41,10 @@ const OTHERS: [(&str, &str); 7] = [
     ("saved_model.pb", "a TensorFlow model in a zip archive"),
 ];
 
-/// The archive's pickle, and its storages. Every part that is given is whole: its checksum is right.
+/// The archive's pickle, and its storages. The checksum of every part that is returned was verified.
 ///
 /// # Errors
-/// What is wrong with it, as a phrase that follows the file's name.
+/// A description of the problem, as a phrase that follows the file's name.
 pub(super) fn open(bytes: &[u8]) -> Result<(&[u8], Storages<'_>), String> {
     let mut archive = ZipArchive::new(Cursor::new(bytes)).map_err(|e| broken(&e))?;
     let names: Vec<String> = archive
@@ -62,7 +62,7 @@ pub(super) fn open(bytes: &[u8]) -> Result<(&[u8], Storages<'_>), String> {
         (None, _) => return Err(packed(&names)),
     };
     let (mut program, mut storages) = (None, HashMap::new());
-    // The parts of an honest archive do not overlap.
+    // The parts of a valid archive do not overlap.
     let mut left = bytes.len();
     for (index, name) in names.iter().enumerate() {
         let Some(name) = name.strip_prefix(folder) else { continue };
@@ -85,25 +85,25 @@ pub(super) fn open(bytes: &[u8]) -> Result<(&[u8], Storages<'_>), String> {
 }
 
 fn broken(error: &ZipError) -> String {
-    format!("is a broken zip archive ({error}); download or copy it again")
+    format!("is a damaged zip archive ({error}); download or copy it again")
 }
 
 fn is_part(name: &str, part: &str) -> bool {
     if part.starts_with('/') { name.contains(part) } else { name.ends_with(part) }
 }
 
-/// An archive without PyTorch's pickle: most often a checkpoint that was packed.
+/// Describes an archive without PyTorch's pickle. Most often it contains a checkpoint that was zipped.
 fn packed(names: &[String]) -> String {
     let inside = names.iter().find(|name| {
         [".pdparams", ".pth", ".pt", ".ckpt", ".safetensors", ".bin"].iter().any(|ending| name.ends_with(ending))
     });
     match inside {
-        Some(name) => format!("is a zip archive with `{}` in it; unpack it first", name.escape_debug()),
-        None => "is a zip archive without a `data.pkl`, and so not PyTorch's".into(),
+        Some(name) => format!("is a zip archive that contains `{}`; unpack it first", name.escape_debug()),
+        None => "is a zip archive without a `data.pkl`, so it is not PyTorch's".into(),
     }
 }
 
-/// The bytes of a part as they are in the file, once its checksum is found to be right.
+/// Verifies the checksum of a part, and returns its bytes in the file.
 fn whole<'a, R: io::Read>(
     part: Result<ZipFile<'_, R>, ZipError>,
     bytes: &'a [u8],
@@ -114,7 +114,7 @@ fn whole<'a, R: io::Read>(
         return Err("is compressed or encrypted, which PyTorch never does; save the checkpoint again".into());
     }
     let size = usize::try_from(part.size()).ok().and_then(|size| Some((size, left.checked_sub(size)?)));
-    let (size, rest) = size.ok_or("claims more bytes than the file has; it is damaged")?;
+    let (size, rest) = size.ok_or("claims more bytes than the file has; the file is damaged")?;
     *left = rest;
     io::copy(&mut part, &mut io::sink()).map_err(|e| format!("is damaged ({e}); download or copy the file again"))?;
     let start = part.data_start().and_then(|start| usize::try_from(start).ok());
@@ -126,10 +126,10 @@ pub(super) fn is_tensor<'a>(pickle: &Pickle<'a>, value: Value<'a>) -> bool {
     pickle.object(value).is_some_and(|object| object.callable.0 == "torch._utils")
 }
 
-/// Reads a tensor. `spend` is asked for the bytes that it takes, ahead of any allocation.
+/// Reads a tensor. `spend` is called before any allocation. It fails if the tensor takes too many bytes.
 ///
 /// # Errors
-/// What is wrong with it, as a phrase that follows its name.
+/// A description of the problem, as a phrase that follows the tensor's name.
 pub(super) fn read<'a>(
     pickle: &Pickle<'a>,
     value: Value<'a>,
@@ -139,9 +139,10 @@ pub(super) fn read<'a>(
     let malformed = || "is a malformed tensor".to_owned();
     let mut tensor = pickle.object(value).ok_or_else(malformed)?;
     if tensor.callable != pickle::REBUILD_TENSOR {
-        // A parameter: the tensor, whether it is trained, and hooks.
+        // A parameter has the tensor, whether it is trained, and hooks.
         let inner = tensor.args.first().and_then(|value| pickle.object(*value));
-        tensor = inner.filter(|inner| inner.callable == pickle::REBUILD_TENSOR).ok_or("is a parameter of nothing")?;
+        tensor =
+            inner.filter(|inner| inner.callable == pickle::REBUILD_TENSOR).ok_or("is a parameter without a tensor")?;
     }
     let [storage, Value::Int(offset), shape, strides, ..] = *tensor.args else { return Err(malformed()) };
     let storage = pickle.object(storage).filter(|storage| storage.callable == pickle::PERSISTENT);
@@ -170,7 +171,7 @@ pub(super) fn read<'a>(
     let view = View { number, offset, shape, strides };
     spend(&view)?;
     let part = storages.get(key).ok_or_else(|| {
-        format!("has its numbers in the part `data/{}`, which is missing; save it again", key.escape_debug())
+        format!("is stored in the part `data/{}`, which is missing; save it again", key.escape_debug())
     })?;
     let bytes = usize::try_from(length).ok().and_then(|length| length.checked_mul(number.bytes()));
     let bytes = bytes.and_then(|bytes| part.get(..bytes)).ok_or_else(|| {

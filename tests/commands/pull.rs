@@ -93,7 +93,7 @@ fn pull_resumes_converts_and_keeps() {
     let (mirror, asked) = serve(vec![Reply::ok(&whole[..1_000_000], whole.len()), Reply::rest(&whole, 1_000_000)]);
     let (code, _, error) = pull(&["slim-cityscapes"], &mirror);
     assert_eq!(code, 1, "{error}");
-    assert!(error.contains(&format!("broke off after 1000000 of {} bytes", whole.len())), "{error}");
+    assert!(error.contains(&format!("interrupted after 1000000 of {} bytes", whole.len())), "{error}");
     assert!(
         asked.recv().unwrap().starts_with("get /mirror/cityscapes/rtformer_slim_cityscapes_1024x512_120k/model.pd")
     );
@@ -139,7 +139,7 @@ fn what_is_no_checkpoint_never_becomes_a_model() {
         (page, "a web page"),
         (b"", "is empty"),
         (&slim[..slim.len() / 2], "the file is truncated"), // and the server says that it is whole
-        (&slim, "not the variant `base`"),
+        (&slim, "not the requested variant `base`"),
     ];
     for (body, want) in cases {
         let folder = tempfile::tempdir().unwrap();

@@ -13,19 +13,19 @@ use crate::model::parts::{EPSILON, Parts, Plan};
 pub(super) struct Widths {
     /// The high branch's channels, in and out.
     pub(super) high: usize,
-    /// The low branch's channels, in and out; where they differ the map halves too.
+    /// The low branch's channels, in and out. If they differ, the map's height and width are halved.
     pub(super) low: [usize; 2],
-    /// Groups of the double normalization.
+    /// Number of groups of the double normalization.
     pub(super) heads: usize,
-    /// Side of the pooled map that keys and values come from.
+    /// Side of the pooled map from which keys and values are computed.
     pub(super) cross_size: usize,
 }
 
-/// Attention to external keys `k` and values `v`, which are parameters: two matrix products with a double normalization between.
+/// Attention to external keys `k` and values `v`, which are parameters: two matrix products with a double normalization between them.
 struct GpuFriendlyAttention<B: Backend> {
     k: B::Conv,
     v: B::Conv,
-    /// Where channels change: norm and strided 1x1 around the attention.
+    /// If the channels change: a norm and a strided 1x1 convolution in parallel with the attention.
     shortcut: Option<B::Conv>,
     heads: usize,
 }
@@ -48,7 +48,7 @@ impl<B: Backend> GpuFriendlyAttention<B> {
         })
     }
 
-    /// `[n, c, h, w]` → `[n, d, h, w]`, halved where `c != d`; the residual is in it.
+    /// `[n, c, h, w]` → `[n, d, h, w]`, with `h` and `w` halved if `c != d`. The residual is included.
     fn forward(&self, b: &B, x: &B::Tensor) -> Result<B::Tensor> {
         let around = self.shortcut.as_ref().map(|conv| b.conv(conv, x, Epilogue::default())).transpose()?;
         let scores = b.conv(&self.k, x, Epilogue::default())?;
@@ -59,9 +59,9 @@ impl<B: Backend> GpuFriendlyAttention<B> {
 
 /// Attention of the high branch to keys and values pooled from the low branch.
 struct CrossAttention<B: Backend> {
-    /// Ahead of the queries.
+    /// Applied before the queries.
     norm: B::Norm,
-    /// Ahead of the pool; it cannot simply move behind it, for a negative scale turns the maximum into a minimum.
+    /// Applied before the pool. It cannot move after the pool: a negative scale turns the maximum into a minimum.
     pool_norm: B::Norm,
     kv: B::Conv,
     side: usize,
@@ -82,7 +82,7 @@ impl<B: Backend> CrossAttention<B> {
         })
     }
 
-    /// High `[n, 2c, h/8, w/8]` and low `[n, 8c, h/32, w/32]` → high, residual in it.
+    /// High `[n, 2c, h/8, w/8]` and low `[n, 8c, h/32, w/32]` → high. The residual is included.
     fn forward(&self, b: &B, high: &B::Tensor, low: &B::Tensor) -> Result<B::Tensor> {
         let pooled = b.max_pool_to(low, &self.pool_norm, self.side)?; // 8c, side
         let kv = b.conv(&self.kv, &pooled, Epilogue::default())?; // 4c, side
@@ -90,7 +90,7 @@ impl<B: Backend> CrossAttention<B> {
     }
 }
 
-/// The way from the high branch down into the low one: two strided 3x3 convolutions.
+/// Adds the high branch to the low one, downsampled by two strided 3x3 convolutions.
 struct Injection<B: Backend>([B::Conv; 2]);
 
 impl<B: Backend> Injection<B> {
@@ -133,12 +133,12 @@ impl<B: Backend> RtFormerBlock<B> {
         })
     }
 
-    /// High and low, both behind their ReLU → high and low, both raw.
+    /// High and low, both after their ReLU → high and low, both without a ReLU.
     pub(super) fn forward(&self, b: &B, mut high: B::Tensor, mut low: B::Tensor) -> Result<(B::Tensor, B::Tensor)> {
         low = self.attention_low.forward(b, &low)?;
         low = self.mlp_low.forward(b, &low)?;
 
-        // The sum is the high branch from here on: its attention and its residual both see it.
+        // From here on, the sum is the high branch: both its attention and its residual use it.
         high = b.resize_add(&b.conv(&self.compression, &low, Epilogue::default())?, &high)?;
         high = self.attention_high.forward(b, &high, &low)?;
         high = self.mlp_high.forward(b, &high)?;

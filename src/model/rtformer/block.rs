@@ -4,11 +4,11 @@ use crate::backend::{Activation, Backend, Epilogue};
 use crate::error::Result;
 use crate::model::parts::{MLP_EPSILON, Parts, Plan};
 
-/// Two 3x3 convolutions and the way around them.
+/// A residual block: two 3x3 convolutions and a shortcut.
 struct BasicBlock<B: Backend> {
     conv1: B::Conv,
     conv2: B::Conv,
-    /// A strided 1x1 where the shape changes.
+    /// A strided 1x1 convolution on the shortcut, if the shape changes.
     downsample: Option<B::Conv>,
     last: Activation,
 }
@@ -49,13 +49,13 @@ impl<B: Backend> BasicBlock<B> {
 /// How a stage of residual blocks ends.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum End {
-    /// As PaddleSeg has it: no ReLU behind the last block, unless it is the only one.
+    /// As in PaddleSeg: no ReLU after the last block, unless it is the only block.
     Raw,
-    /// With the ReLU that every reader of the stage would apply: done once, in the epilogue.
+    /// With the ReLU that every consumer of the stage would apply. It runs once, in the epilogue.
     Relu,
 }
 
-/// Residual blocks in a row; the first may halve the map.
+/// A sequence of residual blocks. The first may halve the map.
 pub(super) struct Stage<B: Backend>(Vec<BasicBlock<B>>);
 
 impl<B: Backend> Stage<B> {
@@ -103,7 +103,7 @@ impl<B: Backend> Mlp<B> {
         })
     }
 
-    /// `[n, c, h, w]` → the same.
+    /// `[n, c, h, w]` → the same shape.
     pub(super) fn forward(&self, b: &B, x: &B::Tensor) -> Result<B::Tensor> {
         let inner = b.conv(&self.conv1, x, Epilogue::activate(Activation::Gelu))?;
         b.conv(&self.conv2, &inner, Epilogue::residual(x))

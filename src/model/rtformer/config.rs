@@ -1,4 +1,4 @@
-//! The sizes of an RTFormer, and the two that are published.
+//! The sizes of an RTFormer, and the two published variants.
 
 use std::fmt;
 use std::str::FromStr;
@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Result};
 use crate::weights::{MODEL, Weights};
 
-/// The sizes of one RTFormer, as in PaddleSeg's arguments of the same names.
+/// The sizes of an RTFormer. The fields have the names of PaddleSeg's arguments.
 ///
 /// ```
 /// use rtformer::Config;
@@ -28,20 +28,20 @@ pub struct Config {
     pub layer_nums: Vec<usize>,
     /// Inner channels of DAPPM.
     pub spp_channels: usize,
-    /// Groups of the double normalization.
+    /// Number of groups of the double normalization.
     pub num_heads: usize,
     /// Half the inner channels of the segmentation head. Slim 64, Base 128.
     pub head_channels: usize,
-    /// Side of the pooled map that cross-resolution attention takes its keys and values from.
+    /// Side of the pooled map from which cross-resolution attention computes its keys and values.
     pub cross_size: usize,
     /// Whether the blocks `layer4` and `layer5` inject the high branch into the low one.
     pub use_injection: [bool; 2],
-    /// Classes, the ignore id not counted.
+    /// Number of classes, without the ignore id.
     pub num_classes: usize,
 }
 
 impl Config {
-    /// RTFormer-Slim as trained on Cityscapes; other data sets change `cross_size`, injections and classes.
+    /// RTFormer-Slim as trained on Cityscapes. Other data sets differ in `cross_size`, injections and classes.
     pub fn slim(num_classes: usize) -> Self {
         Self {
             base_channels: 32,
@@ -60,7 +60,7 @@ impl Config {
         Self { base_channels: 64, head_channels: 128, use_injection: [true, false], ..Self::slim(num_classes) }
     }
 
-    /// The published variant whose widths these are; `None` for other widths.
+    /// The published variant with these widths, or `None` for other widths.
     pub fn variant(&self) -> Option<Variant> {
         match (self.base_channels, self.head_channels) {
             (32, 64) => Some(Variant::Slim),
@@ -88,7 +88,8 @@ impl Config {
     /// ```
     ///
     /// # Errors
-    /// [`Error::Weights`] if its metadata name another model, have no configuration, or one that [`from_json`](Self::from_json) refuses.
+    /// [`Error::Weights`] if the metadata name another model, have no configuration, or have one that [`from_json`](Self::from_json)
+    /// rejects.
     pub fn of(weights: &Weights) -> Result<Self> {
         let path = weights.path();
         if let Some(model) = weights.metadata("model").filter(|model| *model != MODEL) {
@@ -98,13 +99,13 @@ impl Config {
         let json = weights.metadata("config").ok_or_else(|| {
             Error::weights(
                 path,
-                "its metadata has no `config`; is it another model's file? `rtformer convert` makes ours",
+                "its metadata has no `config`; is it another model's file? Use a file that `rtformer convert` wrote",
             )
         })?;
         Self::from_json(json).map_err(|e| Error::weights(path, e.to_string()))
     }
 
-    /// The configuration in a weights file's metadata.
+    /// Parses the configuration in a weights file's metadata.
     ///
     /// ```
     /// # use rtformer::Config;
@@ -113,31 +114,31 @@ impl Config {
     /// ```
     ///
     /// # Errors
-    /// [`Error::Config`] when it is no such JSON, or one that no network can have.
+    /// [`Error::Config`] if the JSON is malformed or the sizes are invalid.
     pub fn from_json(json: &str) -> Result<Self> {
         let config: Self = serde_json::from_str(json).map_err(|e| {
-            // Out of a file: as long as it likes, with whatever a terminal would obey.
+            // The text comes from a file: it may be long and contain control characters.
             let shown: String = json.chars().take(200).map(|c| if c.is_control() { ' ' } else { c }).collect();
-            Error::Config(format!("`{shown}` is not one: {e}"))
+            Error::Config(format!("`{shown}` is invalid: {e}"))
         })?;
         config.check()?;
         Ok(config)
     }
 
-    /// The same as JSON, for the metadata.
+    /// The configuration as JSON, for the metadata.
     ///
     /// # Panics
-    /// Never: plain numbers always serialise.
+    /// Never: a struct of plain numbers always serialises.
     pub fn to_json(&self) -> String {
         serde_json::to_string(self).expect("plain numbers always serialise")
     }
 
-    /// Residual blocks of `layer1`, `layer2` and `layer3`.
+    /// The numbers of residual blocks in `layer1`, `layer2` and `layer3`.
     pub(super) fn blocks(&self) -> [usize; 3] {
         [self.layer_nums[0], self.layer_nums[1], self.layer_nums[2]]
     }
 
-    /// Widths in the thousands are no RTFormer; the bounds keep every size computed from them far from overflow.
+    /// Checks the sizes. No RTFormer has much larger ones, and the bounds prevent overflow in every size computed from them.
     pub(crate) fn check(&self) -> Result<()> {
         let bounded = [
             ("base_channels", self.base_channels, 1024),
@@ -149,19 +150,19 @@ impl Config {
         ];
         for (name, got, most) in bounded {
             if got == 0 || got > most {
-                return Err(Error::Config(format!("{name} is {got}, it must be 1 to {most}")));
+                return Err(Error::Config(format!("{name} is {got}; expected 1 to {most}")));
             }
         }
         if self.layer_nums.len() < 3 || self.layer_nums[..3].iter().any(|&n| n == 0 || n > 64) {
             return Err(Error::Config(format!(
-                "layer_nums is {:?}, it must begin with three numbers from 1 to 64",
+                "layer_nums is {:?}; expected at least three numbers, the first three from 1 to 64",
                 self.layer_nums
             )));
         }
         let low = self.base_channels * 8;
         if !low.is_multiple_of(self.num_heads) {
             return Err(Error::Config(format!(
-                "num_heads is {}, it must divide the low branch's {low} channels",
+                "num_heads is {}; expected a divisor of the low branch's {low} channels",
                 self.num_heads
             )));
         }
@@ -203,10 +204,10 @@ pub enum Variant {
 }
 
 impl Variant {
-    /// Both, the smaller first.
+    /// Both variants, the smaller one first.
     pub const ALL: [Self; 2] = [Self::Slim, Self::Base];
 
-    /// Its sizes as trained on Cityscapes, for `num_classes` classes.
+    /// The variant's sizes as trained on Cityscapes, for `num_classes` classes.
     pub fn config(self, num_classes: usize) -> Config {
         match self {
             Self::Slim => Config::slim(num_classes),

@@ -1,12 +1,12 @@
 //! The deep aggregation pyramid pooling module, between the low branch and the head.
 //!
-//! Source: DDRNet, arXiv:2101.06085, section 3.3, in PaddleSeg's arrangement.
+//! Source: DDRNet, arXiv:2101.06085, section 3.3, as arranged in PaddleSeg.
 
 use crate::backend::{Backend, Epilogue, Window};
 use crate::error::Result;
 use crate::model::parts::{Parts, Plan};
 
-/// The pools of the branches, from the narrowest to the whole map.
+/// The pools of the branches, from the smallest window to the whole map.
 const POOLS: [Option<Window>; 4] = [
     Some(Window { kernel: 5, stride: 2, padding: 2 }),
     Some(Window { kernel: 9, stride: 4, padding: 4 }),
@@ -14,7 +14,7 @@ const POOLS: [Option<Window>; 4] = [
     None,
 ];
 
-/// One of the views.
+/// One of the four pooled views.
 struct Branch<B: Backend> {
     pool: Option<Window>,
     scale: B::Conv,
@@ -30,7 +30,7 @@ impl<B: Backend> Branch<B> {
         [low, inner]: [usize; 2],
     ) -> Result<Self> {
         let of = |part: &str| format!("{name}.{part}{i}");
-        // `scale` is `Sequential(pool, norm, ReLU, conv)`: the pool has number 0, so the others are one further than usual.
+        // `scale` is `Sequential(pool, norm, ReLU, conv)`: the pool is number 0, so the others are numbered one higher than usual.
         let scale = of("scale");
         let (norm, conv) = (format!("{scale}.1"), format!("{scale}.3"));
         Ok(Self {
@@ -40,7 +40,7 @@ impl<B: Backend> Branch<B> {
         })
     }
 
-    /// `x` in wider windows than `last` saw it in, added to that.
+    /// Pools `x` in wider windows than those of `last`, and adds the result to `last`.
     fn forward(&self, b: &B, x: &B::Tensor, last: &B::Tensor) -> Result<B::Tensor> {
         let wide = b.conv(&self.scale, &b.avg_pool(x, self.pool)?, Epilogue::default())?;
         let seen = b.resize_add(&wide, last)?;
@@ -69,7 +69,7 @@ impl<B: Backend> Dappm<B> {
         })
     }
 
-    /// `[n, 8c, h, w]` → `[n, 2c, h, w]`: five views of one map, each wider and added to the last.
+    /// `[n, 8c, h, w]` → `[n, 2c, h, w]`: five views of one map, each wider than the last and added to it.
     pub(super) fn forward(&self, b: &B, x: &B::Tensor) -> Result<B::Tensor> {
         let [branch1, branch2, branch3, branch4] = &self.branches;
         let view0 = b.conv(&self.scale0, x, Epilogue::default())?;

@@ -21,7 +21,7 @@ impl<B: Backend> Head<B> {
         let of = |part: &str| format!("{name}.{part}");
         let (bn1, conv1, bn2, conv2) = (of("bn1"), of("conv1"), of("bn2"), of("conv2"));
         Ok(Self {
-            // The second norm and its ReLU sit between the two convolutions: behind the first they fold and fuse for nothing.
+            // The second norm and its ReLU are between the two convolutions. After the first, they fold and fuse at no cost.
             conv1: parts.conv(&Plan::new(&conv1, channels, inner, 3).norm_relu_before(&bn1).norm_after(&bn2))?,
             conv2: parts.conv(&Plan::new(&conv2, inner, classes, 1).bias())?,
         })

@@ -1,6 +1,6 @@
-//! RTFormer ([arXiv:2210.07124](https://arxiv.org/abs/2210.07124)) as the paper describes it.
+//! RTFormer ([arXiv:2210.07124](https://arxiv.org/abs/2210.07124)), as described in the paper.
 //!
-//! Names follow PaddleSeg's `rtformer.py`, so that every parameter of a checkpoint is found under its own name; `x1` … `x6` are the
+//! Names follow PaddleSeg's `rtformer.py`, so that every parameter is found under its name in a checkpoint. `x1` … `x6` are the
 //! paper's feature maps, and a trailing underscore marks the high-resolution branch.
 
 mod attention;
@@ -48,10 +48,10 @@ pub struct RtFormer<B: Backend> {
 }
 
 impl<B: Backend> RtFormer<B> {
-    /// Takes every parameter that the configuration calls for to the device.
+    /// Copies every parameter that the configuration needs to the device.
     ///
     /// # Errors
-    /// What `parameters` says of a tensor that is missing or misshapen, and what the backend says.
+    /// The errors of `parameters`, such as a missing tensor or an unexpected shape, and the errors of the backend.
     pub fn load(backend: &B, config: &Config, parameters: &mut dyn Parameters) -> Result<Self> {
         let parts = &mut Parts { backend, parameters };
         let c = config.base_channels;
@@ -77,16 +77,16 @@ impl<B: Backend> RtFormer<B> {
     /// `[n, 3, h, w]`, normalised RGB → logits `[n, classes, ceil(h/8), ceil(w/8)]`.
     ///
     /// # Errors
-    /// What the backend says.
+    /// The errors of the backend.
     pub fn forward(&self, b: &B, x: B::Tensor) -> Result<B::Tensor> {
         self.observe(b, x, &mut |_, _| Ok(()))
     }
 
-    /// [`forward`](Self::forward), with every stage's result shown to `see` under its name.
+    /// [`forward`](Self::forward), but calls `see` with each stage's name and result.
     ///
     /// # Errors
-    /// What the backend or `see` says.
-    #[rustfmt::skip] // The comments beside the arrows are the map of the network.
+    /// The errors of the backend and of `see`.
+    #[rustfmt::skip] // The aligned comments give the size of each map.
     pub fn observe(&self, b: &B, x: B::Tensor, see: Observer<'_, B>) -> Result<B::Tensor> {
         let mut look = |name, x: B::Tensor| see(name, &x).map(|()| x);
 
@@ -113,7 +113,8 @@ impl<B: Backend> RtFormer<B> {
         look("logits8", self.head.forward(b, &b.concat(&[&x5_, &x6])?)?)            // classes, 1/8
     }
 
-    /// `[n, 3, h, w]` → `[n, c, h/4, w/4]`. Between the two lies the largest map of all: neither it nor the photo is kept.
+    /// `[n, 3, h, w]` → `[n, c, h/4, w/4]`. The map between the two convolutions is the network's largest. Neither it
+    /// nor the photo is kept.
     fn stem(&self, b: &B, photo: B::Tensor) -> Result<B::Tensor> {
         let half = b.conv(&self.stem[0], &photo, Epilogue::activate(Activation::Relu))?;
         drop(photo);
@@ -121,7 +122,7 @@ impl<B: Backend> RtFormer<B> {
     }
 }
 
-/// Is shown a stage's name and result.
+/// A callback that receives each stage's name and result.
 ///
 /// ```
 /// use rtformer::backend::{Backend, Reference};

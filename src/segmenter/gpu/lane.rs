@@ -1,4 +1,4 @@
-//! One queue of the device: the frames that it knows how to do, and photos that it does.
+//! One queue of the device, with its recorded frames.
 
 use std::sync::Arc;
 
@@ -13,28 +13,28 @@ use crate::pixels::{IdsMut, Input, Pixels};
 use crate::segmenter::engine::{Wanted, resized, source};
 use crate::timing::timed;
 
-/// Sizes (and what is wanted) that a lane remembers how to do; each holds the maps of a frame.
+/// The number of plans that a lane keeps. Each is for one size and set of outputs, and holds the maps of a frame.
 pub(super) const PLANS: usize = 4;
-/// Bytes that a thread copies at a time.
+/// The number of bytes that a thread copies at a time.
 const COPY: usize = 1 << 18;
 
-/// A queue, and what it knows how to do.
+/// A queue, and its plans.
 pub(super) struct Lane<D: Device> {
-    /// The last is the one that was used last.
+    /// The least recently used plan is the first.
     pub(super) plans: Vec<Plan<D>>,
     gpu: Gpu<D>,
-    /// Where photos are resized.
+    /// A buffer in which photos are resized.
     input: Input,
 }
 
-/// A kind of frame, and how it is done.
+/// A recorded frame, and the key that it is for.
 pub(super) struct Plan<D: Device> {
     key: Key,
     frame: Frame<D>,
     marks: Option<Marks<D>>,
 }
 
-/// Everything that the work of a frame depends on.
+/// Everything that a recorded frame depends on.
 #[derive(Clone, Debug, PartialEq)]
 struct Key {
     staging: Staging,
@@ -42,14 +42,14 @@ struct Key {
     profiled: bool,
 }
 
-/// What is wanted of one photo.
+/// The requested outputs of one photo.
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Readout {
     size: (usize, usize),
-    /// Whether ids are of 16 bits, where they are wanted.
+    /// Whether ids have 16 bits; `None` if ids are not requested.
     wide: Option<bool>,
     temperature: Option<f32>,
-    /// Of so many classes.
+    /// The number of classes; `None` if logits are not requested.
     logits: Option<usize>,
 }
 
@@ -64,7 +64,7 @@ impl Readout {
         }
     }
 
-    /// Bytes of each output: ids, confidence, logits, those that are wanted.
+    /// The number of bytes of each requested output, in the order ids, confidence, logits.
     fn outputs(self) -> impl Iterator<Item = usize> {
         let pixels = self.size.0 * self.size.1;
         let ids = self.wide.map(|wide| if wide { 2 * pixels } else { pixels });
@@ -84,7 +84,7 @@ impl<D: Device> Lane<D> {
         Self { plans: Vec::new(), gpu, input: Input::default() }
     }
 
-    /// Starts photos; how many milliseconds it took to hand them over.
+    /// Starts photos. Returns the milliseconds that it took to prepare them.
     pub(super) fn take_off(&mut self, engine: &OnGpu<D>, photos: &[Pixels<'_>], wanted: &[Wanted<'_>]) -> Result<f64> {
         let key = Key {
             staging: Staging::of(photos, &engine.preparation)?,
@@ -106,7 +106,7 @@ impl<D: Device> Lane<D> {
         Ok(prepare)
     }
 
-    /// Waits for what was started, and gives each photo what is wanted of it.
+    /// Waits for the photos that were started, and writes the requested outputs of each.
     pub(super) fn land(&mut self, engine: &OnGpu<D>, wanted: &mut [Wanted<'_>]) -> Result<()> {
         let Some(plan) = self.plans.last_mut() else { return Ok(()) };
         plan.frame.wait().map_err(|e| self.gpu.fault(e))?;
@@ -136,14 +136,14 @@ impl<D: Device> Lane<D> {
 }
 
 impl<D: Device> Plan<D> {
-    /// The plan for a key, which is then the last; one that was not used for long makes room for it.
+    /// The plan for a key, which becomes the last. If the lane is full, the least recently used plan is removed.
     fn find<'a>(plans: &'a mut Vec<Self>, gpu: &Gpu<D>, key: Key) -> Result<&'a mut Self> {
         let plan = if let Some(known) = plans.iter().position(|plan| plan.key == key) {
             plans.remove(known)
         } else {
             if plans.len() == PLANS {
                 plans.remove(0);
-                // Or a folder of photos of many sizes would fill the device.
+                // Otherwise, a folder of photos of many sizes would fill the device's memory.
                 gpu.trim()?;
             }
             let frame = gpu.frame(&[key.staging.bytes()], &key.outputs())?;
@@ -175,7 +175,7 @@ impl<D: Device> Plan<D> {
     }
 }
 
-/// Reads out what is wanted into a frame's outputs.
+/// Writes the requested outputs to a frame's output buffers.
 fn read_out_to<D: Device>(gpu: &Gpu<D>, logits: &Arc<GpuMaps<D::Buffer>>, key: &Key, io: &Io<'_, D>) -> Result<()> {
     let input = key.staging.extent;
     let resized = resized(gpu, logits, input, key.wanted.iter().map(|wanted| wanted.size))?;
@@ -193,12 +193,12 @@ fn read_out_to<D: Device>(gpu: &Gpu<D>, logits: &Arc<GpuMaps<D::Buffer>>, key: &
     Ok(())
 }
 
-/// Copies on several threads: one does not fill a machine's memory bus.
+/// Copies on several threads, because one thread does not saturate the memory bus.
 fn copy(to: &mut [u8], from: &[u8]) {
     to.par_chunks_mut(COPY).zip(from.par_chunks(COPY)).for_each(|(to, from)| to.copy_from_slice(from));
 }
 
-/// The same of numbers, which are bytes on the device's side.
+/// The same as [`copy`] for numbers, which the device returns as bytes.
 fn copy_numbers<const N: usize, T: Send>(to: &mut [T], from: &[u8], number: fn([u8; N]) -> T) {
     let from = from.as_chunks().0;
     to.par_iter_mut().zip(from).with_min_len(COPY / N).for_each(|(to, from)| *to = number(*from));

@@ -1,7 +1,7 @@
-//! A network on a GPU: frames that are recorded, and several of them under way.
+//! A network on a GPU. Frames are recorded once and replayed; several run at a time.
 //!
-//! A lane is a queue of the device, with what was recorded on it. Photos that come together go through two lanes in turns: while the
-//! device computes one lane's, the other's are copied. Threads that share a segmenter have a lane each.
+//! A lane is a queue of the device with the frames recorded on it. The photos of a batch alternate between two lanes: while the
+//! device computes those of one lane, those of the other are copied. Threads that share a segmenter have a lane each.
 
 mod lane;
 mod resident;
@@ -19,22 +19,22 @@ use crate::pixels::{Input, Pixels, Preparation};
 use crate::timing::timed;
 use lane::Lane;
 
-/// Photos go through the network together until they have so many pixels: fewer would not keep a large GPU busy, and more would only
-/// make their copies wait for each other.
+/// Pixels of the photos that go through the network together. Fewer would not keep a large GPU busy, and more would only make their
+/// copies wait for each other.
 const TOGETHER: usize = 1 << 20;
-/// Lanes of photos that come together: one whose photos are copied, one whose photos are computed.
+/// Lanes that a batch uses: the photos of one are copied while those of the other are computed.
 const LANES: usize = 2;
 
 /// A network on a GPU.
 pub(super) struct OnGpu<D: Device> {
-    /// Those that nobody uses.
+    /// Lanes that are not in use.
     lanes: Mutex<Vec<Lane<D>>>,
     gpu: Gpu<D>,
     network: Network<Gpu<D>>,
     table: Table<D::Buffer>,
     preparation: Preparation,
     classes: usize,
-    /// Operations' times, while a profile is on.
+    /// The times of operations, while profiling is on.
     times: Mutex<Option<Vec<OpTime>>>,
 }
 
@@ -47,19 +47,19 @@ impl<D: Device> OnGpu<D> {
     ) -> Result<Self> {
         let network = Network::load(&gpu, model, parameters)?;
         let table = gpu.table(&preparation.normalization.tables()?)?;
-        // The lanes are to see the parameters.
+        // Wait until the parameters are on the device, so that all lanes see them.
         gpu.finish()?;
         let (lanes, times, classes) = (Mutex::default(), Mutex::default(), model.num_classes());
         Ok(Self { lanes, gpu, network, table, preparation, classes, times })
     }
 
-    /// A lane that nobody uses.
+    /// A lane that is not in use, or a new one.
     fn lane(&self) -> Result<Lane<D>> {
         let idle = self.lanes.lock().pop();
         idle.map_or_else(|| Ok(Lane::new(self.gpu.fork()?)), Ok)
     }
 
-    /// Runs photos of one size through the network, so many together, on several lanes.
+    /// Runs photos of one size through the network, `together` at a time, on several lanes.
     fn run_together(&self, photos: &[Pixels<'_>], wanted: &mut [Wanted<'_>], together: usize) -> Result<Spent> {
         let mut spent = Spent::default();
         let mut flying = VecDeque::with_capacity(LANES);
@@ -92,7 +92,7 @@ impl<D: Device> Engine for OnGpu<D> {
         let (height, width) = self.preparation.extent(first.width(), first.height())?.full;
         match self.run_together(photos, wanted, (TOGETHER / (width * height)).max(1)) {
             Err(Error::DeviceMemory { .. }) => {
-                // What other sizes need is freed, and fewer photos are under way.
+                // Free the memory of other sizes, and run one photo at a time.
                 self.lanes.lock().clear();
                 self.run_together(photos, wanted, 1)
             }

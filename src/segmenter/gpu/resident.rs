@@ -1,4 +1,4 @@
-//! Inputs that stay on the device, and what is computed of them.
+//! Inputs that stay on the device, and the results that are computed from them.
 
 use std::sync::Arc;
 
@@ -27,7 +27,7 @@ struct Here<D: Device> {
     gpu: Gpu<D>,
 }
 
-/// A product's work, and where it is left, photo by photo.
+/// The recorded work for a product, and the buffers with its result for each photo.
 struct Computed<D: Device> {
     frame: Frame<D>,
     out: Vec<D::Buffer>,

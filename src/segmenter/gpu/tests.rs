@@ -1,4 +1,4 @@
-//! Photos through an emulated GPU: together as each alone, on lanes and by plans.
+//! Photos on an emulated GPU: a batch gives the same results as each photo alone, with any lanes and plans.
 
 use image::{Rgb, RgbImage, Rgba, RgbaImage};
 use rtformer_kernels::gpu::GpuElement;
@@ -33,7 +33,7 @@ fn photo(seed: u32) -> RgbImage {
     RgbImage::from_fn(40, 33, |x, y| Rgb([x * 5 + seed, y * 7, x * y + seed * 3].map(|v| v as u8)))
 }
 
-/// Masks, confidences and logits of photos of one size.
+/// The masks, confidences and logits of photos of one size.
 fn everything(engine: &OnGpu<Emulated>, photos: &[Pixels<'_>], together: usize) -> Vec<(Mask, Vec<f32>, Vec<f32>)> {
     let [w, h] = [photos[0].width(), photos[0].height()];
     let pixels = (w * h) as usize;
@@ -54,8 +54,8 @@ fn cpu(size: Size, padding: Padding) -> Segmenter {
     builder.size(size).pad(padding).logits(true).build().unwrap()
 }
 
-/// One after the other, in pairs, on two lanes: as each alone, and as on the CPU.
-fn are_as_each_alone_and_as_on_the_cpu(device: &Emulated) {
+/// One by one, in pairs, and on two lanes: the results are those of each photo alone, and those of the CPU.
+fn check_batches(device: &Emulated) {
     let cases = [
         (Size::Native, 1),
         (Size::Exact { width: 32, height: 24 }, 1),
@@ -67,7 +67,7 @@ fn are_as_each_alone_and_as_on_the_cpu(device: &Emulated) {
         let photos: Vec<_> = (0..5).map(photo).collect();
         let pixels: Vec<Pixels<'_>> = photos.iter().map(Into::into).collect();
         let alone: Vec<_> = pixels.iter().flat_map(|one| everything(&engine, std::slice::from_ref(one), 1)).collect();
-        // Lanes and plans are known from the second time on.
+        // Lanes and plans are reused from the second run on.
         // Once is enough for padded photos: the emulation is slow.
         for &together in if multiple == 1 { &[1, 2, 1, 5][..] } else { &[2] } {
             assert!(everything(&engine, &pixels, together) == alone, "{together} together at {size}");
@@ -76,8 +76,8 @@ fn are_as_each_alone_and_as_on_the_cpu(device: &Emulated) {
         for (photo, (mask, _, logits)) in photos.iter().zip(&alone) {
             let scene = cpu.segment(photo).unwrap();
             let want = scene.logits().unwrap();
-            let greatest = want.iter().fold(0.0, |most: f32, v| most.max(v.abs()));
-            assert!(logits.iter().zip(want).all(|(a, b)| (a - b).abs() <= 1e-4 * greatest), "{size}");
+            let largest = want.iter().fold(0.0, |largest: f32, v| largest.max(v.abs()));
+            assert!(logits.iter().zip(want).all(|(a, b)| (a - b).abs() <= 1e-4 * largest), "{size}");
             let same = mask.iter().zip(scene.mask().iter()).filter(|(a, b)| a == b).count();
             assert!(same + 3 >= 40 * 33, "{size}: {same} pixels of 1320");
         }
@@ -85,25 +85,25 @@ fn are_as_each_alone_and_as_on_the_cpu(device: &Emulated) {
 }
 
 #[test]
-fn photos_that_come_together_on_cuda_are_as_each_alone_and_as_on_the_cpu() {
+fn a_batch_on_cuda_gives_the_results_of_each_photo_alone_and_of_the_cpu() {
     let Some(device) = &Emulated::cuda() else { return };
-    are_as_each_alone_and_as_on_the_cpu(device);
+    check_batches(device);
 }
 
 #[test]
-fn photos_that_come_together_on_metal_are_as_each_alone_and_as_on_the_cpu() {
+fn a_batch_on_metal_gives_the_results_of_each_photo_alone_and_of_the_cpu() {
     let Some(device) = &Emulated::metal() else { return };
-    are_as_each_alone_and_as_on_the_cpu(device);
+    check_batches(device);
 }
 
 #[test]
-fn every_order_of_bytes_is_the_same_photo() {
+fn every_pixel_format_gives_the_same_results() {
     let Some(engine) = emulated(Size::Native) else { return };
     let rgb = photo(3);
     let want = everything(&engine, &[(&rgb).into()], 1);
     let rgba = RgbaImage::from_fn(40, 33, |x, y| Rgba([rgb[(x, y)][0], rgb[(x, y)][1], rgb[(x, y)][2], 77]));
     assert!(everything(&engine, &[(&rgba).into()], 1) == want);
-    // Rows with padding behind them, blue first.
+    // Rows with padding at the end, blue first.
     let mut frame = vec![9; 33 * 130];
     for (y, row) in frame.chunks_mut(130).enumerate() {
         for x in 0..40 {
@@ -113,11 +113,11 @@ fn every_order_of_bytes_is_the_same_photo() {
     }
     let bgr = Pixels::new(&frame, 40, 33, 130, PixelFormat::Bgr8).unwrap();
     assert!(everything(&engine, std::slice::from_ref(&bgr), 1) == want);
-    assert!(everything(&engine, &[bgr, (&rgb).into()], 2) == [want.clone(), want].concat(), "two orders together");
+    assert!(everything(&engine, &[bgr, (&rgb).into()], 2) == [want.clone(), want].concat(), "two formats in a batch");
 }
 
 #[test]
-fn threads_have_lanes_and_lanes_have_few_plans() {
+fn threads_have_a_lane_each_and_lanes_keep_few_plans() {
     let Some(engine) = emulated(Size::Native) else { return };
     let sizes: Vec<_> = (0..7).map(|i| RgbImage::from_pixel(16 + 8 * i, 16, Rgb([90, 40, 200]))).collect();
     let want: Vec<_> = sizes.iter().map(|photo| everything(&engine, &[photo.into()], 1)).collect();
@@ -135,7 +135,7 @@ fn threads_have_lanes_and_lanes_have_few_plans() {
 }
 
 #[test]
-fn a_profile_has_every_operation_and_its_bytes() {
+fn a_profile_contains_every_operation_and_its_bytes() {
     let Some(engine) = emulated(Size::Native) else { return };
     let photo = photo(1);
     for run in 0..3 {
@@ -151,14 +151,14 @@ fn a_profile_has_every_operation_and_its_bytes() {
 }
 
 #[test]
-fn what_is_resident_is_computed_again_and_again() {
+fn resident_inputs_can_be_computed_repeatedly() {
     let Some(device) = Emulated::cuda() else { return };
     for multiple in [1, 16] {
-        is_computed_again_and_again(&engine(device.clone(), Size::Native, multiple));
+        compute_repeatedly(&engine(device.clone(), Size::Native, multiple));
     }
 }
 
-fn is_computed_again_and_again(engine: &OnGpu<Emulated>) {
+fn compute_repeatedly(engine: &OnGpu<Emulated>) {
     let inputs = [0, 1].map(|seed| Input::prepare(&(&photo(seed)).into(), &engine.preparation).unwrap());
     let resident = engine.upload(&inputs).unwrap();
     for _ in 0..3 {

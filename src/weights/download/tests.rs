@@ -1,4 +1,4 @@
-//! Against a server of our own on this machine, whose answers each test writes down.
+//! Downloads from a local server. Each test lists its responses.
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
@@ -32,7 +32,7 @@ fn status(line: &str) -> Reply {
     Reply(format!("HTTP/1.1 {line}\r\nContent-Length: 0\r\n\r\n"), b"")
 }
 
-/// Gives `replies` to one request each; the heads of the requests come back in lower case.
+/// Sends one of `replies` to each request. The heads of the requests come back in lower case.
 fn serve(replies: Vec<Reply>) -> (String, Receiver<String>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
@@ -45,7 +45,7 @@ fn serve(replies: Vec<Reply>) -> (String, Receiver<String>) {
                 stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n").unwrap();
                 asked += &request(&stream);
             }
-            let _ = heads.send(asked); // not every test looks at the requests
+            let _ = heads.send(asked); // not every test reads the requests
             let head = head.replacen("\r\n\r\n", "\r\nConnection: close\r\n\r\n", 1);
             stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(body)).unwrap();
         }
@@ -62,8 +62,8 @@ fn get(url: &str, to: &Path) -> Result<()> {
     fetch_through(None, url, to, &Fetch::default(), &mut |_, _| {})
 }
 
-/// One download after the other to the same place: what the server answers, how the download ends (a part of the error, or
-/// none), and what must be in the server's requests.
+/// Several downloads to the same file: the server's responses, how each download ends (a part of the error, or `None`), and what
+/// the requests must contain.
 struct Case {
     why: &'static str,
     runs: Vec<(Vec<Reply>, Option<&'static str>)>,
@@ -71,9 +71,9 @@ struct Case {
 }
 
 #[test]
-fn every_way_to_break_off_and_go_on() {
+fn interrupted_downloads_resume_or_restart() {
     let cut = |tag: &str, end: usize| Reply(whole(tag).0, &FILE[..end]);
-    let broke = Some("broke off after 7 of 16 bytes");
+    let broke = Some("interrupted after 7 of 16 bytes");
     let tag = "ETag: \"one\"\r\n";
     let cases = [
         Case { why: "in one go", runs: vec![(vec![whole(tag)], None)], asked: vec![("range:", false)] },
@@ -98,12 +98,12 @@ fn every_way_to_break_off_and_go_on() {
             asked: vec![("range:", false), ("range: bytes=7-", true)],
         },
         Case {
-            why: "broken off again",
+            why: "interrupted again",
             runs: vec![(vec![cut(tag, 7)], broke), (vec![Reply(rest(7).0, &FILE[7..9])], Some("after 9 of 16")), (vec![rest(9)], None)],
             asked: vec![("range:", false), ("range: bytes=7-", true), ("range: bytes=9-", true)],
         },
         Case {
-            why: "the server knows no ranges, or has a new file",
+            why: "the server does not support ranges, or has a new file",
             runs: vec![(vec![cut(tag, 7)], broke), (vec![whole(tag)], None)],
             asked: vec![("range:", false), ("range: bytes=7-", true)],
         },
@@ -116,9 +116,9 @@ fn every_way_to_break_off_and_go_on() {
             asked: vec![("range:", false), ("range: bytes=7-", true), ("range:", false)],
         },
         Case {
-            why: "all there, only the name was missing",
+            why: "complete, but not renamed",
             runs: vec![
-                (vec![Reply("HTTP/1.1 200 OK\r\nETag: \"one\"\r\nTransfer-Encoding: chunked\r\n\r\n".into(), b"10\r\n0123456789abcdef\r\n")], Some("broke off")),
+                (vec![Reply("HTTP/1.1 200 OK\r\nETag: \"one\"\r\nTransfer-Encoding: chunked\r\n\r\n".into(), b"10\r\n0123456789abcdef\r\n")], Some("interrupted")),
                 (vec![Reply("HTTP/1.1 416 Range Not Satisfiable\r\nContent-Range: bytes */16\r\nContent-Length: 0\r\n\r\n".into(), b"")], None),
             ],
             asked: vec![("range:", false), ("range: bytes=16-", true)],
@@ -132,19 +132,19 @@ fn every_way_to_break_off_and_go_on() {
             asked: vec![("range:", false), ("range: bytes=7-", true), ("range:", false)],
         },
         Case {
-            why: "refused, then there",
+            why: "refused, then available",
             runs: vec![
-                (vec![status("404 Not Found")], Some("answered `404 Not Found`")),
-                (vec![status("503 Service Unavailable")], Some("answered `503")),
+                (vec![status("404 Not Found")], Some("replied `404 Not Found`")),
+                (vec![status("503 Service Unavailable")], Some("replied `503")),
                 (vec![whole(tag)], None),
             ],
             asked: vec![("range:", false), ("range:", false), ("range:", false)],
         },
         Case {
-            why: "compressed though asked not to",
+            why: "compressed although the request excluded it",
             runs: vec![(
                 vec![Reply("HTTP/1.1 200 OK\r\nContent-Encoding: br\r\nContent-Length: 16\r\n\r\n".into(), FILE)],
-                Some("compresses it (br)"),
+                Some("compressed it (br)"),
             )],
             asked: vec![("accept-encoding: identity", true)],
         },
@@ -158,26 +158,26 @@ fn every_way_to_break_off_and_go_on() {
             match (get(&url, &to), end) {
                 (Ok(()), None) => {
                     assert_eq!(fs::read(&to).unwrap(), FILE, "{why}");
-                    assert_eq!(fs::read_dir(to.parent().unwrap()).unwrap().count(), 1, "{why}: nothing else stays");
+                    assert_eq!(fs::read_dir(to.parent().unwrap()).unwrap().count(), 1, "{why}: no other file remains");
                 }
                 (Err(error), Some(end)) => {
                     let text = error.to_string();
                     assert!(text.contains(end) && text.starts_with(&url), "{why}, run {run}: {text}");
-                    assert!(!to.exists(), "{why}: a broken download never has the file's name");
+                    assert!(!to.exists(), "{why}: an interrupted download never has the file's name");
                 }
                 (got, end) => panic!("{why}, run {run}: {got:?}, wanted {end:?}"),
             }
         }
         for (want, there) in asked {
             let head = requests.recv().unwrap();
-            // Every header stands at the start of a line.
+            // Every header is at the start of a line.
             assert_eq!(format!("\n{head}").contains(&format!("\n{want}")), there, "{why}: `{want}` in {head}");
         }
     }
 }
 
 #[test]
-fn another_addresss_part_is_not_continued() {
+fn a_part_from_another_address_is_not_resumed() {
     let folder = tempfile::tempdir().unwrap();
     let to = folder.path().join("model.pdparams");
     let (one, _) = serve(vec![Reply(whole("ETag: \"one\"\r\n").0, &FILE[..7])]);
@@ -189,7 +189,7 @@ fn another_addresss_part_is_not_continued() {
 }
 
 #[test]
-fn progress_counts_what_was_there() {
+fn progress_includes_the_part() {
     let folder = tempfile::tempdir().unwrap();
     let to = folder.path().join("model.pdparams");
     let (url, _) = serve(vec![Reply(whole("ETag: \"one\"\r\n").0, &FILE[..7]), rest(7)]);
@@ -200,7 +200,7 @@ fn progress_counts_what_was_there() {
 }
 
 #[test]
-fn offline_and_unreachable_say_so() {
+fn offline_mode_and_unreachable_servers_are_reported() {
     let folder = tempfile::tempdir().unwrap();
     let to = folder.path().join("model.pdparams");
     let offline = Fetch { offline: true, ..Fetch::default() };
@@ -213,7 +213,7 @@ fn offline_and_unreachable_say_so() {
 }
 
 #[test]
-fn two_at_once_are_one_too_many() {
+fn a_file_is_downloaded_by_one_process_at_a_time() {
     let folder = tempfile::tempdir().unwrap();
     let to = folder.path().join("model.pdparams");
     let part = File::create(with_suffix(&to, ".part")).unwrap();
@@ -223,7 +223,7 @@ fn two_at_once_are_one_too_many() {
 }
 
 #[test]
-fn a_stalled_server_is_left() {
+fn a_stalled_download_times_out() {
     let folder = tempfile::tempdir().unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
@@ -236,12 +236,12 @@ fn a_stalled_server_is_left() {
     let options = Fetch { stall: Duration::from_millis(200), ..Fetch::default() };
     let text =
         fetch_through(None, &url, &folder.path().join("model"), &options, &mut |_, _| {}).unwrap_err().to_string();
-    assert!(text.contains("broke off after 7 of 16 bytes"), "{text}");
+    assert!(text.contains("interrupted after 7 of 16 bytes"), "{text}");
 }
 
-/// Run by the next test, in a process with an environment of its own.
+/// Run by the next test, in a process with its own environment.
 #[test]
-#[ignore = "needs the environment that the proxy test gives it"]
+#[ignore = "needs the environment that the proxy test sets"]
 fn fetch_in_this_environment() {
     let folder = tempfile::tempdir().unwrap();
     let to = folder.path().join("model");
@@ -251,9 +251,9 @@ fn fetch_in_this_environment() {
 }
 
 #[test]
-fn the_environments_proxy_is_taken_but_for_the_hosts_in_no_proxy() {
+fn the_environments_proxy_is_used_except_for_hosts_in_no_proxy() {
     let (server, requests) = serve(vec![whole(""), whole(""), whole("")]);
-    // No such host exists: only the proxy can answer for it.
+    // This host does not exist: only the proxy can respond.
     let cases = [
         ("HTTP_PROXY", server.as_str(), "http://rtformer.invalid/model", ""),
         ("ALL_PROXY", server.as_str(), "http://rtformer.invalid/model", ""),

@@ -4,21 +4,21 @@ use std::collections::HashMap;
 
 use super::{DEFAULT_DICT, Kind, Node, ORDERED_DICT, PERSISTENT, Pickle, Value, WORDS};
 
-/// A checkpoint of RTFormer has some 300 tensors of about 30 opcodes each.
+/// The most opcodes. A checkpoint of RTFormer has about 300 tensors of about 30 opcodes each.
 const OPCODES: usize = 1 << 20;
-/// Python writes dictionaries in batches of 1000 pairs.
+/// The most values on the stack. Python writes dictionaries in batches of 1000 pairs.
 const STACK: usize = 1 << 16;
-/// Levels of nesting: a dictionary, in it an array, in that its state, in that a shape.
+/// The most levels of nesting. A checkpoint has few: a dictionary, in it an array, in that its state, in that a shape.
 const DEPTH: usize = 32;
-/// Nodes of one tuple or object if it were written out; the most that a checkpoint holds is an array, about 300.
+/// The most nodes of a tuple or object if nothing were shared. The largest in a checkpoint is an array, with about 300.
 const WEIGHT: usize = 1 << 12;
-/// Nodes that the memo took and gave, together: what a reader that copies instead of sharing would allocate.
+/// The most nodes that are stored in or recalled from the memo: those that a reader would allocate if it copied instead of sharing.
 const MEMO: usize = 1 << 22;
 
-/// Reads a pickle whose globals are all in [`WORDS`]. Gives its nodes and root.
+/// Reads a pickle whose globals are all in [`WORDS`]. Returns its nodes and root.
 ///
 /// # Errors
-/// What is wrong and at which byte, in words.
+/// A description of the problem, with the number of the byte.
 pub(in crate::weights) fn read(bytes: &[u8]) -> Result<(Pickle<'_>, Value<'_>), String> {
     let mut machine = Machine { bytes, ..Machine::default() };
     for _ in 0..OPCODES {
@@ -29,7 +29,7 @@ pub(in crate::weights) fn read(bytes: &[u8]) -> Result<(Pickle<'_>, Value<'_>), 
             Err(reason) => return Err(format!("byte {start} of the pickle: {reason}")),
         }
     }
-    Err(format!("the pickle has more than {OPCODES} opcodes, a checkpoint has some thousands"))
+    Err(format!("the pickle has more than {OPCODES} opcodes; a checkpoint has some thousands"))
 }
 
 #[derive(Default)]
@@ -37,10 +37,10 @@ struct Machine<'a> {
     bytes: &'a [u8],
     at: usize,
     stack: Vec<Value<'a>>,
-    /// Where on the stack each open mark stands.
+    /// The position of each open mark on the stack.
     marks: Vec<usize>,
     memo: HashMap<u32, Value<'a>>,
-    /// Nodes that the memo took and gave so far.
+    /// The number of nodes that were stored in or recalled from the memo so far.
     copied: usize,
     made: Pickle<'a>,
 }
@@ -48,16 +48,16 @@ struct Machine<'a> {
 type Step<T> = Result<T, String>;
 
 impl<'a> Machine<'a> {
-    /// Does one opcode; gives the root at the end.
+    /// Executes one opcode. Returns the root at the end.
     fn step(&mut self) -> Step<Option<Value<'a>>> {
         let opcode = self.number(1)? as u8;
         match opcode {
             0x80 => match self.number(1)? {
                 2..=5 => {}
-                other => return Err(format!("protocol {other}; 2 to 5 are read")),
+                other => return Err(format!("unsupported protocol {other}; expected 2 to 5")),
             },
             0x95 => {
-                // A frame only promises that so many bytes follow.
+                // A frame only states the number of bytes that follow.
                 let (length, left) = (self.number(8)?, self.bytes.len() - self.at);
                 if length > left as u64 {
                     return Err(too_long(length, left));
@@ -94,7 +94,7 @@ impl<'a> Machine<'a> {
                 self.tuple(count)?;
             }
             b'}' => self.make(Kind::Dict, &[])?,
-            // A set is a list here.
+            // Sets are read as lists.
             b']' | 0x8f => self.make(Kind::List, &[])?,
             b's' => self.add(Kind::Dict, 2)?,
             b'a' => self.add(Kind::List, 1)?,
@@ -112,7 +112,7 @@ impl<'a> Machine<'a> {
             }
             0x93 => match (self.pop()?, self.pop()?) {
                 (Value::Text(name), Value::Text(module)) => self.global(module, name)?,
-                _ => return Err("imports something whose name is no text; nothing was executed".into()),
+                _ => return Err("imports something whose name is not text; nothing was executed".into()),
             },
             b'R' | 0x81 => self.reduce()?,
             b'b' => self.build()?,
@@ -156,7 +156,7 @@ impl<'a> Machine<'a> {
 
     fn whole(&mut self, width: u64, signed: bool) -> Step<()> {
         if width > 8 {
-            return Err(format!("a whole number of {width} bytes, 8 is the most"));
+            return Err(format!("a whole number of {width} bytes; expected at most 8"));
         }
         let unused = 64 - 8 * width as u32;
         let number = self.number(width)?;
@@ -176,7 +176,7 @@ impl<'a> Machine<'a> {
         self.push(Value::Bytes(bytes))
     }
 
-    /// A line of a global's name.
+    /// A line of text: a global's module or name.
     fn line(&mut self) -> Step<&'a str> {
         let rest = &self.bytes[self.at..];
         let end = rest.iter().take(256).position(|&byte| byte == b'\n').ok_or("a global's name has no end")?;
@@ -188,13 +188,13 @@ impl<'a> Machine<'a> {
 
     fn push(&mut self, value: Value<'a>) -> Step<()> {
         if self.stack.len() == STACK {
-            return Err(format!("more than {STACK} values at once, a checkpoint has some thousands"));
+            return Err(format!("more than {STACK} values at once; a checkpoint has some thousands"));
         }
         self.stack.push(value);
         Ok(())
     }
 
-    /// The top `count` values. What lies under the last mark is out of reach.
+    /// Pops the top `count` values. Values below the last mark cannot be popped.
     fn pop_many(&mut self, count: usize) -> Step<Vec<Value<'a>>> {
         let floor = self.marks.last().copied().unwrap_or(0);
         match self.stack.len().checked_sub(count) {
@@ -221,9 +221,11 @@ impl<'a> Machine<'a> {
         self.push(handle)
     }
 
-    /// Puts more values into a node.
+    /// Adds values to a node.
     fn fill(&mut self, handle: Value<'a>, values: &[Value<'a>]) -> Step<()> {
-        let Value::Node(kind, node) = handle else { return Err("fills a value that holds none".into()) };
+        let Value::Node(kind, node) = handle else {
+            return Err("adds values to something that cannot hold any".into());
+        };
         let weight: usize = values.iter().map(|value| self.weight(*value)).sum();
         let depth = values.iter().map(|value| 1 + self.depth(*value)).max().unwrap_or(0);
         let node = &mut self.made.nodes[node];
@@ -234,7 +236,9 @@ impl<'a> Machine<'a> {
             return Err(too_deep());
         }
         if node.weight > WEIGHT && matches!(kind, Kind::Tuple | Kind::Object) {
-            return Err(format!("one value stands for more than {WEIGHT}, nested or repeated as in no checkpoint"));
+            return Err(format!(
+                "one value expands to more than {WEIGHT} by nesting or repetition; no checkpoint has such a value"
+            ));
         }
         Ok(())
     }
@@ -242,7 +246,7 @@ impl<'a> Machine<'a> {
     fn weight(&self, value: Value<'a>) -> usize {
         match value {
             Value::Node(_, node) => self.made.nodes[node].weight,
-            // Long text is an array's bytes in protocol 2, and never copied.
+            // In protocol 2, long text is an array's bytes, which are never copied.
             Value::Text(text) => 1 + text.len().min(4096) / 16,
             _ => 1,
         }
@@ -287,7 +291,9 @@ impl<'a> Machine<'a> {
     fn reduce(&mut self) -> Step<()> {
         let (args, callable) = (self.pop()?, self.pop()?);
         let (Value::Node(Kind::Tuple, node), Value::Global(word)) = (args, callable) else {
-            return Err("calls what is no function, or with no tuple of arguments; nothing was executed".into());
+            return Err(
+                "calls something that is not a function, or without a tuple of arguments; nothing was executed".into(),
+            );
         };
         if word == DEFAULT_DICT || word == ORDERED_DICT && self.made.nodes[node].values.is_empty() {
             return self.make(Kind::Dict, &[]);
@@ -299,9 +305,9 @@ impl<'a> Machine<'a> {
         let (state, top) = (self.pop()?, self.pop()?);
         match top {
             Value::Node(Kind::Object, node) if self.made.nodes[node].values.len() == 2 => self.fill(top, &[state])?,
-            // A state dictionary's `_metadata`, which PyTorch writes and nothing reads.
+            // The `_metadata` of a state dictionary, which PyTorch writes. Not used.
             Value::Node(Kind::Dict, _) => {}
-            _ => return Err("sets the state of what has none, or a second time".into()),
+            _ => return Err("sets the state of something that has none, or sets it twice".into()),
         }
         self.push(top)
     }
@@ -330,23 +336,23 @@ impl<'a> Machine<'a> {
     fn copy(&mut self, value: Value<'a>) -> Step<()> {
         self.copied += self.weight(value);
         if self.copied > MEMO {
-            return Err("repeats its values again and again, as no checkpoint does".into());
+            return Err("repeats its values too often; no checkpoint does".into());
         }
         Ok(())
     }
 }
 
 fn too_deep() -> String {
-    format!("nested deeper than {DEPTH} levels, no checkpoint is")
+    format!("nested deeper than {DEPTH} levels; no checkpoint is")
 }
 
 fn too_long(length: u64, left: usize) -> String {
     format!(
-        "{length} bytes are to follow, {left} are left: the file is truncated, or its lengths lie; download or copy it again"
+        "expected {length} more bytes, but {left} are left: the file is truncated, or its lengths are wrong; download or copy it again"
     )
 }
 
-/// Opcodes that Python knows and we refuse, so that an error can name them.
+/// Python's opcodes that are rejected here, so that an error can name them.
 const REFUSED: [(u8, &str); 24] = [
     (b'0', "POP"),
     (b'1', "POP_MARK"),

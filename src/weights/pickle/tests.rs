@@ -1,4 +1,4 @@
-//! Pickles that a checkpoint never is, written by hand, and honest ones spoiled.
+//! Hand-written pickles, most of them invalid, and corrupted valid ones.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -7,12 +7,12 @@ use crate::weights::Tensor;
 use crate::weights::checkpoint::pickled;
 use crate::weights::torch::Storages;
 
-/// The tensors of a pickle alone, as in a `.pdparams`.
+/// Reads the tensors of a pickle, as in a `.pdparams`.
 fn read(bytes: &[u8]) -> Result<BTreeMap<String, Tensor>, String> {
     pickled(bytes, Storages::new(), bytes.len(), None).map(|(tensors, _)| tensors)
 }
 
-/// A pickle under the pen.
+/// Writes a pickle.
 #[derive(Clone, Default)]
 pub(in crate::weights) struct Pen(pub(in crate::weights) Vec<u8>);
 
@@ -51,12 +51,12 @@ impl Pen {
         numbers.iter().fold(self.op(b"("), |pen, number| pen.int(*number)).op(b"t")
     }
 
-    /// `dtype(code, False, True)` with its byte order.
+    /// `dtype(code, False, True)`, with the byte order in its state.
     fn dtype(self, code: &str, order: &str) -> Self {
         self.global("numpy", "dtype").text(code).op(b"\x89\x88\x87R").op(b"(").int(3).text(order).op(b"NNNtb")
     }
 
-    /// An array as numpy pickles it; `data` writes its bytes.
+    /// An array, as numpy pickles it. `data` writes its bytes.
     fn array(self, dtype: (&str, &str), shape: &[i32], data: impl FnOnce(Self) -> Self) -> Self {
         let array =
             self.global("numpy.core.multiarray", "_reconstruct").global("numpy", "ndarray").ints(&[0]).raw(b"b");
@@ -75,7 +75,7 @@ fn one(dtype: (&str, &str), shape: &[i32], data: impl FnOnce(Pen) -> Pen) -> Vec
 }
 
 #[test]
-fn an_honest_one_is_read() {
+fn valid_pickles_are_read() {
     let bytes = one(("f4", "<"), &[2, 1], |pen| pen.raw(&[0, 0, 128, 63, 0, 0, 0, 64]));
     let tensors = read(&bytes).unwrap();
     assert_eq!((tensors["w"].shape.as_slice(), tensors["w"].data.as_slice()), (&[2, 1][..], &[1.0, 2.0][..]));
@@ -98,10 +98,10 @@ fn an_honest_one_is_read() {
 }
 
 #[test]
-fn what_training_scripts_save_beside_tensors_is_passed_over() {
+fn values_other_than_tensors_are_skipped() {
     let array = |pen: Pen| pen.array(("f4", "<"), &[1], |pen| pen.raw(&[0, 0, 128, 63])).op(b"q\x01");
     // An array, and the same array under a second name.
-    let honest = || array(Pen::new().op(b"}").text("w")).op(b"s").text("tied").op(b"h\x01s");
+    let valid = || array(Pen::new().op(b"}").text("w")).op(b"s").text("tied").op(b"h\x01s");
     let object =
         |module: &str, name: &str| Pen::default().global(module, name).op(b")\x81}").text("lr").int(1).op(b"sb").0;
     let values: Vec<(&str, Vec<u8>)> = vec![
@@ -130,7 +130,7 @@ fn what_training_scripts_save_beside_tensors_is_passed_over() {
         }),
     ];
     for (why, value) in values {
-        let bytes = honest().text("beside").op(&value).op(b"s").end();
+        let bytes = valid().text("beside").op(&value).op(b"s").end();
         let (tensors, found) =
             pickled(&bytes, Storages::new(), bytes.len(), None).unwrap_or_else(|e| panic!("{why}: {e}"));
         assert_eq!(tensors.keys().collect::<Vec<_>>(), ["tied", "w"], "{why}");
@@ -140,7 +140,7 @@ fn what_training_scripts_save_beside_tensors_is_passed_over() {
 }
 
 #[test]
-fn what_no_checkpoint_holds_is_refused() {
+fn invalid_pickles_are_rejected() {
     let four = |pen: Pen| pen.raw(&[0; 4]);
     let new = Pen::new;
     let bomb = (0..40_u8).fold(new().op(b")q\0"), |pen, i| pen.op(&[b'h', i, b'h', i, 0x86, b'q', i + 1]));
@@ -169,7 +169,7 @@ fn what_no_checkpoint_holds_is_refused() {
         ("an old call", new().op(b"(X\x02\0\0\0idios\nsystem\n").end(), "opcode 0x69 (INST)"),
         ("a new object", new().global("numpy", "ndarray").op(b")\x81").end(), "not of a dictionary"),
         (
-            "a new object of a class unknown",
+            "a new object of an unknown class",
             new().global("models", "Net").op(b")\x81").end(),
             "Save the state dictionary alone",
         ),
@@ -177,28 +177,24 @@ fn what_no_checkpoint_holds_is_refused() {
         ("an extension", new().op(b"\x82\x01").end(), "opcode 0x82 (EXT1)"),
         ("a persistent id", new().text("x").op(b"Q").end(), "not of a dictionary"),
         (
-            "a persistent id's text for a tensor",
+            "a tensor whose argument is a persistent id",
             new().op(b"}").text("w").global("torch._utils", "_rebuild_tensor_v2").text("x").op(b"Q\x85Rs").end(),
             "`w` is a malformed tensor",
         ),
-        ("no opcode", new().op(b"\xff").end(), "opcode 0xff (unknown)"),
-        ("a call of text", new().text("eval").op(b")R").end(), "calls what is no function"),
-        ("protocol 6", b"\x80\x06.".to_vec(), "protocol 6"),
-        ("a long text", new().op(b"X\xff\xff\xff\xffabc").end(), "4294967295 bytes are to follow, 4 are left"),
+        ("an unknown opcode", new().op(b"\xff").end(), "opcode 0xff (unknown)"),
+        ("a call of text", new().text("eval").op(b")R").end(), "calls something that is not a function"),
+        ("protocol 6", b"\x80\x06.".to_vec(), "unsupported protocol 6"),
+        ("a long text", new().op(b"X\xff\xff\xff\xffabc").end(), "expected 4294967295 more bytes, but 4 are left"),
         (
             "longer bytes",
             new().op(b"\x8e\xff\xff\xff\xff\xff\xff\xff\xffabc").end(),
-            "18446744073709551615 bytes are to follow",
+            "expected 18446744073709551615 more bytes",
         ),
-        (
-            "long bytes to write in",
-            new().op(b"\x96\0\0\0\0\0\0\0\x10abc").end(),
-            "1152921504606846976 bytes are to follow",
-        ),
-        ("a long frame", new().op(b"\x95\0\0\0\0\0\0\0\x80").end(), "9223372036854775808 bytes are to follow"),
+        ("a long byte array", new().op(b"\x96\0\0\0\0\0\0\0\x10abc").end(), "expected 1152921504606846976 more bytes"),
+        ("a long frame", new().op(b"\x95\0\0\0\0\0\0\0\x80").end(), "expected 9223372036854775808 more bytes"),
         ("a long number", new().op(b"\x8a\xff").repeat(b"\x01", 255).end(), "a whole number of 255 bytes"),
-        ("text that is none", new().op(b"X\x01\0\0\0\xff").end(), "not UTF-8"),
-        ("a name without end", new().op(b"c").repeat(b"a", 10_000).end(), "a global's name has no end"),
+        ("invalid text", new().op(b"X\x01\0\0\0\xff").end(), "not UTF-8"),
+        ("a name without an end", new().op(b"c").repeat(b"a", 10_000).end(), "a global's name has no end"),
         ("open marks", new().repeat(b"(", 100_000).end(), "nested deeper than 32"),
         ("tuples in tuples", new().op(b")").repeat(b"\x85", 100_000).end(), "nested deeper than 32"),
         ("lists in lists", new().repeat(b"]", 60_000).repeat(b"a", 59_999).end(), "nested deeper than 32"),
@@ -207,11 +203,11 @@ fn what_no_checkpoint_holds_is_refused() {
             new().repeat(b"}N", 30_000).op(b"N").repeat(b"s", 30_000).end(),
             "nested deeper than 32",
         ),
-        ("a tuple that doubles", bomb.end(), "stands for more than 4096"),
+        ("a tuple that doubles", bomb.end(), "expands to more than 4096"),
         (
             "a dictionary recalled",
             new().op(b"}q\0").repeat(b"(NNNNNNNNu", 1_000).repeat(b"h\0", 10_000).end(),
-            "again and again",
+            "repeats its values too often",
         ),
         ("many values", new().repeat(b"N", 100_000).end(), "more than 65536 values at once"),
         ("many opcodes", new().op(b"}").repeat(b"(NNu", 300_000).end(), "more than 1048576 opcodes"),
@@ -221,18 +217,18 @@ fn what_no_checkpoint_holds_is_refused() {
         ("too little for a tuple", new().op(b"N\x87").end(), "more values than there are"),
         ("reaching under a mark", new().op(b"NN(\x86").end(), "more values than there are"),
         ("a mark that was never set", new().op(b"}u").end(), "a mark that was never set"),
-        ("a key without value", new().op(b"}(Nu").end(), "key has no value"),
+        ("a key without a value", new().op(b"}(Nu").end(), "key has no value"),
         ("an entry in a tuple", new().op(b")NNs").end(), "adds to a Dict"),
         ("a state for a text", new().text("x").op(b")b").end(), "sets the state"),
         ("no end", new().op(b"}").0, "is truncated"),
-        ("an end without value", new().end(), "more values than there are"),
+        ("an end without a value", new().end(), "more values than there are"),
         ("not a dictionary", new().op(b")").end(), "not of a dictionary of tensors"),
-        ("a long number of other bytes", new().op(b"\x8a\x0a0123456789").end(), "a whole number of 10 bytes"),
-        ("keys that are no text", new().op(b"}NNs").end(), "holds no tensors"),
-        ("a value that is no array", new().op(b"}").text("w").int(3).op(b"s").end(), "holds no tensors"),
-        ("a dictionary in it", new().op(b"}").text("model").op(b"}s").end(), "holds no tensors"),
+        ("a number of ten bytes", new().op(b"\x8a\x0a0123456789").end(), "a whole number of 10 bytes"),
+        ("keys that are not text", new().op(b"}NNs").end(), "holds no tensors"),
+        ("a value that is not an array", new().op(b"}").text("w").int(3).op(b"s").end(), "holds no tensors"),
+        ("a dictionary in a dictionary", new().op(b"}").text("model").op(b"}s").end(), "holds no tensors"),
         ("a dictionary in itself", new().op(b"}q\0").text("w").op(b"h\0s").end(), "holds no tensors"),
-        ("tensors cut in pieces", new().op(b"}").text("UnpackBigParamInfor@@").op(b"}s").end(), "more than 1 GB"),
+        ("tensors in pieces", new().op(b"}").text("UnpackBigParamInfor@@").op(b"}s").end(), "more than 1 GB"),
         (
             "a tensor twice",
             new()
@@ -246,9 +242,9 @@ fn what_no_checkpoint_holds_is_refused() {
                 .end(),
             "`w` twice",
         ),
-        ("bytes shared by many", sharing.end(), "more than the file has bytes for"),
-        ("a shape that overflows", one(("f4", "<"), &[i32::MAX; 4], four), "more than the file has bytes for"),
-        ("a shape too large", one(("f4", "<"), &[1 << 20], four), "more than the file has bytes for"),
+        ("bytes shared by many", sharing.end(), "more bytes than the file has"),
+        ("a shape that overflows", one(("f4", "<"), &[i32::MAX; 4], four), "more bytes than the file has"),
+        ("a shape too large", one(("f4", "<"), &[1 << 20], four), "more bytes than the file has"),
         ("a shape too small", one(("f4", "<"), &[2], |pen| pen.raw(&[0; 12])), "takes 8 bytes, but has 12"),
         ("a negative size", one(("f4", "<"), &[-1], four), "sizes that are not whole numbers"),
         ("nothing", one(("f4", "<"), &[0], four), "a size of zero"),
@@ -257,14 +253,14 @@ fn what_no_checkpoint_holds_is_refused() {
         ("Python objects", one(("O8", "|"), &[1], |pen| pen.op(b"]Na")), "numpy's type `O8`"),
         ("big-endian numbers", one(("f4", ">"), &[1], four), "big-endian"),
         (
-            "text that is no latin-1",
+            "text that is not latin-1",
             one(("f4", "<"), &[1], |pen| {
                 pen.global("_codecs", "encode").text("\u{3b1}bcd").text("latin1").op(b"\x86R")
             }),
             "has no bytes",
         ),
         (
-            "text of another code",
+            "text in another encoding",
             one(("f4", "<"), &[1], |pen| pen.global("_codecs", "encode").text("abcd").text("rot13").op(b"\x86R")),
             "has no bytes",
         ),
@@ -277,7 +273,7 @@ fn what_no_checkpoint_holds_is_refused() {
     }
 }
 
-/// Bytes of a golden file, by PaddlePaddle.
+/// The bytes of a golden file, which PaddlePaddle wrote.
 fn golden(name: &str) -> Vec<u8> {
     std::fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/golden").join(name)).unwrap()
 }
@@ -285,7 +281,7 @@ fn golden(name: &str) -> Vec<u8> {
 const GOLDENS: [&str; 3] = ["pickle.p2.pdparams", "pickle.p4.pdparams", "pickle.p5.pdparams"];
 
 #[test]
-fn a_truncated_file_is_an_error_wherever_it_ends() {
+fn a_truncated_file_is_an_error() {
     for name in GOLDENS {
         let bytes = golden(name);
         for end in 0..bytes.len() {
@@ -295,7 +291,7 @@ fn a_truncated_file_is_an_error_wherever_it_ends() {
 }
 
 #[test]
-fn a_spoiled_file_is_an_error_or_other_numbers_and_never_a_panic() {
+fn a_corrupted_file_never_panics() {
     let mut random = 0x9e37_79b9_7f4a_7c15_u64;
     let mut next = |below: usize| {
         random ^= random << 13;
@@ -304,9 +300,9 @@ fn a_spoiled_file_is_an_error_or_other_numbers_and_never_a_panic() {
         (random % below as u64) as usize
     };
     for name in GOLDENS {
-        let honest = golden(name);
+        let valid = golden(name);
         for _ in 0..3_000 {
-            let mut bytes = honest.clone();
+            let mut bytes = valid.clone();
             for _ in 0..=next(4) {
                 let at = next(bytes.len());
                 match next(4) {

@@ -1,4 +1,4 @@
-//! Files by PyTorch itself, those files spoiled, and archives that PyTorch never wrote.
+//! Files that PyTorch wrote, corrupted copies of them, and archives that PyTorch never writes.
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -14,7 +14,7 @@ fn golden(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/golden").join(name)
 }
 
-/// Written by PyTorch, `tests/data/torch_files.py`.
+/// PyTorch wrote the files, with `tests/data/torch_files.py`.
 #[test]
 fn pytorchs_files_give_the_same_tensors_as_paddles() {
     let mut want = Checkpoint::open(golden("pickle.safetensors")).unwrap();
@@ -37,7 +37,7 @@ fn channels_last_gives_the_same_tensor() {
     assert_eq!(got.tensors["conv.weight"], want.tensors["conv.weight"]);
 }
 
-/// What else PyTorch writes, by `tests/data/torch_files.py`.
+/// PyTorch wrote the file, with `tests/data/torch_files.py`.
 #[test]
 fn a_training_scripts_file_gives_its_network() {
     let path = golden("torch.training.pth");
@@ -52,7 +52,7 @@ fn a_training_scripts_file_gives_its_network() {
     assert_eq!((latest.found.dictionary.as_str(), latest.found.prefix.as_str()), ("model", "module."));
     assert_eq!(latest.tensors.len() + 1, averaged.tensors.len(), "the same names without prefix, and no counter");
     let text = Checkpoint::open_part(&path, "optimizer").unwrap_err().to_string();
-    assert!(text.contains("has nothing under `optimizer`; it has `model.module`, `model_ema`"), "{text}");
+    assert!(text.contains("has no part `optimizer`; it has `model.module`, `model_ema`"), "{text}");
 }
 
 #[test]
@@ -68,7 +68,7 @@ fn pytorchs_other_files_are_named() {
     }
 }
 
-/// Storage, offset, sizes and strides of a tensor under the pen.
+/// The storage, offset, sizes and strides of a tensor to write.
 struct Made<'a> {
     class: &'a str,
     numbers: i32,
@@ -88,7 +88,7 @@ impl Made<'_> {
         tuple(sizes, self.strides).op(b"\x89").global("collections", "OrderedDict").op(b")RtR")
     }
 
-    /// A state dictionary of this tensor alone.
+    /// A state dictionary with only this tensor.
     fn alone(&self) -> Vec<u8> {
         pickled(self.draw(Pen::new().op(b"}").text("w")).op(b"s."))
     }
@@ -122,7 +122,7 @@ fn open(bytes: &[u8]) -> crate::error::Result<Checkpoint> {
 }
 
 #[test]
-fn an_honest_archive_by_hand_is_read() {
+fn valid_archives_are_read() {
     let tensors = open(&with_data(&PLAIN.alone())).unwrap().tensors;
     assert_eq!(tensors["w"], Tensor { shape: vec![2, 2], data: vec![1.0, 2.0, 3.0, 4.0] });
     let part = Made { offset: 1, sizes: &[3], strides: &[1], ..PLAIN };
@@ -154,7 +154,7 @@ fn an_honest_archive_by_hand_is_read() {
 }
 
 #[test]
-fn what_pytorch_never_wrote_is_refused() {
+fn invalid_archives_are_rejected() {
     let canary = std::env::temp_dir().join(format!("rtformer-canary-{}", std::process::id()));
     let shell = Pen::new().global("os", "system").text(&format!("touch {}", canary.display())).op(b"\x85R.");
     let eval = Pen::new().global("builtins", "eval").text("1").op(b"\x85R.");
@@ -167,8 +167,8 @@ fn what_pytorch_never_wrote_is_refused() {
         ("a call of eval", with_data(&pickled(eval)), "`builtins.eval` is not something"),
         ("another of PyTorch's functions", with_data(&pickled(hook)), "`torch.serialization.load` is not something"),
         ("an archive of photos", archive(&[("photo.jpg", b"\xff\xd8\xff")]), "without a `data.pkl`"),
-        ("nothing in it", archive(&[]), "an empty zip archive"),
-        ("a checkpoint that was packed", archive(&[("run/model.pdparams", b"\x80\x02}.")]), "unpack it first"),
+        ("an empty archive", archive(&[]), "an empty zip archive"),
+        ("a zipped checkpoint", archive(&[("run/model.pdparams", b"\x80\x02}.")]), "unpack it first"),
         ("numpy's archive", archive(&[("w.npy", b"\x93NUMPY")]), "numpy's archive of arrays"),
         ("big-endian", archive(&[("m/data.pkl", &plain), ("m/byteorder", b"big"), ("m/data/0", &FOUR)]), "big-endian"),
         ("a damaged part", damaged(&with_data(&plain)), "its part `data/0` is damaged"),
@@ -180,7 +180,7 @@ fn what_pytorch_never_wrote_is_refused() {
         ("an empty pickle", with_data(b""), "byte 0 of the pickle"),
         ("a list", dict(|pen| pen.op(b"].")), "not of a dictionary of tensors"),
         ("no tensors", dict(|pen| pen.op(b"}.")), "holds no tensors"),
-        ("numbers alone", dict(|pen| pen.op(b"}").text("epoch").int(3).op(b"s.")), "holds no tensors"),
+        ("only numbers", dict(|pen| pen.op(b"}").text("epoch").int(3).op(b"s.")), "holds no tensors"),
         ("no such storage", archive(&[("model/data.pkl", &plain)]), "the part `data/0`, which is missing"),
         (
             "a storage too short",
@@ -191,9 +191,9 @@ fn what_pytorch_never_wrote_is_refused() {
         (
             "a shape that overflows",
             made(Made { sizes: &[9, 9, 9, 9, 9, 9, 9, 9], strides: &[1; 8], ..PLAIN }),
-            "more than the file has bytes for",
+            "more bytes than the file has",
         ),
-        ("a size past the file", made(Made { sizes: &[i32::MAX, 2], ..PLAIN }), "more than the file has bytes for"),
+        ("a size past the file", made(Made { sizes: &[i32::MAX, 2], ..PLAIN }), "more bytes than the file has"),
         ("more numbers than the storage", made(Made { sizes: &[2, 40], strides: &[40, 1], ..PLAIN }), "past the end"),
         ("a negative size", made(Made { sizes: &[-2, 2], ..PLAIN }), "sizes that are not whole numbers"),
         ("a negative stride", made(Made { strides: &[2, -1], ..PLAIN }), "sizes that are not whole numbers"),
@@ -201,12 +201,12 @@ fn what_pytorch_never_wrote_is_refused() {
         ("a negative length", made(Made { numbers: -1, ..PLAIN }), "needs -1 numbers"),
         ("a negative offset", made(Made { offset: -1, ..PLAIN }), "malformed tensor"),
         ("an offset past the storage", made(Made { offset: 3, ..PLAIN }), "past the end of its storage"),
-        ("a stride for no size", made(Made { strides: &[2, 1, 1], ..PLAIN }), "has 2 sizes and 3 strides"),
+        ("a stride without a size", made(Made { strides: &[2, 1, 1], ..PLAIN }), "has 2 sizes and 3 strides"),
         ("nine dimensions", made(Made { sizes: &[1; 9], strides: &[1; 9], ..PLAIN }), "has 9 dimensions"),
         (
-            "a parameter of nothing",
+            "a parameter without a tensor",
             dict(|pen| pen.op(b"}").text("w").global("torch._utils", "_rebuild_parameter").op(b")Rs.")),
-            { "a parameter of nothing" },
+            "a parameter without a tensor",
         ),
         ("NaN", archive(&[("m/data.pkl", &plain), ("m/data/0", &[0xff; 16])]), "tensor `w` holds NaN"),
     ];
@@ -232,16 +232,16 @@ fn tensors_that_share_bytes_cannot_grow_past_the_file() {
     assert_eq!(shared(1).unwrap().tensors["0"].shape, [1 << 14]);
     assert_eq!(shared(3).unwrap().tensors.len(), 3, "tied weights");
     let text = shared(64).unwrap_err().to_string();
-    assert!(text.contains("more than the file has bytes for"), "{text}");
+    assert!(text.contains("more bytes than the file has"), "{text}");
 }
 
-/// The tensors of an archive that is in no file.
+/// The tensors of an archive in memory.
 fn tensors(bytes: &[u8]) -> Option<BTreeMap<String, Tensor>> {
     let (program, storages) = super::open(bytes).ok()?;
     Some(checkpoint::pickled(program, storages, bytes.len(), None).ok()?.0)
 }
 
-/// One bit of the last storage is another.
+/// Flips one bit of the last storage.
 fn damaged(bytes: &[u8]) -> Vec<u8> {
     let mut bytes = bytes.to_vec();
     let at = bytes.windows(FOUR.len()).rposition(|window| window == FOUR).unwrap();
@@ -250,7 +250,7 @@ fn damaged(bytes: &[u8]) -> Vec<u8> {
 }
 
 #[test]
-fn a_truncated_archive_is_an_error_wherever_it_ends() {
+fn a_truncated_archive_is_an_error() {
     let bytes = std::fs::read(golden("torch.pth")).unwrap();
     for end in 0..bytes.len() {
         assert!(tensors(&bytes[..end]).is_none(), "{end} of {} bytes", bytes.len());
@@ -258,7 +258,7 @@ fn a_truncated_archive_is_an_error_wherever_it_ends() {
 }
 
 #[test]
-fn a_spoiled_archive_is_an_error_or_other_numbers_and_never_a_panic() {
+fn a_corrupted_archive_never_panics() {
     let mut random = 0x2545_f491_4f6c_dd1d_u64;
     let mut next = |below: usize| {
         random ^= random << 13;
@@ -267,9 +267,9 @@ fn a_spoiled_archive_is_an_error_or_other_numbers_and_never_a_panic() {
         (random % below as u64) as usize
     };
     for name in ["torch.pth", "torch.views.pth"] {
-        let honest = std::fs::read(golden(name)).unwrap();
+        let valid = std::fs::read(golden(name)).unwrap();
         for _ in 0..1_500 {
-            let mut bytes = honest.clone();
+            let mut bytes = valid.clone();
             for _ in 0..=next(3) {
                 let at = next(bytes.len());
                 bytes[at] = match next(3) {
