@@ -1,8 +1,8 @@
-//! What can go wrong, in words: every error names the file and the thing, what it got, what it wanted, and what to do.
+//! The crate's errors. Each names the file and the item, and says what was found, what was expected, and what to do.
 
 use std::path::{Path, PathBuf};
 
-/// This crate's result.
+/// A `Result` with this crate's [`Error`] as the default error.
 ///
 /// ```
 /// fn width(size: &str) -> rtformer::Result<u32> {
@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 /// ```
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// Everything that this crate's calls can fail with.
+/// The error type of this crate.
 ///
 /// ```
 /// use rtformer::{Device, Error, Segmenter};
@@ -31,20 +31,20 @@ pub enum Error {
     Read {
         /// The file, or `-` for standard input.
         path: PathBuf,
-        /// The system's word; part of the text, and so no `source()` that would be printed twice.
+        /// The system's error. It is part of the text, so it is not the `source()`, which would print it twice.
         cause: std::io::Error,
     },
 
-    /// A file could not be written; whatever stood under that name before still stands.
-    #[error("{path}: cannot be written: {cause}; is there space, and may you write there?")]
+    /// A file could not be written. An existing file of that name is unchanged.
+    #[error("{path}: cannot be written: {cause}; check the free space and the permissions")]
     Write {
         /// The file that was to be written.
         path: PathBuf,
-        /// The system's word; part of the text, and so no `source()` that would be printed twice.
+        /// The system's error. It is part of the text, so it is not the `source()`, which would print it twice.
         cause: std::io::Error,
     },
 
-    /// A file is no image that we can decode.
+    /// A file is not an image that can be decoded.
     #[error("{path}: {reason}")]
     Image {
         /// The file, or a name for the buffer.
@@ -58,15 +58,15 @@ pub enum Error {
     Photo {
         /// The photo's [name](crate::pixels::Pixels::name).
         photo: PathBuf,
-        /// What failed; part of the text, and so not the `source()`.
+        /// What failed. It is part of the text, so it is not the `source()`.
         cause: Box<Error>,
     },
 
-    /// A borrowed pixel buffer does not hold the picture that its dimensions promise.
+    /// A borrowed pixel buffer is too small for its dimensions, or the dimensions are invalid.
     #[error("pixel buffer: {0}")]
     Pixels(String),
 
-    /// A weights file (or checkpoint) is broken, or is none.
+    /// A weights file or checkpoint is damaged, or the file is not one.
     #[error("{path}: {reason}")]
     Weights {
         /// The file, or a name for the embedded weights.
@@ -81,8 +81,8 @@ pub enum Error {
     )]
     NoWeights,
 
-    /// A tensor that the model needs is not in the file.
-    #[error("{path}: tensor `{name}` is missing, {model} needs it as {want:?}; is this another model's file?")]
+    /// The file lacks a tensor that the model needs.
+    #[error("{path}: tensor `{name}` is missing, {model} needs it with shape {want:?}; is this another model's file?")]
     MissingTensor {
         /// The weights file.
         path: PathBuf,
@@ -90,11 +90,11 @@ pub enum Error {
         name: String,
         /// The shape that the model needs.
         want: Vec<usize>,
-        /// The model's own description.
+        /// A description of the model.
         model: String,
     },
 
-    /// A tensor has another shape than the model needs.
+    /// A tensor does not have the shape that the model needs.
     #[error("{path}: `{name}` is {got:?}, {model} needs {want:?}; is this another model's file?")]
     Shape {
         /// The weights file.
@@ -105,73 +105,75 @@ pub enum Error {
         got: Vec<usize>,
         /// The shape that the model needs.
         want: Vec<usize>,
-        /// The model's own description.
+        /// A description of the model.
         model: String,
     },
 
-    /// The file holds tensors that the model has no place for.
-    #[error("{path}: {count} tensors have no place in {model}, `{first}` first; is this another model's file?")]
+    /// The file holds tensors that the model does not use.
+    #[error(
+        "{path}: {model} does not use {count} of the tensors, the first is `{first}`; is this another model's file?"
+    )]
     LeftoverTensors {
         /// The weights file.
         path: PathBuf,
-        /// How many there are.
+        /// The number of unused tensors.
         count: usize,
-        /// The first of them, by name.
+        /// The name of the first of them.
         first: String,
-        /// The model's own description.
+        /// A description of the model.
         model: String,
     },
 
-    /// A model configuration contradicts itself or the tensors.
+    /// A model configuration is inconsistent, or does not match the tensors.
     #[error("model configuration: {0}")]
     Config(String),
 
-    /// An input, option or batch that the model cannot take.
+    /// An input, option or batch is invalid for the model.
     #[error("{0}")]
     Input(String),
 
-    /// A device or precision that is not to be had here.
+    /// A device or precision is not available.
     #[error("device `{device}`: {reason}")]
     Device {
-        /// As it was asked for.
+        /// The device, as requested.
         device: String,
-        /// Why not, and what to do.
+        /// Why it is not available, and what to do.
         reason: String,
     },
 
-    /// The device has not the memory that something takes.
+    /// The device does not have enough memory.
     #[error("device `{device}`: {reason}")]
     DeviceMemory {
-        /// As it was asked for.
+        /// The device, as requested.
         device: String,
         /// How much was needed, how much was free, and what to do.
         reason: String,
     },
 
-    /// The machine has not enough memory for something whose size depends on the input.
+    /// The machine does not have enough memory for data whose size depends on the input.
     #[error("out of memory: {what} needs {}; use a smaller size or batch, or free memory", binary(*bytes))]
     OutOfMemory {
-        /// What the memory was for.
+        /// What the memory is for.
         what: String,
-        /// How many bytes were needed at once.
+        /// The number of bytes that were needed at once.
         bytes: usize,
     },
 
     /// A download failed or is not allowed.
     #[error("{url}: {reason}")]
     Download {
-        /// What was to be fetched.
+        /// The address of the download.
         url: String,
-        /// Why it was not, and what to do.
+        /// Why it failed, and what to do.
         reason: String,
     },
 
-    /// A backend's operation failed: always a defect of ours, never of the input.
+    /// An operation of a backend failed. This is always a bug in this crate, never a fault of the input.
     #[error("{operation}: {reason}; please report this")]
     Backend {
         /// The operation.
         operation: &'static str,
-        /// What it said.
+        /// The operation's error.
         reason: String,
     },
 }
@@ -223,7 +225,7 @@ pub enum ErrorKind {
     Internal,
 }
 
-/// Bytes in the unit that suits them.
+/// A number of bytes as text, in bytes or MiB.
 fn binary(bytes: usize) -> String {
     if bytes < 1 << 20 { format!("{bytes} bytes") } else { format!("{} MiB", bytes.div_ceil(1 << 20)) }
 }

@@ -1,4 +1,4 @@
-//! Files are read whole and written whole: a file that is too long is an error, and an output takes its name only once it is complete.
+//! Reads and writes complete files: a file that is too long is an error, and an output gets its name only once it is complete.
 
 use std::borrow::Cow;
 use std::fs;
@@ -7,7 +7,7 @@ use std::path::Path;
 
 use crate::error::{Error, Result};
 
-/// Reads `reader` to its end. More than `longest` bytes are an error: the result is never a shortened file.
+/// Reads `reader` to its end. More than `longest` bytes are an error, so the result is never truncated.
 ///
 /// ```
 /// use rtformer::files::read_within;
@@ -18,20 +18,20 @@ use crate::error::{Error, Result};
 /// ```
 ///
 /// # Errors
-/// The reader's own; [`io::ErrorKind::FileTooLarge`] for more than `longest` bytes.
+/// The reader's error; [`io::ErrorKind::FileTooLarge`] for more than `longest` bytes.
 pub fn read_within(reader: impl Read, longest: u64) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     let length = reader.take(longest.saturating_add(1)).read_to_end(&mut bytes)? as u64;
     if length > longest {
-        let reason = format!("it is longer than {longest} bytes, the most that is read");
+        let reason = format!("it is longer than the maximum of {longest} bytes");
         return Err(io::Error::new(io::ErrorKind::FileTooLarge, reason));
     }
     Ok(bytes)
 }
 
-/// The text of a file that a person edited: UTF-8 or UTF-16, with or without a byte-order mark.
+/// Decodes a text file that a user edited: UTF-8 or UTF-16, with or without a byte-order mark.
 ///
-/// Windows editors and `PowerShell` redirections write all of these. UTF-16 without a mark is recognised by its first character,
+/// Windows editors and `PowerShell` redirections write all of these. UTF-16 without a mark is detected by its first character,
 /// which must be ASCII.
 ///
 /// ```
@@ -43,7 +43,7 @@ pub fn read_within(reader: impl Read, longest: u64) -> io::Result<Vec<u8>> {
 /// ```
 ///
 /// # Errors
-/// A phrase that says why it is no text.
+/// A phrase that says why the bytes are not text, such as "is UTF-32; save it as UTF-8".
 pub fn text(bytes: &[u8]) -> Result<Cow<'_, str>, String> {
     let utf16 = |bytes: &[u8], number: fn([u8; 2]) -> u16| {
         let (pairs, rest) = bytes.as_chunks::<2>();
@@ -61,12 +61,12 @@ pub fn text(bytes: &[u8]) -> Result<Cow<'_, str>, String> {
         [0, 1..=0x7f, ..] => utf16(bytes, u16::from_be_bytes),
         _ => {
             let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
-            std::str::from_utf8(bytes).map(Cow::Borrowed).map_err(|e| format!("is no UTF-8 text ({e})"))
+            std::str::from_utf8(bytes).map(Cow::Borrowed).map_err(|e| format!("is not UTF-8 text ({e})"))
         }
     }
 }
 
-/// Writes `path` whole: `fill` writes a temporary file in the same folder, which then takes the name.
+/// Writes a complete file: `fill` writes to a temporary file in the same folder, which is then renamed to `path`.
 ///
 /// Missing parent folders are made. When anything fails, or the process dies, `path` is what it was before.
 ///
@@ -78,12 +78,12 @@ pub fn text(bytes: &[u8]) -> Result<Cow<'_, str>, String> {
 /// let path = folder.path().join("sub/scene.json");
 /// write_whole(&path, |file| file.write_all(b"{}"))?;
 /// assert!(write_whole(&path, |_| Err(io::Error::other("the disk is full"))).is_err());
-/// assert_eq!(std::fs::read(&path).unwrap(), b"{}", "as it was");
+/// assert_eq!(std::fs::read(&path).unwrap(), b"{}", "unchanged");
 /// # Ok::<(), rtformer::Error>(())
 /// ```
 ///
 /// # Errors
-/// [`Error::Write`], naming `path`.
+/// [`Error::Write`] with `path`.
 pub fn write_whole(path: &Path, fill: impl FnOnce(&mut BufWriter<&mut fs::File>) -> io::Result<()>) -> Result<()> {
     let attempt = || -> io::Result<()> {
         let folder = match path.parent() {
@@ -120,7 +120,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_is_read_whole_or_not_at_all() {
+    fn a_file_is_read_completely_or_not_at_all() {
         let cases = [(0, 0, true), (1, 0, false), (7, 8, true), (8, 8, true), (9, 8, false), (9, u64::MAX, true)];
         for (length, longest, fits) in cases {
             match read_within(&vec![1; length][..], longest) {
@@ -131,9 +131,9 @@ mod tests {
     }
 
     #[test]
-    fn every_editors_text_is_read() {
+    fn text_of_every_editor_is_decoded() {
         let utf16 = |text: &str, bytes: fn(u16) -> [u8; 2]| text.encode_utf16().flat_map(bytes).collect::<Vec<u8>>();
-        let long = "{\"name\": \"Stra\u{df}e \u{1f6a6}\"}"; // two bytes in UTF-8, and a pair of surrogates in UTF-16
+        let long = "{\"name\": \"Stra\u{df}e \u{1f6a6}\"}"; // two bytes in UTF-8, and a surrogate pair in UTF-16
         for text_in in ["", "{}", long, "{\r\n}"] {
             let (little, big) = (utf16(text_in, u16::to_le_bytes), utf16(text_in, u16::to_be_bytes));
             let forms: [&[&[u8]]; 6] = [
@@ -151,10 +151,10 @@ mod tests {
         let refused: [(&[u8], &str); 6] = [
             (b"\xff\xfe\0\0{\0\0\0", "UTF-32"),
             (b"\0\0\xfe\xff\0\0\0{", "UTF-32"),
-            (b"\xff\xfe{\0}", "damaged UTF-16"), // cut in the middle of a character
-            (b"\xff\xfe\x00\xd8{\0", "damaged UTF-16"), // half of a pair
-            (b"\xe9t\xe9", "no UTF-8"),          // Latin-1
-            (b"\x89PNG", "no UTF-8"),
+            (b"\xff\xfe{\0}", "damaged UTF-16"), // truncated in the middle of a character
+            (b"\xff\xfe\x00\xd8{\0", "damaged UTF-16"), // half of a surrogate pair
+            (b"\xe9t\xe9", "not UTF-8"),         // Latin-1
+            (b"\x89PNG", "not UTF-8"),
         ];
         for (bytes, want) in refused {
             assert!(text(bytes).unwrap_err().contains(want), "{bytes:?}");

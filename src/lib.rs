@@ -1,14 +1,14 @@
 #![forbid(unsafe_code)]
 #![cfg_attr(docsrs, feature(doc_cfg))]
-//! RTFormer ([arXiv:2210.07124](https://arxiv.org/abs/2210.07124)), real-time semantic segmentation: photos in, the class of every
-//! pixel out, with the same masks as PaddleSeg and no runtime to install.
+//! Real-time semantic segmentation with RTFormer ([arXiv:2210.07124](https://arxiv.org/abs/2210.07124)). Computes the class of
+//! every pixel of a photo. Masks equal PaddleSeg's, and there is no runtime to install.
 //!
 //! ```no_run
 //! use rtformer::{Device, Image, Segmenter};
 //!
 //! fn main() -> rtformer::Result<()> {
 //!     let segmenter = Segmenter::embedded(Device::auto())?;
-//!     println!("{segmenter}"); // model, classes, device and instruction set chosen
+//!     println!("{segmenter}"); // the model, its classes, the device and the instruction set
 //!     let street = Image::open("street.jpg")?; // or any `&image::RgbImage`, or a borrowed buffer: `pixels::Pixels`
 //!     let scene = segmenter.segment(&street)?; // the mask has the photo's own size
 //!     for class in scene.classes() {
@@ -21,12 +21,13 @@
 //! }
 //! ```
 //!
-//! [`Segmenter`] is the door; [`Segmenter::builder`] has every option. [`pixels`] reads photos and writes pictures, [`weights`] reads
-//! checkpoints, [`eval`] measures. [`model`] is the network itself, generic over a [`backend`]; most users need neither.
+//! Start with [`Segmenter`]; [`Segmenter::builder`] has all options. [`pixels`] reads photos and writes pictures, [`weights`] reads
+//! checkpoints, and [`eval`] measures accuracy. [`model`] is the network itself, generic over a [`backend`]; most users need
+//! neither.
 //!
 //! # Cargo features
 //!
-//! All are on by default; `default-features = false` gives the library alone.
+//! All are on by default. With `default-features = false`, you get only the library.
 //!
 //! - `cli`: the program `rtformer`.
 //! - `download`: `weights::fetch` and `weights::cache_dir`, and `rtformer pull`.

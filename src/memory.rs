@@ -1,8 +1,8 @@
-//! Allocations whose size depends on an input: they fail with an error, and not by ending the program.
+//! Allocations whose size depends on an input: they return an error instead of ending the program.
 
 use crate::error::{Error, Result};
 
-/// An empty vector with room for `len` items.
+/// An empty vector with capacity for `len` items.
 ///
 /// # Errors
 /// As [`resize`].
@@ -17,7 +17,7 @@ pub(crate) fn room<T>(len: usize, what: impl FnOnce() -> String) -> Result<Vec<T
 /// Changes the length of `items` to `len`; new items are `value`.
 ///
 /// # Errors
-/// [`Error::OutOfMemory`], saying what the memory is for; `items` is then what it was.
+/// [`Error::OutOfMemory`], which says what the memory is for; `items` is then unchanged.
 pub(crate) fn resize<T: Clone>(items: &mut Vec<T>, len: usize, value: T, what: impl FnOnce() -> String) -> Result<()> {
     if items.try_reserve_exact(len.saturating_sub(items.len())).is_err() {
         return Err(Error::OutOfMemory { what: what(), bytes: len.saturating_mul(size_of::<T>()) });
@@ -26,7 +26,7 @@ pub(crate) fn resize<T: Clone>(items: &mut Vec<T>, len: usize, value: T, what: i
     Ok(())
 }
 
-/// `len` times `value`.
+/// A vector of `len` times `value`.
 ///
 /// # Errors
 /// As [`resize`].
@@ -36,7 +36,7 @@ pub(crate) fn filled<T: Clone>(len: usize, value: T, what: impl FnOnce() -> Stri
     Ok(items)
 }
 
-/// `Ok` if so many bytes can be allocated now: asked before code runs that ends the program where they cannot.
+/// `Ok` if `bytes` can be allocated now. Call it before code that ends the program if its own allocation fails.
 ///
 /// # Errors
 /// As [`resize`].
@@ -49,7 +49,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_does_not_fit_is_an_error_that_says_how_much_was_needed() {
+    fn a_failed_allocation_is_an_error_with_the_needed_size() {
         let mut items = vec![7_u32; 3];
         let error = resize(&mut items, usize::MAX / 8, 0, || "a mask of 9x9 pixels".into()).unwrap_err();
         assert!(matches!(&error, Error::OutOfMemory { bytes, .. } if *bytes == usize::MAX / 8 * 4), "{error}");

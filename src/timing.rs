@@ -1,11 +1,11 @@
-//! Where a photo's time went.
+//! The time of each stage of segmenting a photo.
 
 use std::fmt;
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
-/// How long each stage of one photo took, in milliseconds.
+/// The duration of each stage for one photo, in milliseconds.
 ///
 /// ```
 /// use rtformer::Timings;
@@ -18,13 +18,13 @@ use serde::Serialize;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct Timings {
-    /// File or bytes to pixels; 0 for pixels that came decoded.
+    /// File or bytes to pixels; 0 if the pixels were already decoded.
     #[serde(rename = "decode_ms")]
     pub decode: f64,
     /// Pixels to the normalised (and resized) input.
     #[serde(rename = "prepare_ms")]
     pub prepare: f64,
-    /// Upload and network; in a batch, the batch's time divided by its photos.
+    /// Upload and network; in a batch, the time of the batch divided by the number of photos.
     #[serde(rename = "model_ms")]
     pub model: f64,
     /// Upsampling, argmax and confidence at the photo's size.
@@ -46,7 +46,7 @@ impl fmt::Display for Timings {
     }
 }
 
-/// Runs `work` and says how many milliseconds it took.
+/// Runs `work` and returns its result and its duration in milliseconds.
 pub(crate) fn timed<T>(work: impl FnOnce() -> T) -> (T, f64) {
     let start = Instant::now();
     let done = work();

@@ -143,7 +143,7 @@ fn a_checkpoint_must_agree_with_the_data_set_and_the_hints() {
         ("no heads", whole.clone(), seven(), Hints { num_heads: Some(0), ..HINTS }, "num_heads is 0"),
         ("no stem", without("conv1.0.weight"), seven(), HINTS, "the checkpoint has no `conv1.0.weight`"),
         ("a missing bias", without("conv1.0.bias"), seven(), HINTS, "tensor `conv1.0.bias` is missing"),
-        ("an extra tensor", renamed("seghead_extra.conv1.weight", "extra"), seven(), HINTS, "`extra` first"),
+        ("an extra tensor", renamed("seghead_extra.conv1.weight", "extra"), seven(), HINTS, "the first is `extra`"),
         ("a wrong shape", reshaped("conv1.0.bias", &[3, 1]), seven(), HINTS, "`conv1.0.bias` is [3, 1]"),
         ("an empty stem", reshaped("conv1.0.weight", &[]), seven(), HINTS, "`conv1.0.weight`"),
         ("a stem too wide", reshaped("conv1.0.weight", &[usize::MAX, 3, 3, 3]), seven(), HINTS, "base_channels is"),

@@ -110,18 +110,22 @@ fn wrong_tensors_are_named() {
     type Edit = fn(&mut Draft);
     let cases: [(&str, Edit, &str); 26] = [
         ("a missing tensor", |d| d.tensors.retain(|t| t.0 != "conv1.0.weight"), "tensor `conv1.0.weight` is missing"),
-        ("no tensors", |d| d.tensors.clear(), "is missing, RTFormer (base channels 2) needs it as [2, 3, 3, 3]"),
+        (
+            "no tensors",
+            |d| d.tensors.clear(),
+            "is missing, RTFormer (base channels 2) needs it with shape [2, 3, 3, 3]",
+        ),
         (
             "an unknown tensor",
             |d| d.tensors.push(("zebra".into(), "F32".into(), json!([1]), vec![0; 4])),
-            "1 tensors have no place",
+            "does not use 1 of the tensors",
         ),
         (
             "a name with a terminal escape sequence",
             |d| {
                 d.tensors.push(("\u{1b}[2Jgone".into(), "F32".into(), json!([1]), vec![0; 4]));
             },
-            "`\\u{1b}[2Jgone` first",
+            "the first is `\\u{1b}[2Jgone`",
         ),
         (
             "another shape with the same number of elements",
@@ -167,7 +171,7 @@ fn wrong_tensors_are_named() {
         (
             "scales for a tensor that needs none",
             |d| d.tensors.push(("conv1.0.weight.scale".into(), "F32".into(), json!([2]), vec![0; 8])),
-            "1 tensors have no place",
+            "does not use 1 of the tensors",
         ),
         (
             "a temperature that is not a number",

@@ -122,7 +122,7 @@ mod tests {
     fn a_list_that_is_no_text_is_refused() {
         let folder = tempfile::tempdir().unwrap();
         fs::write(folder.path().join("list.txt"), b"\x89PNG\r\n").unwrap();
-        assert!(read(&folder.path().join("list.txt")).unwrap_err().contains("no UTF-8"));
+        assert!(read(&folder.path().join("list.txt")).unwrap_err().contains("not UTF-8"));
         assert!(read(&folder.path().join("none.txt")).unwrap_err().contains("cannot be read"));
     }
 }

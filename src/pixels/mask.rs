@@ -1,4 +1,4 @@
-//! The answer: one class id a pixel.
+//! The result of segmentation: one class id per pixel.
 
 use image::{DynamicImage, ImageBuffer, Luma};
 use sha2::{Digest, Sha256};
@@ -6,9 +6,9 @@ use sha2::{Digest, Sha256};
 use crate::error::{Error, Result};
 use crate::memory;
 
-/// One train id a pixel, at the photo's own size.
+/// One train id per pixel, at the photo's own size.
 ///
-/// Ids are bytes for up to 256 classes and 16-bit past that. The highest value of either width is the
+/// Ids are bytes for up to 256 classes, and 16-bit numbers for more. The highest value of either width is the
 /// [ignore id](Mask::ignore_id), for pixels that belong to no class. (With exactly 256 classes, id 255 is a class.)
 ///
 /// ```
@@ -34,7 +34,7 @@ enum Ids {
     U16(Vec<u16>),
 }
 
-/// A mask's ids, row by row, to be written.
+/// A mask's ids, row by row, for writing.
 ///
 /// ```
 /// use rtformer::pixels::{IdsMut, Mask};
@@ -62,7 +62,7 @@ impl Mask {
         mask
     }
 
-    /// A mask of these ids, row by row: bytes or 16-bit numbers.
+    /// A mask with these ids, row by row: bytes or 16-bit numbers.
     ///
     /// ```
     /// # use rtformer::pixels::Mask;
@@ -74,7 +74,7 @@ impl Mask {
     /// ```
     ///
     /// # Errors
-    /// [`Error::Input`] unless there is one id for each pixel, and each is a class or the ignore id.
+    /// [`Error::Input`] if the number of ids is not that of the pixels, or if an id is neither a class nor the ignore id.
     pub fn from_ids<I: Into<u16>>(
         width: u32,
         height: u32,
@@ -100,7 +100,7 @@ impl Mask {
         if got == want { Ok(mask) } else { refuse(format!("expected {want} ids, got {got}")) }
     }
 
-    /// Makes this a mask of that size and number of classes, and keeps its memory where it can. The ids are unspecified.
+    /// Changes the size and the number of classes; reuses the memory if possible. The ids are unspecified.
     ///
     /// ```
     /// let mut mask = rtformer::pixels::Mask::new(4, 4, 19);
@@ -118,7 +118,7 @@ impl Mask {
         }
     }
 
-    /// [`resize_for`](Self::resize_for) with an error, and the mask as it was, if there is not enough memory.
+    /// As [`resize_for`](Self::resize_for), but returns an error and leaves the mask unchanged if there is not enough memory.
     ///
     /// ```
     /// let mut mask = rtformer::pixels::Mask::new(4, 4, 19);
@@ -129,7 +129,7 @@ impl Mask {
     /// ```
     ///
     /// # Errors
-    /// [`Error::OutOfMemory`](crate::error::Error::OutOfMemory).
+    /// [`Error::OutOfMemory`].
     pub fn try_resize_for(&mut self, width: u32, height: u32, classes: usize) -> Result<()> {
         let what = || format!("a mask of {width}x{height} pixels");
         let pixels = width as usize * height as usize;
@@ -143,12 +143,12 @@ impl Mask {
         Ok(())
     }
 
-    /// Pixels a row.
+    /// Width in pixels.
     pub fn width(&self) -> u32 {
         self.width
     }
 
-    /// Rows.
+    /// Height in pixels.
     pub fn height(&self) -> u32 {
         self.height
     }
@@ -158,7 +158,7 @@ impl Mask {
         self.classes
     }
 
-    /// The ids row by row, when they are bytes: up to 256 classes.
+    /// The ids row by row, if they are bytes: up to 256 classes.
     ///
     /// ```
     /// let mask = rtformer::pixels::Mask::new(2, 1, 19);
@@ -171,7 +171,7 @@ impl Mask {
         }
     }
 
-    /// The ids row by row, when they are 16-bit: more than 256 classes.
+    /// The ids row by row, if they are 16-bit: more than 256 classes.
     ///
     /// ```
     /// let mask = rtformer::pixels::Mask::new(2, 1, 300);
@@ -184,7 +184,7 @@ impl Mask {
         }
     }
 
-    /// The ids row by row, to be written.
+    /// The ids row by row, for writing.
     pub fn ids_mut(&mut self) -> IdsMut<'_> {
         match &mut self.ids {
             Ids::U8(ids) => IdsMut::U8(ids),
@@ -195,12 +195,12 @@ impl Mask {
     /// The id of one pixel.
     ///
     /// # Panics
-    /// When the pixel is outside of the mask.
+    /// If the pixel is outside the mask.
     pub fn get(&self, x: u32, y: u32) -> u16 {
-        self.reached(x, y).unwrap_or_else(|| panic!("({x}, {y}) is outside of a {}x{} mask", self.width, self.height))
+        self.reached(x, y).unwrap_or_else(|| panic!("({x}, {y}) is outside a {}x{} mask", self.width, self.height))
     }
 
-    /// Every id, row by row.
+    /// The ids, row by row.
     ///
     /// ```
     /// let mask = rtformer::pixels::Mask::new(2, 2, 19);
@@ -210,7 +210,7 @@ impl Mask {
         (0..self.len()).map(|i| self.at(i))
     }
 
-    /// The id of pixels that belong to no class: 255, or 65535 where ids are 16-bit.
+    /// The id of pixels that belong to no class: 255, or 65535 if ids are 16-bit.
     ///
     /// ```
     /// # use rtformer::pixels::Mask;
@@ -225,7 +225,7 @@ impl Mask {
 
     /// The number of pixels of each class. Other ids, such as the ignore id, are not counted.
     pub fn counts(&self) -> Vec<u64> {
-        // A table of every possible id: no branch a pixel.
+        // A table of all possible ids needs no branch per pixel.
         let mut counts = match &self.ids {
             Ids::U8(ids) => tally(ids.iter().map(|&id| usize::from(id)), 1 << 8),
             Ids::U16(ids) => tally(ids.iter().map(|&id| usize::from(id)), 1 << 16),
@@ -234,7 +234,7 @@ impl Mask {
         counts
     }
 
-    /// SHA-256 of the width, the height (32-bit) and every id (8 or 16 bits), all little endian, in hexadecimal.
+    /// The SHA-256 of the width and the height (32 bits each) and of every id (8 or 16 bits), all little endian, in hexadecimal.
     ///
     /// ```
     /// let mask = rtformer::pixels::Mask::new(2, 1, 19);
@@ -262,17 +262,17 @@ impl Mask {
     /// ```
     ///
     /// # Panics
-    /// Never: the ids fill the picture.
+    /// Never, because the number of ids is that of the pixels.
     pub fn to_image(&self) -> DynamicImage {
         let (width, height) = (self.width, self.height);
         match &self.ids {
             Ids::U8(ids) => ImageBuffer::<Luma<u8>, _>::from_raw(width, height, ids.clone()).map(Into::into),
             Ids::U16(ids) => ImageBuffer::<Luma<u16>, _>::from_raw(width, height, ids.clone()).map(Into::into),
         }
-        .expect("one id a pixel")
+        .expect("one id per pixel")
     }
 
-    /// The id of one pixel, where the mask reaches it.
+    /// The id of one pixel; `None` outside the mask.
     pub(super) fn reached(&self, x: u32, y: u32) -> Option<u16> {
         (x < self.width && y < self.height).then(|| self.at(y as usize * self.width as usize + x as usize))
     }
@@ -336,8 +336,8 @@ mod tests {
     fn ids_are_as_wide_as_the_classes_need() {
         let cases = [
             (1, true, 255),      // the smallest model
-            (256, true, 255),    // the last that a byte holds
-            (257, false, 65535), // the first that it does not
+            (256, true, 255),    // the most that fit in a byte
+            (257, false, 65535), // one more
         ];
         for (classes, bytes, ignore) in cases {
             let mask = filled(2, 1, classes, &[0, ignore]);
@@ -350,7 +350,7 @@ mod tests {
     }
 
     #[test]
-    fn ignored_pixels_count_for_no_class() {
+    fn ignored_pixels_are_not_counted() {
         let mut mask = filled(5, 1, 3, &[2, 0, 2, 255, 1]);
         assert_eq!(mask.counts(), [1, 1, 2]);
         if let IdsMut::U8(ids) = mask.ids_mut() {
@@ -362,7 +362,7 @@ mod tests {
     }
 
     #[test]
-    fn a_digest_knows_the_size_the_width_of_the_ids_and_the_ids() {
+    fn a_digest_depends_on_the_size_the_width_of_the_ids_and_the_ids() {
         // printf '\2\0\0\0\1\0\0\0\0\7' | sha256sum
         let known = "6aad49584a5b091e41b0cdb5c00f45bf411d87d637b5041a516257bd5cab76ba";
         let masks = [
@@ -377,7 +377,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mask_is_used_again_for_another_size_and_another_model() {
+    fn a_mask_is_reused_for_another_size_and_another_model() {
         let mut mask = Mask::new(4, 4, 19);
         for (width, height, classes) in [(2, 3, 19), (5, 5, 300), (0, 7, 2)] {
             mask.resize_for(width, height, classes);

@@ -8,7 +8,7 @@ use std::path::Path;
 use crate::error::Result;
 use crate::files::write_whole;
 
-/// Writes numbers as a NumPy file: little-endian f32 of this shape, the last dimension fastest.
+/// Writes numbers as a NumPy file: little-endian f32 in C order.
 ///
 /// ```
 /// # let folder = tempfile::tempdir()?;
@@ -19,19 +19,19 @@ use crate::files::write_whole;
 /// ```
 ///
 /// # Errors
-/// [`Error::Write`](crate::error::Error::Write), naming the path, also if `data` is not as long as its shape says.
+/// [`Error::Write`](crate::error::Error::Write) with the path, also if `data` does not have the length of `shape`.
 pub fn write_npy(path: impl AsRef<Path>, data: &[f32], shape: [usize; 3]) -> Result<()> {
     write_whole(path.as_ref(), |file| {
         let numbers = shape.iter().try_fold(1usize, |product, &side| product.checked_mul(side));
         if numbers != Some(data.len()) {
-            return Err(io::Error::other(format!("{} numbers are no array of shape {shape:?}", data.len())));
+            return Err(io::Error::other(format!("{} numbers do not fill an array of shape {shape:?}", data.len())));
         }
         file.write_all(&header(shape))?;
         data.iter().try_for_each(|number| file.write_all(&number.to_le_bytes()))
     })
 }
 
-/// Magic, version, the length of the rest, and a Python dictionary that is padded with spaces to a multiple of 64 bytes.
+/// Magic, version, the length of the rest, and a Python dictionary, padded with spaces to a multiple of 64 bytes.
 fn header([a, b, c]: [usize; 3]) -> Vec<u8> {
     let mut header = b"\x93NUMPY\x01\x00\0\0".to_vec();
     header.extend(format!("{{'descr': '<f4', 'fortran_order': False, 'shape': ({a}, {b}, {c}), }}").into_bytes());
@@ -54,7 +54,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_begin_at_a_multiple_of_64() {
+    fn numbers_start_at_a_multiple_of_64() {
         for shape in [[0, 0, 0], [1, 10, 100], [usize::MAX; 3]] {
             let header = header(shape);
             let rest = usize::from(u16::from_le_bytes([header[8], header[9]]));

@@ -1,6 +1,6 @@
-//! What a mask becomes: an indexed picture, an overlay on the photo, a picture of the confidence, label ids, logits.
+//! Writes results as files: indexed masks, overlays on photos, pictures of confidence, label ids, and logits.
 //!
-//! Files are written whole or not at all.
+//! Files are written completely or not at all.
 
 use std::io::{self, Write};
 use std::path::Path;
@@ -17,10 +17,10 @@ use crate::files::write_whole;
 
 pub use super::npy::write_npy;
 
-/// A mask as a picture whose pixel values are the train ids and whose colours are the data set's.
+/// A mask as a picture whose pixel values are the train ids and whose colours are those of the data set.
 ///
-/// An 8-bit indexed PNG, with the palette padded to 256 colours by black, so that the ignore id 255 has a colour. Past
-/// 256 classes it is a 16-bit grey PNG, because no PNG palette holds more.
+/// An 8-bit indexed PNG. Its palette is padded to 256 colours with black, so that the ignore id 255 has a colour. With more
+/// than 256 classes it is a 16-bit grey PNG, because a PNG palette holds at most 256 colours.
 ///
 /// ```
 /// use rtformer::pixels::{IndexedPicture, Mask, Palette};
@@ -38,12 +38,12 @@ pub struct IndexedPicture<'a> {
 }
 
 impl<'a> IndexedPicture<'a> {
-    /// The picture of this mask in these colours.
+    /// The picture of `mask` in the colours of `palette`.
     pub fn new(mask: &'a Mask, palette: &'a Palette) -> Self {
         Self { mask, palette }
     }
 
-    /// Writes the PNG to a file, which gets this name when it is whole.
+    /// Writes the PNG to a file. The file gets its name once it is complete.
     ///
     /// ```
     /// # let folder = tempfile::tempdir().unwrap();
@@ -56,12 +56,12 @@ impl<'a> IndexedPicture<'a> {
     /// ```
     ///
     /// # Errors
-    /// [`Error::Write`](crate::error::Error::Write), naming the path.
+    /// [`Error::Write`](crate::error::Error::Write) with the path.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
         write_whole(path.as_ref(), |file| self.write_to(file))
     }
 
-    /// Writes the PNG.
+    /// Writes the PNG to `out`.
     pub fn write_to(&self, out: impl Write) -> io::Result<()> {
         let size = (self.mask.width(), self.mask.height());
         if let Some(ids) = self.mask.ids_u8() {
@@ -93,9 +93,9 @@ fn write_png(
     Ok(writer.finish()?)
 }
 
-/// The photo with every pixel drawn `alpha` (0 to 1) of the way towards its class's colour.
+/// Blends every pixel of the photo with the colour of its class; `alpha` (0 to 1) is the weight of the colour.
 ///
-/// Ignored pixels, and pixels that the mask does not reach, stay as they are.
+/// Ignored pixels and pixels outside the mask are unchanged.
 ///
 /// ```
 /// use rtformer::pixels::{Mask, Palette, render};
@@ -125,7 +125,7 @@ pub fn overlay(photo: &Pixels, mask: &Mask, palette: &Palette, alpha: f32) -> Rg
     picture
 }
 
-/// Probabilities as grey: 0 is black and 1 is white. Values that are missing are black, those past the last pixel are left out.
+/// Probabilities, row by row, as grey: 0 is black and 1 is white. Missing values are black; surplus values are ignored.
 ///
 /// ```
 /// use rtformer::pixels::render;
@@ -141,9 +141,9 @@ pub fn confidence_picture(confidence: &[f32], width: u32, height: u32) -> GrayIm
     picture
 }
 
-/// The mask in its data set's own label ids, such as Cityscapes' 33 for its evaluation server.
+/// Converts a mask to the data set's own label ids, such as Cityscapes' ids 0 to 33 for its evaluation server.
 ///
-/// `train_to_label` has the label of each train id. Pixels without one, the ignored among them, are 0: "unlabeled".
+/// `train_to_label` has the label of each train id. Pixels without a label, such as ignored ones, are 0: "unlabeled".
 ///
 /// ```
 /// use rtformer::pixels::{Mask, render};
@@ -173,7 +173,7 @@ pub fn label_ids(mask: &Mask, train_to_label: &[u16]) -> GrayImage {
 /// ```
 ///
 /// # Errors
-/// [`Error::Write`](crate::error::Error::Write), naming the path.
+/// [`Error::Write`](crate::error::Error::Write) with the path.
 pub fn save_rgb(path: impl AsRef<Path>, picture: &RgbImage) -> Result<()> {
     let format = (ColorType::Rgb, BitDepth::Eight);
     write_whole(path.as_ref(), |file| write_png(file, picture.dimensions(), format, picture, None))
@@ -189,7 +189,7 @@ pub fn save_rgb(path: impl AsRef<Path>, picture: &RgbImage) -> Result<()> {
 /// ```
 ///
 /// # Errors
-/// [`Error::Write`](crate::error::Error::Write), naming the path.
+/// [`Error::Write`](crate::error::Error::Write) with the path.
 pub fn save_gray(path: impl AsRef<Path>, picture: &GrayImage) -> Result<()> {
     let format = (ColorType::Grayscale, BitDepth::Eight);
     write_whole(path.as_ref(), |file| write_png(file, picture.dimensions(), format, picture, None))

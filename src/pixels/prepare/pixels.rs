@@ -1,4 +1,4 @@
-//! A picture in 8-bit pixels that somebody else owns.
+//! A borrowed picture of 8-bit pixels.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -24,16 +24,16 @@ pub enum PixelFormat {
     Rgb8,
     /// Blue, green, red: OpenCV's order.
     Bgr8,
-    /// Red, green, blue and an alpha that is ignored.
+    /// Red, green, blue and alpha, which is ignored.
     Rgba8,
-    /// Blue, green, red and an alpha that is ignored.
+    /// Blue, green, red and alpha, which is ignored.
     Bgra8,
-    /// One byte, which is red, green and blue alike.
+    /// One byte, used for red, green and blue.
     Gray8,
 }
 
 impl PixelFormat {
-    /// Bytes a pixel.
+    /// Bytes per pixel.
     pub fn channels(self) -> usize {
         match self {
             Self::Gray8 => 1,
@@ -42,7 +42,7 @@ impl PixelFormat {
         }
     }
 
-    /// Where in a pixel red, green and blue are.
+    /// The offsets of red, green and blue in a pixel.
     pub(crate) fn offsets(self) -> [usize; 3] {
         match self {
             Self::Gray8 => [0, 0, 0],
@@ -52,12 +52,12 @@ impl PixelFormat {
     }
 }
 
-/// A picture in 8-bit pixels that somebody else owns: a decoded file, a camera's buffer, an `image` buffer.
+/// A borrowed picture of 8-bit pixels: a decoded file, a camera's buffer, or an `image` buffer.
 ///
 /// ```
 /// use rtformer::pixels::{PixelFormat, Pixels};
 ///
-/// // Two rows of two BGR pixels, each row padded to 8 bytes, as cameras do.
+/// // Two rows of two BGR pixels. Like the buffers of many cameras, each row is padded to 8 bytes.
 /// let frame = [1, 2, 3, 4, 5, 6, 0, 0, 7, 8, 9, 10, 11, 12, 0, 0];
 /// let pixels = Pixels::new(&frame, 2, 2, 8, PixelFormat::Bgr8)?;
 /// assert_eq!(pixels.rgb(1, 1), [12, 11, 10]);
@@ -75,7 +75,7 @@ pub struct Pixels<'a> {
     name: Option<&'a Path>,
 }
 
-/// Shared where a conversion was unavoidable, so that a clone never copies a picture.
+/// Shared if a conversion was needed, so that a clone never copies a picture.
 #[derive(Clone, Debug)]
 enum Data<'a> {
     Borrowed(&'a [u8]),
@@ -83,20 +83,20 @@ enum Data<'a> {
 }
 
 impl<'a> Pixels<'a> {
-    /// A picture in `data`, whose rows begin `stride` bytes apart.
+    /// A picture in `data`, whose rows start `stride` bytes apart.
     ///
     /// # Errors
-    /// [`Error::Pixels`] when a side is 0, a row does not fit in the stride, or `data` ends before the last pixel.
+    /// [`Error::Pixels`] if a side is 0, a row is longer than the stride, or `data` ends before the last pixel.
     pub fn new(data: &'a [u8], width: u32, height: u32, stride: usize, format: PixelFormat) -> Result<Self> {
         let refuse = |why: String| Err(Error::Pixels(format!("{width}x{height} {format:?}, stride {stride}: {why}")));
         if width == 0 || height == 0 {
             return refuse("has no pixels".into());
         }
         let Some(row) = (width as usize).checked_mul(format.channels()) else {
-            return refuse("a row is longer than memory".into());
+            return refuse("a row does not fit in memory".into());
         };
         if stride < row {
-            return refuse(format!("a row is {row} bytes and does not fit in the stride"));
+            return refuse(format!("a row is {row} bytes, longer than the stride"));
         }
         // The last row needs no padding.
         let needed = (height as usize - 1).checked_mul(stride).and_then(|above| above.checked_add(row));
@@ -105,7 +105,7 @@ impl<'a> Pixels<'a> {
                 Ok(Self::whole(Data::Borrowed(data), width, height, stride, format))
             }
             Some(needed) => refuse(format!("needs {needed} bytes, the buffer has {}", data.len())),
-            None => refuse(format!("needs more bytes than memory has, the buffer has {}", data.len())),
+            None => refuse(format!("needs more bytes than fit in memory, the buffer has {}", data.len())),
         }
     }
 
@@ -113,17 +113,17 @@ impl<'a> Pixels<'a> {
         Self { data, width, height, stride, format, decode_ms: 0.0, name: None }
     }
 
-    /// The pixels of an `image` buffer, which has no padding.
+    /// The pixels of a buffer without padding.
     fn packed(data: Data<'a>, (width, height): (u32, u32), format: PixelFormat) -> Self {
         Self::whole(data, width, height, width as usize * format.channels(), format)
     }
 
-    /// Pixels a row.
+    /// Width in pixels.
     pub fn width(&self) -> u32 {
         self.width
     }
 
-    /// Rows.
+    /// Height in pixels.
     pub fn height(&self) -> u32 {
         self.height
     }
@@ -133,7 +133,7 @@ impl<'a> Pixels<'a> {
         self.format
     }
 
-    /// How long decoding took, in milliseconds; 0 unless this is an [`Image`]'s.
+    /// The time for decoding, in milliseconds; 0 if these pixels are not from an [`Image`].
     ///
     /// ```
     /// let photo = image::RgbImage::new(2, 2);
@@ -143,7 +143,7 @@ impl<'a> Pixels<'a> {
         self.decode_ms
     }
 
-    /// The same picture with a name, which errors of the segmenter then start with.
+    /// The same picture with a name. Errors of the segmenter then start with it.
     ///
     /// ```
     /// use rtformer::pixels::{PixelFormat, Pixels};
@@ -157,12 +157,12 @@ impl<'a> Pixels<'a> {
         Self { name: Some(name.as_ref()), ..self }
     }
 
-    /// The name: an [`Image`]'s own, or the one that [`named`](Self::named) gave; `None` if there is none.
+    /// The name of the [`Image`], or the one given to [`named`](Self::named); `None` if there is none.
     pub fn name(&self) -> Option<&'a Path> {
         self.name
     }
 
-    /// One row's bytes, without the padding.
+    /// The bytes of one row, without padding.
     ///
     /// ```
     /// # use rtformer::pixels::{PixelFormat, Pixels};
@@ -174,7 +174,7 @@ impl<'a> Pixels<'a> {
     /// ```
     ///
     /// # Panics
-    /// When there is no such row.
+    /// If there is no such row.
     pub fn row(&self, y: u32) -> &[u8] {
         assert!(y < self.height, "row {y} of {}", self.height);
         let data = match &self.data {
@@ -185,10 +185,10 @@ impl<'a> Pixels<'a> {
         &data[start..start + self.width as usize * self.format.channels()]
     }
 
-    /// One pixel's red, green and blue.
+    /// Red, green and blue of one pixel.
     ///
     /// # Panics
-    /// When the pixel is outside of the picture.
+    /// If the pixel is outside the picture.
     pub fn rgb(&self, x: u32, y: u32) -> [u8; 3] {
         let pixel = &self.row(y)[x as usize * self.format.channels()..];
         self.format.offsets().map(|offset| pixel[offset])
@@ -213,8 +213,8 @@ impl<'a> From<&'a GrayImage> for Pixels<'a> {
     }
 }
 
-/// Borrows 8-bit grey, RGB and RGBA; converts the others as decoding a file does (16-bit keeps its high byte). Floats,
-/// which no file is read as, go from `0.0..=1.0` to `0..=255`.
+/// Borrows 8-bit grey, RGB and RGBA. Converts other kinds as decoding does (16-bit samples keep their high byte). Floats, which
+/// decoding rejects, are scaled from `0.0..=1.0` to `0..=255`.
 impl<'a> From<&'a DynamicImage> for Pixels<'a> {
     fn from(image: &'a DynamicImage) -> Self {
         match image {

@@ -1,4 +1,4 @@
-//! What is written, read back by others.
+//! Writes files and reads them back with other crates.
 
 use std::fs;
 use std::io::Cursor;
@@ -16,7 +16,7 @@ fn mask(width: u32, height: u32, classes: usize, ids: &[u16]) -> Mask {
     mask
 }
 
-/// A PNG's colour type, depth, palette and samples as they are stored.
+/// The colour type, depth, palette and samples of a PNG as stored.
 fn stored(file: &[u8]) -> (ColorType, BitDepth, Option<Vec<u8>>, Vec<u8>) {
     let mut decoder = png::Decoder::new(Cursor::new(file));
     decoder.set_transformations(png::Transformations::IDENTITY);
@@ -41,7 +41,7 @@ fn an_indexed_picture_holds_the_ids_and_the_colours() {
         ("one pixel", 1, 1, &[18]),
         ("a row with ignored pixels", 5, 1, &[0, 255, 7, 255, 18]),
         ("a column", 1, 4, &[3, 3, 3, 0]),
-        ("rows that resemble each other", 3, 3, &[1, 2, 3, 1, 2, 3, 1, 2, 255]),
+        ("similar rows", 3, 3, &[1, 2, 3, 1, 2, 3, 1, 2, 255]),
     ];
     for (why, width, height, ids) in cases {
         let (color, depth, table, samples) = stored(&written(&mask(width, height, 19, ids), &palette));
@@ -52,13 +52,13 @@ fn an_indexed_picture_holds_the_ids_and_the_colours() {
         assert_eq!(&table[..57], colors.as_flattened(), "{why}");
         assert!(table[57..].iter().all(|&value| value == 0), "{why}: the rest is black");
     }
-    // As a viewer shows it.
+    // The colours that a viewer shows.
     let seen = image::load_from_memory(&written(&mask(2, 1, 19, &[18, 255]), &palette)).unwrap().to_rgb8();
     assert_eq!(seen.as_raw(), &[18, 36, 237, 0, 0, 0]);
 }
 
 #[test]
-fn past_256_classes_a_picture_is_grey_and_of_16_bits() {
+fn with_more_than_256_classes_a_picture_is_16_bit_grey() {
     let ids = [0, 255, 256, 299, 0x1234, 65535];
     let (color, depth, table, samples) = stored(&written(&mask(3, 2, 300, &ids), &Palette::default()));
     assert_eq!((color, depth, table), (ColorType::Grayscale, BitDepth::Sixteen, None));
@@ -67,19 +67,19 @@ fn past_256_classes_a_picture_is_grey_and_of_16_bits() {
 }
 
 #[test]
-fn the_overlay_goes_from_the_photo_to_the_colours() {
+fn alpha_is_the_weight_of_the_colour() {
     let photo = RgbImage::from_fn(3, 1, |x, _| image::Rgb([10 * x as u8, 255, 100]));
     let palette = Palette::new(vec![[200, 0, 101], [1, 2, 3]]);
     let mask = mask(3, 1, 2, &[0, 255, 1]);
     let untouched = [10, 255, 100];
     let half = [[100, 128, 101], untouched, [11, 129, 52]];
     let cases = [
-        ("nothing of the colour", 0.0, [[0, 255, 100], untouched, [20, 255, 100]]),
+        ("only the photo", 0.0, [[0, 255, 100], untouched, [20, 255, 100]]),
         ("half", 0.5, half),
-        ("the colour alone", 1.0, [[200, 0, 101], untouched, [1, 2, 3]]),
-        ("no number draws nothing", f32::NAN, [[0, 255, 100], untouched, [20, 255, 100]]),
-        ("less than nothing", -3.0, [[0, 255, 100], untouched, [20, 255, 100]]),
-        ("more than all", f32::INFINITY, [[200, 0, 101], untouched, [1, 2, 3]]),
+        ("only the colour", 1.0, [[200, 0, 101], untouched, [1, 2, 3]]),
+        ("NaN is 0", f32::NAN, [[0, 255, 100], untouched, [20, 255, 100]]),
+        ("below 0", -3.0, [[0, 255, 100], untouched, [20, 255, 100]]),
+        ("above 1", f32::INFINITY, [[200, 0, 101], untouched, [1, 2, 3]]),
     ];
     for (why, alpha, want) in cases {
         let got = overlay(&(&photo).into(), &mask, &palette, alpha);
@@ -88,13 +88,13 @@ fn the_overlay_goes_from_the_photo_to_the_colours() {
 }
 
 #[test]
-fn an_overlay_keeps_pixels_that_the_mask_does_not_reach() {
+fn an_overlay_keeps_pixels_outside_the_mask() {
     let photo = RgbImage::from_pixel(3, 2, image::Rgb([9, 9, 9]));
     let palette = Palette::new(vec![[255; 3]]);
     let got = overlay(&(&photo).into(), &mask(2, 1, 1, &[0, 0]), &palette, 1.0);
     let drawn: Vec<bool> = got.pixels().map(|pixel| pixel.0 == [255; 3]).collect();
     assert_eq!(drawn, [true, true, false, false, false, false]);
-    // A larger mask is cut, and an id without a colour is black.
+    // A larger mask is cropped, and an id without a colour is black.
     let got = overlay(&(&photo).into(), &mask(4, 3, 3, &[2; 12]), &palette, 1.0);
     assert!(got.pixels().all(|pixel| pixel.0 == [0; 3]));
     let wide = mask(3, 2, 300, &[65535, 0, 299, 0, 0, 0]);
@@ -105,8 +105,8 @@ fn an_overlay_keeps_pixels_that_the_mask_does_not_reach() {
 fn confidence_is_grey() {
     let cases: [(&str, &[f32], [u8; 4]); 4] = [
         ("from black to white", &[0.0, 0.25, 0.5, 1.0], [0, 64, 128, 255]),
-        ("past the ends", &[-1.0, 1.5, f32::INFINITY, f32::NEG_INFINITY], [0, 255, 255, 0]),
-        ("too few, and one that is none", &[f32::NAN, 1.0], [0, 255, 0, 0]),
+        ("out of range", &[-1.0, 1.5, f32::INFINITY, f32::NEG_INFINITY], [0, 255, 255, 0]),
+        ("too few, and a NaN", &[f32::NAN, 1.0], [0, 255, 0, 0]),
         ("too many", &[1.0; 9], [255; 4]),
     ];
     for (why, confidence, want) in cases {
@@ -117,18 +117,18 @@ fn confidence_is_grey() {
 
 #[test]
 fn label_ids_are_cityscapes_own() {
-    // Source: cityscapesScripts, helpers/labels.py, the 19 that are trained.
+    // Source: cityscapesScripts, helpers/labels.py, the 19 labels used for training.
     let labels = [7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33];
     let ids: Vec<u16> = (0..19).chain([255, 19]).collect();
     let got = label_ids(&mask(21, 1, 19, &ids), &labels);
     assert_eq!(got.as_raw()[..19].iter().map(|&id| u16::from(id)).collect::<Vec<_>>(), labels);
-    assert_eq!(got.as_raw()[19..], [0, 0], "ignored, and an id that no class has: unlabeled");
+    assert_eq!(got.as_raw()[19..], [0, 0], "ignored pixels and unknown ids are unlabeled");
     let wide = label_ids(&mask(4, 1, 300, &[0, 1, 299, 65535]), &[5, 256]);
-    assert_eq!(wide.as_raw(), &[5, 0, 0, 0], "a label that is no byte is none");
+    assert_eq!(wide.as_raw(), &[5, 0, 0, 0], "a label above 255 is unlabeled");
 }
 
 #[test]
-fn an_array_is_numpys() {
+fn an_array_is_a_numpy_file() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("deep/in/logits.npy");
     let data: Vec<f32> = (0..24).map(|i| i as f32 - 11.5).chain([f32::MIN_POSITIVE, -0.0, 1e30, f32::NAN]).collect();
@@ -143,9 +143,9 @@ fn an_array_is_numpys() {
     let before = fs::read(&path).unwrap();
     for shape in [[4, 2, 4], [0, 2, 3], [usize::MAX, 2, 1], [usize::MAX, usize::MAX, usize::MAX]] {
         let text = write_npy(&path, &data[..24], shape).unwrap_err().to_string();
-        assert!(text.contains("logits.npy") && text.contains("24 numbers are no array of shape"), "{text}");
+        assert!(text.contains("logits.npy") && text.contains("24 numbers do not fill an array of shape"), "{text}");
     }
-    assert_eq!(fs::read(&path).unwrap(), before, "a failed write leaves what was there");
+    assert_eq!(fs::read(&path).unwrap(), before, "a failed write leaves the old file");
 }
 
 #[test]
@@ -183,7 +183,7 @@ fn a_failed_write_names_the_file_and_leaves_nothing() {
         ("no name", std::path::PathBuf::new()),
     ];
     if cfg!(target_os = "linux") {
-        places.push(("a folder that nobody may write in", "/proc/self/out.png".into()));
+        places.push(("a folder without write permission", "/proc/self/out.png".into()));
     }
     for (what, write) in writers {
         for (why, path) in &places {
@@ -198,7 +198,7 @@ fn a_failed_write_names_the_file_and_leaves_nothing() {
     }
     assert_eq!(fs::read(root.join("file")).unwrap(), b"in the way");
     assert_eq!(fs::read_dir(root.join("folder")).unwrap().count(), 0);
-    // A picture of nothing is no PNG.
+    // A PNG cannot be empty.
     let path = root.join("nothing.png");
     for (width, height) in [(0, 0), (0, 4), (4, 0)] {
         assert!(IndexedPicture::new(&Mask::new(width, height, 3), &Palette::default()).save(&path).is_err());

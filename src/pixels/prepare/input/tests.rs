@@ -188,11 +188,11 @@ fn a_buffer_that_is_too_small_is_refused() {
         ("the last row without padding", (2, 3, 9, PixelFormat::Rgb8), None),
         ("unused bytes at the end", (2, 3, 10, PixelFormat::Gray8), None),
         ("one row too many", (2, 5, 6, PixelFormat::Rgb8), Some("needs 30 bytes, the buffer has 24")),
-        ("a stride past memory", (2, 3, usize::MAX, PixelFormat::Rgb8), Some("more bytes than memory")),
+        ("a stride beyond memory", (2, 3, usize::MAX, PixelFormat::Rgb8), Some("more bytes than fit in memory")),
         (
             "the largest possible size",
             (u32::MAX, u32::MAX, usize::MAX, PixelFormat::Rgba8),
-            Some("more bytes than memory"),
+            Some("more bytes than fit in memory"),
         ),
     ];
     for (why, (width, height, stride, format), want) in cases {
