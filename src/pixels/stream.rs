@@ -131,7 +131,7 @@ enum Format {
 /// The offset of the next picture in the buffer, and its format.
 ///
 /// Directly after the last picture, a signature is enough. After other bytes, a JPEG needs a plausible first segment, and a
-/// PNM needs white space before it, so that junk is not mistaken for a picture.
+/// PNM may follow only white space, so that junk is not mistaken for a picture.
 fn next_start<R: Read>(source: &mut Source<R>, first: bool) -> Result<Option<(usize, Format)>, Stop> {
     source.has(12)?; // enough for every signature
     if let Some(format) = starts_with_picture(&source.buffer) {

@@ -63,7 +63,7 @@ pub struct Cpu {
 /// # Ok::<(), rtformer::Error>(())
 /// ```
 pub struct Norm {
-    /// The same values, not in lanes, for the attention's keys.
+    /// Scale and shift as plain channels, for the attention's keys.
     affine: Affine,
     scale: Vec<Lanes>,
     shift: Vec<Lanes>,
