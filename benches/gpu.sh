@@ -1,15 +1,15 @@
 #!/usr/bin/env bash
-# All that is to be measured on a machine with an NVIDIA GPU, which needs no network, no compiler and no CUDA toolkit.
+# Runs all measurements on a machine with an NVIDIA GPU, which needs no network, no compiler and no CUDA toolkit.
 #
-#   benches/gpu.sh --build     where there is Rust: builds the program and the GPU's tests into target/gpu
-#   benches/gpu.sh --check     a dry run anywhere: are all files there, and does every command do what it should on the CPU?
-#   benches/gpu.sh             where there is a GPU: everything below; into benches/results/<gpu>.json and the README's table
-#   benches/gpu.sh STEP..      only these: tests, sanitizer, figures, torch (goes on where it was cut off), merge
+#   benches/gpu.sh --build     on a machine with Rust: builds the program and the GPU tests into target/gpu
+#   benches/gpu.sh --check     a dry run on any machine: checks that all files exist and that every command works on the CPU
+#   benches/gpu.sh             on a machine with a GPU: everything below, into benches/results/<gpu>.json and the README's table
+#   benches/gpu.sh STEP..      only these steps: tests, sanitizer, figures, torch (resumes an interrupted run), merge
 #
-# Carry the repository with target/gpu to the GPU's machine (x86-64 Linux, glibc 2.36 or newer) and bring benches/results/<gpu>.json
-# and README.md back. What is not there is said to be SKIPPED: compute-sanitizer (of the CUDA toolkit) and PyTorch
-# (PYTHON=python3 by default). What fails is written down, the rest is measured all the same, and the exit code is 1.
-# MODELS, SIZES, RUNS, WARMUP and ROUNDS make it shorter; RESULTS and README are other places for what comes out.
+# Copy the repository with target/gpu to the GPU machine (x86-64 Linux, glibc 2.36 or newer), and copy benches/results/<gpu>.json and
+# README.md back. Missing tools are reported as SKIPPED: compute-sanitizer (part of the CUDA toolkit) and PyTorch
+# (PYTHON=python3 by default). Failures are recorded, the other measurements still run, and the exit code is 1.
+# MODELS, SIZES, RUNS, WARMUP and ROUNDS shorten a run; RESULTS and README change where the output goes.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -41,13 +41,13 @@ build() {
     carries $tests
 }
 
-# An older glibc than the newest symbol's does not start the program. The names stand in the file as they are.
+# A program does not start with a glibc older than its newest symbol. The symbol names are in the file as plain text.
 carries() {
     local needs
     needs=$(grep -aoE 'GLIBC_[0-9]+\.[0-9]+' "$1" | cut -d_ -f2 | sort -uV | tail -n 1)
     echo "$1: glibc ${needs:-none} or newer"
     if [ "$(printf '%s\n' "$needs" $newest_glibc | sort -V | tail -n 1)" != $newest_glibc ]; then
-        echo "error: that is newer than $newest_glibc: build on an older system" >&2
+        echo "error: that is newer than $newest_glibc; build on an older system" >&2
         exit 1
     fi
 }
@@ -55,13 +55,13 @@ carries() {
 needs() {
     for file in $rtformer $tests; do
         if [ ! -x $file ]; then
-            echo "error: $file is not there: benches/gpu.sh --build makes it, on a machine with Rust" >&2
+            echo "error: $file does not exist; run benches/gpu.sh --build on a machine with Rust" >&2
             exit 2
         fi
     done
 }
 
-# The command, what it says and its exit code are kept; a failure ends nothing here, for a GPU's hour is dear.
+# Records the command, its output and its exit code. A failure does not end the run, because GPU time is expensive.
 failed=0
 kept() {
     local file=$1 code=0
@@ -75,7 +75,8 @@ kept() {
     fi
 }
 
-# One file a cell, its name of no meaning; "batch:precision" are the cells of each model and size. The profile is of single frames.
+# One file per cell; file names carry no meaning. The arguments after the device are the "batch:precision" cells of each model and
+# size. Only single frames are profiled.
 figures() {
     local device=$1 variant size cell batch precision profile
     shift
@@ -98,9 +99,9 @@ check() {
     rm -rf $raw
     mkdir -p $raw/results
     SIZES=96x64 RUNS=1 WARMUP=0 RESULTS=$raw/results README=$raw/README.md
-    step "the tests start, and say that there is no GPU or run on it"
+    step "the tests start, and either run on a GPU or report that there is none"
     kept $raw/tests.txt $tests --test-threads 1 --nocapture --skip emulated --skip stand_in
-    step "rtformer bench takes every flag that will be given"
+    step "rtformer bench accepts every flag that this script uses"
     figures cpu 1:f32 8:f32
     step "PyTorch"
     if $PYTHON -c 'import torch, numpy, PIL' 2>/dev/null; then
@@ -110,7 +111,7 @@ check() {
         $PYTHON -m py_compile benches/peers/torch_gpu.py
         echo "SKIPPED: $PYTHON has no torch, numpy or PIL; torch_gpu.py was only compiled"
     fi
-    step "the files become one, and that a table"
+    step "the files are merged and tabulated"
     printf 'name, driver_version\nNo GPU at all, 0.0\n' >$raw/gpu.csv
     printf '========= ERROR SUMMARY: 0 errors\nexit code 0\n' >$raw/memcheck.txt
     cp README.md $README
@@ -126,12 +127,12 @@ merge() {
     $PYTHON benches/gpu_table.py table --results "$RESULTS" --check "$README"
 }
 
-# What is emulated needs a compiler and no GPU.
+# Skips the emulated tests, which need a compiler and no GPU.
 gpu_tests() {
     RTFORMER_REQUIRE=cuda kept $raw/tests.txt $tests --test-threads 1 --nocapture --skip emulated --skip stand_in
 }
 
-# Every kernel, at the small shapes of its table.
+# Runs every kernel, with the small shapes of its table.
 sanitizer() {
     PATH=$PATH:/usr/local/cuda/bin
     if ! have compute-sanitizer; then
@@ -157,7 +158,7 @@ torch() {
 measure() {
     needs
     if ! have nvidia-smi; then
-        echo "error: no nvidia-smi, so no NVIDIA driver; --check is the dry run" >&2
+        echo "error: nvidia-smi not found, so there is no NVIDIA driver; use --check for a dry run" >&2
         exit 2
     fi
     raw=$gpu/raw
@@ -174,7 +175,7 @@ measure() {
             tests) gpu_tests ;;
             sanitizer) sanitizer ;;
             figures) figures cuda 1:f16 8:f16 1:f32 ;;
-            torch) torch ;; # in turns with ours
+            torch) torch ;; # interleaved with rtformer
             merge) merge ;;
         esac
     done

@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""What `gpu.sh` measured: one file for each GPU, and the README's table of them all.
+"""The measurements of `gpu.sh`: one file per GPU, and a table of all of them in the README.
 
-    gpu_table.py merge RAW                    the files of one run, into benches/results/<gpu>.json
-    gpu_table.py table                        the table of every GPU's file
-    gpu_table.py table --readme README.md     puts it between the README's marks
-    gpu_table.py table --check README.md      fails when the README shows anything else
+    gpu_table.py merge RAW                    merges the files of one run into benches/results/<gpu>.json
+    gpu_table.py table                        prints the table of all GPUs' files
+    gpu_table.py table --readme README.md     writes it between the README's marks
+    gpu_table.py table --check README.md      fails if the README shows anything else
 
-Needs nothing but Python 3.10.
+Needs only Python 3.10.
 """
 
 import argparse
@@ -24,7 +24,7 @@ from table import Marks, place, shown, speedup, typical  # noqa: E402
 MARKS = Marks("<!-- gpu table -->", "<!-- /gpu table -->", "python3 benches/gpu_table.py table --readme README.md")
 NOTHING = "Nothing has been measured on a GPU yet."
 SANITIZERS = ["memcheck", "racecheck", "initcheck"]
-SHOWN, SLOWEST = "slim 2048x1024", 10  # whose operations the README shows, and how many
+SHOWN, SLOWEST = "slim 2048x1024", 10  # the case whose operations the README shows, and how many of them
 
 
 def main() -> None:
@@ -47,11 +47,11 @@ def main() -> None:
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
-    merge = commands.add_parser("merge", help="the files of one run, into one")
+    merge = commands.add_parser("merge", help="merge the files of one run")
     merge.add_argument("raw", type=Path, help="the folder that gpu.sh wrote")
-    table = commands.add_parser("table", help="what was measured, as Markdown")
+    table = commands.add_parser("table", help="print the measurements as Markdown")
     where = table.add_mutually_exclusive_group()
-    where.add_argument("--readme", type=Path, help="put it between this file's marks")
+    where.add_argument("--readme", type=Path, help="write it between this file's marks")
     where.add_argument("--check", type=Path, help="fail unless this file shows it")
     for command in (merge, table):
         command.add_argument("--results", type=Path, default=HERE / "results", help="default: benches/results")
@@ -62,11 +62,11 @@ def arguments() -> argparse.Namespace:
 
 
 def merged(raw: Path) -> dict:
-    """All that one run wrote. A part that was skipped is null."""
+    """Everything that one run wrote. A skipped part is null."""
     reports = [json.loads(path.read_text()) for path in sorted(raw.glob("bench.*.json"))]
     builds = {(report["version"], report["commit"]) for report in reports}
     if len(builds) != 1:
-        sys.exit(f"error: {raw} has the figures of {len(builds)} builds of rtformer, and must have those of one")
+        sys.exit(f"error: {raw} has figures of {len(builds)} builds of rtformer, expected one")
     [(version, commit)] = builds
     with (raw / "gpu.csv").open(newline="") as file:
         gpu = next(csv.DictReader(file, skipinitialspace=True))
@@ -101,7 +101,7 @@ def size(report: dict) -> str:
 
 
 def cell(report: dict) -> dict:
-    """The figures of one `rtformer bench`; times are a batch's."""
+    """The figures of one `rtformer bench`; times are per batch."""
     mask, frame = report["stages"]["mask"], report["stages"]["frame"]
     where = {"model": report["variant"], "size": size(report), "batch": report["batch"], "precision": report["precision"]}
     times = {"mask_ms": mask["median_ms"], "mask_p90_ms": mask["p90_ms"], "frame_ms": frame["median_ms"], "frame_p90_ms": frame["p90_ms"]}
@@ -109,7 +109,7 @@ def cell(report: dict) -> dict:
 
 
 def kernels(lines: list[dict], rates: dict) -> list[dict]:
-    """What each operation comes to, also as shares of what the GPU did in a plain copy and a plain product.
+    """The measurements of each operation, also as shares of the GPU's rates for a plain copy and a plain matrix product.
 
     >>> line = {"name": "conv", "ms": 0.5, "gbytes_per_s": 1000.0, "gflops": 2e5, "share": 0.1}
     >>> kernels([line], {"copy_bytes_per_s": 2e12, "matmul_flops_per_s": 8e14})
@@ -127,7 +127,7 @@ def kernels(lines: list[dict], rates: dict) -> list[dict]:
 
 
 def outcome(path: Path, word: str) -> dict | None:
-    """Whether a program that `gpu.sh` kept the words of succeeded, and its lines with `word`; none if it did not run."""
+    """Whether a program whose output `gpu.sh` recorded succeeded, and its lines with `word`; None if it did not run."""
     if (text := read(path)) is None:
         return None
     return {"passed": ended_well(text), "summary": [line.strip("= ") for line in text.splitlines() if word in line]}
@@ -149,7 +149,7 @@ def slug(name: str) -> str:
 
 
 def measured(results: Path) -> list[dict]:
-    """Every GPU's file: the peers' lie there too, and name no GPU."""
+    """Every GPU's file. The folder also holds the peers' files, which name no GPU."""
     files = [json.loads(path.read_text()) for path in sorted(results.glob("*.json"))]
     return [file for file in files if "gpu" in file and "cells" in file]
 
@@ -163,9 +163,9 @@ def of(files: list[dict]) -> str:
 
 
 def source(results: dict) -> str:
-    """Where the figures are from, and what did not go as it should."""
-    text = (f"{results['gpu']}, driver {results['driver']}; {results['date']}, commit {results['commit']}; milliseconds a batch, medians; "
-            "f16 unless said.")
+    """The origin of the figures, and which checks failed or did not run."""
+    text = (f"{results['gpu']}, driver {results['driver']}; {results['date']}, commit {results['commit']}; milliseconds per batch, medians; "
+            "f16 unless noted.")
     if version := results["versions"]["torch"]:
         text += (f" PyTorch {version} runs in f16 and channels_last, from CUDA graphs; the last column is the median of the rounds' "
                  "ratios, measured in turns.")
@@ -189,10 +189,10 @@ def times(results: dict) -> str:
     | Slim 2048x1024, batch 1 | 1.00 | 1000 | 2.00 | 3.00 | - | - | - |
     """
     heads = ["network → mask", "**rtformer**", "frames/s", "8-bit frame → mask", "rtformer, f32", "PyTorch eager", "torch.compile",
-             "faster than the faster"]
+             "speedup over the faster"]
     rows = [f"| {' | '.join(heads)} |", "| --- |" + " ---: |" * (len(heads) - 1)]
     key = lambda one: (one["model"], one["size"], one["batch"])
-    # A run has its figures in f16; only a dry run, on a CPU, has none.
+    # A run has f16 figures; only a dry run, on a CPU, has none.
     halves = {key(one): one for one in results["cells"] if one["precision"] == "f16"}
     singles = {key(one): one for one in results["cells"] if one["precision"] == "f32"}
     torch = {key(one): one["blocks_ms"] for one in results["torch"] or [] if "blocks_ms" in one}
@@ -209,7 +209,7 @@ def times(results: dict) -> str:
 
 
 def slowest(results: dict) -> list[str]:
-    """Where most of the time goes; of one network and size, for the file has all."""
+    """The operations that take most of the time, of one network and size; the file has all of them."""
     if not results["kernels"]:
         return []
     name = SHOWN if SHOWN in results["kernels"] else next(iter(results["kernels"]))

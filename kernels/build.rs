@@ -3,9 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::{env, fs, io};
 
-/// What `ptx.py` writes, and nothing else.
+/// The output folder of `ptx.py`; it contains nothing else.
 const FOLDER: &str = "gpu/cuda/ptx";
-/// The slowest level that is not for records only: well under a second.
+/// The highest level that is still fast enough: well under a second.
 const LEVEL: u8 = 9;
 
 fn main() -> io::Result<()> {
@@ -16,14 +16,14 @@ fn main() -> io::Result<()> {
     fs::write(variable("OUT_DIR")?.join("ptx.deflate"), miniz_oxide::deflate::compress_to_vec(texts.as_bytes(), LEVEL))
 }
 
-/// All files, each behind a line `// <name>.<target>`. The files have no other comments: `ptx.py` leaves them out.
+/// All files, each after a line `// <name>.<target>`. The files have no other comments, because `ptx.py` removes them.
 fn texts(folder: &Path) -> io::Result<String> {
     let mut paths = fs::read_dir(folder)?.map(|entry| Ok(entry?.path())).collect::<io::Result<Vec<_>>>()?;
     paths.sort();
     let mut all = String::new();
     for path in paths.iter().filter(|path| path.extension().is_some_and(|extension| extension == "ptx")) {
         let name = path.file_stem().unwrap_or_default().to_string_lossy();
-        // Git may give text files the line ends of the system.
+        // Git may convert the line endings of text files.
         let text = fs::read_to_string(path)?.replace('\r', "");
         all += &format!("// {name}\n{text}");
     }

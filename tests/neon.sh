@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# NEON on a machine that has none: the kernels' whole suite and the network's parity with PaddleSeg, cross-built for 64-bit Arm and run
-# under qemu. Says SKIPPED, and succeeds, where the tools are not to be had; `--install` installs those that are missing.
+# Tests NEON on a machine without it: cross-builds the kernels' whole suite and the network's parity with PaddleSeg for 64-bit Arm, and
+# runs them under qemu. Prints SKIPPED and succeeds if the tools are missing; `--install` first tries to install them.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -18,7 +18,7 @@ have() {
 have_target() { [ -d "$(rustc --print target-libdir --target "$target")" ]; }
 
 case "$(uname -m)" in
-aarch64 | arm64) skip "this machine has it, and \`cargo test\` runs on it" ;;
+aarch64 | arm64) skip "this machine supports it; use \`cargo test\`" ;;
 esac
 
 if [ "${1:-}" = --install ]; then
@@ -30,14 +30,14 @@ if [ "${1:-}" = --install ]; then
         { get update && get install --no-install-recommends gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user; } || true
     fi
 fi
-have_target || skip "no standard library for $target here (rustup target add $target)"
-have || skip "no cross compiler or no emulator here (apt-get install gcc-aarch64-linux-gnu qemu-user)"
+have_target || skip "the standard library for $target is not installed (rustup target add $target)"
+have || skip "the cross compiler or the emulator is not installed (apt-get install gcc-aarch64-linux-gnu qemu-user)"
 
 export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER=aarch64-linux-gnu-gcc
-# The oldest 64-bit core there is: an instruction that came later than NEON itself would not get past it.
+# The oldest 64-bit core: an instruction newer than NEON itself would fail on it.
 export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER="qemu-aarch64 -cpu cortex-a53 -L $sysroot"
-# What is under test is optimised as in a release; to optimise all of candle for a minute of tests would take many. gemm-f16 does not
-# assemble without: its half-precision instructions must be inlined into the functions that have them.
+# The tested code is optimised as in a release; optimising all of candle would take much longer than the minute of tests it serves.
+# gemm-f16 does not assemble without optimisation: its half-precision instructions must be inlined into the functions that enable them.
 cross=(--release --target "$target"
     --config "profile.release.opt-level=0"
     --config "profile.release.package.rtformer-kernels.opt-level=3"
@@ -45,6 +45,6 @@ cross=(--release --target "$target"
     --config "profile.release.package.gemm-f16.opt-level=1")
 
 cargo clippy "${cross[@]}" -p rtformer-kernels --all-targets -- -D warnings
-# The emulated GPU kernels are built by this machine's compiler, for this machine.
+# This machine's compiler builds the emulated GPU kernels, for this machine.
 cargo test "${cross[@]}" -p rtformer-kernels -- --skip gpu::
 cargo test "${cross[@]}" --test parity

@@ -1,10 +1,10 @@
-"""One peer in a process of its own: waits for a line of JSON, does it, answers with one.
+"""Runs one peer in its own process: reads a line of JSON, does what it asks, and answers with a line.
 
-    {"do": "check", "logits": FILE.npy}                     runs once, and compares the answer with our logits
-    {"do": "compare", "theirs": FILE.npy, "logits": FILE.npy}   compares two files
-    {"do": "time", "warmup": W, "runs": K}                  milliseconds of each run
+        {"do": "check", "logits": FILE.npy}                     runs once, and compares the answer with our logits
+        {"do": "compare", "theirs": FILE.npy, "logits": FILE.npy}   compares two files
+        {"do": "time", "warmup": W, "runs": K}                  milliseconds of each run
 
-Between the lines it sleeps on the pipe, so that the machine belongs to whoever is measured.
+    Between lines it sleeps on the pipe, so that it takes no CPU time from the engine being measured.
 """
 
 import argparse
@@ -21,7 +21,7 @@ MEAN, STD = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
 
 
 class OnnxRuntime:
-    """Input and output are bound once: no copy and no page that is touched for the first time in a run."""
+    """Input and output are bound once, so that a run copies nothing and touches no page for the first time."""
 
     def __init__(self, args: argparse.Namespace, frame: np.ndarray):
         import onnxruntime as ort
@@ -34,7 +34,7 @@ class OnnxRuntime:
         output = self.session.get_outputs()[0]
         kind = {"tensor(float)": np.float32, "tensor(int64)": np.int64}[output.type]
         self.output = ort.OrtValue.ortvalue_from_numpy(np.zeros(output.shape, kind))
-        self.frame = frame  # bound, not copied: it must live as long
+        self.frame = frame  # bound, not copied: it must live as long as the binding
         self.input = ort.OrtValue.ortvalue_from_numpy(frame)
         self.binding.bind_ortvalue_input(self.session.get_inputs()[0].name, self.input)
         self.binding.bind_ortvalue_output(output.name, self.output)
@@ -50,7 +50,7 @@ class OnnxRuntime:
 
 
 class OpenVino:
-    """With the throughput hint, as many frames are under way as OpenVINO asks for; else one."""
+    """With the throughput hint, as many frames run at once as OpenVINO recommends; otherwise one."""
 
     def __init__(self, args: argparse.Namespace, frame: np.ndarray):
         import openvino as ov
@@ -65,7 +65,7 @@ class OpenVino:
         if args.precision not in taken and {"f32": "float", "bf16": "bfloat16"}[args.precision] not in taken:
             raise RuntimeError(f"asked for {args.precision}, OpenVINO took {taken}")
         count = model.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS") if args.hint == "throughput" else 1
-        self.frame = frame  # shared, not copied: it must live as long
+        self.frame = frame  # shared, not copied: it must live as long as the requests
         self.requests = [model.create_infer_request() for _ in range(count)]
         for request in self.requests:
             request.set_input_tensor(ov.Tensor(frame, shared_memory=True))
@@ -103,14 +103,14 @@ def milliseconds(work) -> float:
 
 
 def prepared(photo: Path) -> np.ndarray:
-    """As PaddleSeg normalises: each step rounded to float32."""
+    """Normalises like PaddleSeg: each step is rounded to float32."""
     pixels = np.asarray(Image.open(photo).convert("RGB"), np.float32) / np.float32(255)
     pixels = ((pixels - MEAN).astype(np.float32) / STD).astype(np.float32)
     return np.ascontiguousarray(pixels.transpose(2, 0, 1)[None])
 
 
 def compared(theirs: np.ndarray, ours: np.ndarray) -> dict:
-    """How far an answer is from our logits: logits by their greatest difference, masks by the pixels that agree."""
+    """The difference between an answer and our logits: the largest difference for logits, the share of equal pixels for masks."""
     mask = ours.argmax(axis=0)
     if theirs.shape == mask.shape:
         return {"agreement": float((theirs == mask).mean())}
@@ -130,7 +130,7 @@ def arguments() -> argparse.Namespace:
 
 
 def main() -> None:
-    # The libraries may print what they like; only answers go down the pipe.
+    # The libraries may print anything; only answers go into the pipe.
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
     args = arguments()

@@ -1,8 +1,8 @@
-"""The network, seeded, as PyTorch's weights and as ONNX graphs for the peers.
+"""Writes the seeded network as PyTorch weights and as ONNX graphs for the peers.
 
-`weights/train/model.py` is the network; nothing of it is written down a second time here. What is added: random
-parameters that keep every stage healthy, the read-out (full-size logits or mask), and the adaptive max pool as
-gathers and maxima, which are exact at any size where ONNX has no operator for it.
+The network is defined in `weights/train/model.py` and not repeated here. This file adds random parameters that keep
+every stage in a healthy range, the read-out (full-size logits or mask), and the adaptive max pool as gathers and
+maxima, which are exact at any size; ONNX has no operator for it.
 """
 
 import argparse
@@ -25,7 +25,7 @@ CONFIGS = {
     "slim": Config.slim(CITYSCAPES),
     "base": Config(CITYSCAPES, base_channels=64, head_channels=128, use_injection=(True, False)),
 }
-BRIGHTNESS = (0.3, 0.6, 1.0, 1.3)  # of the photos that the norms' statistics are from: even the global pool's must vary
+BRIGHTNESS = (0.3, 0.6, 1.0, 1.3)  # of the photos behind the norms' statistics: even the global pool must vary
 MEAN, STD = np.float32([0.485, 0.456, 0.406]), np.float32([0.229, 0.224, 0.225])
 
 
@@ -44,9 +44,9 @@ def main() -> None:
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     commands = parser.add_subparsers(dest="command", required=True)
-    make_frame = commands.add_parser("frame", help="a photo, resized, as PNG: both sides read the same pixels")
-    make_weights = commands.add_parser("weights", help="random weights, fitting norms; a state dictionary")
-    make_graph = commands.add_parser("graph", help="an ONNX graph of one size")
+    make_frame = commands.add_parser("frame", help="a resized photo as PNG, so that all engines read the same pixels")
+    make_weights = commands.add_parser("weights", help="random weights with matching norms, as a state dictionary")
+    make_graph = commands.add_parser("graph", help="an ONNX graph for one size")
     for command in (make_frame, make_weights, make_graph):
         command.add_argument("--out", type=Path, required=True)
     for command in (make_frame, make_weights):
@@ -67,18 +67,18 @@ def frame(photo: Path, size: tuple[int, int]) -> Image.Image:
 
 @torch.no_grad()
 def seeded(config: Config, photo: Path) -> RTFormer:
-    """The same random network each time: He's start, attention that attends, norms that met a street."""
+    """The same random network each time: He initialisation, non-trivial attention, norm statistics from a street photo."""
     torch.manual_seed(7)
     network = RTFormer(config)
     for module in network.modules():
         if isinstance(module, ExternalAttention):
-            # The original starts with almost nothing, so that blocks are identities; a trained one is none.
+            # The original starts with almost nothing, so that blocks are identities; those of a trained network are not.
             nn.init.normal_(module.k, std=module.k.shape[1] ** -0.5)
             nn.init.normal_(module.v, std=module.v.shape[1] ** -0.5)
         elif isinstance(module, nn.BatchNorm2d):
             nn.init.uniform_(module.weight, 0.5, 1.0)
             nn.init.uniform_(module.bias, -0.2, 0.2)
-            module.momentum = None  # the statistics are plainly those of what is seen below
+            module.momentum = None  # use exactly the statistics of the batch below
     pixels = np.asarray(frame(photo, (480, 360)), np.float32) / 255
     seen = np.stack([(np.clip(factor * pixels, 0, 1) - MEAN) / STD for factor in BRIGHTNESS])
     network.train()
@@ -101,7 +101,7 @@ class WindowedMax(nn.Module):
 
 
 def windows(length: int, side: int) -> list[list[int]]:
-    """The places in each window, made equally many by repeating the last, which no maximum minds.
+    """The indices in each window, padded to equal length by repeating the last, which does not change a maximum.
 
     >>> windows(5, 2)
     [[0, 1, 2], [2, 3, 4]]
@@ -132,10 +132,10 @@ def export(network: RTFormer, size: tuple[int, int], graph: str, out: Path) -> N
     for block in (network.layer4, network.layer5):
         block.cross_kv[1] = WindowedMax(block.cross_kv[1].output_size)
     width, height = size
-    # A graph of one size is what we want, and what the tracing exporter warns of; the newer one needs another package.
+    # The tracing exporter warns that the graph has a fixed size, which is what we want. The newer exporter needs another package.
     warnings.filterwarnings("ignore", category=torch.jit.TracerWarning)
     warnings.filterwarnings("ignore", category=DeprecationWarning, message="You are using the legacy")
-    # Norms stay operators of their own (`PRESERVE` of a network in eval mode): folding them is the engines' affair.
+    # Norms stay separate operators (`PRESERVE` of a network in eval mode): folding them is left to the engines.
     torch.onnx.export(
         ReadOut(network, graph == "mask").eval(), (torch.zeros(1, 3, height, width),), str(out),
         input_names=["frame"], output_names=[graph], opset_version=17, dynamo=False,

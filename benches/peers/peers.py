@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""Time other engines against ours: same network, weights, frame and threads, in turns.
+"""Time other engines against ours: same network, weights, frame and threads, interleaved.
 
-    python3 benches/peers/peers.py measure      everything, into benches/results/
-    python3 benches/peers/peers.py measure --quick
-    python3 benches/peers/peers.py table        the table of what was measured
+        python3 benches/peers/peers.py measure      everything, into benches/results/
+        python3 benches/peers/peers.py measure --quick
+        python3 benches/peers/peers.py table        prints the table of the measurements
 
-Needs nothing but Python: the peers live in an environment that is made in target/peers/. README.md beside this file
-says how it measures and what the numbers mean.
+    Needs only Python: the peers are installed into an environment in target/peers/. README.md beside this file explains how
+    it measures and what the numbers mean.
 """
 
 import argparse
@@ -33,8 +33,8 @@ RESULTS = ROOT / "benches/results"
 PHOTO = ROOT / "tests/data/street/0016E5_07959.jpg"
 
 MODELS, GRAPHS, SIZES = ["slim", "base"], ["logits", "mask"], ["480x360", "1024x512", "2048x1024"]
-STAGES = {"logits": "paper", "mask": "mask"}  # what `rtformer bench` calls them
-RELATIVE = 3e-4  # f32 engines differ by so much of the greatest logit among themselves
+STAGES = {"logits": "paper", "mask": "mask"}  # their names in `rtformer bench`
+RELATIVE = 3e-4  # f32 engines differ from each other by this share of the largest logit
 AGREEMENT = 0.999  # of a random network's pixels, many of which are close calls
 WARMUP = 2
 MEMORY_AT = ("slim", "2048x1024")
@@ -42,7 +42,7 @@ MEMORY_AT = ("slim", "2048x1024")
 
 @dataclass(frozen=True)
 class Peer:
-    """An engine with its settings; `precision` says against which of ours it runs."""
+    """An engine with its settings; `precision` selects which of ours it is compared with."""
 
     library: str
     precision: str
@@ -67,7 +67,7 @@ PEERS = [
 
 
 class Running:
-    """A peer in its own process, asleep until it is asked."""
+    """A peer in its own process, which sleeps until it gets a request."""
 
     def __init__(self, peer: Peer, graph: Path, frame: Path, threads: int):
         self.peer = peer
@@ -78,7 +78,7 @@ class Running:
     def answer(self) -> dict:
         line = self.process.stdout.readline()
         if not line:
-            sys.exit(f"error: {self.peer.name} died; what it said is above")
+            sys.exit(f"error: {self.peer.name} ended unexpectedly; see its output above")
         return json.loads(line)
 
     def ask(self, **order) -> dict:
@@ -89,7 +89,7 @@ class Running:
         return statistics.median(self.ask(do="time", warmup=warmup, runs=runs)["ms"])
 
     def end(self) -> int:
-        """Ends it; the most memory that it ever held, in bytes."""
+        """Ends the process; returns its peak memory in bytes."""
         self.process.stdin.close()
         self.process.stdout.close()
         _, status, usage = os.wait4(self.process.pid, 0)
@@ -123,7 +123,7 @@ class Ours:
         _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
         if process.returncode:
-            sys.exit("error: rtformer failed; what it said is above")
+            sys.exit("error: rtformer failed; see its output above")
         return usage.ru_maxrss * 1024
 
     def logits(self, precision: str, folder: Path) -> Path:
@@ -163,20 +163,20 @@ def arguments() -> argparse.Namespace:
     one.add_argument("--models", nargs="+", choices=MODELS, default=MODELS)
     one.add_argument("--sizes", nargs="+", default=SIZES, metavar="WxH")
     one.add_argument("--graphs", nargs="+", choices=GRAPHS, default=GRAPHS)
-    one.add_argument("--repeats", type=int, default=3, help="of everything, one after the other (default 3)")
-    one.add_argument("--rounds", type=int, default=5, help="in each of which every engine has its turn (default 5)")
-    one.add_argument("--block", type=float, default=0.6, help="seconds that a turn lasts, at least (default 0.6)")
-    one.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)), help="default: as many as cores")
-    one.add_argument("--f32-only", action="store_true", help="leave bf16 out")
-    one.add_argument("--no-memory", dest="memory", action="store_false", help="nor time to the first mask")
-    one.add_argument("--quick", action="store_true", help="Slim at 480x360, two rounds; target/peers/quick.json")
-    one.add_argument("--append", action="store_true", help="to what OUT holds from the same commit and versions")
+    one.add_argument("--repeats", type=int, default=3, help="repetitions of everything (default 3)")
+    one.add_argument("--rounds", type=int, default=5, help="rounds per repetition; each engine runs once per round (default 5)")
+    one.add_argument("--block", type=float, default=0.6, help="minimum seconds per turn (default 0.6)")
+    one.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)), help="default: the number of cores")
+    one.add_argument("--f32-only", action="store_true", help="skip bf16")
+    one.add_argument("--no-memory", dest="memory", action="store_false", help="skip memory and the time to the first mask")
+    one.add_argument("--quick", action="store_true", help="Slim at 480x360, two rounds, into target/peers/quick.json")
+    one.add_argument("--append", action="store_true", help="add to OUT, if it is from the same commit and versions")
     one.add_argument("--out", type=Path, help="default: benches/results/peers-MACHINE.json")
     one.add_argument("--rtformer", type=Path, default=ROOT / "target/release/rtformer", metavar="PROGRAM")
-    other = commands.add_parser("table", help="print the table of a JSON")
+    other = commands.add_parser("table", help="print the table of a JSON file")
     other.add_argument("file", type=Path, nargs="?", help="default: the only one in benches/results/")
-    other.add_argument("--readme", type=Path, help="put it between this file's marks, too")
-    other.add_argument("--check", type=Path, help="only fail where something else stands there")
+    other.add_argument("--readme", type=Path, help="also write it between this file's marks")
+    other.add_argument("--check", type=Path, help="print nothing; fail if this file shows anything else")
     args = parser.parse_args()
     if args.command == "measure" and args.quick:
         args.models, args.sizes, args.repeats, args.rounds, args.memory = ["slim"], ["480x360"], 1, 2, False
@@ -187,7 +187,7 @@ def arguments() -> argparse.Namespace:
 def show(args: argparse.Namespace) -> None:
     found = [args.file] if args.file else sorted(RESULTS.glob("peers-*.json"))
     if len(found) != 1:
-        sys.exit(f"error: {len(found)} results in {RESULTS}: name one, or `make peers` first")
+        sys.exit(f"error: {len(found)} results in {RESULTS}, expected one; name one, or run `make peers` first")
     text = table.of(json.loads(found[0].read_text()))
     if args.check:
         table.MARKS.check(text, args.check)
@@ -205,18 +205,18 @@ def say(text: str) -> None:
 
 
 def set_up() -> None:
-    """The environment, made again when the pinned versions change."""
+    """Creates the environment; again when the pinned versions change."""
     wanted, done = (HERE / "requirements.txt").read_text(), WORK / "venv/requirements.txt"
     if done.exists() and done.read_text() == wanted:
         return
-    say("making target/peers/venv with the pinned versions: six gigabytes, mostly the CUDA that PyTorch brings")
+    say("installing the pinned versions into target/peers/venv: six gigabytes, mostly PyTorch's CUDA libraries")
     venv.create(WORK / "venv", with_pip=True)
     subprocess.run([PYTHON, "-m", "pip", "install", "--quiet", "-r", HERE / "requirements.txt"], check=True)
     done.write_text(wanted)
 
 
 def made(path: Path, *command) -> Path:
-    """A file that `export.py` makes, unless it is there from the same script and network."""
+    """A file made by `export.py`; reused if the same script and network made it."""
     sources = [HERE / "export.py", ROOT / "weights/train/model.py", PHOTO, WORK / "venv/requirements.txt"]
     if not path.exists() or path.stat().st_mtime < max(source.stat().st_mtime for source in sources):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -252,12 +252,12 @@ def has_bf16(args: argparse.Namespace) -> bool:
     command = [args.rtformer, "bench", "--size", "32x32", "--stages", "mask", "--runs", "1", "--precision", "bf16"]
     done = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     if done.returncode:
-        say(f"SKIPPED: bf16, the peers' too: rtformer says `{done.stderr.strip().splitlines()[0]}`")
+        say(f"SKIPPED: bf16, for the peers too; rtformer reports `{done.stderr.strip().splitlines()[0]}`")
     return done.returncode == 0
 
 
 def measure(args: argparse.Namespace, bf16: bool, cell: tuple[str, str, str], results: dict) -> None:
-    """One model at one size with one read-out: first whether all answer alike, then how fast, in turns."""
+    """One model at one size with one read-out: checks that all engines agree, then times them, interleaved."""
     model, size, graph = cell
     us, onnx = ours(args, model, size), graph_of(*cell)
     precisions = ["f32", "bf16"] if bf16 else ["f32"]
@@ -267,12 +267,12 @@ def measure(args: argparse.Namespace, bf16: bool, cell: tuple[str, str, str], re
         turns = {peer.peer.name: peer.block for peer in peers}
         for precision in precisions:
             turns[f"rtformer {precision}"] = lambda runs, precision=precision: us.block(graph, precision, runs)
-        # As many runs a block as the slowest peer can do in its time; three are needed to shrug one outlier off.
+        # As many runs per block as the slowest peer can do in its time; at least three, so that the median ignores one outlier.
         slowest = max(peer.block(1, warmup=0) for peer in peers)
         runs = max(3, round(1e3 * args.block / slowest))
         blocks = {name: [] for name in turns}
         for round_ in range(args.rounds):
-            # Whoever comes after the same neighbour each time would inherit its caches and its heat.
+            # Rotate the order, so that no engine always follows the same neighbour and inherits its caches and heat.
             names = list(turns)
             for name in names[round_ % len(names):] + names[:round_ % len(names)]:
                 blocks[name].append(round(turns[name](runs), 4))
@@ -286,7 +286,7 @@ def measure(args: argparse.Namespace, bf16: bool, cell: tuple[str, str, str], re
 
 
 def check(us: Ours, peers: list[Running], graph: str, precisions: list[str]) -> dict:
-    """Every f32 peer must give our logits; how many pixels bf16 changes is written down, whoever computes in it."""
+    """Every f32 peer must give our logits; the share of pixels that bf16 changes is recorded for every engine."""
     answers = {}
     with tempfile.TemporaryDirectory(dir=WORK) as folder:
         logits = us.logits("f32", Path(folder))
@@ -298,14 +298,14 @@ def check(us: Ours, peers: list[Running], graph: str, precisions: list[str]) -> 
             if wrong and peer.peer.precision == "f32":
                 sys.exit(f"error: {peer.peer.name} does not compute our network ({shown}); nothing is timed")
         if "bf16" in precisions and graph == "logits":
-            # Our own bf16, by the same measure: against our f32 as the peer's.
+            # Our own bf16 by the same measure: against our f32, like the peer's.
             half = us.logits("bf16", Path(folder) / "bf16")
             answers["rtformer bf16"] = peers[0].ask(do="compare", theirs=str(half), logits=str(logits))
     return answers
 
 
 def memory(args: argparse.Namespace, bf16: bool) -> dict:
-    """The most that a process of each engine holds, for a frame of Slim at 2048x1024; peers' includes Python."""
+    """The peak memory of a process of each engine, for a frame of Slim at 2048x1024; the peers' includes Python."""
     model, size = MEMORY_AT
     us, held = ours(args, model, size), {}
     for graph in GRAPHS:
@@ -322,7 +322,7 @@ def memory(args: argparse.Namespace, bf16: bool) -> dict:
 
 
 def first_mask(args: argparse.Namespace, runs: int = 11) -> list[float]:
-    """From the start of the process to its end: embedded weights, one photo in, its mask on the disk."""
+    """Milliseconds from process start to end: embedded weights, one photo in, its mask on the disk."""
     with tempfile.TemporaryDirectory() as folder:
         command = [args.rtformer, "segment", PHOTO, "--out", folder, "--emit", "mask", "--overwrite", "--quiet",
                    "--threads", str(args.threads)]
@@ -338,7 +338,7 @@ def first_mask(args: argparse.Namespace, runs: int = 11) -> list[float]:
 
 
 def machine(args: argparse.Namespace) -> dict:
-    """What `rtformer bench` says of itself and of this machine, among other things."""
+    """What `rtformer bench` reports about itself and this machine."""
     command = [args.rtformer, "bench", "--quiet", "--json", "-", "--size", "32x32", "--stages", "mask", "--runs", "1"]
     return json.loads(subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout)
 
@@ -349,7 +349,7 @@ def slug(about: dict) -> str:
 
 
 def begun(args: argparse.Namespace, about: dict, out: Path) -> dict:
-    """Empty results with all that says where they are from; or what OUT holds, if it is from the same."""
+    """Empty results with their origin; or the contents of OUT, if their origin is the same."""
     pinned = dict(line.split("==") for line in (HERE / "requirements.txt").read_text().splitlines() if "==" in line)
     versions = {"rtformer": about["version"], "python": sys.version.split()[0], **pinned}
     source = {key: about[key] for key in ("machine", "instruction_set", "commit")}
@@ -359,7 +359,7 @@ def begun(args: argparse.Namespace, about: dict, out: Path) -> dict:
         results = json.loads(out.read_text())
         differs = [key for key, value in source.items() if results[key] != value]
         if differs:
-            sys.exit(f"error: {out} is from another {' and '.join(differs)}: it is not to be mixed; leave --append out")
+            sys.exit(f"error: {out} is from another {' and '.join(differs)} and cannot be combined; omit --append")
         results["commands"].append(command)
         return results
     date = datetime.now(timezone.utc).strftime("%Y-%m-%d")

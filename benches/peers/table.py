@@ -1,4 +1,4 @@
-"""The table of what `peers.py` measured, as Markdown: the README shows it, and only this makes it."""
+"""The table of the measurements of `peers.py`, as Markdown. The README shows it; only this script generates it."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +9,7 @@ LIBRARIES = {"onnxruntime": "ONNX Runtime", "openvino": "OpenVINO"}
 
 
 def of(results: dict) -> str:
-    """All tables, with the sentence that says where they are from."""
+    """All tables, with a sentence about their origin."""
     cells = {}
     for timing in results["timings"]:
         cells.setdefault((timing["graph"], timing["model"], timing["size"]), []).append(timing["blocks_ms"])
@@ -26,7 +26,7 @@ def of(results: dict) -> str:
 
 
 def place(cell: tuple[str, str, str]) -> tuple:
-    """Where a column stands, in whatever order its cells were measured: slim before base, small before large."""
+    """The sort key of a column, independent of the order of measurement: slim before base, small before large."""
     _, model, size = cell
     width, height = map(int, size.split("x"))
     return model != "slim", model, width * height
@@ -46,7 +46,7 @@ def source(results: dict) -> str:
 
 
 def times(title: str, columns: dict, versions: dict) -> str:
-    """A row an engine, a column a model and size; under each precision, how often ours fits into the fastest peer's."""
+    """A row per engine, a column per model and size; under each precision, our speedup over the fastest peer."""
     present = [name for blocks in columns.values() for name in blocks[0]]
     rows = [f"| {title} | " + " | ".join(f"{model.capitalize()} {size}" for model, size in columns) + " |"]
     rows.append("| --- |" + " ---: |" * len(columns))
@@ -58,12 +58,12 @@ def times(title: str, columns: dict, versions: dict) -> str:
         if f"rtformer {precision}" in here:
             peers = [name for name in here if not name.startswith("rtformer")]
             ratios = [f"**{speedup(blocks, peers, f'rtformer {precision}'):.2f}x**" for blocks in columns.values()]
-            rows.append("| faster than the fastest of them | " + " | ".join(ratios) + " |")
+            rows.append("| speedup over the fastest | " + " | ".join(ratios) + " |")
     return "\n".join(rows)
 
 
 def grouped(names: list[str], versions: dict) -> dict[str, list[str]]:
-    """Rows' labels and the engines in them: both hints of a library share one.
+    """Row labels and the engines in each row: both hints of a library share one.
 
     >>> grouped(["openvino f32 latency", "openvino f32 throughput", "rtformer f32"], {"openvino": "2026.4.1"})
     {'OpenVINO 2026.4.1, f32, latency / throughput': ['openvino f32 latency', 'openvino f32 throughput'], \
@@ -93,7 +93,7 @@ def typical(repeats: list[dict], name: str) -> float:
 
 
 def speedup(repeats: list[dict], peers: list[str], ours: str) -> float:
-    """Of each round the fastest peer's time over ours, so that what slowed a whole round falls out; then medians.
+    """The median ratio of the fastest peer's time to ours per round, so that whatever slowed a whole round cancels out.
 
     >>> speedup([{"a": [4, 40, 4], "b": [6, 60, 6], "us": [2, 20, 4]}], ["a", "b"], "us")
     2.0
@@ -103,7 +103,7 @@ def speedup(repeats: list[dict], peers: list[str], ours: str) -> float:
 
 
 def shown(milliseconds: float) -> str:
-    """Three digits.
+    """Formats with three digits.
 
     >>> [shown(ms) for ms in (9.876, 98.76, 987.6)]
     ['9.88', '98.8', '988']
@@ -124,27 +124,27 @@ def peak(memory: dict, versions: dict) -> str:
 
 @dataclass(frozen=True)
 class Marks:
-    """Two comments, and between them what only `command` writes."""
+    """Two comments; only `command` writes between them."""
 
     begin: str
     end: str
     command: str
 
     def put(self, text: str, readme: Path) -> None:
-        """Replaces what stands between the marks."""
+        """Replaces the text between the marks."""
         before, _, after = self.parts(readme)
         readme.write_text(f"{before}{self.begin}\n\n{text}\n\n{self.end}{after}")
 
     def check(self, text: str, readme: Path) -> None:
         if self.parts(readme)[1].strip() != text:
-            raise SystemExit(f"error: {readme} shows other figures than were measured: `{self.command}` puts them there")
+            raise SystemExit(f"error: {readme} does not show the measured figures; run `{self.command}`")
 
     def parts(self, readme: Path) -> tuple[str, str, str]:
-        """What stands before, between and after the marks."""
+        """The text before, between and after the marks."""
         before, begin, rest = readme.read_text().partition(self.begin)
         between, end, after = rest.partition(self.end)
         if not begin or not end:
-            raise SystemExit(f"error: {readme} has no `{self.begin}` with `{self.end}` under it")
+            raise SystemExit(f"error: {readme} has no `{self.begin}` followed by `{self.end}`")
         return before, between, after
 
 

@@ -1,14 +1,14 @@
 #!/usr/bin/env python3
-"""Time PyTorch against ours on one NVIDIA GPU: the same network, weights and frame, in turns.
+"""Time PyTorch against ours on one NVIDIA GPU: the same network, weights and frame, interleaved.
 
     torch_gpu.py --rtformer target/gpu/rtformer --out target/gpu/raw/torch.json
-    torch_gpu.py --rtformer target/gpu/rtformer --check      one small frame on the CPU: does everything run?
+        torch_gpu.py --rtformer target/gpu/rtformer --check      a dry run with one small frame on the CPU
 
-Needs PyTorch 2.4 or newer with CUDA, NumPy and Pillow; no network. PyTorch runs in half precision and channels_last, eager in a CUDA
-graph and compiled with `mode="max-autotune"`, which captures one too. Each run ends in a synchronisation; the figure is network → mask
-of a batch, which is one frame repeated, input and masks staying on the GPU. What fails, for want of memory or of a compiler, is noted
-in its place. The rates that shares refer to are the card's own, measured in the same run: a copy of 1 GiB, a product of 8192 by 8192 in
-half precision.
+Needs PyTorch 2.4 or newer with CUDA, NumPy and Pillow; no network. PyTorch runs in half precision and channels_last, both eager in a CUDA
+graph and compiled with `mode="max-autotune"`, which also captures one. Each run ends with a synchronisation. The figure is network → mask
+for a batch, which is one repeated frame; input and masks stay on the GPU. Failures, for lack of memory or of a compiler, are recorded in
+place of the figure. The rates behind the shares are the card's own, measured in the same run: a copy of 1 GiB, and a product of 8192 by
+8192 in half precision.
 """
 
 import argparse
@@ -65,19 +65,19 @@ def main() -> None:
 
 
 def begun(args: argparse.Namespace, gpu: str | None) -> dict:
-    """Empty results; or what OUT holds, for a run that was cut off goes on."""
+    """Empty results; or the contents of OUT, to resume an interrupted run."""
     empty = {"torch": torch.__version__, "gpu": gpu, "rates": None, "timings": []}
     if args.check or not args.out or not args.out.exists():
         return empty
     results = json.loads(args.out.read_text())
     differs = [key for key in ("torch", "gpu") if results[key] != empty[key]]
     if differs:
-        sys.exit(f"error: {args.out} is from another {' and '.join(differs)}: it is not to be mixed; remove it first")
+        sys.exit(f"error: {args.out} is from another {' and '.join(differs)} and cannot be combined; remove it first")
     return results
 
 
 def save(args: argparse.Namespace, results: dict) -> None:
-    """After every cell: a run that is cut off has still measured something."""
+    """Called after every cell, so that an interrupted run keeps its measurements."""
     if args.out:
         args.out.write_text(json.dumps(results, indent=2) + "\n")
 
@@ -87,7 +87,7 @@ def short(error: Exception) -> str:
 
 
 def tidy(device: torch.device) -> None:
-    """Gives back what a cell held, so that the next one's memory, and our own process's, is there."""
+    """Releases a cell's memory for the next cell and for rtformer's process."""
     torch.compiler.reset()
     gc.collect()
     if device.type == "cuda":
@@ -100,15 +100,15 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--models", nargs="+", choices=CONFIGS, default=list(CONFIGS))
     parser.add_argument("--sizes", nargs="+", default=SIZES, metavar="WxH")
     parser.add_argument("--batch", nargs="+", type=int, default=BATCHES, metavar="N", help="frames at once (default 1 8)")
-    parser.add_argument("--rounds", type=int, default=5, help="in each of which everyone has a turn (default 5)")
-    parser.add_argument("--runs", type=int, default=50, help="of a turn, after five to warm up (default 50)")
-    parser.add_argument("--out", type=Path, help="write the figures here, as JSON; cells that it has are not measured again")
+    parser.add_argument("--rounds", type=int, default=5, help="rounds; each engine runs once per round (default 5)")
+    parser.add_argument("--runs", type=int, default=50, help="timed runs per turn, after five warm-up runs (default 50)")
+    parser.add_argument("--out", type=Path, help="write the figures to this JSON file; cells already in it are not measured again")
     parser.add_argument("--check", action="store_true", help="a dry run on the CPU")
     return parser.parse_args()
 
 
 def measure(args: argparse.Namespace, folder: Path, model: str, size: str, batch: int, device: torch.device) -> dict:
-    """One model at one size and batch: whether PyTorch gives our mask, then how fast all are, in turns."""
+    """One model at one size and batch: checks that PyTorch gives our mask, then times all engines, interleaved."""
     torch.backends.cudnn.benchmark = True
     picture = frame(PHOTO, tuple(map(int, size.split("x"))))
     network = seeded(CONFIGS[model], PHOTO)
@@ -125,7 +125,7 @@ def measure(args: argparse.Namespace, folder: Path, model: str, size: str, batch
     with torch.inference_mode():
         result["agreement"] = float((half(x).cpu().numpy() == ours.mask()).mean())
         if result["agreement"] < (0.999 if args.check else AGREEMENT):
-            raise RuntimeError(f"not the same network: {result['agreement']:.4f} of the pixels agree")
+            raise RuntimeError(f"PyTorch computes another mask: only {result['agreement']:.4f} of the pixels agree")
         turns = {"torch eager": timed(args, captured(half, x), device)}
         try:
             turns["torch compile"] = timed(args, compiled(half, x, args), device)
@@ -136,7 +136,7 @@ def measure(args: argparse.Namespace, folder: Path, model: str, size: str, batch
         turns["rtformer"] = ours.block
         blocks = {name: [] for name in turns}
         for round_ in range(args.rounds):
-            # Whoever comes after the same neighbour each time would inherit its caches and its heat.
+            # Rotate the order, so that no engine always follows the same neighbour and inherits its caches and heat.
             names = list(turns)
             for name in names[round_ % len(names):] + names[:round_ % len(names)]:
                 blocks[name].append(round(turns[name](), 5))
@@ -172,12 +172,12 @@ class Ours:
 
 
 def captured(network: torch.nn.Module, x: torch.Tensor):
-    """Runs the network from a CUDA graph, where there is CUDA."""
+    """Runs the network from a CUDA graph, if CUDA is available."""
     if x.device.type != "cuda":
         return lambda: network(x)
     side = torch.cuda.Stream()
     side.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(side):  # what is chosen and allocated once must not be in the graph
+    with torch.cuda.stream(side):  # one-time choices and allocations must not be in the graph
         for _ in range(5):
             network(x)
     torch.cuda.current_stream().wait_stream(side)
@@ -188,11 +188,11 @@ def captured(network: torch.nn.Module, x: torch.Tensor):
 
 
 def compiled(network: torch.nn.Module, x: torch.Tensor, args: argparse.Namespace):
-    """Runs the network as the compiler makes it for this very shape; it is compiled here."""
-    # A dry run asks whether it compiles at all; choosing among kernels takes minutes.
+    """Compiles the network for exactly this shape, and runs the result."""
+    # A dry run only checks that it compiles; choosing among kernels takes minutes.
     mode = {"backend": "aot_eager"} if args.check else {"mode": "max-autotune"}
     run = torch.compile(network, dynamic=False, **mode)
-    torch._dynamo.mark_static_address(x)  # or the graph would copy it into a place of its own first
+    torch._dynamo.mark_static_address(x)  # otherwise the graph would first copy it into its own memory
     for _ in range(3):
         run(x)
     return lambda: run(x)
@@ -215,7 +215,7 @@ def timed(args: argparse.Namespace, run, device: torch.device):
 
 
 def rate(work: float, run) -> float:
-    """Of `work` a run, the best of twenty, by the device's clock."""
+    """`work` per second, the best of twenty runs, by the device's clock."""
     begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
     best = float("inf")
     for _ in range(20):
@@ -240,7 +240,7 @@ def matmul_rate(device: torch.device) -> float:
 
 
 def table(results: dict) -> str:
-    """Markdown: medians of the rounds, and how many times as fast as each peer we are.
+    """Markdown: medians of the rounds, and our speedup over each peer.
 
     >>> blocks = {"torch eager": [3.0, 3.0], "torch compile": [2.0, 2.0], "rtformer": [1.0, 1.0]}
     >>> cell = {"model": "slim", "size": "2048x1024", "batch": 1, "agreement": 1.0, "blocks_ms": blocks}

@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""Compiles every kernels/*/*.cu to PTX, which is what the program hands to the driver.
+"""Compiles every kernels/*/*.cu to PTX, which the program passes to the driver.
 
-    ptx.py           writes cuda/ptx/<name>.75.ptx, and <name>.80.ptx and <name>.90a.ptx where the text differs from the one for the
-                     next older target in more than the line `.target`
-    ptx.py --check   compares with the files that are there; prints what ptxas makes of each kernel, and fails if one spills
+    ptx.py           writes cuda/ptx/<name>.75.ptx; also <name>.80.ptx and <name>.90a.ptx if the text differs from that of the next
+                     older target in more than the `.target` line
+    ptx.py --check   compares with the existing files, prints the resources that ptxas reports for each kernel, fails if one spills
 
-Needs no CUDA toolkit: NVRTC and ptxas are PyPI's, of one pinned version, in a virtual environment under target/.
-Exit code 3: the packages are not to be had here.
+Needs no CUDA toolkit: NVRTC and ptxas are packages on PyPI, of a pinned version, in a virtual environment under target/.
+Exit code 3: the packages cannot be installed.
 """
 
 import argparse
@@ -18,16 +18,16 @@ import subprocess
 import sys
 import tempfile
 
-VERSION = "12.2.140"  # PTX 8.2, which drivers from release 535 on read
+VERSION = "12.2.140"  # PTX 8.2, which drivers of release 535 and newer read
 PACKAGES = [f"nvidia-cuda-{part}-cu12=={VERSION}" for part in ("nvrtc", "runtime", "nvcc")]
-TARGETS = ("75", "80", "90a")  # `a`: for GPUs of just that capability
+TARGETS = ("75", "80", "90a")  # `a`: only for GPUs of exactly that capability
 KERNELS = pathlib.Path(__file__).resolve().parent.parent
 PTX = KERNELS / "gpu" / "cuda" / "ptx"  # everything in it is generated; kernels/gpu/cuda/ptx.rs reads it
 ENVIRONMENT = KERNELS.parent / "target" / "ptx"
 
 
 def packages():
-    """The folder that the packages' files are in."""
+    """The folder with the packages' files."""
     found = glob.glob(str(ENVIRONMENT / "lib" / "python3*" / "site-packages" / "nvidia"))
     ready = ENVIRONMENT / f"ready-{VERSION}"
     if not (found and ready.exists()):
@@ -36,7 +36,7 @@ def packages():
             pip = [ENVIRONMENT / "bin" / "python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
             subprocess.run([*pip, "--no-deps", *PACKAGES], check=True)
         except (OSError, subprocess.CalledProcessError) as error:
-            print(f"{', '.join(PACKAGES)}: cannot be installed: {error}", file=sys.stderr)
+            print(f"{', '.join(PACKAGES)}: installation failed: {error}", file=sys.stderr)
             sys.exit(3)
         ready.touch()
         found = glob.glob(str(ENVIRONMENT / "lib" / "python3*" / "site-packages" / "nvidia"))
@@ -44,7 +44,7 @@ def packages():
 
 
 class Compiler:
-    """NVRTC, which is given texts by name, so that no path of this machine gets into what it makes."""
+    """NVRTC. It receives sources by name, so that no path of this machine appears in the output."""
 
     def __init__(self, folder):
         self.library = ctypes.CDLL(str(folder / "cuda_nvrtc" / "lib" / "libnvrtc.so.12"))
@@ -84,13 +84,13 @@ class Compiler:
 
 
 def slim(text):
-    """PTX without comments, empty lines and indents: a third less to carry, and nothing of it changes with the machine."""
+    """PTX without comments, empty lines and indentation: a third smaller, and independent of the machine."""
     lines = (re.sub(r"//.*", "", line).strip() for line in text.splitlines())
     return "".join(f"{line}\n" for line in lines if line)
 
 
 def own_texts(texts):
-    """Of the texts by target, the oldest first, those that differ from the one before in more than the line `.target`."""
+    """Of the texts by target, oldest first: those that differ from the one before in more than the `.target` line."""
     before = None
     for target, text in texts.items():
         general = text.replace(f".target sm_{target}\n", ".target\n")
@@ -100,7 +100,7 @@ def own_texts(texts):
 
 
 def resources(ptxas, text, target):
-    """What ptxas says of each kernel: name, registers, bytes of shared memory, bytes of spilled registers."""
+    """The resources that ptxas reports for each kernel: name, registers, bytes of shared memory, bytes of spilled registers."""
     with tempfile.NamedTemporaryFile("w", suffix=".ptx") as file:
         file.write(text)
         file.flush()
@@ -134,7 +134,7 @@ def main():
     if check:
         for name in sorted(wanted.keys() | found.keys()):
             if wanted.get(name) != found.get(name):
-                wrong.append(f"{PTX.relative_to(KERNELS) / name} is not what the kernels compile to; run `make ptx`")
+                wrong.append(f"{PTX.relative_to(KERNELS) / name} differs from the kernels' PTX; run `make ptx`")
     else:
         PTX.mkdir(exist_ok=True)
         for name in found.keys() - wanted.keys():

@@ -1,19 +1,19 @@
 #!/usr/bin/env python3
-"""Write the golden files: what PaddleSeg's own RTFormer answers, stage by stage.
+"""Write the golden files: the results of PaddleSeg's own RTFormer, stage by stage.
 
     python tests/data/reference.py small                        tiny models  -> tests/data/golden/ (committed)
     python tests/data/reference.py full --out DIR --photo JPG   the four published widths -> DIR (0.7 GB)
 
-The network is PaddleSeg's file `paddleseg/models/rtformer.py`, untouched, in eval mode on the CPU. The weights
-are random: each layer is scaled while a first picture flows through it, so that every stage keeps a healthy
-magnitude, and the norms get the statistics they meet, shaken. About a quarter of the norm scales are negative,
-because that is where folding a norm into its neighbour goes wrong.
+The network is PaddleSeg's file `paddleseg/models/rtformer.py`, unmodified, in eval mode on the CPU. The weights
+are random. While a first picture flows through the network, each layer is scaled so that every stage keeps a
+healthy magnitude, and the norms get the statistics of their inputs with random changes. About a quarter of the norm
+scales are negative, because that is where folding a norm into its neighbour goes wrong.
 
 Requirements (Python 3.11; CPU only):
     pip install paddlepaddle==3.3.1 numpy==2.4.6 pillow==13.0.0 opencv-python-headless==5.0.0.93
     pip install scipy==1.17.1 pyyaml==6.0.3 tqdm==4.70.1 six==1.17.0
     pip install --no-deps paddleseg==2.8.0
-What else PaddleSeg imports (sklearn, visualdl, ...) is replaced by empty modules below: no line of theirs runs here.
+PaddleSeg's other imports (sklearn, visualdl, ...) are replaced by empty modules below; none of their code runs here.
 """
 
 import argparse
@@ -73,7 +73,7 @@ def main():
     args = parser.parse_args()
 
     paddle.set_device("cpu")
-    paddle.set_flags({"FLAGS_use_mkldnn": False})  # paddle's own kernels, not oneDNN's
+    paddle.set_flags({"FLAGS_use_mkldnn": False})  # Paddle's own kernels, not oneDNN's
     args.out.mkdir(parents=True, exist_ok=True)
     with paddle.no_grad():
         if args.command == "small":
@@ -119,7 +119,7 @@ def write_small(out):
 
 
 def write_full(out, photo, names):
-    # Scaled on noise alone, these widths overshoot tenfold on a photo.
+    # If scaled on noise only, these widths overshoot tenfold on a photo.
     pictures = np.concatenate([noise(1, 320, 512, seed=10), photo_input(photo, 320, 512)])
     for name in names:
         spec = FULL[name]
@@ -141,7 +141,7 @@ def write_full(out, photo, names):
 
 
 def build(name, spec, seed, pictures=None):
-    """PaddleSeg's model with random weights, scaled on the pictures that flow through it (noise, if none are given)."""
+    """PaddleSeg's model with random weights, scaled on the pictures that flow through it (noise if none are given)."""
     base, layers, spp, heads, head, cross, injection, classes = spec
     model = RTFormer(num_classes=classes, layer_nums=layers, base_channels=base, spp_channels=spp, num_heads=heads,
                      head_channels=head, use_injection=injection, cross_size=cross)
@@ -153,9 +153,9 @@ def build(name, spec, seed, pictures=None):
 
 
 class Randomise:
-    """Draws every weight and norm statistic, in the order a forward pass meets them.
+    """Draws every weight and norm statistic, in the order of the forward pass.
 
-    A hook before each norm and after each conv looks at the feature there and picks the magnitudes that fit it.
+    A hook before each norm and after each conv inspects the feature there and chooses a fitting magnitude.
     """
 
     def __init__(self, model, rng):
@@ -182,7 +182,7 @@ class Randomise:
         tap = self.model.layer3_.register_forward_post_hook(lambda _, args, y: seen.update(x3_=y))
         self.model(paddle.to_tensor(x))
         self.model.seghead_extra(seen["x3_"])  # the auxiliary head: in the file, never run
-        self.model.seghead.conv2.weight.set_value(self.model.seghead.conv2.weight * 3)  # logits apart from each other
+        self.model.seghead.conv2.weight.set_value(self.model.seghead.conv2.weight * 3)  # spread the logits
         for hook in self.hooks + [tap]:
             hook.remove()
         for block in (self.model.layer4, self.model.layer5):
@@ -195,7 +195,7 @@ class Randomise:
         self.met.add(id(layer))
         x, rng = args[0].numpy(), self.rng
         c, axes = x.shape[1], (0, 2, 3)
-        # A channel that hardly varies here (a global mean) would be blown up: its variance has a floor.
+        # The variance has a lower bound, or a channel that hardly varies here (a global mean) would be amplified.
         mean, var = x.mean(axes), np.maximum(x.var(axes), 0.1 * x.var())
         draw = lambda low, high: rng.uniform(low, high, c)
         layer._mean.set_value((mean + 0.3 * np.sqrt(var) * rng.standard_normal(c)).astype(np.float32))
@@ -212,11 +212,11 @@ class Randomise:
         return y + paddle.to_tensor(bias).reshape([1, -1, 1, 1])
 
     def keys(self, attention, normed):
-        """Scores of std 2, so that the softmax over pixels is neither flat nor a single pixel."""
+        """Scales the scores to std 2, so that the softmax over pixels is neither flat nor a single pixel."""
         scale(attention.k, to_rms(F.conv2d(normed, attention.k), 2.0))
 
     def cross_keys(self, block, x, cross_k, cross_v):
-        """Scores of std 2 between the pooled positions (what all of them share is nothing to the softmax)."""
+        """Scales the scores between the pooled positions to std 2 (a common offset does not affect the softmax)."""
         n, (h, w), places = x.shape[0], x.shape[2:], block.cross_size**2
         score = F.conv2d(block.attn_h.norm(x).reshape([1, -1, h, w]), cross_k, groups=n).reshape([n, places, h, w])
         factor = to_rms(score - score.mean(axis=1, keepdim=True), 2.0 * places**0.5)
@@ -239,7 +239,7 @@ def to_rms(x, wanted):
 
 
 def noise(n, h, w, seed):
-    """Noise with something to see at every scale, or the pools would all answer zero. Normalised input: std about 1."""
+    """Noise with structure at every scale; otherwise the pools would return zero everywhere. Normalised input: std about 1."""
     rng = np.random.default_rng(seed)
     x = 0.7 * rng.standard_normal((n, 3, h, w), dtype=np.float32)
     for cell in (4, 16, 64):
@@ -258,7 +258,7 @@ def photo_input(path, h, w):
 
 
 def run(model, x, parts=False):
-    """The stages of one forward pass; each is copied when it is made, because PaddleSeg adds in place."""
+    """The stages of one forward pass, each copied when it is made, because PaddleSeg adds in place."""
     seen = {}
 
     def put(*names):
@@ -288,7 +288,7 @@ def run(model, x, parts=False):
 
 
 def mask(logits):
-    """The classes as PaddleSeg's `inference` picks them, in one byte: [n, h, w]."""
+    """The classes as PaddleSeg's `inference` picks them, one byte each: [n, h, w]."""
     return paddle.argmax(logits, axis=1, dtype="int32").numpy().astype(np.uint8)
 
 
@@ -304,13 +304,13 @@ def write_case(out, name, case, model, x, why, keep=None, parts=False):
 
 
 def margin(logits):
-    """The closest call in the mask: best logit less the second best. Errors under half of it change no pixel."""
+    """The closest call in the mask: the best logit minus the second best. Smaller errors than half of it change no pixel."""
     best = np.partition(logits, -2, axis=1)
     return float((best[:, -1] - best[:, -2]).min())
 
 
 def rounding(model, x, seen):
-    """How far this float32 pass is from the same pass in float64, as a share of the stage's std."""
+    """The difference between this float32 pass and the same pass in float64, as a share of the stage's std."""
     model.to(dtype="float64")
     exact = run(model, x.astype(np.float64))
     model.to(dtype="float32")
@@ -327,16 +327,16 @@ def report(title, seen, error):
         note = f"   float32 from float64: {error[name]:.1e} of std" if error else ""
         print(f"    {name:8} {str(list(x.shape)):20} std {x.std():7.3f}  min {x.min():8.2f}  max {x.max():8.2f}{note}")
     counts = np.bincount(seen["mask"].ravel())
-    changed = f"   pixels that float64 sees otherwise: {error['mask']:.0f}" if error else ""
+    changed = f"   pixels that differ in float64: {error['mask']:.0f}" if error else ""
     print(f"    mask     {(counts > 0).sum()} classes, largest {counts.max() / counts.sum():.0%}, "
           f"closest call {margin(seen['logits']):.1e}{changed}")
 
 
 def save(path, tensors, metadata):
-    """A safetensors file by hand: the library shuffles the metadata, and the same run should write the same bytes."""
+    """Writes a safetensors file by hand: the library shuffles the metadata, but equal runs should write equal bytes."""
     kinds = {"float64": "F64", "float32": "F32", "float16": "F16", "uint8": "U8"}
     header, data, end = {"__metadata__": metadata}, [], 0
-    for name, x in sorted(tensors.items(), key=lambda item: (-item[1].itemsize, item[0])):  # wide ones first: aligned
+    for name, x in sorted(tensors.items(), key=lambda item: (-item[1].itemsize, item[0])):  # widest first, for alignment
         start, end = end, end + x.nbytes
         header[name] = {"dtype": kinds[x.dtype.name], "shape": list(x.shape), "data_offsets": [start, end]}
         data.append(x.tobytes())
@@ -366,7 +366,7 @@ def write_weights(out, name, model, spec):
 
 
 def write_photo(out, name, model):
-    """From a file to a mask the way PaddleSeg's `predict` goes: read, BGR to RGB, resize, normalise, run, back."""
+    """From a file to a mask with the steps of PaddleSeg's `predict`: read, BGR to RGB, resize, normalise, run, back."""
     path = out / "photo.png"
     ways = {
         "plain": [],
@@ -394,11 +394,11 @@ def write_photo(out, name, model):
 
 
 def write_pickles(out):
-    """A few tensors in every dialect of `.pdparams` that we can make; their values again in pickle.safetensors."""
+    """A few tensors in every dialect of `.pdparams` that we can write; their values are also in pickle.safetensors."""
     rng = np.random.default_rng(11)
     values = OrderedDict([
         ("conv.weight", rng.standard_normal((3, 2, 3, 3)).astype(np.float32)),
-        ("norm._mean", rng.standard_normal(300).astype(np.float32)),  # past the 255 of the short opcodes
+        ("norm._mean", rng.standard_normal(300).astype(np.float32)),  # longer than the 255 of the short opcodes
         ("half", rng.standard_normal((2, 5)).astype(np.float16)),
         ("double", rng.standard_normal(4)),
         ("scalar", np.array(0.25, np.float32)),
@@ -407,7 +407,7 @@ def write_pickles(out):
     tensors = OrderedDict((k, paddle.to_tensor(v)) for k, v in values.items())
     for protocol in (2, 3, 4):
         paddle.save(tensors, str(out / f"pickle.p{protocol}.pdparams"), protocol=protocol)
-    # Checkpoints older than numpy 2 name the same function by its old module.
+    # Checkpoints written with numpy before 2 name the same function by its old module.
     rebuild = np.array(0).__reduce__()[0]
     module, rebuild.__module__ = rebuild.__module__, "numpy.core.multiarray"
     for protocol in (2, 4):

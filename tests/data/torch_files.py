@@ -40,11 +40,11 @@ def main():
     # PyTorch's own names, and the counter that only PyTorch has.
     state["norm.running_mean"] = state.pop("norm._mean")
     state["norm.num_batches_tracked"] = torch.tensor(1234)
-    # As `Module.state_dict` does: versions ride along as an attribute.
+    # As in `Module.state_dict`: versions are stored as an attribute.
     state._metadata = OrderedDict({"": {"version": 1}, "norm": {"version": 2}})
     torch.save(state, GOLDEN / "torch.pth")
 
-    # What a training script writes: the state dictionary among other things, its tensors still parameters.
+    # What a training script writes: the state dictionary among other things, with its tensors as parameters.
     parameters = OrderedDict((name, torch.nn.Parameter(t) if t.is_floating_point() else t) for name, t in state.items())
     optimizer = {
         "state": {0: {"step": torch.tensor(7.0), "exp_avg": torch.zeros(3, 2, 3, 3)}},
@@ -60,11 +60,11 @@ def main():
     views["brain"] = torch.tensor([[0.5, -1.25, 3.0]], dtype=torch.bfloat16)
     torch.save(views, GOLDEN / "torch.views.pth")
 
-    # Channels last, as some train: a view whose storage is in neither order.
+    # Channels last, as some networks are trained: a view whose storage is in neither order.
     views["conv.weight"] = state["conv.weight"].to(memory_format=torch.channels_last)
     torch.save(OrderedDict({"conv.weight": views["conv.weight"]}), GOLDEN / "torch.channels_last.pth")
 
-    # A training script's checkpoint: two networks (their landmarks alone), one of them averaged, and what lies beside them.
+    # A training script's checkpoint: two networks (only the tensors that identify them), one averaged, and the other contents.
     network = OrderedDict(
         (name, torch.full(shape, value))
         for name, shape, value in [
@@ -92,14 +92,14 @@ def main():
         "history": defaultdict(list, {"loss": [1.0, 0.5]}),
     }
     torch.save(training, GOLDEN / "torch.training.pth")
-    # The files that people confuse with it.
+    # Files that people mistake for checkpoints.
     torch.save(optimizer, GOLDEN / "torch.optimizer.pth")
     torch.save({"w": torch.ones(2)}, GOLDEN / "torch.legacy.pth", _use_new_zipfile_serialization=False)
     script = io.BytesIO()
     torch.jit.save(torch.jit.script(torch.nn.Conv2d(1, 1, 1)), script)
     with zipfile.ZipFile(script) as whole, zipfile.ZipFile(GOLDEN / "torch.script.pt", "w") as small:
         for part in whole.infolist():
-            if not part.filename.endswith(".debug_pkl"):  # has paths of the machine
+            if not part.filename.endswith(".debug_pkl"):  # contains paths of the machine
                 small.writestr(part, whole.read(part))
 
 
