@@ -168,7 +168,7 @@ def source(results: dict) -> str:
             "f16 unless noted.")
     if version := results["versions"]["torch"]:
         text += (f" PyTorch {version} runs in f16 and channels_last, from CUDA graphs; the last column is the median of the rounds' "
-                 "ratios, measured in turns.")
+                 "ratios, interleaved.")
     checks = {"tests": results["tests"], **results["sanitizer"]}
     names = {"passed": [name for name, one in checks.items() if one and one["passed"]],
              "failed": [name for name, one in checks.items() if one and not one["passed"]],

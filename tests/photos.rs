@@ -16,7 +16,7 @@ fn segment(input: &Path, more: &[&str]) -> (i32, String) {
 }
 
 #[test]
-fn every_photo_in_a_folder_is_done_or_named() {
+fn every_photo_in_a_folder_is_segmented_or_reported() {
     let folder = tempfile::tempdir().unwrap();
     let photos = folder.path().join("photos");
     fs::create_dir(&photos).unwrap();
@@ -64,7 +64,7 @@ fn every_photo_in_a_folder_is_done_or_named() {
 }
 
 #[test]
-fn a_camera_of_12_bits_is_noticed_and_its_photos_can_be_scaled() {
+fn twelve_bit_cameras_are_detected_and_their_photos_can_be_scaled() {
     let folder = tempfile::tempdir().unwrap();
     let (camera, out) = (format!("{DATA}/field/gray12in16.png"), folder.path().to_str().unwrap());
     let (code, said) = segment(camera.as_ref(), &["--out", out]);

@@ -63,7 +63,7 @@ class OpenVino:
         model = ov.Core().compile_model(str(args.graph), "CPU", config)
         taken = str(model.get_property("INFERENCE_PRECISION_HINT"))
         if args.precision not in taken and {"f32": "float", "bf16": "bfloat16"}[args.precision] not in taken:
-            raise RuntimeError(f"asked for {args.precision}, OpenVINO took {taken}")
+            raise RuntimeError(f"requested {args.precision}, but OpenVINO chose {taken}")
         count = model.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS") if args.hint == "throughput" else 1
         self.frame = frame  # shared, not copied: it must live as long as the requests
         self.requests = [model.create_infer_request() for _ in range(count)]

@@ -244,7 +244,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn convolutions_take_the_largest_tile_that_keeps_the_gpu_busy() {
+    fn convolutions_use_the_largest_tile_that_keeps_the_gpu_busy() {
         let device = |multiprocessors, matrix_units| Capabilities { multiprocessors, matrix_units };
         let hopper = device(132, MatrixUnits::TensorCores);
         let conv = |out_w, out_cs| ConvParams { n: 1, out_h: 128, out_w, out_cs, ..ConvParams::default() };

@@ -110,7 +110,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn attention_takes_tensor_cores_where_they_can() {
+    fn attention_uses_tensor_cores_where_possible() {
         let name = |matrix_units, element, c| {
             let device = Capabilities { multiprocessors: 132, matrix_units };
             Kernel::choose(device, element, &CrossAttendParams { c, ..CrossAttendParams::default() }).name

@@ -184,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn memory_is_found_again_by_its_size_alone() {
+    fn memory_is_reused_by_exact_size() {
         let memories = Memories::default();
         let (small, large) = (buffer(&memories, 500), buffer(&memories, 1000));
         let (first, second) = (at(&small), at(&large));
@@ -197,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_recorded_works_in_memory_that_nobody_else_gets() {
+    fn recorded_work_has_its_own_memory() {
         let memories = Memories::default();
         let outside = buffer(&memories, 512);
         let kept = at(&outside);
@@ -218,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn when_memory_is_short_what_is_idle_is_freed() {
+    fn unused_memory_is_freed_when_memory_is_short() {
         let memories = Memories::default();
         let idle = Arc::downgrade(buffer(&memories, 512).memory());
         let short = |room| {

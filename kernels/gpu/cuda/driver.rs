@@ -148,7 +148,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn old_drivers_are_refused_with_what_they_are_and_what_they_must_be() {
+    fn old_drivers_are_rejected_with_both_versions() {
         assert!(new_enough(12_020).is_ok() && new_enough(13_010).is_ok());
         let error = new_enough(11_080).unwrap_err().to_string();
         assert!(error.contains("11.8") && error.contains("12.2") && error.contains("535"), "{error}");

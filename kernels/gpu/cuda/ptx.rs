@@ -123,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn a_target_without_a_file_takes_the_text_of_the_next_older_one() {
+    fn a_target_without_a_file_uses_the_next_older_text() {
         let all = files("// a.75\n.target sm_75\nold\n// a.80\n.target sm_80\nnew\n// b.75\n.target sm_75\nall\n");
         let texts: Vec<_> = all.iter().map(|file| [0, 1, 2].map(|target| file.text(target))).collect();
         assert_eq!(texts[0], [".target sm_75\nold\n", ".target sm_80\nnew\n", ".target sm_90a\nnew\n"]);

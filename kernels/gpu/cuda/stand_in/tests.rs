@@ -186,7 +186,7 @@ fn pinned_memory_without_waiting() {
     kit.close();
 }
 
-fn streams_in_no_order() {
+fn unordered_streams() {
     let kit = Kit::new();
     let (a, b, c) = (kit.memory(), kit.memory(), kit.memory());
     kit.launch(kit.stream, a, b);
@@ -197,7 +197,7 @@ fn streams_in_no_order() {
     kit.close();
 }
 
-fn memory_given_back_too_early() {
+fn memory_freed_too_early() {
     let kit = Kit::new();
     let (a, b) = (kit.memory(), kit.memory());
     kit.launch(kit.stream, a, b);
@@ -206,7 +206,7 @@ fn memory_given_back_too_early() {
     assert_eq!(call!(cuCtxSetCurrent(kit.context)), ILLEGAL, "every later call fails");
 }
 
-fn a_graph_whose_memory_is_gone() {
+fn a_graph_whose_memory_was_freed() {
     let kit = Kit::new();
     let (a, b) = (kit.memory(), kit.memory());
     kit.begin(GLOBAL);
@@ -217,7 +217,7 @@ fn a_graph_whose_memory_is_gone() {
     assert_eq!(kit.wait(), ILLEGAL);
 }
 
-fn a_kernel_that_strays() {
+fn a_kernel_that_writes_out_of_bounds() {
     let kit = Kit::new();
     let (a, b) = (kit.memory(), kit.memory());
     assert_eq!(call!(cuMemcpyHtoDAsync_v2(a, [1.0f32; LEN].as_ptr().cast(), BYTES, kit.stream)), SUCCESS);
@@ -226,7 +226,7 @@ fn a_kernel_that_strays() {
     assert_eq!(kit.wait(), ILLEGAL);
 }
 
-fn launches_that_cannot_be() {
+fn invalid_launches() {
     let kit = Kit::new();
     let (a, b) = (kit.memory(), kit.memory());
     for (from, to, grid, block) in
@@ -285,7 +285,7 @@ fn allocating_while_another_thread_records_for_all() {
     kit.close();
 }
 
-fn times_that_are_not_there() {
+fn times_of_unrecorded_events() {
     let kit = Kit::new();
     let (start, end) =
         (made(null_mut(), |to| call!(cuEventCreate(to, 0))), made(null_mut(), |to| call!(cuEventCreate(to, 0))));
@@ -299,7 +299,7 @@ fn times_that_are_not_there() {
     assert_eq!(between(), SUCCESS);
 }
 
-fn ptx_that_no_driver_takes() {
+fn invalid_ptx() {
     let kit = Kit::new();
     let load = |text: &str| {
         let (text, mut module) = (CString::new(text).unwrap(), null_mut());
@@ -315,12 +315,12 @@ fn ptx_that_no_driver_takes() {
     kit.close();
 }
 
-fn nothing_given_back() {
+fn leaked_memory() {
     let kit = Kit::new();
     let _ = (kit.memory(), kit.pinned());
 }
 
-fn letting_go_with_memory() {
+fn releasing_the_device_with_memory() {
     let kit = Kit::new();
     kit.memory();
     kit.close();
@@ -341,18 +341,18 @@ fn misuse_is_noticed() {
     let cases: [(&str, fn(), &str); 15] = [
         ("sound", sound, ""),
         ("pinned", pinned_memory_without_waiting, ""),
-        ("order", streams_in_no_order, "nothing says which comes first"),
-        ("early", memory_given_back_too_early, "nobody waited for `relu_f32`"),
-        ("graph", a_graph_whose_memory_is_gone, "uses memory that was given back"),
-        ("stray", a_kernel_that_strays, "wrote beside its memory"),
-        ("launch", launches_that_cannot_be, "no memory of this device"),
+        ("order", unordered_streams, "nothing says which comes first"),
+        ("early", memory_freed_too_early, "nobody waited for `relu_f32`"),
+        ("graph", a_graph_whose_memory_was_freed, "uses memory that was given back"),
+        ("stray", a_kernel_that_writes_out_of_bounds, "wrote beside its memory"),
+        ("launch", invalid_launches, "no memory of this device"),
         ("wait", waiting_while_recording, ""),
         ("pageable", recording_what_is_not_pinned, ""),
         ("threads", allocating_while_another_thread_records_for_all, ""),
-        ("times", times_that_are_not_there, "it was not recorded"),
-        ("ptx", ptx_that_no_driver_takes, ""),
-        ("leak", nothing_given_back, "leaked: 1 pieces of pinned memory, 256 bytes"),
-        ("release", letting_go_with_memory, "leaked: 1 pieces of device memory, 256 bytes"),
+        ("times", times_of_unrecorded_events, "it was not recorded"),
+        ("ptx", invalid_ptx, ""),
+        ("leak", leaked_memory, "leaked: 1 pieces of pinned memory, 256 bytes"),
+        ("release", releasing_the_device_with_memory, "leaked: 1 pieces of device memory, 256 bytes"),
         ("context", a_thread_without_a_context, "the thread has no context"),
     ];
     if let Ok(name) = std::env::var("RTFORMER_TEST_CASE") {
