@@ -1,9 +1,13 @@
 //! Reads and writes complete files: a file that is too long is an error, and an output gets its name only once it is complete.
 
 use std::borrow::Cow;
-use std::fs;
+use std::fs::{self, TryLockError};
 use std::io::{self, BufWriter, Read, Write};
 use std::path::Path;
+
+use sha2::{Digest, Sha256};
+use tempfile::NamedTempFile;
+use walkdir::WalkDir;
 
 use crate::error::{Error, Result};
 
@@ -66,9 +70,29 @@ pub fn text(bytes: &[u8]) -> Result<Cow<'_, str>, String> {
     }
 }
 
+/// The SHA-256 of some bytes, in hexadecimal.
+///
+/// ```
+/// let empty = rtformer::files::digest(b"");
+/// assert!(empty.starts_with("e3b0c442") && empty.len() == 64);
+/// ```
+pub fn digest(bytes: &[u8]) -> String {
+    hex(&Sha256::digest(bytes))
+}
+
+/// Bytes in hexadecimal.
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::with_capacity(2 * bytes.len()), |text, byte| text + &format!("{byte:02x}"))
+}
+
+/// What the names of temporary files start and end with.
+const PREFIX: &str = ".rtformer-";
+const SUFFIX: &str = ".part";
+
 /// Writes a complete file: `fill` writes to a temporary file in the same folder, which is then renamed to `path`.
 ///
-/// Missing parent folders are made. When anything fails, or the process dies, `path` is what it was before.
+/// Missing parent folders are made. When anything fails, or the process dies, `path` is what it was before. A file that is replaced
+/// keeps its permissions; those of a new one follow the umask.
 ///
 /// ```
 /// use rtformer::files::write_whole;
@@ -91,28 +115,62 @@ pub fn write_whole(path: &Path, fill: impl FnOnce(&mut BufWriter<&mut fs::File>)
             _ => Path::new("."),
         };
         fs::create_dir_all(folder)?;
-        let mut file = tempfile::Builder::new().prefix(".rtformer-").suffix(".part").tempfile_in(folder)?;
+        let mut file = temporary(folder)?;
         let mut writer = BufWriter::new(file.as_file_mut());
         fill(&mut writer)?;
         writer.flush()?;
         drop(writer);
-        make_readable(file.as_file())?;
+        if let Some(old) = fs::symlink_metadata(path).ok().filter(fs::Metadata::is_file)
+            && old.permissions() != file.as_file().metadata()?.permissions()
+        {
+            file.as_file().set_permissions(old.permissions())?;
+        }
         file.persist(path).map_err(|failed| failed.error)?;
         Ok(())
     };
     attempt().map_err(Error::writing(path))
 }
 
-/// Temporary files are made private (0600); an output has the rights of any new file.
-#[cfg(unix)]
-fn make_readable(file: &fs::File) -> io::Result<()> {
-    use std::os::unix::fs::PermissionsExt;
-    file.set_permissions(fs::Permissions::from_mode(0o644))
+/// A new file in `folder`, locked so that [`sweep`] keeps it.
+fn temporary(folder: &Path) -> io::Result<NamedTempFile> {
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(PREFIX).suffix(SUFFIX);
+    // The umask decides, as for any new file. The default would be private to the user.
+    #[cfg(unix)]
+    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+    loop {
+        let file = builder.tempfile_in(folder)?;
+        // Another process's sweep may have found the file before it was locked, and is about to remove it or has done so.
+        match file.as_file().try_lock() {
+            Ok(()) if file.path().exists() => return Ok(file),
+            Ok(()) | Err(TryLockError::WouldBlock) => {}
+            Err(TryLockError::Error(_)) => return Ok(file), // without locks nothing is swept
+        }
+    }
 }
 
-#[cfg(not(unix))]
-fn make_readable(_: &fs::File) -> io::Result<()> {
-    Ok(())
+/// Removes the temporary files that killed processes left in `folder` and its subfolders. Files of running processes stay.
+///
+/// ```
+/// # let folder = tempfile::tempdir().unwrap();
+/// let left = folder.path().join(".rtformer-a1b2c3.part");
+/// std::fs::write(&left, "half of a mask").unwrap();
+/// rtformer::files::sweep(folder.path());
+/// assert!(!left.exists());
+/// ```
+pub fn sweep(folder: &Path) {
+    let files = WalkDir::new(folder).into_iter().filter_map(Result::ok).filter(|entry| entry.file_type().is_file());
+    for entry in files {
+        let name = entry.file_name().to_string_lossy();
+        if !(name.starts_with(PREFIX) && name.ends_with(SUFFIX)) {
+            continue;
+        }
+        // The lock is held until the file is gone, so that nobody starts to write to it.
+        let file = fs::OpenOptions::new().write(true).open(entry.path());
+        if file.as_ref().is_ok_and(|file| file.try_lock().is_ok()) {
+            let _ = fs::remove_file(entry.path()); // an attempt: what stays does no harm
+        }
+    }
 }
 
 #[cfg(test)]
@@ -173,5 +231,37 @@ mod tests {
         .unwrap_err();
         assert_eq!(fs::read(&path).unwrap(), b"old");
         assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn permissions_are_those_of_a_new_file_or_of_the_old_one() {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = tempfile::tempdir().unwrap();
+        let mode = |name: &str| fs::metadata(folder.path().join(name)).unwrap().permissions().mode() & 0o7777;
+        fs::write(folder.path().join("plain"), "").unwrap(); // by the umask
+        write_whole(&folder.path().join("new"), |_| Ok(())).unwrap();
+        assert_eq!(mode("new"), mode("plain"));
+        for bits in [0o600, 0o664, 0o444, 0o755] {
+            fs::set_permissions(folder.path().join("new"), fs::Permissions::from_mode(bits)).unwrap();
+            write_whole(&folder.path().join("new"), |w| w.write_all(b"x")).unwrap();
+            assert_eq!(mode("new"), bits, "{bits:o}");
+        }
+    }
+
+    #[test]
+    fn a_sweep_keeps_what_is_being_written() {
+        let folder = tempfile::tempdir().unwrap();
+        let files = || fs::read_dir(folder.path()).unwrap().count();
+        fs::write(folder.path().join(".rtformer-killed.part"), "").unwrap();
+        fs::write(folder.path().join(".rtformer-own"), "").unwrap(); // another program's name
+        write_whole(&folder.path().join("mask.png"), |w| {
+            assert_eq!(files(), 3);
+            sweep(folder.path());
+            assert_eq!(files(), 2, "the killed process's file is gone");
+            w.write_all(b"whole")
+        })
+        .unwrap();
+        assert_eq!(fs::read(folder.path().join("mask.png")).unwrap(), b"whole");
     }
 }

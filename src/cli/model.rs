@@ -51,6 +51,15 @@ impl ModelArgs {
             None => builder,
         })
     }
+
+    /// The SHA-256 of the weights, which tells whether two runs used the same ones.
+    pub(super) fn digest(&self) -> anyhow::Result<String> {
+        let weights = match weights_path(&self.weights)? {
+            Some(path) => Weights::open(path)?,
+            None => embedded()?,
+        };
+        Ok(weights.digest())
+    }
 }
 
 impl DeviceArgs {

@@ -10,7 +10,7 @@ pub(super) struct PhotoArgs {
     /// Significant bits of the samples in 16-bit files: auto (all 16), or 8 to 16, for cameras that store fewer bits without scaling
     /// them
     #[arg(long, value_name = "BITS", default_value = "auto")]
-    depth: Depth,
+    pub(super) depth: Depth,
 }
 
 impl PhotoArgs {

@@ -59,7 +59,8 @@ pub(super) fn run(args: &Args, console: &Console) -> anyhow::Result<Outcome> {
     if model.exists() && !args.force {
         match Weights::open(&model) {
             Ok(_) => {
-                console.note(&format!("{name} is here already: {} (--force pulls it anew)\n{usage}", model.display()));
+                console.note(&format!("{name} is here already: {} (--force pulls it anew)", model.display()));
+                console.note(&usage);
                 return Ok(Outcome::Done);
             }
             Err(error) => console.note(&format!("{error}; pulling it anew")),

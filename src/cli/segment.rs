@@ -1,410 +1,111 @@
 //! `rtformer segment`: photos in, masks out.
 
+mod args;
 mod emit;
 mod inputs;
+mod jobs;
 mod outputs;
 mod pipeline;
+mod record;
 mod report;
+mod run;
+mod stop;
 
-use std::collections::VecDeque;
-use std::fs;
-use std::io::{Write, stdin, stdout};
+use std::io::{Write, stdout};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
-use std::time::Instant;
 
-use anyhow::Context;
-use clap::ValueEnum;
-use rtformer::files::read_within;
-use rtformer::pixels::{Decoder, Image};
-use rtformer::{Error, Scene, Segmenter, Size};
+use rtformer::pixels::{Image, Limits};
 
-use super::console::Console;
-use super::model::{DeviceArgs, ModelArgs, opened};
-use super::photos::{self, PhotoArgs};
-use super::{Outcome, batch, misuse};
-use emit::Emit;
-use inputs::Found;
+use super::console::{Console, printable};
+use super::{Outcome, misuse};
+use inputs::{Found, Input};
+use outputs::Progress;
+use record::Record;
+use run::{Run, Tally};
+use stop::Stop;
 
-/// Segment photos: write masks, overlays and more
-#[derive(Debug, clap::Args)]
-pub(super) struct Args {
-    /// Photos, folders (searched recursively), globs, list files (.txt or .lst), and `-` for standard input
-    #[arg(value_name = "INPUT", required_unless_present = "list")]
-    inputs: Vec<PathBuf>,
-
-    /// A list file with any name: one photo per line, or a photo and its labels, which are ignored; relative paths start at the
-    /// list's folder or the current folder
-    #[arg(long, value_name = "FILE")]
-    list: Vec<PathBuf>,
-
-    /// The folder to write to; it mirrors the input folders
-    #[arg(short, long, value_name = "FOLDER", required_unless_present_any = ["dry_run", "json"])]
-    out: Option<PathBuf>,
-
-    /// What to write of each photo [default: mask,overlay, or nothing without --out]
-    #[arg(long, value_name = "WHAT,…", value_delimiter = ',', requires = "out")]
-    emit: Vec<Emit>,
-
-    /// Print one JSON object a photo on standard output
-    #[arg(long)]
-    json: bool,
-
-    /// How strongly the overlay shows the classes' colours, 0 to 1
-    #[arg(long, value_name = "ALPHA", default_value_t = 0.5, value_parser = fraction)]
-    alpha: f32,
-
-    /// Pixels whose class is less probable than this become the ignore id
-    #[arg(long, value_name = "P", value_parser = fraction)]
-    reject_below: Option<f32>,
-
-    /// The size at which the network sees a photo: native, WxH, or within:WxH (masks keep the photo's size)
-    #[arg(long, value_name = "SIZE", default_value = "native")]
-    size: Size,
-
-    /// Photos that are given to the network together, where neighbours have one size: 1 on CPUs, 8 on GPUs unless said
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
-    batch: Option<u16>,
-
-    /// Skip photos whose outputs are all there
-    #[arg(long, conflicts_with = "overwrite")]
-    resume: bool,
-
-    /// Replace outputs that are there
-    #[arg(long)]
-    overwrite: bool,
-
-    /// Stop at the first photo that fails
-    #[arg(long)]
-    fail_fast: bool,
-
-    /// Print what would be written, and write nothing
-    #[arg(long)]
-    dry_run: bool,
-
-    #[command(flatten)]
-    photos: PhotoArgs,
-
-    #[command(flatten)]
-    model: ModelArgs,
-}
-
-fn fraction(text: &str) -> Result<f32, String> {
-    let value: f32 = text.parse().map_err(|_| format!("`{text}` is no number"))?;
-    if (0.0..=1.0).contains(&value) { Ok(value) } else { Err(format!("{value} is not between 0 and 1")) }
-}
-
-/// A photo to do, and the stem of what is written of it.
-#[derive(Debug)]
-struct Job {
-    path: PathBuf,
-    stem: PathBuf,
-}
+pub(super) use args::Args;
 
 pub(super) fn run(args: &Args, console: &Console) -> anyhow::Result<Outcome> {
-    let emits = args.emits();
-    let Found { inputs, failures, repeated, passed_over, special } =
-        inputs::find(&args.inputs, &args.list, args.out.as_deref());
-    for (count, what) in [
-        (repeated, "paths were named twice"),
-        (passed_over, "files in folders are no images"),
-        (special, "pipes, sockets and devices in folders were skipped"),
-    ] {
-        if count > 0 {
-            console.detail(&format!("{count} {what}"));
-        }
-    }
+    args.check()?;
+    let found = inputs::find(&args.inputs, &args.list, args.folder());
+    found.passed_over().for_each(|text| console.detail(&text));
+    let Found { inputs, failures, .. } = found;
     let places: Vec<_> = inputs.iter().map(|input| input.place.as_path()).collect();
-    let stems = outputs::stems(args.out.as_deref().unwrap_or(Path::new("")), &places);
-    let jobs = inputs.into_iter().zip(stems).map(|(input, stem)| Job { path: input.path, stem });
-    let (jobs, skipped) = args.open_jobs(jobs.collect(), &emits)?;
+    let stems = outputs::stems(args.folder().unwrap_or(Path::new("")), &places);
+    check_names(args, &inputs, &stems)?;
 
-    let mut tally = Tally { done: 0, skipped, failed: 0 };
+    let mut tally = Tally::default();
+    let mut lines = report::Lines::default();
     for (path, reason) in &failures {
-        tally.fail(args, console, path, &format!("{}: {reason}", path.display()))?;
+        tally.fail(args, console, &mut lines, path, &format!("{}: {reason}", path.display()));
     }
+    let nothing = inputs.is_empty() || args.fail_fast && tally.failed > 0;
+    let inputs: Vec<_> = inputs.into_iter().zip(stems).collect();
+    let mut stop = Stop::default();
     if args.dry_run {
-        for job in &jobs {
-            let written: Vec<_> = emits.iter().map(|emit| emit.path(&job.stem).display().to_string()).collect();
-            writeln!(stdout(), "{} -> {}", job.path.display(), written.join(", "))?;
-        }
-    } else if !(jobs.is_empty() || args.fail_fast && tally.failed > 0) {
-        let stop = stop_on_interrupt()?;
-        let run = Run { args, console, emits, segmenter: args.segmenter()?, stop };
-        run.check()?;
-        console.note(&run.segmenter.to_string());
-        if let Some(out) = &args.out {
-            fs::create_dir_all(out).map_err(Error::writing(out))?;
-            if args.resume {
-                outputs::sweep(out);
-            }
-        }
-        run.all(jobs, &mut tally)?;
-        if run.stop.interrupted() {
-            return Ok(Outcome::Interrupted);
-        }
+        dry_run(args, &inputs)?;
+    } else if !nothing {
+        stop = Stop::on_signals()?;
+        Run::new(args, console, stop.clone())?.all(inputs, &mut tally, &mut lines)?;
     }
-    Ok(if tally.failed == 0 { Outcome::Done } else { Outcome::SomeFailed })
+    lines.finish()?;
+    Ok(match tally.failed {
+        _ if stop.interrupted() => Outcome::Interrupted,
+        0 => Outcome::Done,
+        _ => Outcome::SomeFailed,
+    })
 }
 
-impl Args {
-    pub(super) fn device(&self) -> &DeviceArgs {
-        &self.model.device
-    }
-
-    fn emits(&self) -> Vec<Emit> {
-        let mut emits = match (&self.emit[..], &self.out) {
-            ([], None) if !self.dry_run => Vec::new(),
-            ([], _) => vec![Emit::Mask, Emit::Overlay],
-            (some, _) => some.to_vec(),
-        };
-        let mut seen = Vec::new();
-        emits.retain(|emit| {
-            !seen.contains(emit) && {
-                seen.push(*emit);
-                true
-            }
-        });
-        // The JSON comes last: it tells how long writing the others took.
-        emits.sort_by_key(|emit| *emit == Emit::Json);
-        emits
-    }
-
-    /// The jobs that are left to do, and how many are done already.
-    fn open_jobs(&self, mut jobs: Vec<Job>, emits: &[Emit]) -> anyhow::Result<(Vec<Job>, usize)> {
-        let all = jobs.len();
-        if self.resume {
-            jobs.retain(|job| emits.is_empty() || !emits.iter().all(|emit| emit.path(&job.stem).exists()));
-        } else if !self.overwrite {
-            let there = jobs.iter().flat_map(|job| emits.iter().map(|emit| emit.path(&job.stem)));
-            let mut there = there.filter(|path| path.exists());
-            if let Some(first) = there.next() {
-                let (first, more) = (first.display(), there.count());
-                return Err(misuse(format!(
-                    "{first} and {more} more outputs are there already; --resume skips photos that are done, --overwrite does \
-                     them again"
-                )));
-            }
+/// Rejects inputs whose outputs would be in the way of each other or of files that exist.
+fn check_names(args: &Args, inputs: &[Input], stems: &[PathBuf]) -> anyhow::Result<()> {
+    if args.to_stdout() {
+        let folder = args.inputs.iter().any(|input| input.is_dir());
+        if inputs.len() > 1 || folder || args.inputs.len() + args.list.len() > 1 {
+            return Err(misuse("-o - writes the output of one photo; name a folder with -o for several"));
         }
-        let skipped = all - jobs.len();
-        Ok((jobs, skipped))
+        return Ok(());
     }
-
-    fn segmenter(&self) -> anyhow::Result<Segmenter> {
-        let emits = self.emits();
-        let wants_confidence = self.json || emits.iter().any(|emit| matches!(emit, Emit::Confidence | Emit::Json));
-        let mut builder = self.model.builder()?.size(self.size).confidence(wants_confidence);
-        builder = builder.logits(emits.contains(&Emit::Logits));
-        if let Some(probability) = self.reject_below {
-            builder = builder.reject_below(probability);
-        }
-        opened(builder.build())
-    }
-}
-
-/// How many photos went which way.
-struct Tally {
-    done: usize,
-    skipped: usize,
-    failed: usize,
-}
-
-impl Tally {
-    fn fail(&mut self, args: &Args, console: &Console, path: &Path, reason: &str) -> anyhow::Result<()> {
-        self.failed += 1;
-        console.error(reason);
-        if args.json && !args.dry_run {
-            writeln!(stdout(), "{}", report::failure(path, reason))?;
-        }
-        Ok(())
-    }
-}
-
-/// A run with everything that its stages share.
-struct Run<'a> {
-    args: &'a Args,
-    console: &'a Console,
-    emits: Vec<Emit>,
-    segmenter: Segmenter,
-    stop: Stop,
-}
-
-impl Run<'_> {
-    /// Refuses, before the first photo, what no photo could be given.
-    fn check(&self) -> anyhow::Result<()> {
-        let dataset = self.segmenter.dataset();
-        if self.emits.contains(&Emit::Labelid) && !dataset.classes.iter().all(|class| class.label_id.is_some()) {
+    for (stream, stem) in inputs.iter().zip(stems).filter(|(input, _)| input.stream) {
+        if let Some(other) = stems.iter().position(|other| jobs::could_be_numbered(stem, other)) {
+            let (other, stream) = (inputs[other].path.display(), stream.path.display());
             return Err(misuse(format!(
-                "--emit labelid: data set `{}` has no label ids of its own; leave it out, or use weights of Cityscapes",
-                dataset.name
+                "the outputs of {other} would be named like those of a picture of {stream}; segment them in two runs"
             )));
         }
-        Ok(())
     }
-
-    /// Decodes, segments and encodes, each while the others do; reports in the order of the jobs.
-    fn all(&self, jobs: Vec<Job>, tally: &mut Tally) -> anyhow::Result<()> {
-        let started = Instant::now();
-        let bar = self.console.progress(jobs.len() as u64, "photos");
-        let cores = thread::available_parallelism().map_or(1, usize::from);
-        // Full-size logits are large, 160 MB a Cityscapes frame: fewer of them wait.
-        let encoders = if self.emits.contains(&Emit::Logits) { 1 } else { cores.min(4) };
-        let done = thread::scope(|scope| -> anyhow::Result<()> {
-            let open = jobs.into_iter().take_while(|_| !self.stop.asked());
-            let decoded = pipeline::ordered(scope, cores.min(4), 2, open, |job| {
-                let image = read(&job.path, self.args.photos.decoder());
-                if let Some(warning) = image.as_ref().ok().and_then(|image| photos::warning(&job.path, image)) {
-                    self.console.note(&warning);
-                }
-                (job, image)
-            });
-            let segmented = self.segmented(decoded);
-            for (path, encoded) in
-                pipeline::ordered(scope, encoders, 1, segmented, |(job, seen)| self.encode(job, seen))
-            {
-                bar.inc(1);
-                match encoded {
-                    Ok(line) => {
-                        tally.done += 1;
-                        self.console.detail(&format!("{} done", path.display()));
-                        if self.args.json {
-                            writeln!(stdout(), "{line}")?;
-                        }
-                    }
-                    Err(error) => {
-                        tally.fail(self.args, self.console, &path, &format!("{:#}", anyhow::Error::from(error)))?;
-                        if self.args.fail_fast {
-                            self.stop.ask();
-                        }
-                    }
-                }
-            }
-            Ok(())
-        });
-        self.console.finish();
-        done.context("standard output")?;
-        self.summarize(tally, started);
-        Ok(())
+    if args.resume || args.overwrite {
+        return Ok(());
     }
-
-    fn summarize(&self, tally: &Tally, started: Instant) {
-        let Tally { done, skipped, failed } = tally;
-        let seconds = started.elapsed().as_secs_f64();
-        let mut text = format!("{done} photos in {seconds:.1} s ({:.1} a second)", *done as f64 / seconds);
-        for (count, what) in [(*skipped, "done before"), (*failed, "failed")] {
-            if count > 0 {
-                text += &format!(", {count} {what}");
-            }
-        }
-        if let Some(out) = &self.args.out {
-            text += &format!(" -> {}", out.display());
-        }
-        self.console.note(&text);
+    // The names for a stream's pictures depend on their number.
+    let files = inputs.iter().zip(stems).filter(|(input, _)| !input.stream);
+    let emits = args.emits();
+    let outputs = files.flat_map(|(_, stem)| emits.iter().map(|emit| emit.path(stem)));
+    let mut existing = outputs.filter(|path| path.exists());
+    if let Some(first) = existing.next() {
+        let (first, more) = (first.display(), existing.count());
+        return Err(misuse(format!(
+            "{first} and {more} more outputs exist already; --resume skips photos that are done, --overwrite replaces their outputs"
+        )));
     }
-
-    /// Scenes in order, `--batch` photos at a time through the network.
-    fn segmented<'a>(
-        &'a self,
-        mut decoded: impl Iterator<Item = (Job, rtformer::Result<Image>)> + Send + 'a,
-    ) -> impl Iterator<Item = (Job, rtformer::Result<(Image, Scene)>)> + Send + 'a {
-        let mut ready = VecDeque::new();
-        std::iter::from_fn(move || {
-            if ready.is_empty() {
-                let size = batch::size(self.args.batch, &self.segmenter);
-                let batch: Vec<_> = decoded.by_ref().take(usize::from(size)).collect();
-                ready.extend(self.segment_batch(batch));
-            }
-            ready.pop_front()
-        })
-    }
-
-    fn segment_batch(
-        &self,
-        batch: Vec<(Job, rtformer::Result<Image>)>,
-    ) -> impl Iterator<Item = (Job, rtformer::Result<(Image, Scene)>)> {
-        let scenes = self.segmenter.segment_each(batch.iter().filter_map(|(_, image)| image.as_ref().ok()));
-        let mut scenes = scenes.into_iter();
-        batch.into_iter().map(move |(job, image)| {
-            let seen = image.and_then(|image| {
-                let missing = || Error::Backend { operation: "segment_batch", reason: "a photo has no scene".into() };
-                let scene = scenes.next().unwrap_or_else(|| Err(missing()));
-                Ok((image, scene?))
-            });
-            (job, seen)
-        })
-    }
-
-    /// Writes what was asked for; the photo's JSON line.
-    fn encode(&self, job: Job, seen: rtformer::Result<(Image, Scene)>) -> (PathBuf, rtformer::Result<String>) {
-        let written = seen.and_then(|(image, scene)| self.write(&job, &image, &scene));
-        (job.path, written)
-    }
-
-    fn write(&self, job: &Job, image: &Image, scene: &Scene) -> rtformer::Result<String> {
-        let started = Instant::now();
-        let labels: Vec<u16> = self.segmenter.dataset().classes.iter().filter_map(|class| class.label_id).collect();
-        let mut written = Vec::with_capacity(self.emits.len());
-        for &emit in &self.emits {
-            let path = emit.path(&job.stem);
-            outputs::write(emit, &path, image, scene, &labels, self.args.alpha)?;
-            let name = emit.to_possible_value().map_or(String::new(), |value| value.get_name().to_owned());
-            written.push((name, path));
-        }
-        if !self.args.json && !self.emits.contains(&Emit::Json) {
-            return Ok(String::new());
-        }
-        let line = report::scene(&job.path, scene, started.elapsed().as_secs_f64() * 1e3, &written);
-        if self.emits.contains(&Emit::Json) {
-            let path = Emit::Json.path(&job.stem);
-            rtformer::files::write_whole(&path, |file| writeln!(file, "{line}"))?;
-        }
-        Ok(line)
-    }
+    Ok(())
 }
 
-/// Reads and decodes a file, or standard input.
-fn read(path: &Path, decoder: Decoder) -> rtformer::Result<Image> {
-    if path != Path::new("-") {
-        return decoder.open(path);
-    }
-    let bytes = read_within(stdin().lock(), decoder.limits.max_alloc).map_err(Error::reading(path))?;
-    decoder.decode(&bytes, path)
-}
-
-/// Whether the run is to end early.
-#[derive(Clone, Debug, Default)]
-struct Stop {
-    asked: Arc<AtomicBool>,
-    interrupted: Arc<AtomicBool>,
-}
-
-impl Stop {
-    fn ask(&self) {
-        self.asked.store(true, Ordering::SeqCst);
-    }
-
-    fn asked(&self) -> bool {
-        self.asked.load(Ordering::SeqCst)
-    }
-
-    fn interrupted(&self) -> bool {
-        self.interrupted.load(Ordering::SeqCst)
-    }
-}
-
-/// On Ctrl-C (or a request to terminate) photos in work are finished and no more begun; a second one ends the program at once.
-fn stop_on_interrupt() -> anyhow::Result<Stop> {
-    let stop = Stop::default();
-    let handler = stop.clone();
-    ctrlc::set_handler(move || {
-        if handler.interrupted.swap(true, Ordering::SeqCst) {
-            std::process::exit(130);
+/// Prints what would be written.
+fn dry_run(args: &Args, inputs: &[(Input, PathBuf)]) -> anyhow::Result<()> {
+    let emits = args.emits();
+    let settings = if args.resume { Some(run::settings(args)?) } else { None };
+    for (input, stem) in inputs {
+        let done = |settings| {
+            let bytes = Image::read(&input.path, &Limits::default()).ok()?;
+            let progress = outputs::progress(&emits, stem, &Record::new(&input.path, &bytes, settings)).ok()?;
+            (progress == Progress::Done).then_some(())
+        };
+        if !input.stream && settings.as_ref().and_then(done).is_some() {
+            continue;
         }
-        handler.ask();
-        eprintln!("stopping after the photos in work; again to stop at once");
-    })
-    .context("cannot listen for Ctrl-C")?;
-    Ok(stop)
+        let written: Vec<_> = emits.iter().map(|emit| emit.path(stem).display().to_string()).collect();
+        writeln!(stdout(), "{}", printable(&format!("{} -> {}", input.path.display(), written.join(", "))))?;
+    }
+    Ok(())
 }

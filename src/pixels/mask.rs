@@ -4,6 +4,7 @@ use image::{DynamicImage, ImageBuffer, Luma};
 use sha2::{Digest, Sha256};
 
 use crate::error::{Error, Result};
+use crate::files::hex;
 use crate::memory;
 
 /// One train id per pixel, at the photo's own size.
@@ -251,7 +252,7 @@ impl Mask {
                 hash.update(some.iter().flat_map(|id| id.to_le_bytes()).collect::<Vec<u8>>());
             }),
         }
-        hash.finalize().iter().fold(String::with_capacity(64), |text, byte| text + &format!("{byte:02x}"))
+        hex(&hash.finalize())
     }
 
     /// The ids as a grey picture, 8-bit or 16-bit.

@@ -15,7 +15,7 @@ use super::prepare::Pixels;
 use crate::error::Result;
 use crate::files::write_whole;
 
-pub use super::npy::write_npy;
+pub use super::npy::{write_npy, write_npy_bytes, write_npy_to};
 
 /// A mask as a picture whose pixel values are the train ids and whose colours are those of the data set.
 ///
@@ -35,12 +35,30 @@ pub use super::npy::write_npy;
 pub struct IndexedPicture<'a> {
     mask: &'a Mask,
     palette: &'a Palette,
+    text: Option<Text<'a>>,
 }
+
+/// A text to store in a PNG: a keyword of 1 to 79 Latin-1 characters, and the text. It stands ahead of the pixels.
+pub type Text<'a> = (&'a str, &'a str);
 
 impl<'a> IndexedPicture<'a> {
     /// The picture of `mask` in the colours of `palette`.
     pub fn new(mask: &'a Mask, palette: &'a Palette) -> Self {
-        Self { mask, palette }
+        Self { mask, palette, text: None }
+    }
+
+    /// The same picture with a text in its file.
+    ///
+    /// ```
+    /// # use rtformer::pixels::{IndexedPicture, Mask, Palette};
+    /// # let (mask, palette) = (Mask::new(64, 32, 1), Palette::new(vec![[128, 64, 128]]));
+    /// let mut file = Vec::new();
+    /// IndexedPicture::new(&mask, &palette).with_text(("Source", "street.jpg")).write_to(&mut file)?;
+    /// assert!(file.windows(10).any(|bytes| bytes == b"street.jpg"));
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    pub fn with_text(self, text: Text<'a>) -> Self {
+        Self { text: Some(text), ..self }
     }
 
     /// Writes the PNG to a file. The file gets its name once it is complete.
@@ -66,10 +84,10 @@ impl<'a> IndexedPicture<'a> {
         let size = (self.mask.width(), self.mask.height());
         if let Some(ids) = self.mask.ids_u8() {
             let colors: Vec<u8> = (0..256).flat_map(|id| self.palette.color(id)).collect();
-            return write_png(out, size, (ColorType::Indexed, BitDepth::Eight), ids, Some(colors));
+            return write_png(out, size, (ColorType::Indexed, BitDepth::Eight), ids, Some(colors), self.text);
         }
         let ids: Vec<u8> = self.mask.iter().flat_map(u16::to_be_bytes).collect();
-        write_png(out, size, (ColorType::Grayscale, BitDepth::Sixteen), &ids, None)
+        write_png(out, size, (ColorType::Grayscale, BitDepth::Sixteen), &ids, None, self.text)
     }
 }
 
@@ -79,6 +97,7 @@ fn write_png(
     (color, depth): (ColorType, BitDepth),
     data: &[u8],
     palette: Option<Vec<u8>>,
+    text: Option<Text<'_>>,
 ) -> io::Result<()> {
     let mut encoder = png::Encoder::new(out, width, height);
     encoder.set_color(color);
@@ -87,6 +106,9 @@ fn write_png(
     if let Some(palette) = palette {
         encoder.set_palette(palette);
         encoder.set_filter(Filter::Up);
+    }
+    if let Some((keyword, text)) = text {
+        encoder.add_itxt_chunk(keyword.into(), text.into())?;
     }
     let mut writer = encoder.write_header()?;
     writer.write_image_data(data)?;
@@ -175,8 +197,22 @@ pub fn label_ids(mask: &Mask, train_to_label: &[u16]) -> GrayImage {
 /// # Errors
 /// [`Error::Write`](crate::error::Error::Write) with the path.
 pub fn save_rgb(path: impl AsRef<Path>, picture: &RgbImage) -> Result<()> {
-    let format = (ColorType::Rgb, BitDepth::Eight);
-    write_whole(path.as_ref(), |file| write_png(file, picture.dimensions(), format, picture, None))
+    write_whole(path.as_ref(), |file| write_rgb(file, picture, None))
+}
+
+/// Writes a colour picture as PNG into `out`, with a text if there is one.
+///
+/// ```
+/// let mut file = Vec::new();
+/// rtformer::pixels::render::write_rgb(&mut file, &image::RgbImage::new(4, 4), Some(("Title", "a street")))?;
+/// assert!(file.starts_with(b"\x89PNG"));
+/// # Ok::<(), std::io::Error>(())
+/// ```
+///
+/// # Errors
+/// The writer's.
+pub fn write_rgb(out: impl Write, picture: &RgbImage, text: Option<Text<'_>>) -> io::Result<()> {
+    write_png(out, picture.dimensions(), (ColorType::Rgb, BitDepth::Eight), picture, None, text)
 }
 
 /// Writes a grey picture as PNG.
@@ -191,8 +227,22 @@ pub fn save_rgb(path: impl AsRef<Path>, picture: &RgbImage) -> Result<()> {
 /// # Errors
 /// [`Error::Write`](crate::error::Error::Write) with the path.
 pub fn save_gray(path: impl AsRef<Path>, picture: &GrayImage) -> Result<()> {
-    let format = (ColorType::Grayscale, BitDepth::Eight);
-    write_whole(path.as_ref(), |file| write_png(file, picture.dimensions(), format, picture, None))
+    write_whole(path.as_ref(), |file| write_gray(file, picture, None))
+}
+
+/// Writes a grey picture as PNG into `out`, with a text if there is one.
+///
+/// ```
+/// let mut file = Vec::new();
+/// rtformer::pixels::render::write_gray(&mut file, &image::GrayImage::new(4, 4), None)?;
+/// assert!(file.starts_with(b"\x89PNG"));
+/// # Ok::<(), std::io::Error>(())
+/// ```
+///
+/// # Errors
+/// The writer's.
+pub fn write_gray(out: impl Write, picture: &GrayImage, text: Option<Text<'_>>) -> io::Result<()> {
+    write_png(out, picture.dimensions(), (ColorType::Grayscale, BitDepth::Eight), picture, None, text)
 }
 
 #[cfg(test)]

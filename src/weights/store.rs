@@ -10,6 +10,7 @@ use safetensors::tensor::{Dtype, SafeTensorError, SafeTensors, TensorInfo};
 use super::sniff::Looks;
 use super::tensor::{Number, check_numbers};
 use crate::error::{Error, Result};
+use crate::files;
 
 /// The suffix that an int8 tensor's scales have after its name.
 pub(super) const SCALES: &str = ".scale";
@@ -105,6 +106,19 @@ impl Weights {
     /// The path of the file, or the name of embedded weights.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// The SHA-256 of the file, in hexadecimal: whether two files are the same weights.
+    ///
+    /// ```
+    /// # use rtformer::weights::Weights;
+    /// let [tiny, thirds] = ["tiny", "thirds"].map(|name| format!("tests/data/golden/{name}.safetensors"));
+    /// assert_eq!(Weights::open(&tiny)?.digest(), Weights::open(&tiny)?.digest());
+    /// assert_ne!(Weights::open(&tiny)?.digest(), Weights::open(&thirds)?.digest());
+    /// # Ok::<(), rtformer::Error>(())
+    /// ```
+    pub fn digest(&self) -> String {
+        files::digest(&self.bytes)
     }
 
     /// The value of `key` in the metadata; `None` if it is missing.

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use clap::ValueEnum;
 
 /// One kind of output.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
 pub(super) enum Emit {
     /// Indexed PNG of train ids in the data set's colours
     Mask,
@@ -24,7 +24,8 @@ pub(super) enum Emit {
 }
 
 impl Emit {
-    const ALL: [Self; 6] = [Self::Mask, Self::Labelid, Self::Overlay, Self::Confidence, Self::Logits, Self::Json];
+    pub(super) const ALL: [Self; 6] =
+        [Self::Mask, Self::Labelid, Self::Overlay, Self::Confidence, Self::Logits, Self::Json];
 
     fn suffix(self) -> &'static str {
         match self {
@@ -43,12 +44,12 @@ impl Emit {
         path.push(self.suffix());
         path.into()
     }
-}
 
-/// Whether a file's name is one that a run gives.
-pub(super) fn is_output(path: &Path) -> bool {
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    Emit::ALL.iter().any(|emit| name.ends_with(emit.suffix()))
+    /// The kind of output that a file's name stands for, and the stem.
+    pub(super) fn of(path: &Path) -> Option<(Self, PathBuf)> {
+        let name = path.file_name()?.to_str()?;
+        Self::ALL.into_iter().find_map(|emit| Some((emit, path.with_file_name(name.strip_suffix(emit.suffix())?))))
+    }
 }
 
 #[cfg(test)]
@@ -58,8 +59,8 @@ mod tests {
     #[test]
     fn outputs_are_known_by_their_names() {
         for emit in Emit::ALL {
-            assert!(is_output(&emit.path(Path::new("out/a.b"))));
+            assert_eq!(Emit::of(&emit.path(Path::new("out/a.b"))), Some((emit, "out/a.b".into())));
         }
-        assert!(!is_output(Path::new("out/mask.png")));
+        assert_eq!(Emit::of(Path::new("out/mask.png")), None);
     }
 }

@@ -9,7 +9,8 @@ use rtformer::pixels::sniff::is_photo;
 use walkdir::{DirEntry, WalkDir};
 
 use super::super::list;
-use super::emit::is_output;
+use super::emit::Emit;
+use super::record::{self, Origin};
 
 /// A photo to segment.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,6 +19,8 @@ pub(super) struct Input {
     pub(super) path: PathBuf,
     /// Where in the output folder it belongs: its path in the folder or list that was named, or its file name.
     pub(super) place: PathBuf,
+    /// Whether several pictures may come: standard input, or a pipe that was named.
+    pub(super) stream: bool,
 }
 
 /// What was found, and why the rest was not taken.
@@ -27,10 +30,25 @@ pub(super) struct Found {
     pub(super) failures: Vec<(PathBuf, String)>,
     /// Paths that were named twice, and are taken once.
     pub(super) repeated: usize,
-    /// Files in folders that are no images by their names.
-    pub(super) passed_over: usize,
+    /// Files in folders that are no photos.
+    pub(super) other: usize,
+    /// Files in folders that earlier runs wrote.
+    pub(super) outputs: usize,
     /// Pipes, sockets and devices in folders.
     pub(super) special: usize,
+}
+
+impl Found {
+    /// What was not taken, each kind with its number.
+    pub(super) fn passed_over(&self) -> impl Iterator<Item = String> + use<> {
+        let kinds = [
+            (self.repeated, "paths were named twice"),
+            (self.other, "files in folders are no photos"),
+            (self.outputs, "files in folders are outputs of earlier runs"),
+            (self.special, "pipes, sockets and devices in folders were not read"),
+        ];
+        kinds.into_iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} {what}"))
+    }
 }
 
 /// Walks the arguments in their order, each folder in the order of its names, then the list files. The folder `out` is not searched.
@@ -59,7 +77,7 @@ struct Search {
 impl Search {
     fn argument(&mut self, argument: &Path) {
         if argument == Path::new("-") {
-            self.take("-".into(), "stdin".into());
+            self.take("-".into(), "stdin".into(), true);
         } else if argument.symlink_metadata().is_ok() {
             self.existing(argument);
         } else if is_pattern(argument) {
@@ -100,7 +118,7 @@ impl Search {
         for list::Entry { line, photo, .. } in entries {
             if photo.exists() {
                 let place = place_in(folder, &photo);
-                self.take(photo, place);
+                self.take(photo, place, false);
             } else {
                 self.fail(&photo, format!("does not exist ({}, line {line})", list.display()));
             }
@@ -109,15 +127,15 @@ impl Search {
 
     fn file(&mut self, path: &Path) {
         let name = path.file_name().unwrap_or(OsStr::new("photo"));
-        self.take(path.to_path_buf(), name.into());
+        let stream = path.metadata().is_ok_and(|found| !found.is_file());
+        self.take(path.to_path_buf(), name.into(), stream);
     }
 
     fn folder(&mut self, folder: &Path) {
-        let (taken, failed) = (self.found.inputs.len() + self.found.repeated, self.found.failures.len());
+        let before = (self.found.inputs.len() + self.found.repeated, self.found.failures.len());
+        let outputs = self.found.outputs;
         let out = self.out.clone();
         let is_out = |path: &Path| out.is_some() && path.canonicalize().ok() == out;
-        // The output folder may lie in an input folder, or be one: what a run wrote is no photo for the next.
-        let shared = is_out(folder);
         let wanted = |entry: &DirEntry| {
             entry.depth() == 0 || !(is_hidden(entry) || entry.file_type().is_dir() && is_out(entry.path()))
         };
@@ -131,19 +149,24 @@ impl Search {
                 Ok(entry) if entry.file_type().is_dir() => {}
                 // Reading a pipe could wait forever, and reading a device could change it.
                 Ok(entry) if !entry.file_type().is_file() => self.found.special += 1,
-                Ok(entry) if shared && is_output(entry.path()) => self.found.passed_over += 1,
                 Ok(entry) => match is_photo(entry.path()) {
+                    Ok(true) if is_earlier_output(entry.path()) => self.found.outputs += 1,
                     Ok(true) => {
                         let place = entry.path().strip_prefix(folder).unwrap_or(entry.path()).to_path_buf();
-                        self.take(entry.into_path(), place);
+                        self.take(entry.into_path(), place, false);
                     }
-                    Ok(false) => self.found.passed_over += 1,
+                    Ok(false) => self.found.other += 1,
                     Err(error) => self.fail(entry.path(), format!("cannot be read: {error}")),
                 },
             }
         }
-        if self.found.inputs.len() + self.found.repeated == taken && self.found.failures.len() == failed {
-            self.fail(folder, format!("holds no images ({})", Image::EXTENSIONS.join(", ")));
+        if (self.found.inputs.len() + self.found.repeated, self.found.failures.len()) == before {
+            let outputs = self.found.outputs - outputs;
+            let reason = match outputs {
+                0 => format!("holds no images ({})", Image::EXTENSIONS.join(", ")),
+                _ => format!("holds no photos, but {outputs} outputs of earlier runs"),
+            };
+            self.fail(folder, reason);
         }
     }
 
@@ -170,9 +193,9 @@ impl Search {
         }
     }
 
-    fn take(&mut self, path: PathBuf, place: PathBuf) {
+    fn take(&mut self, path: PathBuf, place: PathBuf, stream: bool) {
         if self.seen.insert(absolute(&path)) {
-            self.found.inputs.push(Input { path, place });
+            self.found.inputs.push(Input { path, place, stream });
         } else {
             self.found.repeated += 1;
         }
@@ -213,10 +236,29 @@ fn is_hidden(entry: &DirEntry) -> bool {
     entry.file_name().to_string_lossy().starts_with('.')
 }
 
+/// Whether an earlier run wrote a file: it says so itself, or, since other programs' files and those of old versions do not, it has the
+/// name of an output and lies beside its photo or another output of it.
+fn is_earlier_output(path: &Path) -> bool {
+    let Some((emit, stem)) = Emit::of(path) else { return false };
+    if matches!(record::read(path), Origin::Known(_)) {
+        return true;
+    }
+    let with = |ending: &str| {
+        let mut name = stem.clone().into_os_string();
+        name.push(format!(".{ending}"));
+        PathBuf::from(name).exists()
+    };
+    let photo = |ending: &&str| with(ending) || with(&ending.to_ascii_uppercase());
+    stem.is_file()
+        || Image::EXTENSIONS.iter().any(photo)
+        || Emit::ALL.into_iter().any(|other| other != emit && other.path(&stem).exists())
+}
+
 #[cfg(test)]
 mod tests {
     use std::fs;
 
+    use super::super::record::{Record, Settings};
     use super::*;
 
     type Names<'a> = &'a [&'a str];
@@ -264,10 +306,42 @@ mod tests {
 
     #[test]
     fn what_a_run_wrote_is_no_input_for_the_next() {
-        let folder = folder(&["a.png", "out/a.mask.png", "a.mask.png"]);
+        let files = [
+            "a.png",
+            "a.mask.png",
+            "A.JPG",
+            "A.overlay.png", // beside their photos
+            "b.jpg.mask.png",
+            "b.jpg",
+            "c.mask.png",
+            "c.logits.npy", // whole names; two outputs
+            "holiday.mask.png",
+            "mask.png", // photos, whatever their names
+            "out/d.png",
+            "old/e.mask.png",
+        ];
+        let folder = folder(&files);
         let root = folder.path();
-        assert_eq!(places(&[root], Some(&root.join("out"))).0, ["a.mask.png", "a.png"]);
-        assert_eq!(places(&[root], Some(root)).0, ["a.png"]);
+        let settings = Settings {
+            weights: String::new(),
+            size: "native".into(),
+            precision: "default".into(),
+            pad: "default".into(),
+            depth: "auto".into(),
+            reject_below: None,
+            alpha: None,
+        };
+        let (keyword, text) = Record::new(Path::new("e.jpg"), b"", &settings).text();
+        let mut png = Vec::new();
+        rtformer::pixels::render::write_gray(&mut png, &image::GrayImage::new(1, 1), Some((keyword, &text))).unwrap();
+        fs::write(root.join("old/e.mask.png"), png).unwrap();
+        let photos = ["A.JPG", "a.png", "b.jpg", "holiday.mask.png", "mask.png"];
+        assert_eq!(places(&[root], Some(&root.join("out"))).0, photos);
+        let found = find(&[root.to_path_buf()], &[], Some(root));
+        assert_eq!((found.inputs.len(), found.outputs, found.other), (6, 5, 1), "{found:?}");
+        assert_eq!(places(&[&root.join("old/e.mask.png")], None).0, ["e.mask.png"], "taken where it is named");
+        let found = find(&[root.join("old")], &[], None);
+        assert!(found.failures[0].1.contains("1 outputs of earlier runs"), "{found:?}");
     }
 
     #[test]
@@ -275,7 +349,7 @@ mod tests {
         let folder = folder(&["notes.txt"]);
         let found = find(&[folder.path().to_path_buf()], &[], None);
         assert!(found.failures[0].1.contains("holds no images"), "{found:?}");
-        assert_eq!(found.passed_over, 1);
+        assert_eq!(found.other, 1);
     }
 
     #[test]

@@ -3,13 +3,14 @@
 use std::collections::{HashMap, HashSet};
 use std::ffi::OsString;
 use std::fs;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use rtformer::Scene;
 use rtformer::pixels::{Image, render};
-use walkdir::WalkDir;
+use rtformer::{Error, Scene};
 
 use super::emit::Emit;
+use super::record::{self, Origin, Record};
 
 /// The stem of every photo's outputs, in order: the output folder mirrors the input folder.
 ///
@@ -41,42 +42,98 @@ pub(super) fn stems(out: &Path, places: &[&Path]) -> Vec<PathBuf> {
     places.iter().map(stem).collect()
 }
 
-/// Writes one output of a scene that is no JSON; each appears whole or not at all.
-pub(super) fn write(
+/// How far earlier runs came with a photo.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Progress {
+    /// Outputs are missing.
+    Open,
+    /// Outputs were made from another photo, or with other settings.
+    Replace,
+    /// All outputs exist and were made from this photo with these settings.
+    Done,
+}
+
+/// What `--resume` has to do for a photo.
+///
+/// # Errors
+/// [`Error::Input`] if a file has the name of an output but no record: it may be another program's, and is not replaced.
+pub(super) fn progress(emits: &[Emit], stem: &Path, record: &Record) -> rtformer::Result<Progress> {
+    let mut progress = Progress::Done;
+    for &emit in emits {
+        let path = emit.path(stem);
+        progress = match record::read(&path) {
+            Origin::Known(found) if found == record.of(emit) => progress,
+            Origin::Known(_) => Progress::Replace,
+            Origin::Missing if progress == Progress::Done => Progress::Open,
+            Origin::Missing => progress,
+            Origin::Unknown => {
+                return Err(Error::Input(format!(
+                    "{}: does not say which photo it was made from, so --resume neither keeps nor replaces it; move it away, or use \
+                     --overwrite",
+                    path.display()
+                )));
+            }
+        };
+    }
+    Ok(progress)
+}
+
+/// Fails if an output exists.
+pub(super) fn check_absent(emits: &[Emit], stem: &Path) -> rtformer::Result<()> {
+    match emits.iter().map(|emit| emit.path(stem)).find(|path| path.exists()) {
+        Some(path) => Err(Error::Input(format!(
+            "{}: exists already; --resume skips photos that are done, --overwrite replaces their outputs",
+            path.display()
+        ))),
+        None => Ok(()),
+    }
+}
+
+/// Makes the folder of a photo's outputs, and fails if one of them could not be written: if its name is too long, or a folder has it.
+/// Checked before the first is written, so that none is left alone.
+pub(super) fn check_writable(emits: &[Emit], stem: &Path) -> rtformer::Result<()> {
+    for path in emits.iter().map(|emit| emit.path(stem)) {
+        let folder = path.parent().unwrap_or(Path::new(""));
+        let found = fs::create_dir_all(folder).and_then(|()| fs::symlink_metadata(&path));
+        let checked = match found {
+            Ok(found) if found.is_dir() => Err(io::ErrorKind::IsADirectory.into()),
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        };
+        checked.map_err(Error::writing(&path))?;
+    }
+    Ok(())
+}
+
+/// Encodes one output of a scene that is no JSON, with its record in it.
+pub(super) fn encode(
     emit: Emit,
-    path: &Path,
+    mut out: &mut dyn Write,
     image: &Image,
     scene: &Scene,
     labels: &[u16],
     alpha: f32,
-) -> rtformer::Result<()> {
+    record: &Record,
+) -> io::Result<()> {
     let mask = scene.mask();
     let (width, height) = (mask.width(), mask.height());
+    let (keyword, text) = record.text();
+    let text = (keyword, text.as_str());
     match emit {
-        Emit::Mask => scene.save_mask(path),
-        Emit::Overlay => scene.save_overlay(path, image, alpha),
-        Emit::Labelid => render::save_gray(path, &render::label_ids(mask, labels)),
+        Emit::Mask => scene.to_indexed().with_text(text).write_to(out),
+        Emit::Overlay => render::write_rgb(out, &scene.overlay(image, alpha), Some(text)),
+        Emit::Labelid => render::write_gray(out, &render::label_ids(mask, labels), Some(text)),
         Emit::Confidence => {
             let confidence = scene.confidence().unwrap_or_default();
-            render::save_gray(path, &render::confidence_picture(confidence, width, height))
+            render::write_gray(out, &render::confidence_picture(confidence, width, height), Some(text))
         }
         Emit::Logits => {
             let logits = scene.logits().unwrap_or_default();
             let (w, h) = (width as usize, height as usize);
-            render::write_npy(path, logits, [logits.len() / (w * h).max(1), h, w])
+            render::write_npy_to(&mut out, logits, [logits.len() / (w * h).max(1), h, w])?;
+            record.append_to(out)
         }
         Emit::Json => Ok(()), // the caller has it as text
-    }
-}
-
-/// Takes away what a killed run left half-written in the output folder.
-pub(super) fn sweep(out: &Path) {
-    let files = WalkDir::new(out).into_iter().filter_map(Result::ok).filter(|entry| entry.file_type().is_file());
-    for file in files {
-        let name = file.file_name().to_string_lossy();
-        if name.starts_with(".rtformer-") && name.ends_with(".part") {
-            let _ = fs::remove_file(file.path()); // litter: worth an attempt, not an error
-        }
     }
 }
 

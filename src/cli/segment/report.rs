@@ -1,10 +1,45 @@
 //! What is said of a photo: one JSON object, for standard output and for the `.json` beside the mask.
 
 use std::collections::BTreeMap;
+use std::io::{self, Write, stdout};
 use std::path::{Path, PathBuf};
+
+use anyhow::Context;
 
 use rtformer::{ClassShare, Scene, Timings};
 use serde::Serialize;
+
+use super::record::Record;
+
+/// Standard output, a JSON object a line. When writing fails, the remaining lines are dropped, and the run goes on for the sake of its
+/// files.
+#[derive(Debug, Default)]
+pub(super) struct Lines {
+    failed: Option<io::Error>,
+}
+
+impl Lines {
+    pub(super) fn print(&mut self, line: &str) {
+        if !self.is_closed() {
+            self.failed = writeln!(stdout(), "{line}").err();
+        }
+    }
+
+    /// Whether lines are dropped.
+    pub(super) fn is_closed(&self) -> bool {
+        self.failed.is_some()
+    }
+
+    /// The error that made it drop lines. A reader that left, such as `head`, is none.
+    pub(super) fn finish(self) -> anyhow::Result<()> {
+        match self.failed {
+            Some(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+                Err(error).context("standard output cannot be written, so results are missing there")
+            }
+            _ => Ok(()),
+        }
+    }
+}
 
 /// A segmented photo.
 #[derive(Debug, Serialize)]
@@ -22,6 +57,8 @@ struct Report<'a> {
     digest: String,
     /// What was written, by its name in `--emit`.
     outputs: BTreeMap<&'a str, String>,
+    /// What they were made from.
+    source: &'a Record,
 }
 
 #[derive(Debug, Serialize)]
@@ -39,17 +76,27 @@ struct Failure<'a> {
 }
 
 /// One line, without its end.
-pub(super) fn scene(path: &Path, scene: &Scene, encode_ms: f64, outputs: &[(String, PathBuf)]) -> String {
+pub(super) fn scene(
+    path: &Path,
+    scene: &Scene,
+    read_ms: f64,
+    encode_ms: f64,
+    outputs: &[(String, PathBuf)],
+    source: &Record,
+) -> String {
     let classes = scene.classes();
+    let mut stages = scene.timings();
+    stages.decode += read_ms;
     line(&Report {
         path: &path.to_string_lossy(),
         size: [scene.mask().width(), scene.mask().height()],
         rejected: (1.0 - classes.iter().map(|class| class.share).sum::<f64>()).max(0.0),
         classes,
         mean_confidence: scene.mean_confidence(),
-        timings: Milliseconds { stages: scene.timings(), encode_ms },
+        timings: Milliseconds { stages, encode_ms },
         digest: scene.mask().digest(),
         outputs: outputs.iter().map(|(name, path)| (name.as_str(), path.to_string_lossy().into_owned())).collect(),
+        source,
     })
 }
 

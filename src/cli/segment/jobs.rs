@@ -1,0 +1,195 @@
+//! The photos to segment: files, and the pictures of a stream as they arrive.
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::{self, Cursor, Read, stdin};
+use std::iter;
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
+use rtformer::Error;
+use rtformer::pixels::stream::Pictures;
+use rtformer::pixels::{Image, Limits};
+
+use super::inputs::Input;
+use super::stop::Stop;
+
+/// A photo to segment.
+#[derive(Debug)]
+pub(super) struct Job {
+    /// What reports and messages call it: its path, `-`, or the number of a picture in a stream.
+    pub(super) name: PathBuf,
+    /// What its outputs are called, without their endings.
+    pub(super) stem: PathBuf,
+    /// The file, if a stream delivered it.
+    delivered: Option<rtformer::Result<Vec<u8>>>,
+}
+
+impl Job {
+    /// The photo's bytes; a picture of a stream gives them once.
+    pub(super) fn read(&mut self) -> rtformer::Result<Vec<u8>> {
+        self.delivered.take().unwrap_or_else(|| Image::read(&self.name, &Limits::default()))
+    }
+}
+
+/// The jobs of the inputs and their stems, in order. Streams are read as the jobs are drawn. If there may be only one picture, a stream
+/// of several is an error.
+pub(super) fn jobs(inputs: Vec<(Input, PathBuf)>, only_one: bool, stop: &Stop) -> impl Iterator<Item = Job> + Send {
+    let stop = stop.clone();
+    inputs.into_iter().flat_map(move |(input, stem)| -> Box<dyn Iterator<Item = Job> + Send> {
+        if input.stream {
+            let pictures = Pictures::new(Reader::open(&input.path, &stop), &input.path, &Limits::default());
+            Box::new(numbered(input.path, stem, pictures, only_one))
+        } else {
+            Box::new(iter::once(Job { name: input.path, stem, delivered: None }))
+        }
+    })
+}
+
+/// One picture has the stream's own name; several are numbered from 1. So the first has a name once it is known whether a second follows.
+fn numbered(
+    path: PathBuf,
+    stem: PathBuf,
+    pictures: impl Iterator<Item = rtformer::Result<Vec<u8>>> + Send,
+    only_one: bool,
+) -> impl Iterator<Item = Job> + Send {
+    let mut pictures = pictures.peekable();
+    let mut number = 0_u64;
+    iter::from_fn(move || {
+        let picture = pictures.next()?;
+        number += 1;
+        if number == 1 && pictures.peek().is_none() {
+            return Some(Job { name: path.clone(), stem: stem.clone(), delivered: Some(picture) });
+        }
+        if only_one {
+            // One error for the whole stream.
+            let several =
+                Error::image(&path, "holds several pictures, but -o - writes the output of one; name a folder with -o");
+            return (number == 1).then(|| Job {
+                name: path.clone(),
+                stem: stem.clone(),
+                delivered: Some(Err(several)),
+            });
+        }
+        let name = if path == Path::new("-") { Path::new("stdin") } else { &path };
+        Some(Job { name: with_number(name, number), stem: with_number(&stem, number), delivered: Some(picture) })
+    })
+}
+
+fn with_number(path: &Path, number: u64) -> PathBuf {
+    let mut path = OsString::from(path);
+    path.push(format!("-{number:06}"));
+    path.into()
+}
+
+/// Whether `other` is a name that a picture of the stream `stem` could get.
+pub(super) fn could_be_numbered(stem: &Path, other: &Path) -> bool {
+    let (stem, other) = (stem.to_string_lossy().to_lowercase(), other.to_string_lossy().to_lowercase());
+    let number = other.strip_prefix(&stem).and_then(|rest| rest.strip_prefix('-'));
+    number.is_some_and(|number| number.len() >= 6 && number.bytes().all(|byte| byte.is_ascii_digit()))
+}
+
+/// Standard input or a pipe, read on a thread of its own, so that a signal ends a wait for input.
+struct Reader {
+    chunks: Receiver<io::Result<Vec<u8>>>,
+    chunk: Cursor<Vec<u8>>,
+    stop: Stop,
+}
+
+impl Reader {
+    /// How often a wait looks whether it is to end.
+    const PATIENCE: Duration = Duration::from_millis(50);
+
+    fn open(path: &Path, stop: &Stop) -> Self {
+        let (sender, chunks) = bounded(2);
+        let path = path.to_path_buf();
+        // Not scoped: a read that never returns ends with the program.
+        let spawned = thread::Builder::new().name("stream".into()).spawn({
+            let sender = sender.clone();
+            move || {
+                let opened: io::Result<Box<dyn Read>> = if path == Path::new("-") {
+                    Ok(Box::new(stdin()))
+                } else {
+                    File::open(&path).map(|file| Box::new(file) as Box<dyn Read>) // a pipe waits for its writer
+                };
+                let failed = opened.and_then(|mut input| {
+                    loop {
+                        let mut chunk = vec![0; 64 << 10];
+                        match input.read(&mut chunk) {
+                            Ok(0) => return Ok(()),
+                            Ok(length) => chunk.truncate(length),
+                            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                            Err(error) => return Err(error),
+                        }
+                        if sender.send(Ok(chunk)).is_err() {
+                            return Ok(()); // nobody reads on
+                        }
+                    }
+                });
+                if let Err(error) = failed {
+                    let _ = sender.send(Err(error));
+                }
+            }
+        });
+        if let Err(error) = spawned {
+            let _ = sender.send(Err(error)); // there is room for it
+        }
+        Self { chunks, chunk: Cursor::default(), stop: stop.clone() }
+    }
+}
+
+impl Read for Reader {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        loop {
+            let length = self.chunk.read(buffer)?;
+            if length > 0 || buffer.is_empty() {
+                return Ok(length);
+            }
+            self.chunk = match self.chunks.recv_timeout(Self::PATIENCE) {
+                Ok(chunk) => Cursor::new(chunk?),
+                Err(RecvTimeoutError::Timeout) if !self.stop.asked() => continue,
+                Err(_) => return Ok(0),
+            };
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn several_pictures_are_numbered() {
+        let names = |path: &str, count: usize, only_one: bool| {
+            let pictures = (0..count).map(|_| Ok(vec![0]));
+            let jobs = numbered(path.into(), "out/stdin".into(), pictures, only_one);
+            jobs.map(|job| {
+                let failed = job.delivered.is_some_and(|picture| picture.is_err());
+                format!("{} {}{}", job.name.display(), job.stem.display(), if failed { " failed" } else { "" })
+            })
+            .collect::<Vec<_>>()
+        };
+        assert_eq!(names("-", 1, false), ["- out/stdin"], "a picture alone is the stream");
+        assert_eq!(names("-", 2, false), ["stdin-000001 out/stdin-000001", "stdin-000002 out/stdin-000002"]);
+        assert_eq!(names("/p/fifo", 2, false)[1], "/p/fifo-000002 out/stdin-000002");
+        assert_eq!(names("-", 1, true), ["- out/stdin"]);
+        assert_eq!(names("-", 3, true), ["- out/stdin failed"]);
+        assert!(names("-", 0, false).is_empty());
+    }
+
+    #[test]
+    fn a_photo_can_have_a_number_too() {
+        let cases = [
+            ("stdin-000001", true),
+            ("STDIN-1234567", true),
+            ("stdin-1", false),
+            ("stdin", false),
+            ("a/stdin-000001", false),
+        ];
+        for (other, want) in cases {
+            assert_eq!(could_be_numbered(Path::new("stdin"), Path::new(other)), want, "{other}");
+        }
+    }
+}

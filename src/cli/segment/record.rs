@@ -1,0 +1,181 @@
+//! What an output was made from, stored in the output: `--resume` compares it, and a search for photos passes such files over.
+//!
+//! PNG files hold the record as text, JSON files as the value of `source`. A `.npy` file holds it as a second array of bytes behind the
+//! first, which NumPy's `load` reads when it is called again on the open file.
+
+use std::fs::File;
+use std::io::{self, BufReader, Read, Seek, SeekFrom, Write};
+use std::path::Path;
+
+use rtformer::files;
+use rtformer::pixels::render;
+use serde::{Deserialize, Serialize};
+
+use super::emit::Emit;
+
+/// The keyword of the text in a PNG file.
+const KEYWORD: &str = "rtformer";
+
+/// How a `.npy` file starts, and so its second array.
+const NUMPY: &[u8] = b"\x93NUMPY\x01\x00";
+
+/// The photo and the settings that an output was made from.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct Record {
+    /// The photo's file name.
+    pub(super) photo: String,
+    /// The SHA-256 of the photo's bytes.
+    pub(super) sha256: String,
+    #[serde(flatten)]
+    pub(super) settings: Settings,
+}
+
+/// What else decides the content of an output. Devices and threads do not.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct Settings {
+    /// The SHA-256 of the weights file.
+    pub(super) weights: String,
+    pub(super) size: String,
+    pub(super) precision: String,
+    pub(super) pad: String,
+    pub(super) depth: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) reject_below: Option<f32>,
+    /// Of overlays alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) alpha: Option<f32>,
+}
+
+/// What a file says it was made from.
+#[derive(Debug, PartialEq)]
+pub(super) enum Origin {
+    /// There is no such file, or it is empty.
+    Missing,
+    /// It holds no record: another program wrote it.
+    Unknown,
+    Known(Record),
+}
+
+impl Record {
+    /// The record of a photo's outputs.
+    pub(super) fn new(name: &Path, bytes: &[u8], settings: &Settings) -> Self {
+        let photo = name.file_name().unwrap_or(name.as_os_str()).to_string_lossy().into_owned();
+        Self { photo, sha256: files::digest(bytes), settings: settings.clone() }
+    }
+
+    /// The record for one kind of output.
+    pub(super) fn of(&self, emit: Emit) -> Self {
+        let mut record = self.clone();
+        record.settings.alpha = record.settings.alpha.filter(|_| emit == Emit::Overlay);
+        record
+    }
+
+    /// As text for a PNG file: keyword and content.
+    pub(super) fn text(&self) -> (&'static str, String) {
+        (KEYWORD, serde_json::to_string(self).unwrap_or_default()) // strings and numbers always serialise
+    }
+
+    /// Appends the record to a `.npy` file, as an array of bytes.
+    pub(super) fn append_to(&self, out: impl Write) -> io::Result<()> {
+        render::write_npy_bytes(out, self.text().1.as_bytes())
+    }
+}
+
+/// What the file at `path` was made from.
+pub(super) fn read(path: &Path) -> Origin {
+    let Ok(file) = File::open(path) else { return Origin::Missing };
+    if file.metadata().is_ok_and(|found| found.is_file() && found.len() == 0) {
+        return Origin::Missing; // what a crash of the machine leaves
+    }
+    let extension = path.extension().unwrap_or_default();
+    let record = if extension == "png" {
+        in_png(file)
+    } else if extension == "npy" {
+        in_npy(file)
+    } else {
+        in_json(file)
+    };
+    record.map_or(Origin::Unknown, Origin::Known)
+}
+
+fn in_png(file: File) -> Option<Record> {
+    let reader = png::Decoder::new(BufReader::new(file)).read_info().ok()?;
+    let text = reader.info().utf8_text.iter().find(|text| text.keyword == KEYWORD)?;
+    serde_json::from_str(&text.get_text().ok()?).ok()
+}
+
+fn in_json(file: File) -> Option<Record> {
+    #[derive(Deserialize)]
+    struct Report {
+        source: Record,
+    }
+    serde_json::from_reader::<_, Report>(BufReader::new(file)).ok().map(|report| report.source)
+}
+
+fn in_npy(mut file: File) -> Option<Record> {
+    // A record is a few hundred bytes.
+    let end = file.seek(SeekFrom::End(0)).ok()?;
+    file.seek(SeekFrom::Start(end.saturating_sub(4096))).ok()?;
+    let mut tail = Vec::new();
+    file.read_to_end(&mut tail).ok()?;
+    let at = tail.windows(NUMPY.len()).rposition(|bytes| bytes == NUMPY)?;
+    let (length, rest) = tail[at + NUMPY.len()..].split_first_chunk::<2>()?;
+    serde_json::from_slice(rest.get(usize::from(u16::from_le_bytes(*length))..)?).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    fn record() -> Record {
+        let settings = Settings {
+            weights: "ab".repeat(32),
+            size: "within:640x480".into(),
+            precision: "default".into(),
+            pad: "default".into(),
+            depth: "auto".into(),
+            reject_below: Some(0.1),
+            alpha: Some(0.3),
+        };
+        Record { photo: "Stra\u{df}e \"1\"\n.jpg".into(), sha256: "cd".repeat(32), settings }
+    }
+
+    #[test]
+    fn every_kind_of_file_holds_a_record() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        let record = record();
+        let (keyword, text) = record.text();
+
+        let mut png = Vec::new();
+        render::write_gray(&mut png, &image::GrayImage::new(3, 2), Some((keyword, &text))).unwrap();
+        fs::write(path("a.png"), &png).unwrap();
+        let mut npy = Vec::new();
+        render::write_npy_to(&mut npy, &[0.5; 6], [1, 2, 3]).unwrap();
+        let plain = npy.len();
+        record.append_to(&mut npy).unwrap();
+        assert_eq!((npy.len() - plain - text.len()) % 64, 0);
+        fs::write(path("a.npy"), &npy).unwrap();
+        fs::write(path("a.json"), format!("{{\"path\": \"x\", \"source\": {text}}}")).unwrap();
+        for name in ["a.png", "a.npy", "a.json"] {
+            assert_eq!(read(&path(name)), Origin::Known(record.clone()), "{name}");
+        }
+        assert_ne!(record.of(Emit::Mask), record, "alpha is of overlays");
+        assert_eq!(record.of(Emit::Overlay), record);
+
+        fs::write(path("cut.png"), &png[..60]).unwrap();
+        fs::write(path("cut.npy"), &npy[..npy.len() - 1]).unwrap();
+        fs::write(path("plain.npy"), &npy[..plain]).unwrap();
+        render::save_gray(path("plain.png"), &image::GrayImage::new(3, 2)).unwrap();
+        fs::write(path("other.json"), "{\"shapes\": []}").unwrap(); // an annotation tool's
+        for name in ["cut.png", "cut.npy", "plain.npy", "plain.png", "other.json"] {
+            assert_eq!(read(&path(name)), Origin::Unknown, "{name}");
+        }
+        fs::write(path("empty.png"), "").unwrap();
+        for name in ["empty.png", "none.png"] {
+            assert_eq!(read(&path(name)), Origin::Missing, "{name}");
+        }
+    }
+}

@@ -1,0 +1,312 @@
+//! A run: every photo is read, segmented and written, in stages that overlap.
+
+use std::collections::VecDeque;
+use std::fs;
+use std::io::{self, Write, stdout};
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Instant;
+
+use anyhow::anyhow;
+use clap::ValueEnum;
+use rtformer::files::{sweep, write_whole};
+use rtformer::pixels::{Depth, Image};
+use rtformer::{Error, Padding, Scene, Segmenter};
+
+use super::super::console::Console;
+use super::super::model::opened;
+use super::super::{batch, misuse, photos};
+use super::args::Args;
+use super::emit::Emit;
+use super::inputs::Input;
+use super::jobs::{self, Job};
+use super::outputs::{self, Progress};
+use super::pipeline;
+use super::record::{Record, Settings};
+use super::report::{self, Lines};
+use super::stop::Stop;
+
+/// What became of the photos.
+#[derive(Debug, Default)]
+pub(super) struct Tally {
+    pub(super) done: usize,
+    /// Of those done, how many had outputs of another photo or with other settings.
+    pub(super) replaced: usize,
+    /// Done by an earlier run.
+    pub(super) skipped: usize,
+    pub(super) failed: usize,
+}
+
+impl Tally {
+    pub(super) fn fail(&mut self, args: &Args, console: &Console, lines: &mut Lines, path: &Path, reason: &str) {
+        self.failed += 1;
+        console.error(reason);
+        if args.json && !args.dry_run {
+            lines.print(&report::failure(path, reason));
+        }
+    }
+}
+
+/// A photo that was read and is to be segmented.
+struct Photo {
+    image: Image,
+    record: Record,
+    read_ms: f64,
+    /// Whether it has outputs of another photo or with other settings.
+    replaces: bool,
+}
+
+/// What the last stage did.
+enum Written {
+    /// The photo's JSON line, if anything needs it.
+    Now { line: String, replaced: bool },
+    /// An earlier run had done it.
+    Before,
+}
+
+/// A run with everything that its stages share.
+pub(super) struct Run<'a> {
+    args: &'a Args,
+    console: &'a Console,
+    emits: Vec<Emit>,
+    segmenter: Segmenter,
+    settings: Settings,
+    /// The data set's own id of each class.
+    labels: Vec<u16>,
+    stop: Stop,
+}
+
+impl<'a> Run<'a> {
+    /// Opens the segmenter. Fails if an output that was asked for cannot be made with its weights.
+    pub(super) fn new(args: &'a Args, console: &'a Console, stop: Stop) -> anyhow::Result<Self> {
+        let (segmenter, settings) = thread::scope(|scope| -> anyhow::Result<_> {
+            let settings = scope.spawn(|| settings(args)); // takes about as long
+            let segmenter = segmenter(args)?;
+            Ok((segmenter, settings.join().map_err(|_| anyhow!("the weights' digest cannot be computed"))??))
+        })?;
+        let dataset = segmenter.dataset();
+        let labels: Vec<_> = dataset.classes.iter().filter_map(|class| class.label_id).collect();
+        let emits = args.emits();
+        if emits.contains(&Emit::Labelid) && labels.len() < dataset.classes.len() {
+            return Err(misuse(format!(
+                "--emit labelid: data set `{}` has no label ids of its own; leave it out, or use weights of Cityscapes",
+                dataset.name
+            )));
+        }
+        Ok(Self { args, console, emits, segmenter, settings, labels, stop })
+    }
+
+    /// Reads, segments and encodes, each while the others do; reports in the order of the inputs.
+    pub(super) fn all(
+        &self,
+        inputs: Vec<(Input, PathBuf)>,
+        tally: &mut Tally,
+        lines: &mut Lines,
+    ) -> anyhow::Result<()> {
+        self.console.note(&self.segmenter.to_string());
+        if let Some(out) = self.args.folder() {
+            fs::create_dir_all(out).map_err(Error::writing(out))?;
+            if self.args.resume {
+                sweep(out);
+            }
+        }
+        let started = Instant::now();
+        let bar = self.console.progress(inputs.len() as u64, "photos");
+        let cores = thread::available_parallelism().map_or(1, usize::from);
+        // Full-size logits are large, 160 MB a Cityscapes frame: fewer of them wait.
+        let encoders = if self.emits.contains(&Emit::Logits) { 1 } else { cores.min(4) };
+        thread::scope(|scope| {
+            let jobs = jobs::jobs(inputs, self.args.to_stdout(), &self.stop);
+            let jobs = jobs.take_while(|_| !self.stop.asked());
+            let opened = pipeline::ordered(scope, cores.min(4), 2, jobs, |mut job| {
+                let photo = self.open(&mut job);
+                (job, photo)
+            });
+            let segmented = self.segmented(opened);
+            let written =
+                pipeline::ordered(scope, encoders, 1, segmented, |(job, seen)| (self.encode(&job, seen), job.name));
+            for (written, name) in written {
+                bar.inc(1);
+                self.count(&name, written, tally, lines);
+            }
+        });
+        self.console.finish();
+        self.summarize(tally, started);
+        Ok(())
+    }
+
+    fn count(&self, name: &Path, written: rtformer::Result<Written>, tally: &mut Tally, lines: &mut Lines) {
+        match written {
+            Ok(Written::Before) => tally.skipped += 1,
+            Ok(Written::Now { line, replaced }) => {
+                tally.done += 1;
+                tally.replaced += usize::from(replaced);
+                self.console.detail(&format!("{} done", name.display()));
+                if self.args.json {
+                    lines.print(&line);
+                }
+            }
+            Err(error) => {
+                tally.fail(self.args, self.console, lines, name, &format!("{:#}", anyhow::Error::from(error)));
+                if self.args.fail_fast {
+                    self.stop.ask();
+                }
+            }
+        }
+        if lines.is_closed() && self.emits.is_empty() {
+            self.stop.ask(); // nobody wants the results
+        }
+    }
+
+    fn summarize(&self, tally: &Tally, started: Instant) {
+        let Tally { done, replaced, skipped, failed } = tally;
+        let seconds = started.elapsed().as_secs_f64();
+        let mut text = if *done + *failed == 0 && *skipped > 0 {
+            format!("nothing left to do: {skipped} photos were done before")
+        } else {
+            let mut text = format!("{done} photos in {seconds:.1} s ({:.1} a second)", *done as f64 / seconds);
+            for (count, what) in [
+                (*replaced, "replaced outputs of other photos or settings"),
+                (*skipped, "done before"),
+                (*failed, "failed"),
+            ] {
+                if count > 0 {
+                    text += &format!(", {count} {what}");
+                }
+            }
+            text
+        };
+        if let Some(out) = self.args.folder() {
+            text += &format!(" -> {}", out.display());
+        }
+        self.console.note(&text);
+    }
+
+    /// Reads and decodes a photo, unless an earlier run has done it.
+    fn open(&self, job: &mut Job) -> rtformer::Result<Option<Photo>> {
+        let started = Instant::now();
+        let bytes = job.read()?;
+        let read_ms = started.elapsed().as_secs_f64() * 1e3;
+        let record = Record::new(&job.name, &bytes, &self.settings);
+        let files = !self.args.to_stdout();
+        let mut replaces = false;
+        if files && self.args.resume {
+            match outputs::progress(&self.emits, &job.stem, &record)? {
+                Progress::Done => return Ok(None),
+                progress => replaces = progress == Progress::Replace,
+            }
+        } else if files && !self.args.overwrite {
+            outputs::check_absent(&self.emits, &job.stem)?;
+        }
+        let image = self.args.photos.decoder().decode(&bytes, &job.name)?;
+        if let Some(warning) = photos::warning(&job.name, &image) {
+            self.console.note(&warning);
+        }
+        if files {
+            outputs::check_writable(&self.emits, &job.stem)?;
+        }
+        Ok(Some(Photo { image, record, read_ms, replaces }))
+    }
+
+    /// Scenes in order, `--batch` photos at a time through the network.
+    fn segmented<'b>(
+        &'b self,
+        mut opened: impl Iterator<Item = (Job, rtformer::Result<Option<Photo>>)> + Send + 'b,
+    ) -> impl Iterator<Item = (Job, rtformer::Result<Option<(Photo, Scene)>>)> + Send + 'b {
+        let mut ready = VecDeque::new();
+        std::iter::from_fn(move || {
+            if ready.is_empty() {
+                let size = batch::size(self.args.batch, &self.segmenter);
+                let batch: Vec<_> = opened.by_ref().take(usize::from(size)).collect();
+                ready.extend(self.segment_batch(batch));
+            }
+            ready.pop_front()
+        })
+    }
+
+    fn segment_batch(
+        &self,
+        batch: Vec<(Job, rtformer::Result<Option<Photo>>)>,
+    ) -> impl Iterator<Item = (Job, rtformer::Result<Option<(Photo, Scene)>>)> {
+        let photos = batch.iter().filter_map(|(_, photo)| photo.as_ref().ok()?.as_ref());
+        let mut scenes = self.segmenter.segment_each(photos.map(|photo| &photo.image)).into_iter();
+        batch.into_iter().map(move |(job, photo)| {
+            let seen = photo.and_then(|photo| {
+                let Some(photo) = photo else { return Ok(None) };
+                let missing = || Error::Backend { operation: "segment_batch", reason: "a photo has no scene".into() };
+                let scene = scenes.next().unwrap_or_else(|| Err(missing()))?;
+                Ok(Some((photo, scene)))
+            });
+            (job, seen)
+        })
+    }
+
+    /// Writes what was asked for.
+    fn encode(&self, job: &Job, seen: rtformer::Result<Option<(Photo, Scene)>>) -> rtformer::Result<Written> {
+        let Some((photo, scene)) = seen? else { return Ok(Written::Before) };
+        let started = Instant::now();
+        let path = |emit: Emit| if self.args.to_stdout() { "-".into() } else { emit.path(&job.stem) };
+        for &emit in self.emits.iter().filter(|emit| **emit != Emit::Json) {
+            let record = photo.record.of(emit);
+            self.deliver(&path(emit), |out| {
+                outputs::encode(emit, out, &photo.image, &scene, &self.labels, self.args.alpha, &record)
+            })?;
+        }
+        let mut line = String::new();
+        if self.args.json || self.emits.contains(&Emit::Json) {
+            let name = |emit: Emit| emit.to_possible_value().map_or(String::new(), |value| value.get_name().to_owned());
+            let written: Vec<_> = self.emits.iter().map(|&emit| (name(emit), path(emit))).collect();
+            let encode_ms = started.elapsed().as_secs_f64() * 1e3;
+            line = report::scene(&job.name, &scene, photo.read_ms, encode_ms, &written, &photo.record.of(Emit::Json));
+        }
+        if self.emits.contains(&Emit::Json) {
+            self.deliver(&path(Emit::Json), |out| writeln!(out, "{line}"))?;
+        }
+        Ok(Written::Now { line, replaced: photo.replaces })
+    }
+
+    /// Writes an output as a whole: to its file, or to standard output.
+    fn deliver(&self, path: &Path, fill: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> rtformer::Result<()> {
+        if !self.args.to_stdout() {
+            return write_whole(path, |file| fill(file));
+        }
+        let mut bytes = Vec::new();
+        let sent = fill(&mut bytes).and_then(|()| {
+            let mut out = stdout().lock();
+            out.write_all(&bytes).and_then(|()| out.flush())
+        });
+        match sent {
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()), // its reader has what it wanted
+            sent => sent.map_err(Error::writing("standard output")),
+        }
+    }
+}
+
+/// The settings that decide what the outputs are.
+pub(super) fn settings(args: &Args) -> anyhow::Result<Settings> {
+    let device = args.device();
+    Ok(Settings {
+        weights: args.model.digest()?,
+        size: args.size.to_string(),
+        precision: device.precision.map_or("default".into(), |precision| precision.to_string()),
+        pad: match device.pad.unwrap_or_default() {
+            Padding::FromWeights => "default".into(),
+            Padding::None => "none".into(),
+            Padding::Multiple(multiple) => multiple.to_string(),
+        },
+        depth: if let Depth::Bits(bits) = args.photos.depth { bits.to_string() } else { "auto".into() },
+        reject_below: args.reject_below,
+        alpha: Some(args.alpha),
+    })
+}
+
+fn segmenter(args: &Args) -> anyhow::Result<Segmenter> {
+    let emits = args.emits();
+    let wants_confidence = args.json || emits.iter().any(|emit| matches!(emit, Emit::Confidence | Emit::Json));
+    let mut builder = args.model.builder()?.size(args.size).confidence(wants_confidence);
+    builder = builder.logits(emits.contains(&Emit::Logits));
+    if let Some(probability) = args.reject_below {
+        builder = builder.reject_below(probability);
+    }
+    opened(builder.build())
+}
