@@ -1,4 +1,4 @@
-//! How good it is: masks against labelled photos, counted in a confusion matrix.
+//! Evaluation: compares masks with labelled photos and counts the pixels in a confusion matrix.
 //!
 //! ```no_run
 //! use rtformer::eval::{Confusion, LabelImage, find_pairs};
@@ -30,13 +30,13 @@ pub use pairs::{Pair, Pairs, find_labels, find_pairs};
 use crate::error::{Error, Result};
 use crate::pixels::Mask;
 
-/// The most classes that are counted: their matrix takes 128 MiB.
+/// The largest supported number of classes. The matrix then takes 128 MiB.
 const MOST_CLASSES: usize = 4096;
 
-/// How many pixels of each true class were taken for which class: `[classes, classes + 1]`, row by row.
+/// A confusion matrix: the number of pixels of each true class that were predicted as each class. `[classes, classes + 1]`, row by row.
 ///
-/// The last column counts the pixels of a class that the mask gives to none ([rejected](Confusion::rejected) ones). Pixels whose label
-/// is the [ignore id](Confusion::ignore_id) are in none of these; how many there are is [counted apart](Confusion::ignored).
+/// The last column counts the pixels to which the mask assigns no class ([rejected](Confusion::rejected) pixels). Pixels whose label
+/// is the [ignore id](Confusion::ignore_id) are not in the matrix; they are [counted separately](Confusion::ignored).
 ///
 /// ```
 /// use rtformer::eval::{Confusion, LabelImage};
@@ -59,18 +59,20 @@ pub struct Confusion {
 }
 
 impl Confusion {
-    /// Nothing counted yet, for a model of so many classes.
+    /// An empty matrix for a model with this number of classes.
     ///
     /// # Errors
-    /// [`Error::Input`] for no class, or more than 4096.
+    /// [`Error::Input`] if `classes` is 0 or more than 4096.
     pub fn new(classes: usize) -> Result<Self> {
         if !(1..=MOST_CLASSES).contains(&classes) {
-            return Err(Error::Input(format!("a confusion matrix has 1 to {MOST_CLASSES} classes, not {classes}")));
+            return Err(Error::Input(format!(
+                "invalid number of classes {classes}: a confusion matrix has 1 to {MOST_CLASSES}"
+            )));
         }
         Ok(Self { classes, counts: vec![0; classes * (classes + 1)], ignored: 0 })
     }
 
-    /// How many classes there are.
+    /// The number of classes.
     ///
     /// ```
     /// assert_eq!(rtformer::eval::Confusion::new(19)?.classes(), 19);
@@ -80,7 +82,7 @@ impl Confusion {
         self.classes
     }
 
-    /// The label of pixels that do not count: 255, or 65535 for 256 and more classes, where 255 is one of them.
+    /// The label of pixels that are not counted: 255, or 65535 if 255 is itself a class (256 classes or more).
     ///
     /// ```
     /// assert_eq!(rtformer::eval::Confusion::ignore_id(19), 255);
@@ -89,9 +91,9 @@ impl Confusion {
         if classes <= 255 { 255 } else { u16::MAX }
     }
 
-    /// Counts a photo: every pixel of `mask` against the same pixel of `labels`. After an error nothing of the photo is counted.
+    /// Counts a photo: compares every pixel of `mask` with the same pixel of `labels`. After an error, nothing of the photo is counted.
     ///
-    /// Where the mask names no class, such as its own ignore id, the labelled class is missed.
+    /// Where the mask holds no class (for example its own ignore id), the pixel counts as a miss of the labelled class.
     ///
     /// ```
     /// # use rtformer::eval::{Confusion, LabelImage};
@@ -105,7 +107,7 @@ impl Confusion {
     /// ```
     ///
     /// # Errors
-    /// [`Error::Image`], naming the label image: when the sizes differ, or for an id that is neither a class nor the ignore id.
+    /// [`Error::Image`], naming the label image, if the sizes differ or an id is neither a class nor the ignore id.
     pub fn count(&mut self, labels: &LabelImage, mask: &Mask) -> Result<()> {
         labels.check_size("its mask", mask.width(), mask.height())?;
         labels.check_ids(self.classes)?;
@@ -121,7 +123,7 @@ impl Confusion {
         Ok(())
     }
 
-    /// Adds what another one counted.
+    /// Adds the counts of another matrix.
     ///
     /// ```
     /// # use rtformer::eval::{Confusion, LabelImage};
@@ -134,23 +136,25 @@ impl Confusion {
     /// ```
     ///
     /// # Errors
-    /// [`Error::Input`] when it is for another number of classes.
+    /// [`Error::Input`] if `other` has another number of classes.
     pub fn merge(&mut self, other: &Self) -> Result<()> {
         if other.classes != self.classes {
             let (own, others) = (self.classes, other.classes);
-            return Err(Error::Input(format!("a confusion of {others} classes cannot be added to one of {own}")));
+            return Err(Error::Input(format!(
+                "cannot add a confusion matrix of {others} classes to one of {own} classes"
+            )));
         }
         self.counts.iter_mut().zip(&other.counts).for_each(|(sum, count)| *sum += count);
         self.ignored += other.ignored;
         Ok(())
     }
 
-    /// Pixels of class `truth` that were taken for class `seen`; 0 for a class that there is not.
+    /// The number of pixels of class `truth` that were predicted as class `seen`; 0 if either class does not exist.
     pub fn get(&self, truth: usize, seen: usize) -> u64 {
         self.row(truth).get(seen).copied().unwrap_or(0)
     }
 
-    /// Pixels of class `truth` that the mask gave to no class; 0 for a class that there is not.
+    /// The number of pixels of class `truth` to which the mask assigned no class; 0 if the class does not exist.
     ///
     /// ```
     /// # use rtformer::eval::{Confusion, LabelImage};
@@ -168,7 +172,7 @@ impl Confusion {
         self.whole_row(truth).last().copied().unwrap_or(0)
     }
 
-    /// What the pixels of class `truth` were taken for: `[classes]`, without the rejected ones; empty for a class that there is not.
+    /// The predictions for the pixels of class `truth`: `[classes]`, without the rejected pixels. Empty if the class does not exist.
     ///
     /// ```
     /// # use rtformer::eval::{Confusion, LabelImage};
@@ -183,7 +187,7 @@ impl Confusion {
         &whole[..whole.len().saturating_sub(1)]
     }
 
-    /// Pixels that are labelled as this class.
+    /// The number of pixels that are labelled as this class.
     ///
     /// ```
     /// # use rtformer::eval::{Confusion, LabelImage};
@@ -197,17 +201,17 @@ impl Confusion {
         self.whole_row(class).iter().sum()
     }
 
-    /// Pixels that were counted: all that are labelled as some class.
+    /// The number of counted pixels: all pixels that are labelled as a class.
     pub fn pixels(&self) -> u64 {
         self.counts.iter().sum()
     }
 
-    /// Pixels that were not counted because their label is the [ignore id](Self::ignore_id).
+    /// The number of pixels that were not counted because their label is the [ignore id](Self::ignore_id).
     pub fn ignored(&self) -> u64 {
         self.ignored
     }
 
-    /// The share of all labelled and ignored pixels that were ignored, 0 to 1; `None` before any photo was counted.
+    /// The share of all labelled and ignored pixels that were ignored, 0 to 1; `None` if no photo has been counted.
     ///
     /// ```
     /// # use rtformer::eval::{Confusion, LabelImage};
@@ -221,22 +225,24 @@ impl Confusion {
         ratio(self.ignored, self.pixels() + self.ignored)
     }
 
-    /// Intersection over union, `tp / (tp + fp + fn)`, 0 to 1; none where the class is neither labelled nor predicted.
+    /// Intersection over union, `tp / (tp + fp + fn)`, 0 to 1; `None` if the class is neither labelled nor predicted.
     pub fn iou(&self, class: usize) -> Option<f64> {
         let hit = self.get(class, class);
         let predicted: u64 = (0..self.classes).map(|truth| self.get(truth, class)).sum();
         ratio(hit, self.labelled(class) + predicted - hit)
     }
 
-    /// The mean of the classes' [`iou`](Self::iou), over those that have one; none before anything was counted.
+    /// The mean [`iou`](Self::iou) of the classes that have one; `None` if nothing has been counted.
     ///
-    /// `PaddleSeg` counts a class that occurs nowhere as 0 instead; where every class occurs, as in any validation split, it is the same.
+    /// `PaddleSeg` counts a class that does not occur as 0 instead. If every class occurs, as in any validation split, the result is the
+    /// same.
     pub fn miou(&self) -> Option<f64> {
         let ious: Vec<f64> = (0..self.classes).filter_map(|class| self.iou(class)).collect();
         (!ious.is_empty()).then(|| ious.iter().sum::<f64>() / ious.len() as f64)
     }
 
-    /// The share of a class's labelled pixels that were found, `tp / (tp + fn)`, 0 to 1; none where the class is not labelled.
+    /// The share of a class's labelled pixels that were predicted as that class, `tp / (tp + fn)`, 0 to 1; `None` if no pixel is labelled
+    /// as the class.
     ///
     /// ```
     /// # use rtformer::eval::{Confusion, LabelImage};
@@ -250,7 +256,7 @@ impl Confusion {
         ratio(self.get(class, class), self.labelled(class))
     }
 
-    /// The share of all counted pixels that were given their class, 0 to 1; none before anything was counted.
+    /// The share of all counted pixels that were predicted correctly, 0 to 1; `None` if nothing has been counted.
     ///
     /// ```
     /// # use rtformer::eval::{Confusion, LabelImage};
@@ -298,32 +304,32 @@ mod tests {
     }
 
     #[test]
-    fn the_measures_are_those_of_pencil_and_paper() {
+    fn the_measures_match_a_calculation_by_hand() {
         //                        hit hit miss  fp hit  ignored rejected
         let c = counted(4, &[0, 0, 0, 1, 1, 255, 1], &[0, 0, 1, 0, 1, 3, 255]);
         assert_eq!((c.row(0), c.row(1), c.row(2)), (&[2, 1, 0, 0][..], &[1, 1, 0, 0][..], &[0; 4][..]));
         assert_eq!((c.rejected(0), c.rejected(1), c.labelled(1), c.pixels()), (0, 1, 3, 6));
         assert_eq!((c.iou(0), c.iou(1)), (Some(2.0 / 4.0), Some(1.0 / 4.0)));
-        assert_eq!((c.iou(2), c.iou(3)), (None, None), "3 was predicted only where nothing counts");
+        assert_eq!((c.iou(2), c.iou(3)), (None, None), "class 3 was predicted only on an ignored pixel");
         assert_eq!((c.accuracy(0), c.accuracy(1), c.accuracy(2)), (Some(2.0 / 3.0), Some(1.0 / 3.0), None));
         assert_eq!((c.miou(), c.pixel_accuracy()), (Some(0.375), Some(0.5)));
     }
 
     #[test]
-    fn nothing_counted_is_no_number() {
+    fn measures_are_none_if_nothing_was_counted() {
         let empty = Confusion::new(2).unwrap();
         assert_eq!((empty.miou(), empty.pixel_accuracy(), empty.iou(0), empty.pixels()), (None, None, None, 0));
-        // Nor is a class that there is not.
+        // The same for classes that do not exist.
         assert_eq!((empty.get(0, 2), empty.get(9, 0), empty.rejected(9), empty.iou(9)), (0, 0, 0, None));
         assert!(empty.row(9).is_empty());
     }
 
     #[test]
-    fn the_ignore_id_moves_where_255_is_a_class() {
+    fn the_ignore_id_is_65535_if_255_is_a_class() {
         let cases = [
-            (255, 255, 0),   // the last number of classes that leaves 255 free
+            (255, 255, 0),   // the largest number of classes for which 255 is not a class
             (256, 255, 1),   // 255 is a class
-            (256, 65535, 0), // and this is ignored
+            (256, 65535, 0), // so 65535 is ignored
             (300, 299, 1),   // 16-bit masks
             (300, 65535, 0),
         ];
@@ -335,7 +341,7 @@ mod tests {
     }
 
     #[test]
-    fn a_photo_that_is_refused_counts_for_nothing() {
+    fn a_photo_that_fails_is_not_counted() {
         let mut confusion = counted(3, &[0], &[0]);
         let before = confusion.clone();
         let cases = [
@@ -350,7 +356,7 @@ mod tests {
     }
 
     #[test]
-    fn parts_add_up() {
+    fn merging_adds_the_counts() {
         let mut sum = counted(2, &[0, 1], &[0, 0]);
         sum.merge(&counted(2, &[1], &[255])).unwrap();
         assert_eq!(sum, counted(2, &[0, 1, 1], &[0, 0, 255]));

@@ -1,4 +1,4 @@
-//! `rtformer`, the program. Exit codes: 0, 1 (some input failed), 2 (misused).
+//! The `rtformer` program. Exit codes: 0 (success), 1 (an input failed), 2 (wrong usage), 130 (interrupted).
 
 mod cli;
 

@@ -1,4 +1,4 @@
-//! `rtformer eval` as a person types it, on a data set whose answers are known.
+//! `rtformer eval` from the command line, on a data set with known results.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -17,14 +17,14 @@ fn data(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(name)
 }
 
-/// Photos, and the masks that the tiny network gives them.
+/// Photos, and the tiny network's masks of them.
 struct Set {
     folder: tempfile::TempDir,
     masks: Vec<GrayImage>,
 }
 
 impl Set {
-    /// Photos at these places under `images/`, of two sizes; no labels yet.
+    /// Creates photos of two sizes at these paths under `images/`, without labels.
     fn new(places: &[&str]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let segmenter = Segmenter::open(data("golden/tiny.safetensors"), Device::Cpu).unwrap();
@@ -36,7 +36,7 @@ impl Set {
             let path = folder.path().join("images").join(place);
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             part.save(&path).unwrap();
-            let part = Image::open(&path).unwrap(); // a JPEG is another photo than the one that was saved
+            let part = Image::open(&path).unwrap(); // a JPEG differs from the photo that was saved
             masks.push(segmenter.segment(&part).unwrap().mask().to_image().into_luma8());
         }
         Self { folder, masks }
@@ -58,7 +58,7 @@ impl Set {
         command
     }
 
-    /// The JSON of a run, which ends with this exit code, and what it says on standard error.
+    /// Runs the command, checks its exit code, and returns its JSON and its standard error.
     fn json(&self, code: i32) -> (Value, String) {
         self.json_with(&[], code)
     }
@@ -71,7 +71,7 @@ impl Set {
     }
 }
 
-/// The program without photos and labels.
+/// The command without photos and labels.
 fn bare_command() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_rtformer"));
     command.args(["eval", "--device", "cpu", "--threads", "2", "--weights"]).arg(data("golden/tiny.safetensors"));
@@ -82,7 +82,7 @@ fn fraction(json: &Value, key: &str) -> f64 {
     json[key].as_f64().unwrap_or_else(|| panic!("{key} is {}", json[key]))
 }
 
-/// Pencil and paper: the `IoU` of every class, from two lists of ids.
+/// The `IoU` of every class, calculated independently from two lists of ids.
 fn ious(truth: &[u8], seen: &[u8]) -> Vec<Option<f64>> {
     let counted: Vec<_> = truth.iter().zip(seen).filter(|(truth, _)| **truth != 255).collect();
     let iou = |class: u8| {
@@ -94,8 +94,8 @@ fn ious(truth: &[u8], seen: &[u8]) -> Vec<Option<f64>> {
 }
 
 #[test]
-fn labels_that_agree_give_one_in_every_layout() {
-    // A photo's place, and its label's.
+fn labels_equal_to_the_masks_give_an_iou_of_one_in_every_layout() {
+    // The paths of a photo and its label.
     let layouts = [
         [("a.png", "a.png"), ("sub/b.jpg", "sub/b.png")],
         [("a.png", "a.mask.png"), ("sub/b.jpg", "sub/b.mask.png")],
@@ -119,7 +119,7 @@ fn labels_that_agree_give_one_in_every_layout() {
 }
 
 #[test]
-fn the_numbers_are_those_of_pencil_and_paper() {
+fn the_measures_match_a_calculation_by_hand() {
     let set = Set::new(&["a.png", "b.png", "c.png"]);
     let (mut truth, mut seen) = (Vec::new(), Vec::new());
     for (name, mask) in ["a.png", "b.png", "c.png"].iter().zip(&set.masks) {
@@ -141,7 +141,7 @@ fn the_numbers_are_those_of_pencil_and_paper() {
     assert_eq!(classes.len(), CLASSES);
     for (name, want) in classes.iter().zip(&want) {
         let got = json["iou"][name.as_str().unwrap()].as_f64();
-        assert!((got.unwrap_or(-1.0) - want.unwrap_or(-1.0)).abs() < 1e-12, "{name}: {got:?}, not {want:?}");
+        assert!((got.unwrap_or(-1.0) - want.unwrap_or(-1.0)).abs() < 1e-12, "{name}: got {got:?}, expected {want:?}");
     }
     let some: Vec<f64> = want.into_iter().flatten().collect();
     assert!((fraction(&json, "miou") - some.iter().sum::<f64>() / some.len() as f64).abs() < 1e-12, "{json}");
@@ -156,31 +156,31 @@ fn the_numbers_are_those_of_pencil_and_paper() {
     let rows = json["confusion"].as_array().unwrap().iter().map(|row| row.as_array().unwrap());
     let sums: Vec<u64> = rows.map(|row| row.iter().map(|count| count.as_u64().unwrap()).sum()).collect();
     let labelled = |class: usize| truth.iter().filter(|id| usize::from(**id) == class).count() as u64;
-    assert_eq!(sums, (0..CLASSES).map(labelled).collect::<Vec<_>>(), "a row is a true class");
+    assert_eq!(sums, (0..CLASSES).map(labelled).collect::<Vec<_>>(), "each row is a true class");
 
     for key in ["model", "weights", "dataset", "device", "instruction_set", "precision", "size"] {
         assert!(json[key].as_str().is_some_and(|text| !text.is_empty()), "{key} is {}", json[key]);
     }
     assert_eq!((&json["device"], &json["size"], &json["threads"]), (&"cpu".into(), &"native".into(), &2.into()));
 
-    // A batch changes nothing.
+    // The batch size does not change the result.
     let batched = set.command().args(["--json", "-q", "--batch", "3"]).output().unwrap();
     let batched: Value = serde_json::from_slice(&batched.stdout).unwrap();
     assert_eq!(batched["confusion"], json["confusion"]);
 }
 
 #[test]
-fn an_indexed_label_is_its_indices() {
+fn an_indexed_label_holds_class_ids() {
     let set = Set::new(&["a.png"]);
     let segmenter = Segmenter::open(data("golden/tiny.safetensors"), Device::Cpu).unwrap();
     let scene = segmenter.segment(&Image::open(set.path("images/a.png")).unwrap()).unwrap();
     fs::create_dir(set.path("labels")).unwrap();
-    // What `segment` writes can be measured against: any colours, the same classes.
+    // Masks like those of `segment` can be labels: the colours do not matter if the indices are the classes.
     let palette = rtformer::pixels::Palette::new(vec![[9, 9, 9]; CLASSES]);
     IndexedPicture::new(scene.mask(), &palette).save(set.path("labels/a.png")).unwrap();
     assert_eq!(fraction(&set.json(0).0, "miou"), 1.0);
 
-    // And the same in four bits a pixel, as some programs save so few classes.
+    // The same with four bits per pixel, as some programs save a small number of classes.
     let mask = &set.masks[0];
     let packed: Vec<u8> = mask.as_raw().as_chunks::<2>().0.iter().map(|[left, right]| left << 4 | right).collect();
     let mut encoder = png::Encoder::new(fs::File::create(set.path("labels/a.png")).unwrap(), 64, 48);
@@ -192,7 +192,7 @@ fn an_indexed_label_is_its_indices() {
 }
 
 #[test]
-fn a_bad_pair_costs_that_pair_alone() {
+fn a_bad_pair_does_not_affect_the_others() {
     let names = ["good.png", "size.png", "range.png", "alone.png", "broken.png", "text.png", "photo.png", "empty.png"];
     let set = Set::new(&names);
     for (name, mask) in names.iter().zip(&set.masks).filter(|(name, _)| **name != "alone.png") {
@@ -225,14 +225,14 @@ fn a_bad_pair_costs_that_pair_alone() {
         assert!(lines.iter().any(|line| words.iter().all(|word| line.contains(word))), "{words:?} in {errors}");
     }
 
-    // All pairs bad: still one object, without numbers.
+    // If all pairs are bad, there is still one object, without numbers.
     fs::write(set.path("labels/good.png"), "").unwrap();
     let (json, _) = set.json(1);
     assert_eq!((&json["miou"], &json["pixel_accuracy"], &json["images"]), (&Value::Null, &Value::Null, &0.into()));
 }
 
 #[test]
-fn label_ids_need_classes_that_have_some() {
+fn label_ids_need_classes_with_label_ids() {
     let set = Set::new(&["ulm_0_leftImg8bit.png"]);
     set.label("ulm_0_gtFine_labelIds.png", &set.masks[0]);
     let (_, errors) = set.json(1);
@@ -240,7 +240,7 @@ fn label_ids_need_classes_that_have_some() {
 }
 
 #[test]
-fn no_pair_at_all_says_what_is_looked_for() {
+fn without_any_pair_the_error_names_the_expected_files() {
     let set = Set::new(&["a.png"]);
     fs::create_dir(set.path("labels")).unwrap();
     let output = set.command().output().unwrap();
@@ -256,7 +256,7 @@ fn no_pair_at_all_says_what_is_looked_for() {
 }
 
 #[test]
-fn a_person_gets_a_table_and_a_picture() {
+fn eval_prints_a_table_and_draws_a_picture() {
     let set = Set::new(&["a.png"]);
     set.label("a.png", &set.masks[0]);
     let plot = set.path("out/confusion.png");
@@ -286,13 +286,13 @@ fn a_list_names_photos_and_labels() {
     for (place, mask) in ["other.png", "sub/b.png", "c.png"].iter().zip(&set.masks) {
         set.label(place, mask);
     }
-    // PaddleSeg's two columns, a comment, a photo alone; the folders are relative to the list.
+    // PaddleSeg's two columns, a comment, a photo without a label. Paths are relative to the list.
     let (all, labelled) = ("images/a.png labels/other.png\n# b\nimages/sub/b.jpg\n", "images/c.png\tlabels/c.png\n");
     fs::write(set.path("all.txt"), all.to_owned() + labelled).unwrap();
     fs::write(set.path("labelled"), labelled).unwrap();
     fs::write(set.path("empty.txt"), "# none\n").unwrap();
     let (list, labels) = (|name| set.path(name).into_os_string(), set.path("labels").into_os_string());
-    // Arguments, exit code, photos, and what standard error says.
+    // Arguments, exit code, number of photos, and a part of standard error.
     let cases = [
         (vec!["--images".into(), list("all.txt"), "--labels".into(), labels], 0, 3, ""),
         (vec!["--list".into(), list("labelled")], 0, 1, ""), // any name, no folder
@@ -314,7 +314,7 @@ fn a_list_names_photos_and_labels() {
 }
 
 #[test]
-fn flags_say_how_labels_are_named_and_numbered() {
+fn flags_set_the_names_and_numbers_of_labels() {
     let set = Set::new(&["a.png"]);
     let mut labels = set.masks[0].clone();
     for (i, id) in labels.iter_mut().enumerate() {

@@ -1,4 +1,4 @@
-//! How fast it is here: the network as papers time it, and what a user waits for, side by side.
+//! `rtformer bench`: measures the network as papers do, and the time that a user waits.
 
 mod compare;
 mod frame;
@@ -23,62 +23,67 @@ use stages::Stage;
 
 /// Measure how fast the network is on this machine
 ///
-/// Four figures, measured in turns on random noise, so that what else the machine does hits all alike:
+/// There are four stages. They are measured in turns, so that other load on the machine affects all
+/// of them alike. The frame is random noise unless --photo is given.
 ///
-///   paper  network and full-size bilinear logits, the input on the device already (as papers do it)
-///   mask   the same, but read out as a mask
+///   paper  network and full-size bilinear logits, with the input already on the device (as in papers)
+///   mask   the same, but with a mask as the result
 ///   frame  8-bit frame in memory to 8-bit mask in memory
 ///   file   JPEG file to mask PNG file
 ///
-/// Of paper and mask the results stay on the device. With --batch a run is so many frames. Percentiles interpolate linearly between
-/// ranks; FPS is frames a second at the median.
+/// The results of paper and mask stay on the device. With --batch N, a run processes N frames. Times are
+/// in milliseconds. Percentiles are interpolated linearly between ranks; FPS is frames per second at
+/// the median.
+///
+/// Example: rtformer bench --size 1024x512 --stages frame,file --json bench.json
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
 pub(super) struct Args {
-    /// The frame's size
+    /// Size of the frame in pixels
     #[arg(long, value_name = "WIDTHxHEIGHT", default_value = "2048x1024")]
     size: Size,
 
-    /// Measure on this photo, at its own size, in place of noise
+    /// Measure on this photo, at its own size, instead of noise [default: noise]
     #[arg(long, value_name = "FILE", conflicts_with = "size")]
     photo: Option<PathBuf>,
 
-    /// A network of random parameters and Cityscapes' 19 classes
+    /// Variant of the network, with random parameters and Cityscapes' 19 classes
     #[arg(long, value_name = "slim|base", default_value_t = Variant::Slim, conflicts_with = "weights")]
     variant: Variant,
 
-    /// Take these weights: a .safetensors file, a name that `rtformer pull` knows, or `embedded`
+    /// Weights: a .safetensors file, a name that `rtformer pull` knows, or `embedded` [default: random parameters]
     #[arg(long, value_name = "FILE|NAME")]
     weights: Option<String>,
 
     #[command(flatten)]
     device: DeviceArgs,
 
-    /// Frames that go through the network together
+    /// Number of frames that go through the network together
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1024))]
     batch: u32,
 
-    /// The figures to measure
+    /// Stages to measure, separated by commas
     #[arg(long, value_name = "STAGE,…", value_delimiter = ',', default_value = "paper,mask,frame,file")]
     stages: Vec<Stage>,
 
-    /// Measured runs of each stage
+    /// Number of measured runs of each stage
     #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     runs: u32,
 
-    /// Runs of each stage ahead of those, not measured
+    /// Number of warm-up runs of each stage, which are not measured
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(0..=100_000))]
     warmup: u32,
 
-    /// Also write the figures, and where they are from, as JSON; `-` for standard output in place of the table
+    /// Also write the figures, with the machine and the settings, to this JSON file; `-` prints the JSON on standard output and the
+    /// table on standard error
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
 
-    /// Also say where a `frame` goes: how long each operation takes, and how near the machine's measured peak it comes
+    /// Also show the time of each operation of a `frame`, and its share of the machine's measured peak
     #[arg(long)]
     profile: bool,
 
-    /// Measure nothing; compare two files that --json wrote
+    /// Compare two files written by --json, and measure nothing
     #[arg(long, num_args = 2, value_names = ["A.json", "B.json"], conflicts_with_all = [
         "size", "photo", "variant", "weights", "DeviceArgs", "batch", "stages", "runs", "warmup", "json", "profile",
     ])]
@@ -123,15 +128,17 @@ impl Args {
         &self.device
     }
 
-    /// Width and height of the frame of noise.
+    /// The width and height of the frame of noise.
     fn size(&self) -> anyhow::Result<[u32; 2]> {
         let Size::Exact { width, height } = self.size else {
             let size = self.size;
-            return Err(misuse(format!("--size {size} is no frame's size: write WIDTHxHEIGHT, as in 2048x1024")));
+            return Err(misuse(format!("invalid --size `{size}`: expected WIDTHxHEIGHT, such as 2048x1024")));
         };
         let (pixels, most) = (u64::from(width) * u64::from(height), Limits::default().max_pixels);
         if pixels > most {
-            return Err(misuse(format!("--size {width}x{height} is {pixels} pixels, a photo has at most {most}")));
+            return Err(misuse(format!(
+                "invalid --size `{width}x{height}`: it has {pixels} pixels, expected at most {most}"
+            )));
         }
         Ok([width, height])
     }

@@ -1,4 +1,4 @@
-//! `rtformer eval`: how good a network is on labelled photos.
+//! `rtformer eval`: measures the quality of a network on labelled photos.
 
 use std::io::{Write, stdout};
 use std::path::{Path, PathBuf};
@@ -24,47 +24,51 @@ use super::{list, plot};
 const ABOUT: &str = "Measure IoU on labelled photos";
 
 const LABELS: &str = "\
-The labels of a photo SUB/P.jpg are SUB/P.png, SUB/P_L.png (CamVid) or SUB/P.mask.png; those of X_leftImg8bit.png (Cityscapes) are \
+The labels of a photo SUB/P.jpg are SUB/P.png, SUB/P_L.png (CamVid) or SUB/P.mask.png. Those of X_leftImg8bit.png (Cityscapes) are \
 X_gtFine_labelTrainIds.png or X_gtFine_labelIds.png. Use --label-suffix for other names.
 
-Labels are PNG files. Grey ones hold class ids, where 255 is ignored. RGB ones hold the classes' colours, where black is ignored. Indexed \
-ones hold class ids, unless their palette shows that they hold colours: it has the data set's colours in another order, or only some of \
-them. If both are possible and differ, the file fails; --label-kind decides.";
+Labels are PNG files. Grey files hold class ids; 255 is ignored. RGB files hold the classes' colours; black is ignored. Indexed files \
+hold class ids, unless their palette shows that they hold colours: it has the data set's colours in another order, or only some of \
+them. If both readings are possible and differ, the file fails; use --label-kind to choose.
 
-/// The table mentions ignored pixels above this share; the data sets' own labels leave out less.
+Example: rtformer eval --images val --labels val_labels";
+
+/// The table mentions ignored pixels above this share. The data sets' own labels ignore less.
 const MUCH_IGNORED: f64 = 0.15;
 
 #[derive(Debug, clap::Args)]
 #[command(about = ABOUT, long_about = format!("{ABOUT}\n\n{LABELS}"))]
 pub(super) struct Args {
-    /// The folder of the photos, or a list file (.txt or .lst)
+    /// Folder of the photos, or a list file (.txt or .lst)
     #[arg(long, value_name = "PATH", required_unless_present = "list")]
     images: Option<PathBuf>,
 
-    /// The folder of the label images; only needed for a list file if it has lines without a label
+    /// Folder of the label images; with a list file, only needed if it has lines without a label
     #[arg(long, value_name = "FOLDER")]
     labels: Option<PathBuf>,
 
-    /// A list file with any name: a photo and its label image per line, or a photo alone, whose labels are then looked for in
-    /// --labels; relative paths start at the list's folder or the current folder
+    /// List file with any name. Each line is a photo and its label image, or a photo alone, whose label image is then searched for in
+    /// --labels. Relative paths start at the list's folder or the current folder
     #[arg(long, value_name = "FILE", conflicts_with = "images")]
     list: Option<PathBuf>,
 
-    /// What the labels hold: auto (decided for each file), index (grey values or palette indices, whose meaning follows from the file
-    /// name), color (the classes' colours), train-id or label-id (ids, whatever the file name is)
+    /// Content of the labels: auto (decided for each file), index (grey values or palette indices, whose meaning follows from the file
+    /// name), color (the classes' colours), train-id or label-id (ids, regardless of the file name)
     #[arg(long, value_name = "KIND", default_value = "auto", value_parser = kinds())]
     label_kind: LabelKind,
 
-    /// The id of the first class in the labels, such as 1 for labels that count from one; lower ids are ignored [default: 0, or what
+    /// Id of the first class in the labels, such as 1 for labels that count from one; lower ids are ignored [default: 0, or what
     /// the file name implies]
     #[arg(long, value_name = "N")]
     first_id: Option<u16>,
 
-    /// Ignore pixels with this id in the labels, as it is stored in the file; can be repeated. 255 is always ignored unless it is a class
+    /// Ignore pixels with this id, as stored in the label file; can be repeated. 255 is always ignored unless it is a class [default:
+    /// no other id]
     #[arg(long, value_name = "N")]
     ignore_id: Vec<u16>,
 
-    /// How the names of label files end: the labels of SUB/P.jpg are SUB/P followed by this, such as _gt.png (".png" may be left out)
+    /// Ending of the label files' names: the labels of SUB/P.jpg are SUB/P followed by this, such as _gt.png (".png" may be omitted)
+    /// [default: the names above]
     #[arg(long, value_name = "SUFFIX", allow_hyphen_values = true)]
     label_suffix: Option<String>,
 
@@ -72,19 +76,19 @@ pub(super) struct Args {
     #[arg(long)]
     json: bool,
 
-    /// Draw the confusion matrix into this PNG file
+    /// Draw the confusion matrix to this PNG file
     #[arg(long, value_name = "FILE")]
     plot: Option<PathBuf>,
 
-    /// Replace the file of --plot if it exists
+    /// Replace the --plot file if it exists
     #[arg(long, requires = "plot")]
     overwrite: bool,
 
-    /// The size at which the network sees a photo: native, WxH, or within:WxH (masks are measured at the photo's size)
+    /// Size in pixels at which the network sees a photo: native, WxH, or within:WxH; masks are evaluated at the photo's size
     #[arg(long, value_name = "SIZE", default_value = "native")]
     size: Size,
 
-    /// Photos that are given to the network together, where neighbours have one size: 1 on CPUs, 8 on GPUs unless said
+    /// Number of photos that go through the network together, if consecutive photos have the same size [default: 1 on CPUs, 8 on GPUs]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     batch: Option<u16>,
 
@@ -101,7 +105,7 @@ impl Args {
     }
 }
 
-/// A pair, decoded; or why it is not.
+/// A pair, and its decoded images or the error.
 type Opened<'a> = (&'a Pair, rtformer::Result<(Image, LabelImage)>);
 
 fn kinds() -> impl TypedValueParser<Value = LabelKind> {
@@ -109,7 +113,7 @@ fn kinds() -> impl TypedValueParser<Value = LabelKind> {
 }
 
 pub(super) fn run(args: &Args, console: &Console) -> anyhow::Result<Outcome> {
-    // What cannot work fails before the photos take their time.
+    // Check the flags before any photo is processed.
     let format = LabelFormat { kind: args.label_kind, first_id: args.first_id, ignore_ids: args.ignore_id.clone() };
     format.check().map_err(|error| misuse(error.to_string()))?;
     if let Some(path) = args.plot.as_ref().filter(|path| !args.overwrite && path.exists()) {
@@ -148,13 +152,15 @@ fn pairs(args: &Args) -> anyhow::Result<Pairs> {
     let listed = args.images.as_deref().filter(|path| list::has_list_extension(path) && !path.is_dir());
     let Some(file) = args.list.as_deref().or(listed) else {
         let images = args.images.as_deref().unwrap_or(Path::new("."));
-        let labels =
-            args.labels.as_deref().ok_or_else(|| misuse("--labels is missing: name the folder of the label images"))?;
+        let labels = args
+            .labels
+            .as_deref()
+            .ok_or_else(|| misuse("--labels is missing; use it to name the folder of the label images"))?;
         return Ok(find_pairs(images, labels, suffix)?);
     };
     let entries = list::read(file).map_err(|reason| anyhow!("{}: {reason}", file.display()))?;
     if entries.is_empty() {
-        bail!("{}: lists no photo", file.display());
+        bail!("{}: lists no photos; expected at least one line with the path of a photo", file.display());
     }
     let (with, without): (Vec<_>, Vec<_>) = entries.into_iter().partition(|entry| entry.label.is_some());
     let mut found = Pairs { pairs: Vec::new(), failed: Vec::new() };
@@ -177,7 +183,7 @@ fn pairs(args: &Args) -> anyhow::Result<Pairs> {
     Ok(found)
 }
 
-/// What came of the pairs.
+/// The results of all pairs.
 struct Tally {
     confusion: Confusion,
     calibration: Calibration,
@@ -185,7 +191,7 @@ struct Tally {
     failed: usize,
 }
 
-/// Counts every pair. The next ones are decoded while the network runs; no more than two batches are in memory.
+/// Counts every pair. The next pairs are decoded while the network runs; at most two batches are in memory.
 fn measure(
     args: &Args,
     format: &LabelFormat,
@@ -198,14 +204,14 @@ fn measure(
     let batch = usize::from(batch::size(args.batch, segmenter));
     let dataset = segmenter.dataset();
     thread::scope(|scope| {
-        let (door, opened) = bounded::<Opened<'_>>(batch);
+        let (sender, opened) = bounded::<Opened<'_>>(batch);
         scope.spawn(move || {
             for pair in pairs {
                 let opened = open(pair, args.photos.decoder(), dataset, format);
                 if let Some(warning) = opened.as_ref().ok().and_then(|(photo, _)| photos::warning(&pair.photo, photo)) {
                     console.note(&warning);
                 }
-                if door.send((pair, opened)).is_err() {
+                if sender.send((pair, opened)).is_err() {
                     break;
                 }
             }
@@ -242,11 +248,11 @@ fn open(
 ) -> rtformer::Result<(Image, LabelImage)> {
     let photo = decoder.open(&pair.photo)?;
     let labels = LabelImage::open_as(&pair.label, dataset, format)?;
-    labels.check_size(&pair.photo, photo.width(), photo.height())?; // before the network runs for nothing
+    labels.check_size(&pair.photo, photo.width(), photo.height())?; // before the network runs
     Ok((photo, labels))
 }
 
-/// Segments a batch and counts it; what came of each pair.
+/// Segments a batch and counts it. Returns the result for each pair.
 fn count<'a>(
     segmenter: &Segmenter,
     batch: Vec<Opened<'a>>,
@@ -256,7 +262,7 @@ fn count<'a>(
     let mut scenes = segmenter.segment_each(photos).into_iter();
     let counted = batch.into_iter().map(|(pair, opened)| {
         let counted = opened.and_then(|(_, labels)| {
-            let missing = || Error::Backend { operation: "segment_batch", reason: "a photo has no scene".into() };
+            let missing = || Error::Backend { operation: "segment_batch", reason: "a photo has no result".into() };
             let scene = scenes.next().unwrap_or_else(|| Err(missing()))?;
             tally.confusion.count(&labels, scene.mask())?;
             tally.calibration.count(&labels, scene.mask(), scene.confidence().unwrap_or_default())
@@ -266,7 +272,7 @@ fn count<'a>(
     counted.collect()
 }
 
-/// What `--json` prints; ratios are 0 to 1, `null` where nothing was counted.
+/// What `--json` prints. Ratios are 0 to 1, or `null` if nothing was counted.
 #[derive(Serialize)]
 struct Report<'a> {
     miou: Option<f64>,
@@ -275,12 +281,12 @@ struct Report<'a> {
     ece: Option<f64>,
     iou: Ious<'a>,
     classes: Vec<&'a str>,
-    /// A row for each true class, a column for each predicted one.
+    /// One row for each true class, one column for each predicted class.
     confusion: Vec<&'a [u64]>,
     images: usize,
-    /// Pixels that were counted: the labelled ones.
+    /// The number of counted pixels: those that are labelled as a class.
     pixels: u64,
-    /// Of all pixels of the labels, the share that was ignored.
+    /// The share of all pixels of the labels that was ignored.
     ignored_share: Option<f64>,
     failed: usize,
     model: String,
@@ -292,12 +298,12 @@ struct Report<'a> {
     precision: String,
     temperature: f32,
     size: String,
-    /// Photos are padded to a multiple of this; 1 is no padding.
+    /// Photos are padded to a multiple of this number of pixels; 1 means no padding.
     pad_multiple: u32,
     batch: u16,
 }
 
-/// Class by class, in the order of their ids.
+/// The IoU of each class, in the order of the class ids.
 struct Ious<'a>(Vec<(&'a str, Option<f64>)>);
 
 impl Serialize for Ious<'_> {
@@ -365,7 +371,7 @@ fn photos(count: usize) -> String {
     format!("{count} photo{}", if count == 1 { "" } else { "s" })
 }
 
-/// Per cent with two digits; a dash where nothing was counted.
+/// Per cent with two decimal places, or a dash if nothing was counted.
 fn percent(ratio: Option<f64>) -> String {
     ratio.map_or_else(|| "-".into(), |ratio| format!("{:.2}", 100.0 * ratio))
 }

@@ -1,4 +1,4 @@
-//! What is in a weights file; without one, what is in this program.
+//! `rtformer info`: describes a weights file, or this program and its embedded weights.
 
 use std::fmt::Write as _;
 use std::io::Write as _;
@@ -10,14 +10,17 @@ use serde::Serialize;
 use super::Outcome;
 use super::model::{embedded, weights_path};
 
-/// Say what is in a weights file, or in this program
+/// Describe a weights file, or this program and its embedded weights
+///
+/// Example: rtformer info model.safetensors
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// A .safetensors file, a name that `rtformer pull` knows, or `embedded`; without it, the embedded weights and this program
+    /// Weights: a .safetensors file, a name that `rtformer pull` knows, or `embedded` [default: the embedded weights, preceded by the
+    /// program's version, devices and instruction sets]
     #[arg(value_name = "FILE|NAME")]
     weights: Option<String>,
 
-    /// Print JSON
+    /// Print one JSON object instead of text
     #[arg(long)]
     json: bool,
 }
@@ -30,7 +33,7 @@ struct Info {
     weights: String,
     model: String,
     config: Model,
-    /// Numbers in all tensors, norm statistics and auxiliary head included.
+    /// The number of values in all tensors, including norm statistics and the auxiliary head.
     parameters: usize,
     tensors: usize,
     stored: Vec<Stored>,
@@ -39,15 +42,15 @@ struct Info {
     classes: Vec<Class>,
     mean: [f64; 3],
     std: [f64; 3],
-    /// Divides the logits ahead of the softmax that gives the confidence.
+    /// Divides the logits before the softmax that gives the confidence.
     temperature: f32,
-    /// Width and height are padded to a multiple of it; null if photos are used as they are.
+    /// Width and height are padded to a multiple of this number of pixels; `null` if photos are used as they are.
     pad_multiple: Option<u32>,
     source: String,
     license: String,
 }
 
-/// What runs the weights.
+/// The program that runs the weights.
 #[derive(Debug, Serialize)]
 struct Program {
     version: &'static str,
@@ -56,7 +59,7 @@ struct Program {
     instruction_sets: Vec<&'static str>,
 }
 
-/// How many numbers are stored as what.
+/// The number of values stored as one type.
 #[derive(Debug, Serialize)]
 struct Stored {
     dtype: String,
@@ -122,7 +125,7 @@ impl Info {
         })
     }
 
-    /// For a person to read.
+    /// The text form.
     fn text(&self) -> String {
         let mut text = String::new();
         if let Some(Program { version, commit, devices, instruction_sets }) = &self.program {

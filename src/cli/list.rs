@@ -14,15 +14,15 @@ pub(super) struct Entry {
     pub(super) label: Option<PathBuf>,
 }
 
-/// Whether a file name ends as those of list files do: `.txt` or `.lst`.
+/// Whether the file has the extension of a list file: `.txt` or `.lst`.
 pub(super) fn has_list_extension(path: &Path) -> bool {
     path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("txt") || ending.eq_ignore_ascii_case("lst"))
 }
 
 /// The entries of a list file. Blank lines and lines that start with `#` are comments.
 ///
-/// A relative path is looked for in the folder of the list, then in the current folder. A line that names a file as a whole is a photo,
-/// so paths may contain spaces. Any other line is split at a space or tab into photo and label.
+/// A relative path is searched for in the folder of the list, then in the current folder. If the whole line is the path of an existing
+/// file, it is a photo, so paths may contain spaces. Any other line is split at a space or tab into photo and label.
 ///
 /// # Errors
 /// A phrase that says why the list cannot be read.
@@ -84,15 +84,15 @@ mod tests {
             ("a.jpg", &[("a.jpg", None)]),
             ("a.jpg a.png\n", &[("a.jpg", Some("a.png"))]), // PaddleSeg
             ("a.jpg\ta.png", &[("a.jpg", Some("a.png"))]),  // a table
-            ("\u{feff}a.jpg\r\nc\r\n", &[("a.jpg", None), ("c", None)]), // a Windows editor
+            ("\u{feff}a.jpg\r\nc\r\n", &[("a.jpg", None), ("c", None)]), // as written by Windows editors
             ("\n  \n# photos\na.jpg", &[("a.jpg", None)]),  // comments
             ("#1.jpg", &[("#1.jpg", None)]),                // a photo, not a comment
             ("my photo.jpg", &[("my photo.jpg", None)]),    // a path with a space
             ("my photo.jpg my label.png", &[("my photo.jpg", Some("my label.png"))]),
-            ("c d", &[("c d", None)]), // the whole line first
+            ("c d", &[("c d", None)]), // the whole line is tried first
             ("c a.png", &[("c", Some("a.png"))]),
             ("c d a.png", &[("c d", Some("a.png"))]),
-            ("a.jpg none.png", &[("a.jpg", Some("none.png"))]), // labels are missing
+            ("a.jpg none.png", &[("a.jpg", Some("none.png"))]), // the label does not exist
             ("none.jpg none.png", &[("none.jpg", Some("none.png"))]),
             ("no photo.jpg", &[("no photo.jpg", None)]),
             (outside, &[(outside, None)]), // an absolute path
@@ -119,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn a_list_that_is_no_text_is_refused() {
+    fn a_list_that_is_not_text_is_an_error() {
         let folder = tempfile::tempdir().unwrap();
         fs::write(folder.path().join("list.txt"), b"\x89PNG\r\n").unwrap();
         assert!(read(&folder.path().join("list.txt")).unwrap_err().contains("not UTF-8"));

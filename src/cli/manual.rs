@@ -8,16 +8,20 @@ use clap_complete::Shell;
 use super::{Cli, Outcome};
 
 /// Print a completion script for a shell
+///
+/// Example: rtformer completions bash > ~/.local/share/bash-completion/completions/rtformer
 #[derive(Debug, clap::Args)]
 pub(super) struct CompletionsArgs {
-    /// The shell
+    /// Shell to write the script for
     shell: Shell,
 }
 
 /// Print the manual page
+///
+/// Example: rtformer man segment > rtformer-segment.1
 #[derive(Debug, clap::Args)]
 pub(super) struct ManArgs {
-    /// The page of one command, such as `segment`; without it, the overview
+    /// Command to describe, such as `segment` [default: an overview of all commands]
     #[arg(value_name = "COMMAND")]
     command: Option<String>,
 }
@@ -31,12 +35,12 @@ pub(super) fn completions(args: &CompletionsArgs) -> anyhow::Result<Outcome> {
 
 pub(super) fn man(args: &ManArgs) -> anyhow::Result<Outcome> {
     let mut overview = Cli::command();
-    overview.build(); // gives each subcommand its full name and the global flags
+    overview.build(); // adds the full name and the global flags to each subcommand
     let page = match &args.command {
         None => overview,
         Some(name) => overview.find_subcommand(name).cloned().ok_or_else(|| {
             let names: Vec<_> = overview.get_subcommands().map(clap::Command::get_name).collect();
-            super::misuse(format!("there is no command `{name}`; there are {}", names.join(", ")))
+            super::misuse(format!("unknown command `{name}`: expected one of {}", names.join(", ")))
         })?,
     };
     let mut text = Vec::new();

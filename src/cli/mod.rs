@@ -1,4 +1,4 @@
-//! What a person types. Uses only the library's public API, like any other user.
+//! The command line. Uses only the library's public API, like any other user.
 #![allow(clippy::doc_markdown, reason = "doc comments on arguments are the text of --help, which is not Markdown")]
 
 mod batch;
@@ -23,18 +23,18 @@ use clap::{Parser, Subcommand};
 use console::Console;
 use model::DeviceArgs;
 
-/// Real-time semantic segmentation with RTFormer: photos in, the class of every pixel out.
+/// Real-time semantic segmentation with RTFormer: finds the class of every pixel of a photo
 #[derive(Debug, Parser)]
 #[command(version, arg_required_else_help = true, max_term_width = 100)]
 pub(crate) struct Cli {
     #[command(subcommand)]
     command: Command,
 
-    /// Say nothing but errors
+    /// Print only errors
     #[arg(short, long, global = true, conflicts_with = "verbose", display_order = 100)]
     quiet: bool,
 
-    /// Say more: the model and device chosen, and a line for each photo
+    /// Print more: the model and device in use, and a line for each photo
     #[arg(short, long, global = true, display_order = 101)]
     verbose: bool,
 }
@@ -64,18 +64,18 @@ impl Command {
     }
 }
 
-/// How a command that ran to its end went.
+/// The result of a command that did not stop with an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Outcome {
-    /// All of it was done.
+    /// Everything was done.
     Done,
-    /// Some inputs failed; each was reported, and the others are done.
+    /// Some inputs failed. Each was reported, and the others are done.
     SomeFailed,
-    /// Ctrl-C: what was in work is finished, the rest was not begun.
+    /// Ctrl-C: the inputs in progress were finished, the others were not started.
     Interrupted,
 }
 
-/// The command cannot be obeyed as it was typed: exit code 2, as for a flag that does not exist.
+/// Wrong usage: the command line cannot be executed as given. Exit code 2, the same as for an unknown flag.
 #[derive(Debug)]
 struct Misuse(String);
 
@@ -92,7 +92,7 @@ fn misuse(text: impl Into<String>) -> anyhow::Error {
     Misuse(text.into()).into()
 }
 
-/// Does what was asked for and prints what went wrong.
+/// Runs the command and prints its error, if any.
 pub(crate) fn run(cli: &Cli) -> ExitCode {
     let console = Console::new(cli.quiet, cli.verbose);
     // The error that follows names the photo and says what to do.
@@ -112,8 +112,8 @@ pub(crate) fn run(cli: &Cli) -> ExitCode {
     match done {
         Ok(Outcome::Done) => ExitCode::SUCCESS,
         Ok(Outcome::SomeFailed) => ExitCode::from(1),
-        Ok(Outcome::Interrupted) => ExitCode::from(130), // as shells have it: 128 and the signal's number
-        Err(error) if is_closed_pipe(&error) => ExitCode::SUCCESS, // `rtformer … | head` has read what it wanted
+        Ok(Outcome::Interrupted) => ExitCode::from(130), // as in shells: 128 plus the signal's number
+        Err(error) if is_closed_pipe(&error) => ExitCode::SUCCESS, // `rtformer … | head` stopped reading
         Err(error) => {
             console.error(&format!("{error:#}"));
             ExitCode::from(if error.is::<Misuse>() { 2 } else { 1 })

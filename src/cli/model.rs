@@ -1,4 +1,4 @@
-//! The flags that say which network runs, and where: `segment` and `eval` take both, `bench` has a random network too.
+//! The flags that choose the network and the device. `segment` and `eval` use both groups; `bench` can also use a random network.
 
 use std::path::{Path, PathBuf};
 
@@ -20,30 +20,30 @@ pub(super) struct ModelArgs {
 
 const MOST_THREADS: i64 = Cpu::MOST_THREADS as i64;
 
-/// Where the network runs, in what arithmetic, and on how large an input.
+/// The device, the precision, the number of threads, and the padding.
 #[derive(Clone, Debug, clap::Args)]
 pub(super) struct DeviceArgs {
-    /// Where to run: auto, cpu, cuda, cuda:N, metal, or reference (slow and plain)
+    /// Device to run on: auto, cpu, cuda, cuda:N, metal, or reference (a simple, slow implementation)
     #[arg(long, value_name = "DEVICE", default_value = "auto")]
     pub(super) device: Device,
 
-    /// The arithmetic to run in: f32 (exact; what CPUs do unless told), bf16 (faster, on CPUs with AVX512-BF16), or f16 (faster;
-    /// what GPUs do unless told)
+    /// Precision of the arithmetic: f32 (exact), bf16 (faster, on CPUs with AVX512-BF16), or f16 (faster, on GPUs) [default: f32 on
+    /// CPUs, f16 on GPUs]
     #[arg(long, value_name = "PRECISION")]
     pub(super) precision: Option<Precision>,
 
-    /// CPU threads, at most 1024; 0 uses as many as the machine has cores
+    /// Number of CPU threads, at most 1024; 0 uses one thread per core
     #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u16).range(0..=MOST_THREADS))]
     pub(super) threads: u16,
 
     /// Pad photos at the bottom and on the right to a multiple of N pixels (1 to 256) before the network sees them, or `none`; masks
-    /// keep the photo's size [default: as the weights say]
+    /// keep the photo's size [default: as stored in the weights]
     #[arg(long, value_name = "N|none")]
     pub(super) pad: Option<Padding>,
 }
 
 impl ModelArgs {
-    /// A builder with these flags, its weights not opened yet.
+    /// A builder with these flags. The weights are not opened yet.
     pub(super) fn builder(&self) -> anyhow::Result<Builder> {
         let builder = self.device.builder();
         Ok(match weights_path(&self.weights)? {
@@ -63,14 +63,15 @@ impl ModelArgs {
 }
 
 impl DeviceArgs {
-    /// A builder with these flags, its weights not named yet.
+    /// A builder with these flags. The weights are not set yet.
     pub(super) fn builder(&self) -> Builder {
         let mut builder = Segmenter::builder().device(self.device).threads(usize::from(self.threads));
         builder = builder.pad(self.pad.unwrap_or_default());
         self.precision.map_or(builder.clone(), |precision| builder.precision(precision))
     }
 
-    /// Starts the threads of everything but the network, such as drawing pictures: as many as it has. Once in the program's life.
+    /// Starts the threads for all work outside the network, such as drawing pictures; their number is the same as the network's. Must be
+    /// called only once.
     pub(super) fn start_threads(&self) -> anyhow::Result<()> {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(usize::from(self.threads));
         pool.build_global()
@@ -78,7 +79,7 @@ impl DeviceArgs {
     }
 }
 
-/// A segmenter, opened. A device that was asked for and cannot be had is a command that cannot be obeyed.
+/// Returns the opened segmenter. If the requested device is not available, the error is a [`Misuse`](super::Misuse).
 pub(super) fn opened(segmenter: rtformer::Result<Segmenter>) -> anyhow::Result<Segmenter> {
     segmenter.map_err(|error| match error.kind() {
         ErrorKind::Device | ErrorKind::OutOfMemory => misuse(error.to_string()),
@@ -94,7 +95,7 @@ pub(super) fn embedded() -> rtformer::Result<Weights> {
     return Err(rtformer::Error::NoWeights);
 }
 
-/// The file that `--weights` stands for; `None` for the embedded weights.
+/// The file that `--weights` names; `None` for the embedded weights.
 pub(super) fn weights_path(name: &str) -> anyhow::Result<Option<PathBuf>> {
     if name == "embedded" {
         return Ok(None);
@@ -114,19 +115,19 @@ fn pulled(official: &Official) -> anyhow::Result<PathBuf> {
         return Ok(path);
     }
     let name = official.name;
-    Err(misuse(format!("weights `{name}` are not on this machine yet: `rtformer pull {name}` fetches them")))
+    Err(misuse(format!("weights `{name}` are not downloaded yet; run `rtformer pull {name}`")))
 }
 
 #[cfg(not(feature = "download"))]
 fn pulled(official: &Official) -> anyhow::Result<PathBuf> {
     let Official { name, url, .. } = official;
     Err(misuse(format!(
-        "weights `{name}`: this program was built without the feature `download`; fetch {url}, run `rtformer convert` on it and \
-         name the converted file"
+        "weights `{name}`: this program was built without the feature `download`; download {url}, convert it with `rtformer convert` \
+         and use the converted file"
     )))
 }
 
-/// Where `pull` keeps a converted model.
+/// The path where `pull` stores a converted model.
 #[cfg(feature = "download")]
 pub(super) fn pulled_path(official: &Official) -> anyhow::Result<PathBuf> {
     Ok(rtformer::weights::cache_dir()?.join(format!("{}.safetensors", official.name)))

@@ -1,4 +1,4 @@
-//! A confusion matrix as a picture: a row for each true class, a column for each predicted one, and its `IoU` at the end.
+//! Draws a confusion matrix: one row for each true class, one column for each predicted class, and the class's `IoU` at the end.
 
 use font8x8::UnicodeFonts;
 use image::{Rgb, RgbImage};
@@ -9,26 +9,26 @@ type Color = [u8; 3];
 const PAPER: Color = [255, 255, 255];
 const INK: Color = [34, 34, 34];
 const FAINT: Color = [110, 110, 110];
-/// The row of a class of which no pixel is labelled, and what it says.
+/// The colour and the text of the row of a class without labelled pixels.
 const NOTHING: Color = [232, 232, 232];
 const UNLABELLED: &str = "not labelled";
-/// From 0 to 1, evenly spaced; lightness falls all the way, so that it also reads in grey.
+/// The colours from 0 to 1, evenly spaced. Lightness decreases steadily, so that the scale also works in grey.
 const SCALE: [Color; 5] = [[247, 251, 255], [198, 219, 239], [107, 174, 214], [33, 113, 181], [8, 48, 107]];
 
-/// A glyph's side at scale 1.
+/// The side of a glyph at scale 1, in pixels.
 const GLYPH: u32 = 8;
 const MARGIN: u32 = 24;
-/// Longer names are cut: they would take the room of the matrix.
+/// Longer names are shortened, because they would leave too little space for the matrix.
 const LONGEST_NAME: usize = 24;
 
-/// Where everything is, in pixels.
+/// The position and size of each part, in pixels.
 struct Layout {
     classes: u32,
-    /// Side of a cell.
+    /// The side of a cell.
     cell: u32,
-    /// How large the classes' names are written; none where the cells are too small for any.
+    /// The scale of the classes' names; `None` if the cells are too small for names.
     names: Option<u32>,
-    /// How large per cents are written into the cells.
+    /// The scale of the percentages in the cells; `None` if the cells are too small.
     numbers: Option<u32>,
     left: u32,
     top: u32,
@@ -47,7 +47,7 @@ impl Layout {
         };
         let longest = names.iter().map(|name| name.chars().count() as u32).max().unwrap_or(0);
         let room = text.map_or(0, |scale| longest * GLYPH * scale + 12);
-        // The true classes' title stands on its side left of the names; below the columns' names are their title and the scale.
+        // The title of the true classes is rotated and left of the names. The title of the columns and the colour scale are below theirs.
         let left = MARGIN + 2 * GLYPH + 16 + room;
         let top = MARGIN + 84;
         let side = classes * cell;
@@ -63,7 +63,7 @@ impl Layout {
     }
 }
 
-/// Draws the matrix, every row as shares of its class's labelled pixels.
+/// Draws the matrix. The values of a row are shares of its class's labelled pixels.
 pub(super) fn confusion(confusion: &Confusion, names: &[&str], title: &str, subtitle: &str) -> RgbImage {
     let names: Vec<String> = names.iter().map(|name| shortened(name)).collect();
     let at = Layout::new(&names, title.chars().count().max(subtitle.chars().count()));
@@ -91,7 +91,7 @@ pub(super) fn confusion(confusion: &Confusion, names: &[&str], title: &str, subt
 }
 
 fn cells(canvas: &mut Canvas, at: &Layout, confusion: &Confusion) {
-    let line = u32::from(at.cell >= 12); // a hair of paper between the cells
+    let line = u32::from(at.cell >= 12); // a thin line between the cells
     for truth in 0..at.classes {
         let labelled = confusion.labelled(truth as usize);
         for seen in 0..at.classes {
@@ -145,7 +145,7 @@ fn shortened(name: &str) -> String {
     name.chars().take(LONGEST_NAME - 2).chain("..".chars()).collect()
 }
 
-/// A picture that can be written on; what falls off its edge is not drawn.
+/// A picture to draw on. Anything outside of it is not drawn.
 struct Canvas(RgbImage);
 
 impl Canvas {
@@ -161,19 +161,19 @@ impl Canvas {
         }
     }
 
-    /// How long a text is in pixels.
+    /// The length of a text in pixels.
     fn length(text: &str, scale: u32) -> u32 {
         text.chars().count() as u32 * GLYPH * scale
     }
 
-    /// Writes from the left to the right; the text's top left corner is at `from`.
+    /// Writes from left to right. The text's top left corner is at `(x, y)`.
     fn text(&mut self, (x, y): (u32, u32), text: &str, scale: u32, color: Color) {
         dots(text, |along, down| {
             self.fill((x + along * scale, y + down * scale), (scale, scale), color);
         });
     }
 
-    /// Writes from the bottom to the top; the text's first letter stands on its left side, with its foot to the right of `from`.
+    /// Writes from bottom to top, rotated by 90 degrees counterclockwise. The bottom left corner of the drawn text is at `(x, y)`.
     fn text_up(&mut self, (x, y): (u32, u32), text: &str, scale: u32, color: Color) {
         dots(text, |along, down| {
             self.fill((x + down * scale, y.saturating_sub((along + 1) * scale)), (scale, scale), color);
@@ -181,7 +181,7 @@ impl Canvas {
     }
 }
 
-/// Every dot of a text: how far along the line, and how far down.
+/// Calls `draw` for every dot of a text, with its distance along the line and its distance from the line's top.
 fn dots(text: &str, mut draw: impl FnMut(u32, u32)) {
     for (letter, at) in text.chars().zip(0..) {
         for (row, down) in glyph(letter).into_iter().zip(0..) {
@@ -215,7 +215,7 @@ mod tests {
             let picture = confusion(&counts, &names, "title", &"subtitle ".repeat(9));
             let at = Layout::new(&names.iter().map(|name| shortened(name)).collect::<Vec<_>>(), 81);
             let cell = |x: u32, y: u32| picture.get_pixel(at.left + x * at.cell, at.top + y * at.cell).0;
-            assert_eq!(cell(0, 0), SCALE[4], "{classes}: all of the first class was found");
+            assert_eq!(cell(0, 0), SCALE[4], "{classes}: all pixels of the first class were found");
             if classes > 1 {
                 assert_eq!((cell(1, 0), cell(1, 1)), (SCALE[0], NOTHING), "{classes}");
             }

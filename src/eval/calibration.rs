@@ -1,13 +1,13 @@
-//! Whether a confidence of 80 % is right four times out of five.
+//! Calibration: whether pixels with a confidence of 80 % are right in 80 % of all cases.
 
 use super::{LabelImage, ratio};
 use crate::error::{Error, Result};
 use crate::pixels::Mask;
 
-/// Bins of equal width over the confidence, as most papers have them.
+/// Bins of equal width over the confidence, the number that most papers use.
 const BINS: usize = 15;
 
-/// How often pixels of which confidence are right, in 15 bins of equal width. Unlabelled pixels are not counted.
+/// The share of correct pixels at each confidence, in 15 bins of equal width. Unlabelled pixels are not counted.
 ///
 /// Source of the measure: Guo et al., "On Calibration of Modern Neural Networks", arXiv:1706.04599.
 ///
@@ -18,7 +18,7 @@ const BINS: usize = 15;
 /// let mut calibration = Calibration::default();
 /// let labels = LabelImage::new("street_labels.png", 4, 1, vec![0, 1, 0, 255])?;
 /// calibration.count(&labels, &Mask::new(4, 1, 3), &[0.75, 0.75, 1.0, 0.4])?; // a mask of zeros
-/// // Of the two pixels at 75 % one is right, the one at 100 % is.
+/// // One of the two pixels at 75 % is right; the pixel at 100 % is right.
 /// assert_eq!(calibration.error(), Some((0.25 * 2.0 + 0.0) / 3.0));
 /// # Ok::<(), rtformer::Error>(())
 /// ```
@@ -27,25 +27,25 @@ pub struct Calibration {
     bins: [Bin; BINS],
 }
 
-/// The pixels of about one confidence.
+/// The pixels within one range of confidences.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 struct Bin {
     pixels: u64,
     right: u64,
-    /// Sum over the pixels.
+    /// The sum over the pixels.
     confidence: f64,
 }
 
 impl Calibration {
-    /// Counts a photo: `confidence` is `[height, width]`, as [`Scene::confidence`](crate::Scene::confidence) has it.
+    /// Counts a photo: `confidence` is `[height, width]`, as [`Scene::confidence`](crate::Scene::confidence) returns it.
     ///
     /// # Errors
-    /// [`Error::Image`], naming the label image, when the sizes differ.
+    /// [`Error::Image`], naming the label image, if the sizes differ.
     pub fn count(&mut self, labels: &LabelImage, mask: &Mask, confidence: &[f32]) -> Result<()> {
         labels.check_size("its mask", mask.width(), mask.height())?;
         let pixels = labels.ids().len();
         if confidence.len() != pixels {
-            let reason = format!("has {pixels} pixels, {} confidences were given for it", confidence.len());
+            let reason = format!("has {pixels} pixels, but {} confidences were given", confidence.len());
             return Err(Error::image(labels.name(), reason));
         }
         let ignore = mask.ignore_id();
@@ -60,8 +60,8 @@ impl Calibration {
         Ok(())
     }
 
-    /// The expected calibration error, 0 to 1: how far the confidence is from the share that is right, averaged over the pixels by
-    /// bins; none before anything was counted.
+    /// The expected calibration error, 0 to 1: the difference between the confidence and the share of correct pixels, per bin and
+    /// averaged over the pixels; `None` if nothing has been counted.
     pub fn error(&self) -> Option<f64> {
         let pixels: u64 = self.bins.iter().map(|bin| bin.pixels).sum();
         let off: f64 = self.bins.iter().map(|bin| (bin.confidence - bin.right as f64).abs()).sum();
@@ -81,17 +81,17 @@ mod tests {
     }
 
     #[test]
-    fn the_error_is_that_of_pencil_and_paper() {
-        /// Why, true ids, confidences of a mask of zeros, the error.
+    fn the_error_matches_a_calculation_by_hand() {
+        /// The reason for the case, the true ids, the confidences of a mask of zeros, the error.
         type Case = (&'static str, &'static [u16], &'static [f32], Option<f64>);
         let cases: [Case; 7] = [
             ("nothing counted", &[], &[], None),
             ("all unlabelled", &[255, 255], &[0.5, 1.0], None),
-            ("sure and right", &[0, 0], &[1.0, 1.0], Some(0.0)),
-            ("sure and wrong", &[1, 2], &[1.0, 1.0], Some(1.0)),
-            ("half sure, and half of them right", &[0, 1, 255], &[0.5, 0.5, 0.1], Some(0.0)),
-            ("faults in two bins add up, not cancel", &[0, 1], &[0.5, 0.25], Some(0.375)),
-            ("no number is no panic", &[0], &[f32::NAN], Some(f64::NAN)),
+            ("confident and right", &[0, 0], &[1.0, 1.0], Some(0.0)),
+            ("confident and wrong", &[1, 2], &[1.0, 1.0], Some(1.0)),
+            ("a confidence of one half, and half of the pixels right", &[0, 1, 255], &[0.5, 0.5, 0.1], Some(0.0)),
+            ("errors in two bins add up and do not cancel", &[0, 1], &[0.5, 0.25], Some(0.375)),
+            ("NaN does not panic", &[0], &[f32::NAN], Some(f64::NAN)),
         ];
         for (why, truth, confidence, want) in cases {
             let got = counted(truth, confidence).error();
@@ -99,12 +99,12 @@ mod tests {
                 (Some(got), Some(want)) => (got - want).abs() < 1e-12 || got.is_nan() && want.is_nan(),
                 (got, want) => got == want,
             };
-            assert!(same, "{why}: {got:?}, not {want:?}");
+            assert!(same, "{why}: got {got:?}, expected {want:?}");
         }
     }
 
     #[test]
-    fn another_size_is_refused_and_counts_for_nothing() {
+    fn another_size_is_an_error_and_is_not_counted() {
         let mut calibration = counted(&[0], &[1.0]);
         let before = calibration.clone();
         let labels = LabelImage::new("a_L.png", 2, 1, vec![0, 0]).unwrap();

@@ -38,7 +38,7 @@ pub struct LabelImage {
 }
 
 impl LabelImage {
-    /// Train ids row by row; `name` is what errors call them.
+    /// Creates a label image from train ids, row by row; `name` identifies it in errors.
     ///
     /// ```
     /// let labels = rtformer::eval::LabelImage::new("street_labels.png", 2, 1, vec![3, 255])?;
@@ -47,7 +47,7 @@ impl LabelImage {
     /// ```
     ///
     /// # Errors
-    /// [`Error::Image`] unless there are `width * height` ids.
+    /// [`Error::Image`] if the number of ids is not `width * height`.
     pub fn new(name: impl AsRef<Path>, width: u32, height: u32, ids: Vec<u16>) -> Result<Self> {
         let name = name.as_ref().to_path_buf();
         if ids.len() as u64 != u64::from(width) * u64::from(height) {
@@ -58,19 +58,19 @@ impl LabelImage {
 
     /// Reads a label image of this data set, with the default [`LabelFormat`].
     ///
-    /// Grey PNG files (1 to 16 bits) hold numbers, RGB and RGBA files (8 bits) hold the classes' colours. An indexed PNG (1 to 8 bits)
+    /// Grey PNG files (1 to 16 bits) hold numbers. RGB and RGBA files (8 bits) hold the classes' colours. An indexed PNG (1 to 8 bits)
     /// holds numbers, unless its palette shows that it holds colours: it consists of the data set's colours in another order, or of
-    /// some of them, as optimisers and quantisers write it. If both are possible and differ, the file is refused; a [`LabelKind`]
-    /// decides then. The palette of our own masks is the data set's in order, so that they can be read either way.
+    /// some of them, as optimisers and quantisers write it. If both readings are possible and differ, the file is an error; use
+    /// [`LabelKind`] to choose. The masks that we write have the data set's palette in order, so both readings agree.
     ///
     /// Numbers are train ids, except:
     ///
-    /// - `…_labelIds.png` and `….labelid.png`: [label ids](crate::weights::Class::label_id); those of no class are ignored
-    /// - `ADE_….png` of `ade20k`: 1 is the first class, 0 is ignored
-    /// - any of `camvid`: 11, one past the classes, is `SegNet`'s "void" and ignored
+    /// - in `…_labelIds.png` and `….labelid.png`: [label ids](crate::weights::Class::label_id); those of no class are ignored
+    /// - in `ADE_….png` of `ade20k`: 1 is the first class, 0 is ignored
+    /// - in any file of `camvid`: 11, one past the last class, is `SegNet`'s "void" and is ignored
     ///
-    /// A colour stands for a class by [`color`](crate::weights::Class::color) or [`colors`](crate::weights::Class::colors). Black,
-    /// unless it is a class's, and [`ignore_colors`](Dataset::ignore_colors) are ignored.
+    /// The colours of a class are its [`color`](crate::weights::Class::color) and its [`colors`](crate::weights::Class::colors). The
+    /// [`ignore_colors`](Dataset::ignore_colors) are ignored, and so is black unless it is a class's colour.
     ///
     /// ```
     /// use rtformer::eval::LabelImage;
@@ -85,13 +85,13 @@ impl LabelImage {
     /// ```
     ///
     /// # Errors
-    /// [`Error::Read`]; [`Error::Image`] when it is no such PNG, is damaged, or has an id or a colour that is neither a class nor
-    /// ignored.
+    /// [`Error::Read`] if the file cannot be read; [`Error::Image`] if it is not such a PNG, is damaged, or has an id or a colour that is
+    /// neither a class nor ignored.
     pub fn open(path: impl AsRef<Path>, dataset: &Dataset) -> Result<Self> {
         Self::open_as(path, dataset, &LabelFormat::default())
     }
 
-    /// Reads a label image as [`open`](Self::open) does, in this format.
+    /// Reads a label image like [`open`](Self::open), but in the given format.
     ///
     /// ```
     /// use rtformer::eval::{LabelFormat, LabelImage, LabelKind};
@@ -107,7 +107,7 @@ impl LabelImage {
     /// ```
     ///
     /// # Errors
-    /// Those of [`open`](Self::open); [`Error::Input`] for a format that fails [`LabelFormat::check`].
+    /// The errors of [`open`](Self::open), and [`Error::Input`] for a format that fails [`LabelFormat::check`].
     pub fn open_as(path: impl AsRef<Path>, dataset: &Dataset, format: &LabelFormat) -> Result<Self> {
         let path = path.as_ref();
         format.check()?;
@@ -122,17 +122,17 @@ impl LabelImage {
         Self::new(path, width, height, ids)
     }
 
-    /// The file's path, or the name that was given.
+    /// The file's path, or the name given to [`new`](Self::new).
     pub fn name(&self) -> &Path {
         &self.name
     }
 
-    /// Pixels a row.
+    /// The width in pixels.
     pub fn width(&self) -> u32 {
         self.width
     }
 
-    /// Rows.
+    /// The height in pixels.
     pub fn height(&self) -> u32 {
         self.height
     }
@@ -142,7 +142,7 @@ impl LabelImage {
         &self.ids
     }
 
-    /// Checks that these labels have the size of `other`, their photo or its mask, which the error names.
+    /// Checks that the labels have the size of `other`, their photo or its mask. The error names `other`.
     ///
     /// ```
     /// let labels = rtformer::eval::LabelImage::new("street_labels.png", 2, 1, vec![3, 255])?;
@@ -154,13 +154,13 @@ impl LabelImage {
     /// ```
     ///
     /// # Errors
-    /// [`Error::Image`], naming both and their sizes.
+    /// [`Error::Image`] if the sizes differ, naming both images and their sizes.
     pub fn check_size(&self, other: impl AsRef<Path>, width: u32, height: u32) -> Result<()> {
         if (self.width, self.height) == (width, height) {
             return Ok(());
         }
         let advice = if (self.width, self.height) == (height, width) {
-            "photos are turned by their EXIF orientation, labels are not; turn the labels, or remove the photo's orientation"
+            "photos are rotated by their EXIF orientation, labels are not; rotate the labels, or remove the photo's orientation"
         } else {
             "scale the photo to the labels' size, not the labels"
         };
@@ -168,7 +168,7 @@ impl LabelImage {
         Err(Error::image(&self.name, format!("is {w}x{h}, but {other} is {width}x{height}: {advice}")))
     }
 
-    /// Whether every id is one of so many classes or ignored.
+    /// Checks that every id is one of `classes` classes or the ignore id.
     pub(super) fn check_ids(&self, classes: usize) -> Result<()> {
         let ignore = Confusion::ignore_id(classes);
         let Some(at) = self.ids.iter().position(|&id| id != ignore && usize::from(id) >= classes) else {

@@ -1,4 +1,4 @@
-//! Which label image belongs to which photo.
+//! Matches photos with their label images.
 
 use std::collections::{HashMap, HashSet};
 use std::ffi::{OsStr, OsString};
@@ -10,8 +10,8 @@ use crate::error::{Error, Result};
 use crate::pixels::Image;
 
 const LAYOUTS: &str = "the labels of a photo `P.jpg` are `P.png`, `P_L.png` (CamVid) or `P.mask.png` in the same subfolder, those of \
-                       `X_leftImg8bit.png` (Cityscapes) `X_gtFine_labelTrainIds.png` or `X_gtFine_labelIds.png`; --label-suffix \
-                       gives another ending";
+                       `X_leftImg8bit.png` (Cityscapes) are `X_gtFine_labelTrainIds.png` or `X_gtFine_labelIds.png`; use \
+                       --label-suffix for other names";
 
 /// A photo and its labels.
 ///
@@ -29,7 +29,7 @@ pub struct Pair {
     pub label: PathBuf,
 }
 
-/// What [`find_pairs`] or [`find_labels`] found.
+/// The result of [`find_pairs`] or [`find_labels`].
 ///
 /// ```
 /// use rtformer::eval::{Pairs, find_pairs};
@@ -46,9 +46,9 @@ pub struct Pair {
 /// ```
 #[derive(Debug)]
 pub struct Pairs {
-    /// The pairs; those of [`find_pairs`] in the order of the photos' paths, and at least one.
+    /// The pairs. [`find_pairs`] sorts them by the photos' paths and returns at least one.
     pub pairs: Vec<Pair>,
-    /// What stands alone: an [`Error::Image`] for each photo without labels, an [`Error::Read`] for each folder that could not be read.
+    /// An [`Error::Image`] for each photo without labels, and an [`Error::Read`] for each folder that could not be read.
     pub failed: Vec<Error>,
 }
 
@@ -56,10 +56,10 @@ pub struct Pairs {
 ///
 /// The labels of a photo at `SUB/P.jpg` under `images` are the first of `SUB/P.png`, `SUB/P_L.png` and `SUB/P.mask.png` under `labels`
 /// that exists. Those of `X_leftImg8bit.png` are `X_gtFine_labelTrainIds.png` or else `X_gtFine_labelIds.png`, in the same subfolder
-/// or, if only one file has that name, in any. Hidden files are skipped.
+/// or, if only one file has that name, in any subfolder. Hidden files are skipped.
 ///
-/// With a `suffix`, only `SUB/P` with that suffix is looked for, or `X` with it for `X_leftImg8bit.png`: `_gt.png` finds `SUB/P_gt.png`,
-/// and so does `_gt`.
+/// With a `suffix`, the only label name is `SUB/P` followed by the suffix, or also `X` followed by it for `X_leftImg8bit.png`. Both
+/// `_gt.png` and `_gt` find `SUB/P_gt.png`.
 ///
 /// ```
 /// # let root = tempfile::tempdir().unwrap();
@@ -74,8 +74,8 @@ pub struct Pairs {
 /// ```
 ///
 /// # Errors
-/// [`Error::Read`] when one of the folders cannot be read, [`Error::Input`] when there is no pair at all or the suffix is that of a
-/// file that is not a PNG.
+/// [`Error::Read`] if one of the folders cannot be read; [`Error::Input`] if there is no pair, or if the suffix has the extension of an
+/// image format other than PNG.
 pub fn find_pairs(images: impl AsRef<Path>, labels: impl AsRef<Path>, suffix: Option<&str>) -> Result<Pairs> {
     let (images, labels) = (images.as_ref(), labels.as_ref());
     let suffix = suffix.map(without_png).transpose()?;
@@ -87,7 +87,7 @@ pub fn find_pairs(images: impl AsRef<Path>, labels: impl AsRef<Path>, suffix: Op
     let (mut pairs, mut alone) = (Vec::new(), Vec::new());
     for photo in photos.iter().filter(|photo| !is_ground_truth(photo)) {
         let place = photo.strip_prefix(images).unwrap_or(photo);
-        // In a folder that both share, a photo is not its own label.
+        // If photos and labels share a folder, a photo is not its own label.
         let own = |label: &PathBuf| shared && label.strip_prefix(labels).is_ok_and(|there| there == place);
         match candidates.of(place, suffix, own) {
             Some(label) => pairs.push(Pair { photo: photo.clone(), label }),
@@ -125,7 +125,7 @@ pub fn find_pairs(images: impl AsRef<Path>, labels: impl AsRef<Path>, suffix: Op
 /// ```
 ///
 /// # Errors
-/// [`Error::Read`] when the folder cannot be read, [`Error::Input`] for the suffix of a file that is not a PNG.
+/// [`Error::Read`] if the folder cannot be read; [`Error::Input`] if the suffix has the extension of an image format other than PNG.
 pub fn find_labels<P: AsRef<Path>>(
     photos: impl IntoIterator<Item = P>,
     labels: impl AsRef<Path>,
@@ -152,7 +152,7 @@ fn no_labels(photo: &Path, labels: &Path, suffix: Option<&str>) -> Error {
     Error::image(photo, format!("has no labels in {}: {}", labels.display(), layouts(suffix)))
 }
 
-/// Where labels are looked for, in words.
+/// Describes where labels are searched for.
 fn layouts(suffix: Option<&str>) -> String {
     suffix.map_or_else(
         || LAYOUTS.into(),
@@ -165,18 +165,18 @@ fn without_png(suffix: &str) -> Result<&str> {
     let Some((stem, extension)) = suffix.rsplit_once('.') else { return Ok(suffix) };
     match extension.to_ascii_lowercase().as_str() {
         "png" => Ok(stem),
-        other if Image::EXTENSIONS.contains(&other) => {
-            Err(Error::Input(format!("label suffix `{suffix}`: label images are PNG files, so it must end in `.png`")))
-        }
+        other if Image::EXTENSIONS.contains(&other) => Err(Error::Input(format!(
+            "invalid label suffix `{suffix}`: label images are PNG files, so expected the extension `.png` or none"
+        ))),
         _ => Ok(suffix),
     }
 }
 
-/// The label images, by what a photo knows of them.
+/// The label images, by the parts of their paths that follow from a photo's path.
 struct Candidates {
-    /// Place under the folder, without extension.
+    /// By the path relative to the folder, without extension.
     by_place: HashMap<PathBuf, PathBuf>,
-    /// Name without extension; none where several have it.
+    /// By the file name without extension; `None` if several files have that name.
     by_name: HashMap<OsString, Option<PathBuf>>,
 }
 
@@ -192,7 +192,7 @@ impl Candidates {
         Self { by_place, by_name }
     }
 
-    /// The labels of the photo at this place.
+    /// The labels of the photo at this relative path.
     fn of(&self, place: &Path, suffix: Option<&str>, own: impl Fn(&PathBuf) -> bool) -> Option<PathBuf> {
         let stem = place.file_stem().unwrap_or_default();
         let beside = |name: &OsStr| self.by_place.get(&place.with_file_name(name)).filter(|label| !own(label));
@@ -219,13 +219,13 @@ impl Candidates {
     }
 }
 
-/// Cityscapes' own answers (polygons drawn in colour, instances): never photos, in whichever folder they lie.
+/// Whether the file is one of Cityscapes' own label images (such as coloured polygons and instances). These are never photos, in any folder.
 fn is_ground_truth(path: &Path) -> bool {
     let stem = path.file_stem().unwrap_or_default().to_string_lossy();
     ["_gtFine_", "_gtCoarse_"].iter().any(|mark| stem.contains(mark))
 }
 
-/// The files with these extensions under `folder`, sorted; those under `other`, where that lies within, are left out.
+/// The files with these extensions under `folder`, sorted. If `other` is inside `folder`, the files under `other` are left out.
 fn files(folder: &Path, other: &Path, extensions: &[&str], failed: &mut Vec<Error>) -> Result<Vec<PathBuf>> {
     std::fs::read_dir(folder).map_err(Error::reading(folder))?;
     let (root, other) = (real(folder), real(other));
@@ -253,7 +253,7 @@ fn files(folder: &Path, other: &Path, extensions: &[&str], failed: &mut Vec<Erro
     Ok(found)
 }
 
-/// The path without links; as it is where it cannot be resolved.
+/// The path with links resolved, or the path itself if it cannot be resolved.
 fn real(path: &Path) -> PathBuf {
     path.canonicalize().unwrap_or_else(|_| path.to_path_buf())
 }

@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::{golden, rtformer, run, text};
 
 #[test]
-fn bench_writes_four_figures_and_where_they_are_from() {
+fn bench_writes_four_stages_and_their_conditions() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("figures/bench.json");
     let args = ["bench", "--size", "64x48", "--runs", "2", "--warmup", "0", "--threads", "1", "--profile", "--json"];
@@ -56,7 +56,7 @@ fn a_profile_accounts_for_the_whole_frame() {
     assert_eq!((code, error.as_str()), (0, ""));
     let report: Value = serde_json::from_str(&json).unwrap();
     let profile = &report["profile"];
-    let number = |value: &Value| value.as_f64().unwrap_or_else(|| panic!("{value} is no number"));
+    let number = |value: &Value| value.as_f64().unwrap_or_else(|| panic!("{value} is not a number"));
     let lines = profile["lines"].as_array().unwrap();
     assert!(lines.len() > 50, "{} operations", lines.len());
     for want in ["prepare", "conv1.0", "seghead.conv2", "argmax"] {
@@ -72,7 +72,7 @@ fn a_profile_accounts_for_the_whole_frame() {
     let conv = lines.iter().find(|line| line["name"] == "conv1.0").unwrap();
     assert!(number(&conv["gflops"]) > 0.0 && number(&conv["peak_share"]) > 0.0);
     let stages: Vec<_> = report["stages"].as_object().unwrap().keys().collect();
-    assert_eq!(stages, ["frame"], "only what was asked for");
+    assert_eq!(stages, ["frame"], "only the requested stage");
 }
 
 #[test]
@@ -86,7 +86,7 @@ fn bench_measures_on_a_photo() {
 }
 
 #[test]
-fn bench_of_a_weights_file_gives_nothing_but_json_when_asked() {
+fn bench_of_a_weights_file_prints_only_json_on_request() {
     let tiny = golden("tiny.safetensors");
     let args = ["bench", "--size", "64x64", "--runs", "2", "--warmup", "1", "--json", "-", "-q", "--weights"];
     let (code, json, error) = run(rtformer(&args).arg(&tiny));

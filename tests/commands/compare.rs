@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::{golden, rtformer, run};
 
-/// A report with the quartiles and medians of its stages, and milliseconds of operations.
+/// A report with these quartiles and medians of the stages, and these milliseconds of the operations.
 fn report(stages: &[(&str, [f64; 3])], lines: &[(&str, f64)], changes: &[(&str, Value)]) -> Value {
     let figures = |[p25, median, p75]: [f64; 3]| {
         serde_json::json!({"median_ms": median, "p25_ms": p25, "p75_ms": p75, "p90_ms": p75, "p99_ms": p75, "min_ms": p25,
@@ -49,7 +49,7 @@ fn compare_tells_a_change_from_noise() {
     let b = write("b.json", &report(&stages, &[("conv", 2.0), ("relu", 2.5), ("new", 3.0)], &[]));
 
     let (code, out, error) = run(rtformer(&["bench", "--compare"]).arg(&a).arg(&b));
-    assert_eq!((code, error.as_str()), (0, ""), "nothing to warn of");
+    assert_eq!((code, error.as_str()), (0, ""), "no warning expected");
     let row = |name: &str| {
         let line = out.lines().find(|line| line.split_whitespace().next() == Some(name));
         line.unwrap_or_else(|| panic!("no `{name}` in {out}"))
@@ -61,22 +61,22 @@ fn compare_tells_a_change_from_noise() {
     ] {
         assert!(row(name).ends_with(want), "{}", row(name));
     }
-    assert!(!out.contains("file "), "it is in A alone: {out}");
+    assert!(!out.contains("file "), "the stage is only in A: {out}");
     let cells = |name: &str| row(name).split_whitespace().skip(1).map(str::to_owned).collect::<Vec<_>>();
-    assert_eq!(cells("relu"), ["2.000", "2.500", "+0.500", "1.250"], "both of a name as one");
+    assert_eq!(cells("relu"), ["2.000", "2.500", "+0.500", "1.250"], "both operations with this name share a line");
     assert_eq!(cells("conv"), ["4.000", "2.000", "-2.000", "0.500"]);
     assert_eq!(cells("new"), ["-", "3.000", "+3.000", "-"]);
     assert_eq!(cells("gone"), ["2.000", "-", "-2.000", "-"]);
     let order: Vec<_> =
         ["new", "conv", "gone", "relu", "layer19", "others"].map(|name| out.find(&format!("\n{name} "))).into();
     assert!(order.is_sorted() && order[0].is_some(), "{order:?} in {out}");
-    // 24 names, of which 12 are shown: layer0 to layer11 are together.
+    // 12 of the 24 names are shown. The others, layer0 to layer11, share a line.
     assert_eq!(cells("others"), ["0.660", "0.000", "-0.660", "0.000"]);
     assert_eq!(cells("between"), ["0.500", "0.500", "+0.000", "1.000"]);
 }
 
 #[test]
-fn compare_warns_of_what_else_differs() {
+fn compare_warns_of_different_settings() {
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name);
     let stages = [("mask", [9.0, 10.0, 11.0])];
@@ -100,7 +100,7 @@ fn compare_warns_of_what_else_differs() {
             error.starts_with("warning: A and B differ in ") && error.contains(want) && error.lines().count() == 1,
             "{key}: {error}"
         );
-        assert!(out.contains("mask"), "compared all the same: {out}");
+        assert!(out.contains("mask"), "the reports are compared despite the difference: {out}");
     }
 }
 

@@ -1,4 +1,4 @@
-//! `rtformer info` and `convert`, and what every command refuses.
+//! `rtformer info` and `convert`, and the errors of every command.
 
 use std::fs;
 use std::path::Path;
@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::{classes, golden, rtformer, run, text};
 
 #[test]
-fn info_says_what_a_file_is() {
+fn info_describes_a_file() {
     let thirds = golden("thirds.safetensors");
     let (code, out, _) = run(rtformer(&["info"]).arg(&thirds));
     assert_eq!(code, 0);
@@ -22,7 +22,7 @@ fn info_says_what_a_file_is() {
     let info: Value = serde_json::from_str(&json).unwrap();
     assert_eq!((&info["config"]["num_heads"], &info["bytes"]), (&2.into(), &191_892.into()));
     assert_eq!(info["classes"][1], serde_json::json!({"id": 1, "name": "class 1", "color": [37, 91, 151]}));
-    assert!(info.get("version").is_none(), "a file's info is about the file");
+    assert!(info.get("version").is_none(), "the description of a file does not include the program");
 
     let (code, json, _) = run(&mut rtformer(&["info", "--json"]));
     assert_eq!(code, 0);
@@ -42,7 +42,7 @@ fn a_converted_checkpoint_is_the_same_network() {
     assert_eq!((code, out.as_str()), (0, ""), "{error}");
     assert!(error.contains("thirds.pdparams: RTFormer (base channels 3), 7 classes of mine"), "{error}");
     assert!(error.contains("cross size 4 (given), 2 heads (given)"), "{error}");
-    // Ours to ours: what no shape tells is in the file.
+    // From a file that rtformer wrote: the cross size and the heads come from the file.
     let again = folder.path().join("again.safetensors");
     let (code, _, error) = run(rtformer(&["convert", "-o"]).arg(&again).arg(&output));
     assert_eq!(code, 0, "{error}");
@@ -60,14 +60,14 @@ fn a_converted_checkpoint_is_the_same_network() {
 
     let (code, _, error) = run(rtformer(&["convert", "--store", "bf16", "-o"]).arg(&output).arg(&again));
     assert_eq!(code, 2, "{error}");
-    assert!(error.contains("thirds.safetensors: is there already; --overwrite"), "{error}");
+    assert!(error.contains("thirds.safetensors: exists already; use --overwrite"), "{error}");
     let (code, ..) = run(rtformer(&["convert", "--store", "bf16", "--overwrite", "-o"]).arg(&again).arg(&again));
     assert_eq!(code, 0);
     assert!(fs::metadata(&again).unwrap().len() < fs::metadata(&output).unwrap().len());
 }
 
 #[test]
-fn a_temperature_that_was_given_stays_with_the_file() {
+fn the_given_temperature_is_stored_in_the_file() {
     let folder = tempfile::tempdir().unwrap();
     let (given, again) = (folder.path().join("given.safetensors"), folder.path().join("again.safetensors"));
     let (code, _, error) =
@@ -83,7 +83,7 @@ fn a_temperature_that_was_given_stays_with_the_file() {
 }
 
 #[test]
-fn what_cannot_be_done_is_said_and_leaves_nothing_behind() {
+fn a_failing_command_names_the_reason_and_writes_no_file() {
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| text(&folder.path().join(name)).to_owned();
     let (seven, six) = (classes(folder.path(), 7), classes(folder.path(), 6));
@@ -115,21 +115,21 @@ fn what_cannot_be_done_is_said_and_leaves_nothing_behind() {
         ),
         (convert(thirds, &["--dataset", seven, "--num-heads", "5"]), 1, "num_heads is 5"),
         (convert(thirds, &["--dataset", seven, "--cross-size", "0"]), 1, "cross_size is 0"),
+        (convert(thirds, &[]), 2, "thirds.pdparams: does not contain its classes; use --dataset to name its data set"),
         (
-            convert(thirds, &[]),
+            convert(thirds, &["--dataset", "coco"]),
             2,
-            "thirds.pdparams: does not say what its classes are; name its data set with --dataset",
+            "invalid --dataset `coco`: expected cityscapes, ade20k, camvid or an existing JSON file",
         ),
-        (convert(thirds, &["--dataset", "coco"]), 2, "--dataset coco is neither cityscapes, ade20k, camvid nor a file"),
         (convert(thirds, &["--dataset", seven, "--store", "int4"]), 2, "expected f32, f16, bf16 or int8"),
         (convert(thirds, &["--dataset", seven, "--temperature", "0"]), 2, "above zero"),
-        (convert(thirds, &["--dataset", seven, "--temperature", "warm"]), 2, "it is no number"),
+        (convert(thirds, &["--dataset", seven, "--temperature", "warm"]), 2, "expected a number"),
         (vec!["info".into(), thirds.into()], 1, "rtformer convert"),
         (vec!["info".into(), none.clone()], 1, "none: cannot be read"),
         (words("info slim-cityscapes"), 2, "rtformer pull slim-cityscapes"),
-        (words("bench --size native"), 2, "--size native is no frame's size"),
-        (words("bench --size within:64x64"), 2, "--size within:64x64 is no frame's size"),
-        (words("bench --size 65535x65535"), 2, "a photo has at most"),
+        (words("bench --size native"), 2, "invalid --size `native`: expected WIDTHxHEIGHT"),
+        (words("bench --size within:64x64"), 2, "invalid --size `within:64x64`: expected WIDTHxHEIGHT"),
+        (words("bench --size 65535x65535"), 2, "pixels, expected at most"),
         (words("bench --size 0x4"), 2, "invalid size `0x4`"),
         (words("bench --runs 0"), 2, "--runs"),
         (words("bench --variant slim --weights embedded"), 2, "cannot be used with"),
@@ -145,11 +145,11 @@ fn what_cannot_be_done_is_said_and_leaves_nothing_behind() {
         (
             compare("other.json"),
             1,
-            "other.json: is no report that `rtformer bench --json` of this version writes: missing field",
+            "other.json: is not a report from `rtformer bench --json` of this version: missing field",
         ),
-        (compare("broken.json"), 1, "broken.json: is no report"),
-        (words("pull slim"), 2, "there is no model `slim` to pull; there are slim-cityscapes"),
-        (words("pull slim-ade20k --mirror ftp://mirror"), 2, "the mirror `ftp://mirror`"),
+        (compare("broken.json"), 1, "broken.json: is not a report"),
+        (words("pull slim"), 2, "unknown model `slim`: expected one of slim-cityscapes"),
+        (words("pull slim-ade20k --mirror ftp://mirror"), 2, "invalid mirror `ftp://mirror`"),
         (words("pull slim-ade20k --offline"), 1, "not downloaded because of offline mode"),
         (words("pull slim-ade20k --proxy ::"), 1, "`::` is not a proxy"),
     ];
@@ -161,5 +161,3 @@ fn what_cannot_be_done_is_said_and_leaves_nothing_behind() {
     }
     assert!(!Path::new(&out).exists());
 }
-
-// ---- a server that answers what a test wrote down, and a checkpoint as PaddleSeg publishes them

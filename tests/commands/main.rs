@@ -1,4 +1,4 @@
-//! `bench`, `info`, `convert` and `pull` as a person types them.
+//! `bench`, `info`, `convert` and `pull` from the command line.
 
 mod bench;
 mod compare;
@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use assert_cmd::Command;
 
-/// The command, untouched by what the machine's owner has set.
+/// The command, without the proxy and `RTFORMER_…` variables of the environment.
 pub(crate) fn rtformer(args: &[&str]) -> Command {
     let mut command = assert_cmd::cargo::cargo_bin_cmd!("rtformer");
     for proxy in ["ALL_PROXY", "HTTPS_PROXY", "HTTP_PROXY"] {
@@ -23,7 +23,7 @@ pub(crate) fn rtformer(args: &[&str]) -> Command {
     command
 }
 
-/// Runs it: exit code, standard output, standard error.
+/// Runs the command and returns its exit code, standard output and standard error.
 pub(crate) fn run(command: &mut Command) -> (i32, String, String) {
     let output = command.output().unwrap();
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
@@ -38,7 +38,7 @@ pub(crate) fn text(path: &Path) -> &str {
     path.to_str().unwrap()
 }
 
-/// A data set's description of so many classes.
+/// Writes the JSON file of a data set with `count` classes.
 pub(crate) fn classes(folder: &Path, count: usize) -> PathBuf {
     let classes: Vec<_> =
         (0..count).map(|i| serde_json::json!({"name": format!("class {i}"), "color": [i, 0, 0]})).collect();

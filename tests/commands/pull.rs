@@ -1,4 +1,4 @@
-//! `rtformer pull`, from a server of our own on this machine.
+//! `rtformer pull`, from a local test server.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
@@ -13,11 +13,11 @@ use rtformer::{Config, Device, Segmenter};
 
 use super::{rtformer, run};
 
-/// Head and body, sent before the connection is closed.
+/// The head and body of a reply. The connection is closed after it.
 struct Reply(String, Vec<u8>);
 
 impl Reply {
-    /// `sent` of a file of `length` bytes.
+    /// Sends `sent`, a part of a file of `length` bytes.
     fn ok(sent: &[u8], length: usize) -> Self {
         Self(format!("HTTP/1.1 200 OK\r\nETag: \"one\"\r\nContent-Length: {length}"), sent.to_vec())
     }
@@ -29,7 +29,7 @@ impl Reply {
     }
 }
 
-/// One reply to each request; the requests' heads come back in lower case.
+/// Serves one reply per request. Returns the address, and a channel with the requests' heads in lower case.
 fn serve(replies: Vec<Reply>) -> (String, Receiver<String>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}/mirror", listener.local_addr().unwrap());
@@ -41,13 +41,13 @@ fn serve(replies: Vec<Reply>) -> (String, Receiver<String>) {
             let asked = lines.take_while(|line| !line.is_empty()).map(|line| line.to_lowercase() + "\n").collect();
             let _ = heads.send(asked); // not every test looks at the requests
             stream.write_all(format!("{head}\r\nConnection: close\r\n\r\n").as_bytes()).unwrap();
-            let _ = stream.write_all(&body); // a client that is refused may hang up
+            let _ = stream.write_all(&body); // a client that rejects the reply may close the connection
         }
     });
     (url, received)
 }
 
-/// A Slim for Cityscapes as `paddle.save` writes it: protocol 4, a dictionary of numpy arrays.
+/// An RTFormer-Slim for Cityscapes as `paddle.save` writes it: protocol 4, a dictionary of numpy arrays.
 fn official_shaped() -> Vec<u8> {
     struct Recorded(Noise, Vec<u8>);
     impl Parameters for Recorded {
@@ -109,17 +109,17 @@ fn pull_resumes_converts_and_keeps() {
     assert_eq!(segmenter.model(), &Config::slim(19).into());
     assert_eq!(segmenter.dataset().classes[13].name, "car");
 
-    // Nobody serves any more.
+    // The server has stopped.
     for args in [&["slim-cityscapes"][..], &["slim-cityscapes", "--offline"]] {
         let (code, _, error) = pull(args, &mirror);
-        assert!(code == 0 && error.contains("slim-cityscapes is here already"), "{error}");
+        assert!(code == 0 && error.contains("slim-cityscapes is already downloaded"), "{error}");
     }
     let (code, list, _) = pull(&["--list"], "");
-    assert!(code == 0 && list.lines().count() == 4 && list.starts_with("slim-cityscapes  here "), "{list}");
+    assert!(code == 0 && list.lines().count() == 4 && list.starts_with("slim-cityscapes  ready "), "{list}");
     let (code, ..) = run(rtformer(&["info", "slim-cityscapes"]).env("RTFORMER_CACHE", &cache));
     assert_eq!(code, 0);
 
-    // A file that was put there by hand.
+    // A checkpoint that the user put into the cache folder.
     let before = fs::read(&model).unwrap();
     fs::remove_file(&model).unwrap();
     let (code, _, error) = pull(&["slim-cityscapes", "--offline"], "");
@@ -132,13 +132,13 @@ fn pull_resumes_converts_and_keeps() {
 }
 
 #[test]
-fn what_is_no_checkpoint_never_becomes_a_model() {
+fn a_reply_that_is_not_a_checkpoint_is_rejected() {
     let slim = official_shaped();
     let page = b"<!DOCTYPE html><title>Sign in</title>";
     let cases: [(&[u8], &str); 4] = [
         (page, "a web page"),
         (b"", "is empty"),
-        (&slim[..slim.len() / 2], "the file is truncated"), // and the server says that it is whole
+        (&slim[..slim.len() / 2], "the file is truncated"), // but the server's length says that it is complete
         (&slim, "not the requested variant `base`"),
     ];
     for (body, want) in cases {

@@ -1,4 +1,4 @@
-//! Two reports of `--json` side by side: what became faster, and whether the two can be compared at all.
+//! Compares two reports written by `--json`: what became faster, and whether the reports are comparable.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -11,15 +11,15 @@ use super::report::Report;
 use super::stats::Figures;
 use super::{Console, Outcome};
 
-/// So many operations are shown, those whose time changed most; the others as one line.
+/// The number of operations that are shown: those whose time changed most. The others share one line.
 const SHOWN: usize = 12;
 
-/// The file is there, but it is no report.
+/// The file exists, but it is not a report.
 #[derive(Debug, thiserror::Error)]
-#[error("{}: is no report that `rtformer bench --json` of this version writes: {cause}", path.display())]
+#[error("{}: is not a report from `rtformer bench --json` of this version: {cause}", path.display())]
 struct NoReport {
     path: PathBuf,
-    /// The reader's word; part of the text, and so no `source()` that would be printed twice.
+    /// The parser's error. It is part of the text, so it is not a `source()`, which would be printed twice.
     cause: String,
 }
 
@@ -50,7 +50,7 @@ fn read(path: &Path) -> anyhow::Result<Report> {
     Ok(report.map_err(|cause| NoReport { path: path.into(), cause })?)
 }
 
-/// What differs beside the program.
+/// The settings that differ, except the program.
 fn differences(a: &Report, b: &Report) -> Vec<String> {
     let size = |[width, height]: [u32; 2]| format!("{width}x{height}");
     let weights = |report: &Report| report.weights.clone().unwrap_or_else(|| "random".into());
@@ -82,10 +82,10 @@ fn stages(a: &Report, b: &Report) -> String {
         let _ = writeln!(text, "{name:5} {before:9.2} {after:9.2} {:>7}  {}", ratio(before, after), verdict(a, b));
         any = true;
     }
-    if any { text } else { "no stage is in both\n".into() }
+    if any { text } else { "the reports have no stage in common\n".into() }
 }
 
-/// `0.874`, or `-` where there is nothing to divide by.
+/// The ratio, such as `0.874`, or `-` if `a` is 0.
 fn ratio(a: f64, b: f64) -> String {
     if a > 0.0 { format!("{:.3}", b / a) } else { "-".into() }
 }
@@ -103,7 +103,7 @@ fn verdict(a: &Figures, b: &Figures) -> String {
     if quick > 0.0 { format!("B is {:.2} times {word}", slow / quick) } else { format!("B is {word}") }
 }
 
-/// The operations whose time changed most. Those that share a name (`relu`, `add`) are one line each: another commit may have
+/// The operations whose time changed most. Operations that share a name (`relu`, `add`) share one line, because another commit may have
 /// more or fewer of them.
 fn operations(a: &Profile, b: &Profile) -> String {
     let (before, after) = (by_name(a), by_name(b));
@@ -133,7 +133,7 @@ fn operations(a: &Profile, b: &Profile) -> String {
     text
 }
 
-/// Milliseconds of all operations of a name.
+/// The total milliseconds of the operations of each name.
 fn by_name(profile: &Profile) -> BTreeMap<&str, f64> {
     let mut times = BTreeMap::new();
     for line in &profile.lines {

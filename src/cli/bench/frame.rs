@@ -1,4 +1,4 @@
-//! The frame that is measured: a photo, or noise that a machine without photos has too.
+//! The frame to measure on: a photo, or noise, which needs no file.
 
 use std::path::Path;
 
@@ -10,7 +10,7 @@ pub(super) fn photo(path: &Path) -> rtformer::Result<RgbImage> {
     Image::open(path).map(Image::into_rgb)
 }
 
-/// A frame of noise that is smooth over some pixels: white noise would take a JPEG decoder several times as long as any photo.
+/// A frame of noise that is smooth over some pixels. A JPEG decoder would take several times as long for white noise as for a photo.
 pub(super) fn noise([width, height]: [u32; 2]) -> RgbImage {
     const CELL: u32 = 32;
     let corner = |x: u32, y: u32, channel: u32| (hash(x, y, channel) >> 56) as f32;
@@ -28,7 +28,7 @@ pub(super) fn noise([width, height]: [u32; 2]) -> RgbImage {
     })
 }
 
-/// The same 64 random bits for the same place. Finaliser of splitmix64 (Steele, Lea and Flood, 2014).
+/// 64 pseudo-random bits that depend only on the position and channel. Finaliser of splitmix64 (Steele, Lea and Flood, 2014).
 fn hash(x: u32, y: u32, channel: u32) -> u64 {
     let mut z = (u64::from(x) | u64::from(y) << 28 | u64::from(channel) << 56).wrapping_mul(0x9E37_79B9_7F4A_7C15);
     z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);

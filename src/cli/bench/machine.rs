@@ -1,4 +1,4 @@
-//! Where and when figures were measured: without that, a figure says nothing.
+//! Where and when the figures were measured. Without this, a figure cannot be interpreted.
 
 use std::fs;
 use std::process::Command;
@@ -6,11 +6,11 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
-/// The machine, as far as it tells.
+/// The machine, as far as it is known.
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Machine {
     cpu: String,
-    /// Those that this process may use.
+    /// The number of cores that this process may use.
     cores: usize,
     #[serde(skip_serializing_if = "Option::is_none")]
     memory_bytes: Option<u64>,
@@ -74,12 +74,12 @@ fn sysctl(name: &str) -> Option<String> {
     output.status.success().then(|| text.trim().to_owned())
 }
 
-/// The present moment as `2026-01-31T09:08:07Z`; none on a clock before 1970.
+/// The current time, such as `2026-01-31T09:08:07Z`; `None` if the clock is before 1970.
 pub(super) fn now() -> Option<String> {
     SystemTime::now().duration_since(UNIX_EPOCH).ok().map(|since| utc(since.as_secs()))
 }
 
-/// Seconds since 1970 as a date. Howard Hinnant, "chrono-compatible low-level date algorithms", `civil_from_days`.
+/// Formats seconds since 1970 as a date. Source: Howard Hinnant, "chrono-compatible low-level date algorithms", `civil_from_days`.
 fn utc(seconds: u64) -> String {
     let (days, second) = (seconds / 86_400 + 719_468, seconds % 86_400);
     let (era, day_of_era) = (days / 146_097, days % 146_097);
@@ -102,9 +102,9 @@ mod tests {
         let cases = [
             (0, "1970-01-01T00:00:00Z"),
             (951_782_399, "2000-02-28T23:59:59Z"),
-            (951_782_400, "2000-02-29T00:00:00Z"), // a leap day of a year that ends a century
+            (951_782_400, "2000-02-29T00:00:00Z"), // a leap day in the last year of a century
             (1_767_225_599, "2025-12-31T23:59:59Z"),
-            (1_772_323_200, "2026-03-01T00:00:00Z"), // no leap day
+            (1_772_323_200, "2026-03-01T00:00:00Z"), // not a leap year
             (4_102_444_800, "2100-01-01T00:00:00Z"),
         ];
         for (seconds, want) in cases {
@@ -113,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn a_field_is_found_by_its_whole_name() {
+    fn a_field_is_found_by_its_full_name() {
         let text = "model\t\t: 85\nmodel name\t: A CPU: fast\nmodel name\t: another\nMemTotal:  16 kB\n";
         assert_eq!(first_field(text, "model name").as_deref(), Some("A CPU: fast"));
         assert_eq!(first_field(text, "MemTotal").as_deref(), Some("16 kB"));

@@ -1,4 +1,4 @@
-//! Where one frame's time goes, operation by operation, as a share of what the machine can do.
+//! The time of each operation of a frame, as a share of the frame and of the machine's peak.
 
 use std::fmt::Write as _;
 
@@ -12,20 +12,20 @@ use super::stats::rounded;
 
 /// The operations of one frame, in the network's order.
 ///
-/// Medians of operations do not add up to the median of frames. So a line is the operation's mean over one and the same set of
-/// frames, those whose time lies in the middle half: robust as a median is, and `lines` and `between_ms` come to `frame_ms`.
+/// Medians of operations do not add up to the median of frames. So each line is the operation's mean over the same set of frames: those
+/// whose time lies in the middle half. This is as robust as a median, and `lines` and `between_ms` add up to `frame_ms`.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Profile {
-    /// Frames that are averaged, of those measured.
+    /// The number of measured frames that are averaged.
     frames: usize,
-    /// The whole frame, by the clock on the wall.
+    /// The wall-clock time of the whole frame.
     pub(super) frame_ms: f64,
-    /// What of the frame is in no operation: handing work to the threads, and the backend's bookkeeping.
+    /// The part of the frame's time outside of all operations: distributing work to threads, and the backend's bookkeeping.
     pub(super) between_ms: f64,
-    /// The whole frame's.
+    /// For the whole frame.
     gflops: f64,
     peak_share: Option<f64>,
-    /// The most that the device can do in f32, in GFLOP/s; measured, and none where nobody knows.
+    /// The device's measured peak in f32, in GFLOP/s; `None` if unknown.
     peak_gflops: Option<f64>,
     pub(super) lines: Vec<Line>,
 }
@@ -35,19 +35,19 @@ pub(super) struct Profile {
 pub(super) struct Line {
     pub(super) name: String,
     pub(super) ms: f64,
-    /// Of the frame's time, 0 to 1.
+    /// The share of the frame's time, 0 to 1.
     share: f64,
-    /// 0 where it only moves memory.
+    /// 0 if the operation only moves memory.
     gflops: f64,
-    /// Of the peak; over 1 where an algorithm saves arithmetic, or in bf16.
+    /// The share of the peak. It can exceed 1 if an algorithm saves arithmetic, or in bf16.
     peak_share: Option<f64>,
-    /// What has to be read and written at the least; 0 where nobody counts it.
+    /// The least that must be read and written, per second; 0 if not counted.
     #[serde(default)]
     gbytes_per_s: f64,
 }
 
 impl Profile {
-    /// Profiles so many frames after some to warm up.
+    /// Profiles `runs` frames after `warmup` frames.
     pub(super) fn measure(segmenter: &Segmenter, frame: &RgbImage, runs: u32, warmup: u32) -> anyhow::Result<Self> {
         let mut mask = Mask::new(frame.width(), frame.height(), segmenter.model().num_classes());
         for _ in 0..warmup {
@@ -58,7 +58,7 @@ impl Profile {
         Ok(Self::of(frames, bench::peak_flops(segmenter).filter(|peak| *peak > 0.0)))
     }
 
-    /// Averages the middle half of `frames`; `peak` is in floating-point operations a second.
+    /// Averages the middle half of `frames`; `peak` is in floating-point operations per second.
     fn of(mut frames: Vec<FrameProfile>, peak: Option<f64>) -> Self {
         frames.sort_by(|a, b| a.milliseconds.total_cmp(&b.milliseconds));
         let outer = frames.len() / 4;
@@ -67,12 +67,12 @@ impl Profile {
             let sum: f64 = frames.iter().map(time).sum();
             sum / frames.len().max(1) as f64
         };
-        // Thousand millions a second.
+        // Billions per second.
         let giga = |ms: f64, of: f64| if ms > 0.0 { of / (ms * 1e6) } else { 0.0 };
         let peak_share = |gflops: f64| peak.map(|peak| rounded(gflops * 1e9 / peak));
 
         let frame_ms = mean(&|frame| frame.milliseconds);
-        // A frame is the same operations in the same order each time.
+        // Every frame has the same operations in the same order.
         let operations = frames.first().map_or(&[][..], |frame| &frame.operations);
         let line = |(index, op): (usize, &bench::OpTime)| {
             let ms = mean(&|frame| frame.operations.get(index).map_or(0.0, |op| op.milliseconds));
@@ -101,7 +101,7 @@ impl Profile {
         }
     }
 
-    /// For a person to read.
+    /// The text form.
     pub(super) fn table(&self) -> String {
         let width = self.lines.iter().map(|line| line.name.chars().count()).max().unwrap_or(0).max(10);
         let Self { frames, frame_ms, between_ms, gflops, peak_share, .. } = *self;
@@ -128,8 +128,8 @@ impl Profile {
         line("operations", frame_ms - between_ms, 0.0, None, 0.0);
         line("between", between_ms, 0.0, None, 0.0);
         line("frame", frame_ms, gflops, peak_share, 0.0);
-        text += "GFLOP/s count each convolution's direct multiplications and additions, and the peak is that of f32: layers pass it \
-                 where Winograd's algorithm does with fewer, or in bf16.\n";
+        text += "GFLOP/s count each convolution's direct multiplications and additions. The peak is that of f32. Layers can exceed it \
+                 if Winograd's algorithm needs fewer operations, or in bf16.\n";
         text
     }
 }
@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn the_middle_half_is_averaged_and_nothing_is_lost() {
+    fn the_middle_half_is_averaged_and_the_parts_add_up() {
         // Of eight, the two fastest and the two slowest are left out.
         let profile = Profile::of(frames(&[1.0, 100.0, 9.0, 11.0, 2.0, 8.0, 12.0, 900.0]), Some(1e9));
         assert_eq!((profile.frames, profile.frame_ms, profile.between_ms), (4, 10.0, 2.5));

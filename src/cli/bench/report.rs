@@ -1,4 +1,4 @@
-//! Figures with all that says where they are from: as a table, and as the JSON that `--json` writes and `--compare` reads.
+//! The figures and the conditions of their measurement: as a table, and as the JSON that `--json` writes and `--compare` reads.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -20,7 +20,7 @@ pub(super) struct Report {
     pub(super) variant: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) weights: Option<String>,
-    /// None for noise.
+    /// `None` for noise.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) photo: Option<String>,
     /// Width and height.
@@ -37,17 +37,17 @@ pub(super) struct Report {
     pub(super) date: Option<String>,
     pub(super) runs: u32,
     pub(super) warmup: u32,
-    /// Frames of a run.
+    /// The number of frames per run.
     #[serde(default = "one")]
     pub(super) batch: u32,
-    /// Frames are padded to a multiple of this; 1 is no padding.
+    /// Frames are padded to a multiple of this number of pixels; 1 means no padding.
     #[serde(default = "one")]
     pub(super) pad_multiple: u32,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) profile: Option<Profile>,
 }
 
-/// The value in files that are older than the key.
+/// The value for files that were written before the key existed.
 fn one() -> u32 {
     1
 }
@@ -92,24 +92,27 @@ impl Report {
         format!("{model} ({weights}), {classes} classes, {width}x{height} of {frame}")
     }
 
-    /// The device and the arithmetic.
+    /// The device and the precision.
     pub(super) fn how(&self) -> String {
         let Self { device, instruction_set, threads, precision, .. } = self;
         format!("{device} ({instruction_set}, {threads} threads), {precision}")
     }
 
-    /// The program and the moment.
+    /// The program and the time of the measurement.
     pub(super) fn whence(&self) -> String {
         let date = self.date.as_deref().map_or(String::new(), |date| format!("; {date}"));
         format!("rtformer {}, commit {}{date}", self.version, self.commit)
     }
 
-    /// For a person to read: first where the figures are from, then they.
+    /// The text form: first the conditions, then the figures.
     pub(super) fn table(&self) -> String {
         let Self { machine, runs, warmup, batch, .. } = self;
         let (what, how, whence) = (self.what(), self.how(), self.whence());
         let mut text = format!("{what}\n{machine}\n{how}\n{whence}\n");
-        let _ = writeln!(text, "{runs} runs of {batch} after {warmup} to warm up, stages in turns; milliseconds\n");
+        let _ = writeln!(
+            text,
+            "{runs} runs of batch size {batch} after {warmup} warm-up runs, stages in turns; times in milliseconds\n"
+        );
         let _ = writeln!(text, "stage    median       p90       p99       min       FPS");
         for (stage, figures) in &self.stages {
             let Figures { median_ms, p90_ms, p99_ms, min_ms, fps, .. } = figures;
@@ -128,8 +131,8 @@ impl Report {
         let names: Vec<_> = noisy.map(|(stage, _)| stage.name()).collect();
         if !names.is_empty() {
             console.note(&format!(
-                "note: {} varied widely (p90 over 1.25 times the median): the machine is busy; close other programs, and take the \
-                 min or more --runs",
+                "note: {} varied widely (p90 over 1.25 times the median) because the machine is busy; close other programs, increase \
+                 --runs, or use the min column",
                 names.join(", ")
             ));
         }

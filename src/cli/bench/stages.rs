@@ -1,4 +1,4 @@
-//! The figures: what each stage does, and how long it takes.
+//! The stages: what each one does, and how long it takes.
 
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use super::stats::Figures;
 use super::{Args, Console, misuse};
 
-/// What is measured; their order is that of every report.
+/// What is measured, in the order of the report.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum Stage {
@@ -40,22 +40,22 @@ impl Stage {
 
     pub(super) fn what(self) -> &'static str {
         match self {
-            Self::Paper => "network and full-size logits, input and output on the device (the papers' protocol)",
+            Self::Paper => "network and full-size logits, input and output on the device (as in papers)",
             Self::Mask => "network and mask, input and output on the device",
             Self::Frame => "8-bit frame in memory to 8-bit mask in memory",
-            Self::File => "JPEG file to mask PNG, the disk's cache warm",
+            Self::File => "JPEG file to mask PNG file, with a warm disk cache",
         }
     }
 }
 
-/// Times the stages asked for, one run of each after the other.
+/// Times the requested stages in turns: one run of each, then the next run of each.
 pub(super) fn measure(
     args: &Args,
     segmenter: &Segmenter,
     frame: &RgbImage,
     console: &Console,
 ) -> anyhow::Result<BTreeMap<Stage, Figures>> {
-    let folder = tempfile::tempdir().context("no temporary folder for the photo and its mask")?;
+    let folder = tempfile::tempdir().context("cannot create a temporary folder for the photo and its mask")?;
     let (photo, picture) = (folder.path().join("frame.jpg"), folder.path().join("frame.mask.png"));
     if args.stages.contains(&Stage::File) {
         write_whole(&photo, |file| {
@@ -69,7 +69,8 @@ pub(super) fn measure(
     let floats = width as usize * height as usize * classes * batch;
     if args.stages.contains(&Stage::Paper) && Vec::<f32>::new().try_reserve_exact(floats).is_err() {
         return Err(misuse(format!(
-            "{classes} floats for each of {batch} times {width}x{height} pixels do not fit into memory"
+            "stage paper: {classes} floats for each of {batch} times {width}x{height} pixels do not fit into memory; reduce --size or --batch, or \
+             leave out the stage with --stages"
         )));
     }
     let mut mask = Mask::new(width, height, classes);

@@ -1,4 +1,4 @@
-//! What each colour in a label image stands for.
+//! The meaning of each colour in a label image.
 
 use std::collections::HashMap;
 
@@ -7,17 +7,17 @@ use crate::weights::Dataset;
 
 pub(super) type Rgb = [u8; 3];
 
-/// What a colour stands for.
+/// The meaning of a colour.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Meaning {
     Class(u16),
     Ignored,
-    /// Two classes have this colour: it does not say which one is meant.
+    /// Two classes have this colour, so it does not identify a class.
     Shared(u16, u16),
     Unknown,
 }
 
-/// The colours that a data set gives a meaning to.
+/// The colours that have a meaning in a data set.
 pub(super) struct Colors<'a> {
     dataset: &'a Dataset,
     meanings: HashMap<Rgb, Meaning>,
@@ -56,9 +56,9 @@ impl<'a> Colors<'a> {
     /// The train id or ignore id of every pixel.
     ///
     /// # Errors
-    /// For the first colour that stands for no class and is not ignored, or for more than one class.
+    /// For the first colour that is neither a class nor ignored, or that more than one class has.
     pub(super) fn read(&self, pixels: impl Iterator<Item = Rgb>, width: usize) -> Result<Vec<u16>, String> {
-        let mut last = None; // neighbours are mostly alike: one look-up for a run of them
+        let mut last = None; // neighbours mostly have the same colour, so a run needs one look-up
         let id = |(at, color): (usize, Rgb)| match last {
             Some((known, id)) if known == color => Ok(id),
             _ => {

@@ -1,4 +1,4 @@
-//! A label image's bytes → train ids.
+//! Decodes the bytes of a label image into train ids.
 
 use std::io::Cursor;
 
@@ -10,7 +10,10 @@ use super::palette::{Reading, reading};
 use crate::pixels::Limits;
 use crate::weights::Dataset;
 
-/// Width, height and train ids (or the ignore id) row by row; or what is wrong and what to do.
+/// Returns width, height, and the train ids (or ignore ids) row by row.
+///
+/// # Errors
+/// A phrase that says what is wrong and what to do.
 pub(super) fn decode(
     bytes: &[u8],
     limits: &Limits,
@@ -25,18 +28,18 @@ pub(super) fn decode(
         );
     }
     let failed = |error| format!("this PNG file is damaged ({error}); copy it again");
-    // Without transformations: an indexed pixel stays the index that it is, and transparency is not looked at.
+    // No transformations: indexed pixels keep their index, and transparency is ignored.
     let within = png::Limits { bytes: usize::try_from(limits.max_alloc).unwrap_or(usize::MAX) };
     let mut reader = png::Decoder::new_with_limits(Cursor::new(bytes), within).read_info().map_err(failed)?;
     let (width, height) = reader.info().size();
     if u64::from(width) * u64::from(height) > limits.max_pixels || width.max(height) > limits.max_side {
-        return Err(format!("{width}x{height} is too large; no photo of that size could be read"));
+        return Err(format!("is {width}x{height}, which is too large: no photo of that size could be read"));
     }
     let (color, depth) = reader.output_color_type();
     let single = matches!(color, ColorType::Grayscale | ColorType::Indexed);
     if !single && (depth != BitDepth::Eight || color == ColorType::GrayscaleAlpha) {
         return Err(format!(
-            "has {depth:?}-bit {color:?} samples; save it as 8-bit or 16-bit grey, or as indexed PNG, whose values are class ids"
+            "has {depth:?}-bit {color:?} samples; save the class ids as an 8-bit or 16-bit grey PNG, or as an indexed PNG"
         ));
     }
     let length = reader.output_buffer_size().ok_or("is too large for this machine's memory")?;
@@ -55,7 +58,8 @@ pub(super) fn decode(
         (ColorType::Indexed, LabelKind::Color) => by_palette(stored(), columns, palette, &colors)?,
         (ColorType::Grayscale, LabelKind::Color) if depth == BitDepth::Sixteen => {
             return Err(
-                "has 16-bit grey samples, which are no colours; --label-kind index reads them as class ids".into()
+                "has 16-bit grey samples, which are not colours; use --label-kind index to read them as class ids"
+                    .into(),
             );
         }
         (ColorType::Grayscale, LabelKind::Color) => {
@@ -70,14 +74,14 @@ pub(super) fn decode(
         _ => {
             return Err(format!(
                 "holds {color:?} colours, not class ids; leave out --first-id and --ignore-id and use --label-kind auto or color, or save \
-                 class ids as grey PNG"
+                 the class ids as a grey PNG"
             ));
         }
     };
     Ok((width, height, ids))
 }
 
-/// A row's samples as they are stored, however many bits they have.
+/// The samples of a row as stored, for any bit depth.
 fn stored(row: &[u8], width: usize, depth: BitDepth) -> impl Iterator<Item = u16> {
     let bits = depth as usize;
     let small = (0..if bits < 16 { width } else { 0 }).map(move |x| {

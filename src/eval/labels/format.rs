@@ -1,4 +1,4 @@
-//! How a label image's samples are to be read, and what its numbers mean.
+//! How to read a label image's samples, and what its numbers mean.
 
 use std::fmt;
 use std::path::Path;
@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 use crate::eval::Confusion;
 use crate::weights::Dataset;
 
-/// What the samples of a label image are.
+/// The meaning of a label image's samples.
 ///
 /// ```
 /// use rtformer::eval::LabelKind;
@@ -26,14 +26,14 @@ pub enum LabelKind {
     Index,
     /// The classes' colours: RGB, or the palette of an indexed PNG.
     Color,
-    /// Numbers that are train ids, whatever the file's name is.
+    /// Numbers that are train ids, regardless of the file's name.
     TrainId,
-    /// Numbers that are the data set's own [label ids](crate::weights::Class::label_id), whatever the file's name is.
+    /// Numbers that are the data set's own [label ids](crate::weights::Class::label_id), regardless of the file's name.
     LabelId,
 }
 
 impl LabelKind {
-    /// The names of all kinds, as they are parsed.
+    /// The names of all kinds, as accepted by [`FromStr`].
     ///
     /// ```
     /// use rtformer::eval::LabelKind;
@@ -61,7 +61,7 @@ impl fmt::Display for LabelKind {
     }
 }
 
-/// How label images are read, where the defaults do not fit.
+/// How to read label images if the defaults do not fit.
 ///
 /// ```
 /// use rtformer::eval::{LabelFormat, LabelImage};
@@ -77,11 +77,11 @@ impl fmt::Display for LabelKind {
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LabelFormat {
-    /// What the samples are.
+    /// The meaning of the samples.
     pub kind: LabelKind,
     /// The number of class 0, for labels that do not start at 0. Lower numbers are ignored.
     pub first_id: Option<u16>,
-    /// Further numbers to ignore, as they are stored in the file.
+    /// Additional numbers to ignore, as stored in the file.
     pub ignore_ids: Vec<u16>,
 }
 
@@ -96,7 +96,7 @@ impl LabelFormat {
     /// ```
     ///
     /// # Errors
-    /// [`Error::Input`] for `first_id` with train ids or label ids, and for numbers with colours.
+    /// [`Error::Input`] if `first_id` is set for train ids or label ids, or if either number is set for colours.
     pub fn check(&self) -> Result<()> {
         let reason = match self.kind {
             LabelKind::Color if self.asks_for_numbers() => "colours have no numbers",
@@ -111,25 +111,25 @@ impl LabelFormat {
         )))
     }
 
-    /// Whether the caller said something about numbers.
+    /// Whether the caller specified the meaning of numbers.
     pub(super) fn asks_for_numbers(&self) -> bool {
         self.first_id.is_some() || !self.ignore_ids.is_empty()
     }
 }
 
-/// The train id, or ignore id, that each number in a label image stands for.
+/// The train id or ignore id of each number in a label image.
 pub(super) struct Numbers {
-    /// By number; `None` for a number that is neither a class nor ignored.
+    /// Indexed by number; `None` for a number that is neither a class nor ignored.
     ids: Vec<Option<u16>>,
-    /// Whether the caller said something about numbers.
+    /// Whether the caller specified the meaning of numbers.
     pub asked_for: bool,
-    /// Whether the caller or the file's name says that the file holds numbers.
+    /// Whether the caller or the file's name states that the file holds numbers.
     pub stated: bool,
 }
 
 impl Numbers {
     /// # Errors
-    /// [`Error::Image`] if label ids are asked for, by name or by `format`, and the data set has none.
+    /// [`Error::Image`] if the file's name or `format` requests label ids, but the data set has none.
     pub(super) fn new(path: &Path, dataset: &Dataset, format: &LabelFormat) -> Result<Self> {
         let stem = path.file_stem().unwrap_or_default().to_string_lossy();
         let label_ids = stem.ends_with("_labelIds") || stem.ends_with(".labelid");
@@ -157,7 +157,7 @@ impl Numbers {
     }
 }
 
-/// Consecutive numbers: `first` is class 0. Lower numbers are ignored, and so is the ignore id where it is not a class.
+/// Consecutive numbers: `first` is class 0. Lower numbers are ignored, and so is the ignore id unless it is a class.
 fn from(first: u16, dataset: &Dataset) -> Vec<Option<u16>> {
     let classes = dataset.classes.len();
     let ignore = Confusion::ignore_id(classes);
@@ -191,11 +191,11 @@ fn by_label_id(path: &Path, dataset: &Dataset) -> Result<Vec<Option<u16>>> {
     Err(Error::image(path, reason))
 }
 
-/// What is wrong with a number that is neither a class nor ignored, at this place of a row by row image.
+/// The error for a number that is neither a class nor ignored; `at` is its index in the row-by-row image.
 pub(super) fn stray(id: u16, at: usize, width: usize, classes: usize) -> String {
     let (x, y, last, ignore) = (at % width, at / width, classes - 1, Confusion::ignore_id(classes));
     format!(
-        "has id {id} at ({x}, {y}), which is no class (0 to {last}) and not {ignore} (ignored); if these are this data set's labels, \
-         --first-id says where their numbers start and --ignore-id {id} ignores this one"
+        "has id {id} at ({x}, {y}), expected a class (0 to {last}) or {ignore} (ignored); if these are labels of this data set, use \
+         --first-id to set the id of the first class, or --ignore-id {id} to ignore this id"
     )
 }

@@ -1,28 +1,29 @@
-//! Whether the pixels of an indexed PNG are numbers or colours.
+//! Decides whether the pixels of an indexed PNG are numbers or colours.
 //!
-//! Many programs save class ids as indices under some palette: the data set's, a grey ramp, or anything. Others save a picture in the
-//! classes' colours, and an optimiser or a quantiser turns it into an indexed one, whose indices then mean nothing. The palette tells
-//! one from the other in nearly all cases. Where it does not, the file is refused: a wrong guess would give wrong scores.
+//! Many programs save class ids as indices with some palette: the data set's, a grey ramp, or any other. Other programs save a picture
+//! in the classes' colours, and an optimiser or a quantiser converts it to an indexed PNG, whose indices then have no meaning. The
+//! palette distinguishes the two in nearly all cases. If it does not, the file is an error, because a wrong guess would give wrong
+//! scores.
 
 use super::colors::{Colors, Meaning, Rgb};
 use super::format::{LabelKind, Numbers};
 use crate::eval::Confusion;
 
-/// What the pixels of an indexed PNG are.
+/// The meaning of the pixels of an indexed PNG.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Reading {
     Numbers,
     Colors,
 }
 
-/// Decides how to read an indexed PNG with this palette (`r, g, b, r, g, b, …`), of which the pixels use the indices `used`.
+/// Decides how to read an indexed PNG with this palette (`r, g, b, r, g, b, …`). `used` are the indices that the pixels use.
 ///
-/// 1. Both readings agree, the palette is the data set's in order, or it has one colour: numbers.
-/// 2. It has only the data set's colours, two classes' at least, and in another order: colours.
-/// 3. It is a common ramp (grey, or PASCAL VOC's): numbers.
-/// 4. Otherwise the used indices decide. If both readings are possible: an error. If only one is: that one.
+/// 1. Both readings agree, or the palette is the data set's in order, or all its entries are one colour: numbers.
+/// 2. The palette has only the data set's colours, of at least two classes, in another order: colours.
+/// 3. The palette is a common ramp (grey, or PASCAL VOC's): numbers.
+/// 4. Otherwise the used indices decide. If only one reading is possible, it is used. If both are possible, it is an error.
 ///
-/// A name or flag that says that the file holds numbers is never overruled: where the palette contradicts it, that is an error too.
+/// A file name or a flag that states that the file holds numbers is never overruled. If the palette contradicts it, it is an error.
 ///
 /// # Errors
 /// If both readings are possible and differ.
@@ -38,14 +39,14 @@ pub(super) fn reading(palette: &[u8], used: &[u16], numbers: &Numbers, colors: &
         Meaning::Shared(..) | Meaning::Unknown => None,
     };
     let is_class = |index: &u16| matches!(entry(*index), Meaning::Class(_));
-    // A class's colour at a number of something else: the palette contradicts the numbers.
+    // The index has a class's colour, but its number means something else: the palette contradicts the numbers.
     let moved = |index: &u16| is_class(index) && numbers.of(*index) != by_color(*index);
 
     if used.iter().all(|&index| by_color(index).is_some() && by_color(index) == numbers.of(index)) {
-        return Ok(Reading::Numbers); // both give the same, as for the masks that we write
+        return Ok(Reading::Numbers); // both readings agree, as for the masks that we write
     }
     if palette.len() > 1 && palette.iter().all(|color| *color == palette[0]) {
-        return Ok(Reading::Numbers); // one colour for all says nothing
+        return Ok(Reading::Numbers); // a single colour gives no information
     }
     let all = 0..entries.len() as u16;
     let mut at_home: Vec<_> = all.clone().filter(|index| is_class(index) && !moved(index)).map(by_color).collect();
@@ -77,12 +78,12 @@ pub(super) fn reading(palette: &[u8], used: &[u16], numbers: &Numbers, colors: &
     named.sort_unstable();
     named.dedup();
 
-    // Nothing but the data set's colours, in another order: chance or another meaning is out of the question.
+    // Only the data set's colours, in another order: this cannot be chance, and the colours cannot mean anything else.
     if only_known && colors_fit && named.len() >= 2 && all.clone().any(|index| moved(&index)) {
         return match numbers.stated {
             false => Ok(Reading::Colors),
             true if numbers_fit => ambiguous(),
-            true => Ok(Reading::Numbers), // whose error names the number
+            true => Ok(Reading::Numbers), // the error names the number
         };
     }
     if !only_known && is_common_ramp(palette) {
@@ -97,21 +98,22 @@ pub(super) fn reading(palette: &[u8], used: &[u16], numbers: &Numbers, colors: &
             if !numbers.stated
                 && 2 * contradictions > used.iter().filter(|i| entry(**i) != Meaning::Ignored).count() =>
         {
-            // Most colours are classes' colours, so the others are colours too. Reading them names the first that is unknown.
+            // Most colours are classes' colours, so the other entries are colours too. Reading them reports the first unknown one.
             Ok(Reading::Colors)
         }
         _ => Ok(Reading::Numbers),
     }
 }
 
-/// Whether the palette is one that programs give to any indices: grey values, or the colour map of PASCAL VOC, which `PaddleSeg`
-/// and others use.
+/// Whether the palette is one that programs use for any indices: grey values, or PASCAL VOC's colour map, which `PaddleSeg` and others
+/// use.
 fn is_common_ramp(palette: &[Rgb]) -> bool {
     let is = |ramp: fn(u8) -> Rgb| palette.iter().zip(0..=u8::MAX).all(|(color, i)| *color == ramp(i));
     is(|i| [i; 3]) || is(voc)
 }
 
-/// PASCAL VOC's colour map: from the highest down, red's bits are the index's bits 0, 3 and 6, green's 1, 4 and 7, blue's 2 and 5.
+/// PASCAL VOC's colour map. From the highest bit down, red is the index's bits 0, 3 and 6, green its bits 1, 4 and 7, and blue its bits 2
+/// and 5.
 fn voc(index: u8) -> Rgb {
     let channel = |from: u8| (index >> from & 1) << 7 | (index >> from >> 3 & 1) << 6 | (index >> from >> 6 & 1) << 5;
     [channel(0), channel(1), channel(2)]

@@ -4,13 +4,13 @@ use super::*;
 
 type Rgb = [u8; 3];
 
-/// Train ids, or what the error says.
+/// Train ids, or a part of the error text.
 type Want = Result<&'static [u16], &'static str>;
 
-/// Data set, file name, file, kind, first id, ids to ignore.
+/// Data set, file name, file, kind, first id, ids to ignore, result.
 type FormatCase = (&'static str, &'static str, Vec<u8>, LabelKind, Option<u16>, &'static [u16], Want);
 
-/// A PNG file; an indexed one has a palette of one colour, which says nothing.
+/// A PNG file. An indexed one has a palette of a single colour, which gives no information.
 fn png(color: ColorType, depth: BitDepth, size: (u32, u32), data: &[u8]) -> Vec<u8> {
     painted(color, depth, size, data, &vec![[7; 3]; 1 << (depth as usize).min(8)], &[])
 }
@@ -72,7 +72,7 @@ fn numbers_of_every_width_are_ids_and_never_colours() {
 }
 
 #[test]
-fn a_data_sets_own_numbers_become_train_ids() {
+fn numbers_of_each_data_set_become_train_ids() {
     let cases: [(&str, &str, &[u8], &[u16]); 6] = [
         ("cityscapes", "x_gtFine_labelIds.png", &[7, 33, 0, 9, 255], &[0, 18, 255, 255, 255]),
         ("cityscapes", "x_gtFine_labelTrainIds.png", &[7, 18, 0, 9, 255], &[7, 18, 0, 9, 255]),
@@ -88,7 +88,7 @@ fn a_data_sets_own_numbers_become_train_ids() {
 }
 
 #[test]
-fn colours_are_read_where_they_are_the_classes_own() {
+fn colours_of_classes_become_train_ids() {
     let rgb = png(ColorType::Rgb, BitDepth::Eight, (3, 1), &[128, 64, 128, 0, 0, 0, 0, 128, 192]);
     assert_eq!(open("a_L.png", &rgb, &named("camvid")).unwrap().ids(), [3, 255, 10]);
     let rgba = png(ColorType::Rgba, BitDepth::Eight, (2, 1), &[128, 128, 128, 255, 128, 0, 0, 0]);
@@ -133,11 +133,11 @@ fn a_palette_tells_numbers_from_colours() {
     let name = "a.png";
     // File name, palette, indices.
     let cases: Vec<(&str, Vec<Rgb>, &[u8], Want)> = vec![
-        // Numbers. The data set's palette in order, which both readings agree on, in the sizes that programs write.
+        // Numbers. The data set's palette in order, in the sizes that programs write; both readings agree.
         (name, in_order(), &[0, 10, 3], Ok(&[0, 10, 3])),
         (name, padded(in_order(), BLACK), &[0, 10, 255, 11], Ok(&[0, 10, 255, 255])),
         (name, padded(in_order(), WHITE), &[0, 10, 255], Ok(&[0, 10, 255])),
-        // A palette that says nothing: one colour, grey values, VOC's colour map, or a program's own.
+        // A palette that gives no information: one colour, grey values, VOC's colour map, or a program's own.
         (name, vec![BLACK; 256], &[0, 10, 3], Ok(&[0, 10, 3])),
         (name, vec![BUILDING; 16], &[0, 10, 3], Ok(&[0, 10, 3])), // a class's colour by chance
         (name, grey.clone(), &[0, 10, 3], Ok(&[0, 10, 3])),
@@ -148,19 +148,19 @@ fn a_palette_tells_numbers_from_colours() {
         (name, [vec![BLACK, ROAD], foreign(9)].concat(), &[0, 1, 5, 10], Ok(&[0, 1, 5, 10])), // one class's colour by chance
         (name, foreign(13), &[12], Err("id 12 at (0, 0)")),
         (name, padded(in_order(), BLACK), &[0, 12], Err("id 12 at (1, 0)")), // padding does not make it ignored
-        // Colours. Another order, as optimisers sort it.
+        // Colours. Another order, as optimisers write it.
         (name, shuffled(), &[0, 1, 2, 10], Ok(&[0, 4, 8, 7])),
         (name, shuffled(), &[3], Ok(&[1])),
         (name, padded(shuffled(), BLACK), &[1, 2, 200], Ok(&[4, 8, 255])),
-        // A subset, as quantisers write it, with void or without.
+        // A subset, as quantisers write it, with or without void.
         (name, vec![SKY, ROAD, TREE], &[0, 1, 2], Ok(&[0, 3, 5])),
         (name, vec![BLACK, ROAD, TREE], &[0, 1, 2], Ok(&[255, 3, 5])),
-        (name, vec![BLACK, ROAD, TREE], &[0], Ok(&[255])), // also where only void is in sight
+        (name, vec![BLACK, ROAD, TREE], &[0], Ok(&[255])), // also if only void is used
         // The original 32 colours.
         (name, vec![[192, 0, 128], [128, 0, 192], [64, 128, 192]], &[0, 1, 2], Ok(&[1, 3, 8])),
-        // Unused entries of other colours, and indices that cannot be classes.
+        // Unused entries with other colours, and indices that cannot be classes.
         (name, [foreign(20), shuffled()].concat(), &[20, 21], Ok(&[0, 4])),
-        // Most used colours are classes', one is unknown.
+        // Most used colours are classes' colours; one is unknown.
         (
             name,
             [shuffled(), foreign(1)].concat(),
@@ -168,7 +168,7 @@ fn a_palette_tells_numbers_from_colours() {
             Err("[0, 201, 17] at (3, 0), which no class of `camvid` has"),
         ),
         (name, [shuffled()[1..5].to_vec(), vec![WHITE]].concat(), &[0, 1, 2, 4], Err("[255, 255, 255] at (3, 0)")),
-        // Both are possible, and differ.
+        // Both readings are possible and differ.
         (name, vec![BLACK, BUILDING], &[0, 1], Err("index 0 is `sky` by its number and ignored by its colour")),
         (name, vec![BUILDING], &[0], Err("--label-kind auto|index|color|train-id|label-id")),
         (
@@ -177,7 +177,7 @@ fn a_palette_tells_numbers_from_colours() {
             &[1, 2],
             Err("index 1 is `building` by its number and `sidewalk` by its colour"),
         ),
-        // A name that says numbers, and a palette that says colours.
+        // The name implies numbers, the palette implies colours.
         ("a_labelTrainIds.png", shuffled(), &[1, 2], Err("--label-kind")),
         ("a_labelTrainIds.png", in_order(), &[1, 2], Ok(&[1, 2])),
         // Indices beyond the palette can be numbers, not colours.
@@ -219,7 +219,7 @@ fn a_class_without_a_colour_of_its_own_is_a_number() {
     let palette: Vec<_> = twins.classes.iter().map(|class| class.color).collect();
     let file = painted(ColorType::Indexed, BitDepth::Eight, (3, 1), &[3, 4, 0], &palette, &[]);
     assert_eq!(open("a.png", &file, &twins).unwrap().ids(), [3, 4, 0]);
-    // Black is a class, and the padding of the palette.
+    // Black is a class's colour and also pads the palette.
     let mut black = named("camvid");
     black.classes[4].color = [0; 3];
     let palette: Vec<_> = (0..256).map(|id| black.classes.get(id).map_or([0; 3], |class| class.color)).collect();
@@ -252,14 +252,14 @@ fn a_format_says_what_the_samples_are() {
     let short = painted(ColorType::Indexed, BitDepth::Eight, (2, 1), &[1, 9], &shuffled()[..3], &[]);
     let binary = painted(ColorType::Indexed, BitDepth::Eight, (2, 1), &[0, 1], &[[0; 3], [128, 0, 0]], &[]);
     let cases: Vec<FormatCase> = vec![
-        // A kind settles what the palette leaves open, or overrules it.
+        // A kind decides if the palette is ambiguous, or overrules the palette.
         ("camvid", "a.png", binary.clone(), Index, None, &[], Ok(&[0, 1])),
         ("camvid", "a.png", binary.clone(), TrainId, None, &[], Ok(&[0, 1])),
         ("camvid", "a.png", binary, Color, None, &[], Ok(&[255, 1])),
         ("camvid", "a.png", mixed.clone(), Index, None, &[], Ok(&[0, 1, 2])),
         ("camvid", "a_labelTrainIds.png", mixed.clone(), Color, None, &[], Ok(&[0, 4, 8])),
         ("camvid", "a.png", short, Color, None, &[], Err("index 9, but its palette has only 3 colours")),
-        // And it overrules the name.
+        // A kind also overrules the file name.
         ("cityscapes", "a_labelIds.png", grey(&[7, 0]), TrainId, None, &[], Ok(&[7, 0])),
         ("cityscapes", "a.png", grey(&[7, 0]), LabelId, None, &[], Ok(&[0, 255])),
         ("cityscapes", "a.labelid.png", grey(&[7, 0]), Auto, None, &[], Ok(&[0, 255])), // as `segment` names them
@@ -270,7 +270,7 @@ fn a_format_says_what_the_samples_are() {
         ("camvid", "a.png", wide(&[0, 1]), Color, None, &[], Err("16-bit grey")),
         ("camvid", "a.png", rgb.clone(), Color, None, &[], Ok(&[3])),
         ("camvid", "a.png", rgb.clone(), Index, None, &[], Err("holds Rgb colours")),
-        // Numbers that start elsewhere: lower ones are ignored, 255 is as before.
+        // Numbers that start at another value: lower numbers are ignored, and 255 is still ignored.
         ("camvid", "a.png", grey(&[1, 11, 0, 12, 255]), Auto, Some(1), &[], Ok(&[0, 10, 255, 255, 255])),
         ("camvid", "a.png", grey(&[1, 13]), Auto, Some(1), &[], Err("id 13 at (1, 0)")),
         ("cityscapes", "a.png", wide(&[3, 232, 3, 231, 3, 250]), Index, Some(1000), &[], Ok(&[0, 255, 18])),
@@ -278,7 +278,7 @@ fn a_format_says_what_the_samples_are() {
         ("ade20k", "ADE_1.png", grey(&[1, 0]), Auto, Some(0), &[], Ok(&[1, 0])),
         ("camvid", "a.png", rgb.clone(), Auto, Some(1), &[], Err("leave out --first-id")),
         ("camvid", "a.png", mixed.clone(), Auto, Some(0), &[], Err("--label-kind")),
-        // Numbers to ignore, as they are stored; a class's number too.
+        // Numbers to ignore, as stored, including a class's number.
         ("camvid", "a.png", grey(&[0, 99, 4, 3]), Auto, None, &[99, 4], Ok(&[0, 255, 255, 3])),
         ("camvid", "a.png", grey(&[1, 5, 2]), Auto, Some(1), &[5], Ok(&[0, 255, 1])),
         ("cityscapes", "a_labelIds.png", grey(&[7, 26]), Auto, None, &[26], Ok(&[0, 255])),
@@ -313,7 +313,7 @@ fn a_size_that_differs_is_explained() {
     let labels = LabelImage::new("a_L.png", 3, 2, vec![0; 6]).unwrap();
     assert!(labels.check_size("a.jpg", 3, 2).is_ok());
     let cases = [
-        ((2, 3), "a_L.png: is 3x2, but a.jpg is 2x3: photos are turned by their EXIF orientation"),
+        ((2, 3), "a_L.png: is 3x2, but a.jpg is 2x3: photos are rotated by their EXIF orientation"),
         ((6, 4), "a_L.png: is 3x2, but a.jpg is 6x4: scale the photo"),
     ];
     for ((width, height), want) in cases {
@@ -323,7 +323,7 @@ fn a_size_that_differs_is_explained() {
 }
 
 #[test]
-fn what_is_no_label_image_is_refused_with_a_reason() {
+fn files_that_are_not_label_images_fail_with_a_reason() {
     use BitDepth::{Eight, Sixteen};
     let grey = |data: &[u8]| png(ColorType::Grayscale, Eight, (2, 2), data);
     let whole = grey(&[1; 4]);
@@ -356,7 +356,7 @@ fn what_is_no_label_image_is_refused_with_a_reason() {
 }
 
 #[test]
-fn no_damage_makes_it_panic() {
+fn damaged_files_do_not_panic() {
     let whole = png(ColorType::Indexed, BitDepth::Four, (7, 5), &[0x12; 20]);
     let camvid = named("camvid");
     let numbers = Numbers::new(Path::new("a.png"), &camvid, &LabelFormat::default()).unwrap();

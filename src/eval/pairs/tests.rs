@@ -25,7 +25,7 @@ fn every_layout_is_found() {
     }
     const CITY: &str = "i/val/ulm/ulm_0_leftImg8bit.png";
     let cases = [
-        // Plain: subfolders mirror each other, the extension may differ, what is hidden or no image is passed over.
+        // Plain: subfolders mirror each other, the extension may differ, hidden files and other files are skipped.
         Case {
             files: &[
                 "i/a.jpg",
@@ -42,7 +42,7 @@ fn every_layout_is_found() {
             pairs: &[("i/a.jpg", "l/a.png"), ("i/s/b.JPEG", "l/s/b.png")],
             alone: 1,
         },
-        // A label in another subfolder is another photo's.
+        // A label in another subfolder belongs to another photo.
         Case {
             files: &["i/x/a.png", "i/y/a.png", "l/y/a.png"],
             folders: ("i", "l"),
@@ -72,7 +72,7 @@ fn every_layout_is_found() {
             pairs: &[("p.jpg", "p.png")],
             alone: 1,
         },
-        // Cityscapes: train ids before label ids, colours and instances passed over.
+        // Cityscapes: train ids before label ids; colours and instances are skipped.
         Case {
             files: &[CITY, "l/val/ulm/ulm_0_gtFine_labelIds.png", "l/val/ulm/ulm_0_gtFine_color.png"],
             folders: ("i", "l"),
@@ -87,7 +87,7 @@ fn every_layout_is_found() {
             pairs: &[(CITY, "l/val/ulm/ulm_0_gtFine_labelTrainIds.png")],
             alone: 0,
         },
-        // Cityscapes' root for both, and folders of different depth.
+        // Cityscapes' root folder for both, and folders of different depth.
         Case {
             files: &[CITY, "l/val/ulm/ulm_0_gtFine_labelIds.png", "l/val/ulm/ulm_0_gtFine_color.png"],
             folders: ("", ""),
@@ -102,7 +102,7 @@ fn every_layout_is_found() {
             pairs: &[(CITY, "l/val/ulm/ulm_0_gtFine_labelIds.png")],
             alone: 0,
         },
-        // Labels inside of the photos' folder are no photos.
+        // Labels inside the photos' folder are not photos.
         Case {
             files: &["a.jpg", "labels/a.png"],
             folders: ("", "labels"),
@@ -110,7 +110,7 @@ fn every_layout_is_found() {
             pairs: &[("a.jpg", "labels/a.png")],
             alone: 0,
         },
-        // Our own masks, after `P.png`; in one folder, the photo is not its own label.
+        // Masks that we write; `P.png` takes precedence. In one shared folder, the photo is not its own label.
         Case {
             files: &["i/a.jpg", "i/b.jpg", "l/a.mask.png", "l/a.overlay.png", "l/b.mask.png", "l/b.png"],
             folders: ("i", "l"),
@@ -125,7 +125,7 @@ fn every_layout_is_found() {
             pairs: &[("p.png", "p.mask.png")],
             alone: 0,
         },
-        // A suffix, with and without the file extension; what is found without one is then no label.
+        // A suffix, with and without the file extension; files that match without the suffix are not labels.
         Case {
             files: &["i/s/a.jpg", "i/b.jpg", "l/s/a_gt.png", "l/b.png"],
             folders: ("i", "l"),
@@ -173,8 +173,8 @@ fn labels_of_listed_photos_are_found_by_the_end_of_their_path() {
     let own = labels.join("d.png");
     let own = own.to_str().unwrap();
     let cases = [
-        ("/photos/ulm/a.jpg", None, Some("ulm/a.png")), // the longest end that fits
-        ("bonn/a.jpg", None, None),                     // another folder's photo
+        ("/photos/ulm/a.jpg", None, Some("ulm/a.png")), // the longest matching end
+        ("bonn/a.jpg", None, None),                     // a photo of another folder
         ("./x/../b.jpg", None, Some("b_L.png")),
         ("c.jpg", None, None),
         ("c.jpg", Some("_gt.png"), Some("c_gt.png")),
@@ -191,7 +191,7 @@ fn labels_of_listed_photos_are_found_by_the_end_of_their_path() {
 }
 
 #[test]
-fn what_is_not_there_is_named() {
+fn missing_labels_and_folders_are_named() {
     let folder = folder(&["i/a.jpg", "i/b.jpg", "l/a.png", "empty/notes.txt"]);
     let at = |name: &str| folder.path().join(name);
     let found = find_pairs(at("i"), at("l"), None).unwrap();
