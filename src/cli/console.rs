@@ -1,4 +1,4 @@
-//! Standard error: notes, errors, and a progress bar that they do not tear. Standard output is for results alone.
+//! Standard error: notes, errors, and a progress bar that is hidden while they are printed. Standard output is only for results.
 
 use std::borrow::Cow;
 use std::io::{Write, stderr};
@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-/// Where words go, and how many of them.
+/// Prints messages on standard error, as the verbosity flags say.
 #[derive(Debug)]
 pub(super) struct Console {
     quiet: bool,
@@ -16,25 +16,25 @@ pub(super) struct Console {
 
 impl Console {
     pub(super) fn new(quiet: bool, verbose: bool) -> Self {
-        // Hidden until `progress` is called; where standard error is no terminal, indicatif draws nothing at all.
+        // Hidden until `progress` is called. If standard error is not a terminal, indicatif draws nothing.
         Self { quiet, verbose, bar: ProgressBar::with_draw_target(None, ProgressDrawTarget::hidden()) }
     }
 
-    /// What a person wants to know; silent under `-q`.
+    /// Prints a note, except with `-q`.
     pub(super) fn note(&self, text: &str) {
         if !self.quiet {
             self.print(text);
         }
     }
 
-    /// What `-v` asks for.
+    /// Prints a detail, only with `-v`.
     pub(super) fn detail(&self, text: &str) {
         if self.verbose {
             self.print(text);
         }
     }
 
-    /// What went wrong: always said.
+    /// Prints an error, always.
     pub(super) fn error(&self, text: &str) {
         self.print(&format!("error: {text}"));
     }
@@ -44,13 +44,13 @@ impl Console {
         self.bar.suspend(|| _ = writeln!(stderr(), "{}", printable(text)));
     }
 
-    /// Shows a bar with rate and remaining time, without colour; none under `-q` or where standard error is no terminal.
+    /// Shows a progress bar with rate and remaining time, without colour. There is none with `-q`, or if standard error is not a terminal.
     pub(super) fn progress(&self, total: u64, unit: &'static str) -> &ProgressBar {
         let template = format!("{{bar:30}} {{pos}}/{{len}} {unit}  {{per_sec}}  {{eta}} left");
         self.start(total, &template)
     }
 
-    /// The same for bytes, where the total may be unknown (0).
+    /// Shows a progress bar for bytes. A total of 0 means that it is unknown.
     #[cfg(feature = "download")]
     pub(super) fn progress_bytes(&self, total: u64) -> &ProgressBar {
         self.start(total, "{bar:30} {bytes}/{total_bytes}  {bytes_per_sec}  {eta} left")
@@ -69,17 +69,18 @@ impl Console {
         &self.bar
     }
 
-    /// Takes the bar away.
+    /// Removes the progress bar.
     pub(super) fn finish(&self) {
         self.bar.finish_and_clear();
         self.bar.set_draw_target(ProgressDrawTarget::hidden());
     }
 }
 
-/// A text in one line, with its control characters escaped. They come from file names and from what decoders quote of a file, and would
-/// break the line or steer the terminal.
+/// The text as one line, with its control characters escaped. File names and quotes from files can contain them, and they would break
+/// the line or control the terminal.
 pub(super) fn printable(text: &str) -> Cow<'_, str> {
-    // Line and paragraph separators, and what turns the direction of text, are no control characters by their Unicode category.
+    // Line and paragraph separators, and characters that change the direction of text, are not in Unicode's category of control
+    // characters.
     let steers = |c: char| c.is_control() || matches!(c, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
     if !text.contains(steers) {
         return text.into();
@@ -102,7 +103,7 @@ mod tests {
             ("a\nb\r\t.jpg", "a\\nb\\r\\t.jpg"),
             ("\u{1b}[31mred\u{7f}\u{9b}", "\\u{1b}[31mred\\u{7f}\\u{9b}"), // escape, delete, and its 8-bit form
             ("gpj.\u{202e}a", "gpj.\\u{202e}a"),                           // shown as `a.jpg`
-            ("Stra\u{df}e \u{1f6a6}\u{fe0f} \u{5e9}\u{5dc}", "Stra\u{df}e \u{1f6a6}\u{fe0f} \u{5e9}\u{5dc}"), // scripts and emoji stay
+            ("Stra\u{df}e \u{1f6a6}\u{fe0f} \u{5e9}\u{5dc}", "Stra\u{df}e \u{1f6a6}\u{fe0f} \u{5e9}\u{5dc}"), // other scripts and emoji are kept
             ("C:\\new", "C:\\new"),
         ];
         for (text, want) in cases {

@@ -1,4 +1,4 @@
-//! The flags of the commands that read photos, and what is said of a photo that may have been read wrongly.
+//! The flags of the commands that read photos, and the warning about a photo that may have been read wrongly.
 
 use std::path::Path;
 
@@ -7,8 +7,8 @@ use rtformer::pixels::{Decoder, Depth};
 
 #[derive(Debug, Clone, Copy, clap::Args)]
 pub(super) struct PhotoArgs {
-    /// Significant bits of the samples in 16-bit files: auto (all 16), or 8 to 16, for cameras that store fewer bits without scaling
-    /// them
+    /// Number of significant bits of the samples in 16-bit files: auto (all 16), or 8 to 16, for cameras that store fewer bits without
+    /// scaling them
     #[arg(long, value_name = "BITS", default_value = "auto")]
     pub(super) depth: Depth,
 }
@@ -19,7 +19,7 @@ impl PhotoArgs {
     }
 }
 
-/// What to say of a photo that is dark because its file may hold fewer bits than its samples have.
+/// The warning about a dark photo whose samples may have fewer significant bits than the file format allows.
 pub(super) fn warning(name: &Path, image: &Image) -> Option<String> {
     let bits = image.likely_depth()?;
     Some(format!(

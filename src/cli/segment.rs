@@ -1,4 +1,4 @@
-//! `rtformer segment`: photos in, masks out.
+//! `rtformer segment`: segments photos and writes their masks and other outputs.
 
 mod args;
 mod emit;
@@ -57,12 +57,12 @@ pub(super) fn run(args: &Args, console: &Console) -> anyhow::Result<Outcome> {
     })
 }
 
-/// Rejects inputs whose outputs would be in the way of each other or of files that exist.
+/// Rejects inputs whose outputs would have the same names as each other or as existing files.
 fn check_names(args: &Args, inputs: &[Input], stems: &[PathBuf]) -> anyhow::Result<()> {
     if args.to_stdout() {
         let folder = args.inputs.iter().any(|input| input.is_dir());
         if inputs.len() > 1 || folder || args.inputs.len() + args.list.len() > 1 {
-            return Err(misuse("-o - writes the output of one photo; name a folder with -o for several"));
+            return Err(misuse("-o - writes the output of one photo; use -o FOLDER for several"));
         }
         return Ok(());
     }
@@ -70,7 +70,7 @@ fn check_names(args: &Args, inputs: &[Input], stems: &[PathBuf]) -> anyhow::Resu
         if let Some(other) = stems.iter().position(|other| jobs::could_be_numbered(stem, other)) {
             let (other, stream) = (inputs[other].path.display(), stream.path.display());
             return Err(misuse(format!(
-                "the outputs of {other} would be named like those of a picture of {stream}; segment them in two runs"
+                "the outputs of {other} would have the same names as those of a picture of {stream}; segment them in two runs"
             )));
         }
     }
@@ -85,7 +85,7 @@ fn check_names(args: &Args, inputs: &[Input], stems: &[PathBuf]) -> anyhow::Resu
     if let Some(first) = existing.next() {
         let (first, more) = (first.display(), existing.count());
         return Err(misuse(format!(
-            "{first} and {more} more outputs exist already; --resume skips photos that are done, --overwrite replaces their outputs"
+            "{first} and {more} more outputs exist already; use --resume to skip photos that are done, or --overwrite to replace their outputs"
         )));
     }
     Ok(())

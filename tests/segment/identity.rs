@@ -6,7 +6,7 @@ use std::path::Path;
 use super::{code, lines, photo, photos, segment, stderr, tree};
 
 #[test]
-fn resume_gives_what_a_new_run_gives() {
+fn resume_gives_the_same_outputs_as_a_new_run() {
     let folder = tempfile::tempdir().unwrap();
     let root = folder.path();
     photo(&root.join("x/a.png"), 1);
@@ -14,10 +14,10 @@ fn resume_gives_what_a_new_run_gives() {
     photo(&root.join("x/a.bmp"), 3);
     photo(&root.join("x/b.png"), 4);
     let cases: [(&[&str], &[&str]); 5] = [
-        (&["x/a.png"], &["y/a.png"]), // another folder's photo of the same name
-        (&["x/a.png", "y/a.png"], &["y/a.png", "x/a.png"]), // another order, so other numbers
-        (&["x/a.png"], &["x/a.bmp", "x/a.png", "x/b.png"]), // more arguments, so longer names
-        (&["x/a.png", "x/a.bmp"], &["x/a.bmp"]), // fewer
+        (&["x/a.png"], &["y/a.png"]), // a photo of the same name in another folder
+        (&["x/a.png", "y/a.png"], &["y/a.png", "x/a.png"]), // another order, so the numbers change
+        (&["x/a.png"], &["x/a.bmp", "x/a.png", "x/b.png"]), // more arguments, so the names get longer
+        (&["x/a.png", "x/a.bmp"], &["x/a.bmp"]), // fewer arguments
         (&["x"], &["y", "x"]),
     ];
     for (number, (before, after)) in cases.into_iter().enumerate() {
@@ -43,7 +43,7 @@ fn resume_gives_what_a_new_run_gives() {
 }
 
 #[test]
-fn every_kind_of_output_knows_its_photo_and_settings() {
+fn every_kind_of_output_records_its_photo_and_settings() {
     let folder = tempfile::tempdir().unwrap();
     let root = folder.path();
     for emit in ["mask", "overlay", "confidence", "logits", "json", "mask,json"] {
@@ -57,7 +57,7 @@ fn every_kind_of_output_knows_its_photo_and_settings() {
             lines(&done).iter().map(name).collect::<Vec<_>>()
         };
         assert_eq!(redone(&[]), ["a.png", "b.png"], "{emit}");
-        assert!(redone(&[]).is_empty(), "{emit}: all is done");
+        assert!(redone(&[]).is_empty(), "{emit}: everything is done");
         photo(&photos.join("a.png"), 3);
         assert_eq!(redone(&[]), ["a.png"], "{emit}: the photo was replaced");
         assert_eq!(redone(&["--size", "32x32"]).len(), 2, "{emit}: other settings");
@@ -70,13 +70,13 @@ fn every_kind_of_output_knows_its_photo_and_settings() {
     }
 }
 
-/// An annotation tool writes `a.json` beside `a.png`, too.
+/// Annotation tools also write `a.json` beside `a.png`.
 #[test]
-fn resume_replaces_nothing_that_another_program_wrote() {
+fn resume_does_not_replace_files_of_other_programs() {
     let folder = tempfile::tempdir().unwrap();
     photos(folder.path(), 2);
     fs::write(folder.path().join("0000.json"), "{\"shapes\": []}").unwrap();
-    fs::write(folder.path().join("0001.json"), "").unwrap(); // after a crash of the machine
+    fs::write(folder.path().join("0001.json"), "").unwrap(); // as after a system crash
     let done = segment(&[folder.path()], folder.path(), &["--emit", "json", "--resume"]);
     assert_eq!(code(&done), 1);
     assert!(stderr(&done).contains("0000.json: does not say which photo"), "{}", stderr(&done));
@@ -85,7 +85,7 @@ fn resume_replaces_nothing_that_another_program_wrote() {
 }
 
 #[test]
-fn outputs_of_earlier_runs_are_no_photos() {
+fn outputs_of_earlier_runs_are_not_photos() {
     let folder = tempfile::tempdir().unwrap();
     let root = folder.path();
     photo(&root.join("a.png"), 1);
@@ -96,7 +96,7 @@ fn outputs_of_earlier_runs_are_no_photos() {
         assert_eq!(code(&done), 0, "{}", stderr(&done));
         assert_eq!(lines(&done).len(), 2, "{out}: {}", stderr(&done));
     }
-    // Alone, without the photo beside it; and an own photo with such a name.
+    // A mask without its photo beside it, and a photo that is named like a mask.
     let masks = root.join("sub/masks");
     for name in ["a.overlay.png", "a.confidence.png", "a.json", "a.logits.npy"] {
         fs::remove_file(masks.join(name)).unwrap();
@@ -123,7 +123,7 @@ fn three_names_of_one_file_are_three_photos() {
 }
 
 #[test]
-fn a_list_names_photos_and_what_is_missing_fails() {
+fn a_list_names_photos_and_missing_ones_fail() {
     let folder = tempfile::tempdir().unwrap();
     let root = folder.path();
     photo(&root.join("val/my photo.png"), 1);
@@ -141,6 +141,6 @@ fn a_list_names_photos_and_what_is_missing_fails() {
             stderr(&done)
         );
         assert_eq!(tree(out.path()).into_keys().collect::<Vec<_>>(), ["val/b.mask.png", "val/my photo.mask.png"]);
-        assert_eq!(lines(&done).len(), 3, "a line for the failure, too");
+        assert_eq!(lines(&done).len(), 3, "the failure has a line too");
     }
 }

@@ -1,4 +1,4 @@
-//! `rtformer segment` as a person runs it.
+//! `rtformer segment` from the command line.
 
 mod identity;
 #[cfg(unix)]
@@ -14,7 +14,7 @@ use rtformer::pixels::{IdsMut, Mask};
 use serde_json::Value;
 
 const STREET: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/street");
-/// Random weights of a tiny network: five classes, a moment a photo.
+/// Random weights of a tiny, fast network with five classes.
 const TINY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/golden/tiny.safetensors");
 
 fn rtformer(arguments: &[&str]) -> Command {
@@ -23,7 +23,7 @@ fn rtformer(arguments: &[&str]) -> Command {
     command
 }
 
-/// `segment` with the tiny weights into `out`.
+/// Runs `segment` with the tiny weights and writes to `out`.
 fn segment(inputs: &[&Path], out: &Path, more: &[&str]) -> Output {
     let mut command = rtformer(&["segment", "--weights", TINY, "--out"]);
     command.arg(out).args(inputs).args(more).output().unwrap()
@@ -37,7 +37,7 @@ fn stderr(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
-/// Standard output, line by line: every line parses.
+/// The lines of standard output, each parsed as JSON.
 fn lines(output: &Output) -> Vec<Value> {
     let text = String::from_utf8(output.stdout.clone()).unwrap();
     text.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}"))).collect()
@@ -50,7 +50,7 @@ fn kill(signal: &str, process: &std::process::Child) {
     assert!(sent.success());
 }
 
-/// Every file under a folder, by its path in it, with its bytes.
+/// The bytes of every file under a folder, by its path relative to the folder.
 fn tree(folder: &Path) -> BTreeMap<String, Vec<u8>> {
     let files =
         walkdir::WalkDir::new(folder).into_iter().map(Result::unwrap).filter(|entry| entry.file_type().is_file());
@@ -61,7 +61,7 @@ fn tree(folder: &Path) -> BTreeMap<String, Vec<u8>> {
     named.collect()
 }
 
-/// A small photo that no other is like.
+/// Saves a small photo whose pixels differ for every seed.
 fn photo(path: &Path, seed: u32) {
     let pixel = |x: u32, y: u32| image::Rgb([(x * 5 + seed) as u8, (y * 3 + seed * 7) as u8, (x * y + seed) as u8]);
     fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -73,7 +73,7 @@ fn photos(folder: &Path, count: u32) {
 }
 
 #[test]
-fn folders_are_mirrored_and_every_output_is_what_it_says() {
+fn folders_are_mirrored_and_every_output_is_correct() {
     let out = tempfile::tempdir().unwrap();
     let emit = ["--emit", "mask,overlay,confidence,logits,json", "--json"];
     let done = segment(&[Path::new(STREET)], out.path(), &emit);
@@ -136,7 +136,7 @@ fn folders_are_mirrored_and_every_output_is_what_it_says() {
 }
 
 #[test]
-fn masks_are_the_same_bits_for_any_threads_and_batch() {
+fn outputs_are_identical_for_any_threads_and_batch() {
     let folder = tempfile::tempdir().unwrap();
     photos(&folder.path().join("in"), 5);
     photo(&folder.path().join("in/other.png"), 9);
@@ -152,7 +152,7 @@ fn masks_are_the_same_bits_for_any_threads_and_batch() {
 }
 
 #[test]
-fn a_bad_photo_costs_itself_alone() {
+fn a_bad_photo_does_not_affect_the_others() {
     let folder = tempfile::tempdir().unwrap();
     let root = folder.path().join("in");
     photos(&root, 2);
@@ -170,7 +170,7 @@ fn a_bad_photo_costs_itself_alone() {
     for (name, bytes, _) in bad {
         fs::write(root.join(name), bytes).unwrap();
     }
-    // A picture under a wrong extension is no bad photo.
+    // A photo with a wrong extension is not a bad photo.
     fs::write(root.join("wrong.jpg"), &whole).unwrap();
     let out = folder.path().join("out");
     let done = segment(&[&root], &out, &["--json", "--emit", "mask", "--batch", "3"]);
@@ -190,12 +190,12 @@ fn a_bad_photo_costs_itself_alone() {
 }
 
 #[test]
-fn inputs_that_are_not_there_are_reported_and_the_others_done() {
+fn missing_inputs_are_reported_and_the_others_are_done() {
     let folder = tempfile::tempdir().unwrap();
     let root = folder.path();
     photo(&root.join("a.png"), 1);
     fs::create_dir(root.join("empty")).unwrap();
-    let cases = [("none.png", "is not there"), ("*.bmp", "matches no file"), ("empty", "holds no images")];
+    let cases = [("none.png", "does not exist"), ("*.bmp", "matches no file"), ("empty", "holds no images")];
     for (i, (input, why)) in cases.into_iter().enumerate() {
         let out = root.join(format!("out{i}"));
         let done = segment(&[&root.join(input), &root.join("a.png")], &out, &[]);
@@ -208,12 +208,12 @@ fn inputs_that_are_not_there_are_reported_and_the_others_done() {
 }
 
 #[test]
-fn misuse_is_refused_before_anything_is_written() {
+fn wrong_usage_fails_before_anything_is_written() {
     let folder = tempfile::tempdir().unwrap();
     let (photo_path, out) = (folder.path().join("a.png"), folder.path().join("out"));
     photo(&photo_path, 1);
     let cases: [(&[&str], &str); 17] = [
-        (&["--emit", "labelid"], "no label ids"), // the golden's data set is our own
+        (&["--emit", "labelid"], "no label ids"), // the test network's data set has none
         (&["--emit", "masks"], "invalid value"),
         (&["--alpha", "1.5"], "between 0 and 1"),
         (&["--reject-below", "nan"], "between 0 and 1"),
@@ -245,7 +245,7 @@ fn misuse_is_refused_before_anything_is_written() {
     for arguments in [&["segment"][..], &["segment", "a.png"], &["nonsense"], &[]] {
         assert_eq!(code(&rtformer(arguments).output().unwrap()), 2, "{arguments:?}");
     }
-    // A device that is not there is not replaced.
+    // A device that is not available is not replaced by another.
     for device in ["metal", "cuda:99"] {
         let done = segment(&[&photo_path], &out, &["--device", device]);
         assert_eq!(code(&done), 2);
@@ -263,7 +263,7 @@ fn outputs_that_cannot_be_written_are_named() {
     assert_eq!(code(&done), 1);
     assert!(stderr(&done).contains("file") && stderr(&done).contains("cannot be written"), "{}", stderr(&done));
 
-    // A folder under the name of one mask costs that photo.
+    // If a mask's name is that of a folder, only that photo fails.
     let out = root.join("out");
     fs::create_dir_all(out.join("0000.mask.png/x")).unwrap();
     let done = segment(&[&root.join("in")], &out, &["--emit", "mask", "--overwrite"]);
@@ -272,7 +272,7 @@ fn outputs_that_cannot_be_written_are_named() {
     assert_eq!(tree(&out).into_keys().collect::<Vec<_>>(), ["0001.mask.png"]);
 }
 
-/// A photo whose network needs more memory than there is fails with a message that says so; the others are done.
+/// A photo that needs more memory than is available fails with a message that says so. The others are done.
 #[cfg(target_os = "linux")]
 #[test]
 fn a_photo_that_does_not_fit_into_memory_fails_alone() {
@@ -287,7 +287,7 @@ fn a_photo_that_does_not_fit_into_memory_fails_alone() {
         out.display(),
         root.display()
     );
-    // Fewer of the C library's pools, which take address space for each thread.
+    // Limits the C library's memory pools, which reserve address space for each thread.
     let done = Command::new("sh").args(["-c", &script]).env("MALLOC_ARENA_MAX", "1").output().unwrap();
     let said = stderr(&done);
     assert_eq!(code(&done), 1, "{said}");
@@ -296,10 +296,10 @@ fn a_photo_that_does_not_fit_into_memory_fails_alone() {
     assert_eq!(tree(&out).len(), 4, "{said}");
 }
 
-/// A limit on the size of files is what a full disk is to a program: the write fails half-way.
+/// A limit on the file size makes a write fail half-way, like a full disk.
 #[cfg(unix)]
 #[test]
-fn a_write_that_fails_half_way_leaves_nothing() {
+fn a_write_that_fails_half_way_leaves_no_file() {
     let folder = tempfile::tempdir().unwrap();
     let (root, out) = (folder.path(), folder.path().join("out"));
     photos(&root.join("in"), 3);
@@ -316,7 +316,7 @@ fn a_write_that_fails_half_way_leaves_nothing() {
 }
 
 #[test]
-fn what_is_there_is_kept_resumed_or_replaced_as_asked() {
+fn existing_outputs_are_kept_resumed_or_replaced_as_requested() {
     let folder = tempfile::tempdir().unwrap();
     let (root, out) = (folder.path().join("in"), folder.path().join("out"));
     photos(&root, 4);
@@ -333,7 +333,7 @@ fn what_is_there_is_kept_resumed_or_replaced_as_asked() {
     let reports = lines(&resumed);
     assert_eq!(reports.len(), 1, "only the photo that lacks an output");
     assert!(reports[0]["path"].as_str().unwrap().ends_with("0002.png"));
-    assert_eq!(tree(&out), whole, "the litter is swept");
+    assert_eq!(tree(&out), whole, "the temporary file is removed");
 
     assert_eq!(code(&segment(&[&root], &out, &["--overwrite"])), 0);
     assert_eq!(tree(&out), whole);
@@ -390,7 +390,7 @@ fn a_dry_run_writes_nothing_and_json_needs_no_folder() {
 }
 
 #[test]
-fn unsure_pixels_become_the_ignore_id() {
+fn pixels_below_the_threshold_become_the_ignore_id() {
     let folder = tempfile::tempdir().unwrap();
     photo(&folder.path().join("a.png"), 1);
     let share = |below: &str| {
@@ -406,9 +406,9 @@ fn unsure_pixels_become_the_ignore_id() {
     assert!(none == 0.0 && none < some && some < more, "{none} {some} {more}");
 }
 
-/// `--pad` is the library's `Builder::pad`, also for what is measured.
+/// `--pad` has the same effect as the library's `Builder::pad`.
 #[test]
-fn photos_are_padded_as_asked() {
+fn photos_are_padded_as_requested() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("a.png");
     photo(&path, 1);
@@ -424,13 +424,13 @@ fn photos_are_padded_as_asked() {
     };
     assert_eq!(digest(&["--pad", "64"]), library(rtformer::Padding::Multiple(64)));
     assert_eq!(digest(&["--pad", "none"]), library(rtformer::Padding::None));
-    assert_eq!(digest(&[]), digest(&["--pad", "none"]), "these weights do not ask for padding");
+    assert_eq!(digest(&[]), digest(&["--pad", "none"]), "these weights do not set padding");
     assert_ne!(digest(&["--pad", "64"]), digest(&[]));
 }
 
 #[cfg(unix)]
 #[test]
-fn an_interrupted_run_leaves_whole_files_and_is_resumed() {
+fn an_interrupted_run_leaves_complete_files_and_is_resumed() {
     let folder = tempfile::tempdir().unwrap();
     let root = folder.path().join("in");
     photos(&root, 400);
@@ -447,15 +447,15 @@ fn an_interrupted_run_leaves_whole_files_and_is_resumed() {
         let status = running.wait().unwrap();
         assert_eq!(status.code(), (signal == "INT").then_some(130));
         let left = tree(&out);
-        assert!(left.len() < 800, "it was stopped");
+        assert!(left.len() < 800, "the run was stopped early");
         for (name, bytes) in &left {
             let expected = tree(whole.path());
-            // A killed program cannot sweep: what it had not finished has a name of its own.
+            // A killed program cannot remove its unfinished files, which have temporary names.
             assert!(expected.get(name) == Some(bytes) || signal == "KILL" && name.contains(".rtformer-"), "{name}");
         }
         let resumed = segment(&[&root], &out, &["--resume", "--json", "-q"]);
         assert_eq!(code(&resumed), 0);
-        assert!(lines(&resumed).len() < 400, "what was done is not done again");
-        assert!(tree(&out) == tree(whole.path()), "nothing is lost, and nothing is left over");
+        assert!(lines(&resumed).len() < 400, "finished photos are not segmented again");
+        assert!(tree(&out) == tree(whole.path()), "no output is missing, and no other file is left");
     }
 }

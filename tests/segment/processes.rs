@@ -1,4 +1,4 @@
-//! What the program leaves to the system: permissions, signals, pipes that close, and names.
+//! Interaction with the operating system: permissions, signals, closed pipes, and file names.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
@@ -8,7 +8,7 @@ use std::process::{Command, Output, Stdio};
 
 use super::{TINY, code, kill, photo, photos, rtformer, segment, stderr, tree};
 
-/// Runs `segment FOLDER -o OUT` and more flags by a shell: `before` runs first, and `behind` redirects.
+/// Runs `segment FOLDER -o OUT` in a shell. `before` is a command that runs first; `behind` holds more flags and redirections.
 fn shell(before: &str, folder: &Path, out: &Path, behind: &str) -> Output {
     let program = env!("CARGO_BIN_EXE_rtformer");
     let (folder, out) = (folder.display(), out.display());
@@ -28,7 +28,7 @@ fn permissions_follow_the_umask_or_the_file_that_is_replaced() {
         assert_eq!(mode(), want, "umask {umask}");
     }
     assert_eq!(code(&shell("umask 022;", &photos, &out, "-q --overwrite")), 0);
-    assert_eq!(mode(), 0o664, "as it was");
+    assert_eq!(mode(), 0o664, "the mode is kept");
 }
 
 #[test]
@@ -39,17 +39,17 @@ fn a_closed_or_full_standard_error_does_not_end_a_run() {
     for (number, behind) in ["-v 2>&-", "-v 2>/dev/full", "-v >&- 2>&-", "-v </dev/null 2>/dev/null"].iter().enumerate()
     {
         if behind.contains("full") && !Path::new("/dev/full").exists() {
-            continue; // macOS has none
+            continue; // macOS does not have it
         }
         let out = folder.path().join(number.to_string());
-        assert_eq!(code(&shell("", &folder.path().join("in"), &out, behind)), 1, "{behind}: the junk failed");
+        assert_eq!(code(&shell("", &folder.path().join("in"), &out, behind)), 1, "{behind}: junk.png fails");
         assert_eq!(tree(&out).len(), 3, "{behind}");
     }
 }
 
 /// `rtformer segment --json | head -1`
 #[test]
-fn files_are_finished_when_the_reader_of_standard_output_leaves() {
+fn files_are_finished_if_the_reader_of_standard_output_exits() {
     let folder = tempfile::tempdir().unwrap();
     let photos_folder = folder.path().join("in");
     photos(&photos_folder, 40);
@@ -69,7 +69,7 @@ fn files_are_finished_when_the_reader_of_standard_output_leaves() {
         assert_eq!(tree(&out).len(), 2 * (40 - usize::from(failing)));
         assert!(!stderr(&done).contains("standard output"), "{}", stderr(&done));
     }
-    // A full disk behind standard output is an error, after the files.
+    // If standard output is on a full disk, it is an error, but the files are written.
     if Path::new("/dev/full").exists() {
         let out = folder.path().join("full");
         let done = shell("", &photos_folder, &out, "--json >/dev/full");
@@ -78,7 +78,7 @@ fn files_are_finished_when_the_reader_of_standard_output_leaves() {
     }
 }
 
-/// `nohup`, and a shell's background jobs.
+/// As with `nohup`, and for background jobs of a shell.
 #[cfg(target_os = "linux")]
 #[test]
 fn signals_that_were_ignored_stay_ignored() {
@@ -108,7 +108,7 @@ fn a_name_that_is_too_long_leaves_no_output() {
     let folder = tempfile::tempdir().unwrap();
     let (root, out) = (folder.path().join("in"), folder.path().join("out"));
     photo(&root.join("a.png"), 1);
-    // With `.mask.png` and `.overlay.png` that makes 252 and 255, 253 and 256, and 260 and 263 bytes; file systems allow 255.
+    // With `.mask.png` and `.overlay.png`, the names have 252 and 255, 253 and 256, and 260 and 263 bytes. File systems allow 255.
     for length in [243, 244, 251] {
         fs::copy(root.join("a.png"), root.join("x".repeat(length) + ".png")).unwrap();
     }

@@ -1,4 +1,4 @@
-//! Pictures on standard input, and one output on standard output.
+//! Streams of pictures on standard input, and an output on standard output.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -11,7 +11,7 @@ use image::ImageFormat;
 
 use super::{TINY, code, lines, photo, photos, rtformer, segment, stderr, tree};
 
-/// The bytes of a small picture that no other is like.
+/// The bytes of a small picture that differs for every seed.
 fn picture(seed: u8, format: ImageFormat) -> Vec<u8> {
     let pixel = |x: u32, y: u32| image::Rgb([(x * 5) as u8 ^ seed, (y * 3) as u8, (x * y) as u8 + seed]);
     let mut bytes = Cursor::new(Vec::new());
@@ -19,7 +19,7 @@ fn picture(seed: u8, format: ImageFormat) -> Vec<u8> {
     bytes.into_inner()
 }
 
-/// `segment -` with these bytes on standard input.
+/// Runs `segment -` with these bytes on standard input.
 fn piped(stream: &[u8], more: &[&str]) -> std::process::Output {
     let mut running = start(more);
     let mut input = running.stdin.take().unwrap();
@@ -30,7 +30,7 @@ fn piped(stream: &[u8], more: &[&str]) -> std::process::Output {
     done
 }
 
-/// `segment -` that waits for its input.
+/// Starts `segment -`, which waits for its input.
 fn start(more: &[&str]) -> Child {
     let mut command = rtformer(&["segment", "-", "--weights", TINY]);
     command.args(more).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
@@ -59,7 +59,7 @@ fn every_picture_of_a_stream_is_segmented() {
         assert_eq!(code(&segment(&[&files], &alone, &["--emit", "mask,logits"])), 0);
         let done = piped(&pictures.concat(), &["--json", "--emit", "mask,logits", "-o", together.to_str().unwrap()]);
         assert_eq!(code(&done), 0, "{}", stderr(&done));
-        // The records in the files name different photos; the pixels are those of the files.
+        // The records name different photos, so only the logits are compared.
         let logits = |folder: &Path| {
             let files = tree(folder).into_iter().filter(|(name, _)| name.contains(".npy"));
             files.map(|(name, bytes)| (name, bytes[..4 * 5 * 48 * 32].to_vec())).collect::<BTreeMap<_, _>>()
@@ -72,12 +72,12 @@ fn every_picture_of_a_stream_is_segmented() {
 }
 
 #[test]
-fn a_broken_picture_of_a_stream_costs_itself_alone() {
+fn a_broken_picture_of_a_stream_does_not_affect_the_others() {
     let folder = tempfile::tempdir().unwrap();
     let [one, two] = [1, 2].map(|seed| picture(seed, ImageFormat::Png));
     let cases: [(&str, Vec<u8>, &[&str], i32); 3] = [
-        ("cut", [&one[..], &two[..two.len() / 2]].concat(), &["stdin-000001.mask.png"], 1), // a sender that died
-        ("junk", [&one[..], b"the end\n"].concat(), &["stdin.mask.png"], 0),                // no second picture
+        ("cut", [&one[..], &two[..two.len() / 2]].concat(), &["stdin-000001.mask.png"], 1), // the sender died
+        ("junk", [&one[..], b"the end\n"].concat(), &["stdin.mask.png"], 0),                // not a second picture
         ("empty", Vec::new(), &[], 1),
     ];
     for (name, stream, want, status) in cases {
@@ -89,7 +89,7 @@ fn a_broken_picture_of_a_stream_costs_itself_alone() {
     }
 }
 
-/// However long the stream, only a few pictures are in memory; and a camera's never ends.
+/// Only a few pictures of a stream are in memory, because a camera's stream never ends.
 #[test]
 fn a_stream_is_segmented_as_it_arrives() {
     let folder = tempfile::tempdir().unwrap();
@@ -99,9 +99,9 @@ fn a_stream_is_segmented_as_it_arrives() {
     for number in 1..=5_u8 {
         input.write_all(&picture(number, ImageFormat::Jpeg)).unwrap();
         input.flush().unwrap();
-        // A picture's name is known once the next one begins.
+        // The name of the first picture is known only when the second begins.
         let before = out.join(format!("stdin-{:06}.mask.png", number - 1));
-        wait_for("the picture before", || number == 1 || before.exists());
+        wait_for("the previous picture", || number == 1 || before.exists());
     }
     drop(input);
     assert_eq!(code(&running.wait_with_output().unwrap()), 0);
@@ -119,7 +119,7 @@ fn one_signal_ends_a_wait_for_input() {
         for seed in 0..arrived {
             input.write_all(&picture(seed, ImageFormat::Png)).unwrap();
         }
-        // The folder is made once signals are listened for.
+        // The folder is created after the signal handlers.
         let first = out.join("stdin-000001.mask.png");
         wait_for("the start", || if arrived > 0 { first.exists() } else { out.exists() });
         super::kill(signal, &running);
@@ -131,7 +131,7 @@ fn one_signal_ends_a_wait_for_input() {
 
 #[cfg(unix)]
 #[test]
-fn a_pipe_that_is_named_is_a_stream() {
+fn a_named_pipe_is_a_stream() {
     let folder = tempfile::tempdir().unwrap();
     let (pipe, out) = (folder.path().join("camera"), folder.path().join("out"));
     assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
@@ -162,7 +162,7 @@ fn one_output_goes_to_standard_output() {
     let from_stream = piped(&fs::read(root.join("a.png")).unwrap(), &["-o", "-", "--emit", "json"]);
     assert_eq!(lines(&from_stream)[0]["size"], serde_json::json!([64, 48]));
 
-    // A stream of several pictures, and a file that is no picture: nothing is printed.
+    // For a stream of several pictures, or a file that is not a picture, nothing is printed.
     let several = piped(&[1, 2].map(|seed| picture(seed, ImageFormat::Png)).concat(), &["-o", "-"]);
     assert_eq!((code(&several), several.stdout.len()), (1, 0));
     assert!(stderr(&several).contains("several pictures"), "{}", stderr(&several));
@@ -171,7 +171,7 @@ fn one_output_goes_to_standard_output() {
 }
 
 #[test]
-fn standard_output_takes_no_more_than_one_output() {
+fn standard_output_accepts_only_one_output() {
     let folder = tempfile::tempdir().unwrap();
     photos(folder.path(), 2);
     let path = |name: &str| folder.path().join(name);
@@ -196,7 +196,7 @@ fn standard_output_takes_no_more_than_one_output() {
 }
 
 #[test]
-fn a_photo_and_a_picture_of_a_stream_never_share_a_name() {
+fn a_photo_and_a_picture_of_a_stream_must_not_share_a_name() {
     let folder = tempfile::tempdir().unwrap();
     photo(&folder.path().join("stdin-000001.png"), 1);
     let done = segment(&[Path::new("-"), folder.path()], &folder.path().join("out"), &[]);

@@ -9,52 +9,54 @@ use super::super::model::{DeviceArgs, ModelArgs};
 use super::super::photos::PhotoArgs;
 use super::emit::Emit;
 
-/// Segment photos: write masks, overlays and more
+/// Segment photos and write their masks, overlays and other outputs
+///
+/// Example: rtformer segment photos -o out --emit mask,overlay,json
 #[derive(Debug, clap::Args)]
 pub(in super::super) struct Args {
     /// Photos, folders (searched recursively), globs, list files (.txt or .lst), and `-` for standard input
     #[arg(value_name = "INPUT", required_unless_present = "list")]
     pub(super) inputs: Vec<PathBuf>,
 
-    /// A list file with any name: one photo per line, or a photo and its labels, which are ignored; relative paths start at the
-    /// list's folder or the current folder
+    /// List file with any name; can be repeated. Each line is a photo, or a photo and its label image, which is ignored. Relative paths
+    /// start at the list's folder or the current folder
     #[arg(long, value_name = "FILE")]
     pub(super) list: Vec<PathBuf>,
 
-    /// The folder to write to; it mirrors the input folders. `-` writes one output of one photo to standard output
+    /// Folder to write to; its subfolders mirror those of the inputs. `-` writes one output of one photo to standard output
     #[arg(short, long, value_name = "FOLDER|-", required_unless_present_any = ["dry_run", "json"])]
     pub(super) out: Option<PathBuf>,
 
-    /// What to write of each photo [default: mask,overlay; mask with `-o -`; nothing without --out]
+    /// Outputs to write for each photo, separated by commas [default: mask,overlay; mask with `-o -`; none without --out]
     #[arg(long, value_name = "WHAT,…", value_delimiter = ',', requires = "out")]
     pub(super) emit: Vec<Emit>,
 
-    /// Print one JSON object a photo on standard output
+    /// Print one line with a JSON object per photo on standard output
     #[arg(long)]
     pub(super) json: bool,
 
-    /// How strongly the overlay shows the classes' colours, 0 to 1
+    /// Opacity of the classes' colours in the overlay, 0 to 1
     #[arg(long, value_name = "ALPHA", default_value_t = 0.5, value_parser = fraction)]
     pub(super) alpha: f32,
 
-    /// Pixels whose class is less probable than this become the ignore id
+    /// Set pixels whose class has a probability below P, 0 to 1, to the ignore id [default: keep all]
     #[arg(long, value_name = "P", value_parser = fraction)]
     pub(super) reject_below: Option<f32>,
 
-    /// The size at which the network sees a photo: native, WxH, or within:WxH (masks keep the photo's size)
+    /// Size in pixels at which the network sees a photo: native, WxH, or within:WxH; masks keep the photo's size
     #[arg(long, value_name = "SIZE", default_value = "native")]
     pub(super) size: Size,
 
-    /// Photos that are given to the network together, where neighbours have one size: 1 on CPUs, 8 on GPUs unless said
+    /// Number of photos that go through the network together, if consecutive photos have the same size [default: 1 on CPUs, 8 on GPUs]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub(super) batch: Option<u16>,
 
     /// Skip photos whose outputs exist and were made from the same photo with the same weights and settings; replace other outputs of
-    /// earlier runs, and remove what killed runs left
+    /// earlier runs, and remove temporary files of killed runs
     #[arg(long, conflicts_with = "overwrite", requires = "out")]
     pub(super) resume: bool,
 
-    /// Replace outputs that are there
+    /// Replace outputs that exist
     #[arg(long)]
     pub(super) overwrite: bool,
 
@@ -62,7 +64,7 @@ pub(in super::super) struct Args {
     #[arg(long)]
     pub(super) fail_fast: bool,
 
-    /// Print what would be written, and write nothing
+    /// Print the outputs that would be written, and write nothing
     #[arg(long)]
     pub(super) dry_run: bool,
 
@@ -74,7 +76,7 @@ pub(in super::super) struct Args {
 }
 
 fn fraction(text: &str) -> Result<f32, String> {
-    let value: f32 = text.parse().map_err(|_| format!("`{text}` is no number"))?;
+    let value: f32 = text.parse().map_err(|_| format!("`{text}` is not a number; expected 0 to 1"))?;
     if (0.0..=1.0).contains(&value) { Ok(value) } else { Err(format!("{value} is not between 0 and 1")) }
 }
 
@@ -83,7 +85,7 @@ impl Args {
         &self.model.device
     }
 
-    /// Whether the one output goes to standard output.
+    /// Whether the output goes to standard output.
     pub(super) fn to_stdout(&self) -> bool {
         self.out.as_deref() == Some(Path::new("-"))
     }
@@ -93,7 +95,7 @@ impl Args {
         self.out.as_deref().filter(|_| !self.to_stdout())
     }
 
-    /// What to write of each photo, each kind once. JSON comes last, since it reports how long writing the others took.
+    /// The outputs to write for each photo, each kind once. JSON comes last, because it reports the time for writing the others.
     pub(super) fn emits(&self) -> Vec<Emit> {
         let mut emits = match (&self.emit[..], &self.out) {
             ([], None) if !self.dry_run => Vec::new(),
@@ -112,11 +114,11 @@ impl Args {
             return Ok(());
         }
         let conflicts = [
-            (self.emits().len() > 1, "writes one output; select one with --emit"),
+            (self.emits().len() > 1, "writes one output; choose one with --emit"),
             (self.json, "and --json both write to standard output"),
             (self.dry_run, "and --dry-run both write to standard output"),
-            (self.resume, "writes no file that --resume could keep"),
-            (self.overwrite, "writes no file that --overwrite could replace"),
+            (self.resume, "writes no file, so --resume has nothing to keep"),
+            (self.overwrite, "writes no file, so --overwrite has nothing to replace"),
         ];
         match conflicts.into_iter().find(|(conflict, _)| *conflict) {
             Some((_, reason)) => Err(misuse(format!("-o - {reason}"))),

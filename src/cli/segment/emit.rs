@@ -1,4 +1,4 @@
-//! The kinds of output, and what their files are called.
+//! The kinds of output and their file names.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -13,13 +13,13 @@ pub(super) enum Emit {
     /// Grey PNG of the data set's own label ids
     #[value(alias = "label-id")]
     Labelid,
-    /// The photo under the colours of its classes
+    /// The photo, tinted with its classes' colours
     Overlay,
-    /// Grey PNG of the top probability
+    /// Grey PNG of each pixel's highest class probability
     Confidence,
     /// NumPy f32 [classes, height, width] at the photo's size
     Logits,
-    /// What `--json` prints, one file a photo
+    /// The JSON object that --json prints, one file per photo
     Json,
 }
 
@@ -38,14 +38,14 @@ impl Emit {
         }
     }
 
-    /// Where this of a photo is written.
+    /// The path of this output for the photo with this stem.
     pub(super) fn path(self, stem: &Path) -> PathBuf {
         let mut path = OsString::from(stem);
         path.push(self.suffix());
         path.into()
     }
 
-    /// The kind of output that a file's name stands for, and the stem.
+    /// The kind of output that a file's name implies, and its stem.
     pub(super) fn of(path: &Path) -> Option<(Self, PathBuf)> {
         let name = path.file_name()?.to_str()?;
         Self::ALL.into_iter().find_map(|emit| Some((emit, path.with_file_name(name.strip_suffix(emit.suffix())?))))
@@ -57,7 +57,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn outputs_are_known_by_their_names() {
+    fn outputs_are_recognized_by_their_names() {
         for emit in Emit::ALL {
             assert_eq!(Emit::of(&emit.path(Path::new("out/a.b"))), Some((emit, "out/a.b".into())));
         }

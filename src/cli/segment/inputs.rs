@@ -1,4 +1,4 @@
-//! Which photos a command line means: files, folders, globs, list files and standard input, in one order, each once.
+//! Finds the photos of a command line: files, folders, globs, list files and standard input. Each photo is found once, in a fixed order.
 
 use std::collections::HashSet;
 use std::ffi::OsStr;
@@ -17,33 +17,33 @@ use super::record::{self, Origin};
 pub(super) struct Input {
     /// `-` is standard input.
     pub(super) path: PathBuf,
-    /// Where in the output folder it belongs: its path in the folder or list that was named, or its file name.
+    /// Its place in the output folder: its path in the named folder or list, or its file name.
     pub(super) place: PathBuf,
-    /// Whether several pictures may come: standard input, or a pipe that was named.
+    /// Whether it can contain several pictures: standard input, or a named pipe.
     pub(super) stream: bool,
 }
 
-/// What was found, and why the rest was not taken.
+/// The inputs, the failures, and the numbers of skipped files.
 #[derive(Debug, Default)]
 pub(super) struct Found {
     pub(super) inputs: Vec<Input>,
     pub(super) failures: Vec<(PathBuf, String)>,
-    /// Paths that were named twice, and are taken once.
+    /// Paths that were named more than once, and are used once.
     pub(super) repeated: usize,
-    /// Files in folders that are no photos.
+    /// Files in folders that are not photos.
     pub(super) other: usize,
-    /// Files in folders that earlier runs wrote.
+    /// Files in folders that were written by earlier runs.
     pub(super) outputs: usize,
     /// Pipes, sockets and devices in folders.
     pub(super) special: usize,
 }
 
 impl Found {
-    /// What was not taken, each kind with its number.
+    /// Describes the skipped files: one text per kind, with its number.
     pub(super) fn passed_over(&self) -> impl Iterator<Item = String> + use<> {
         let kinds = [
             (self.repeated, "paths were named twice"),
-            (self.other, "files in folders are no photos"),
+            (self.other, "files in folders are not photos"),
             (self.outputs, "files in folders are outputs of earlier runs"),
             (self.special, "pipes, sockets and devices in folders were not read"),
         ];
@@ -51,7 +51,7 @@ impl Found {
     }
 }
 
-/// Walks the arguments in their order, each folder in the order of its names, then the list files. The folder `out` is not searched.
+/// Searches the arguments in their order, then the list files. Folders are sorted by file name. The folder `out` is not searched.
 pub(super) fn find(arguments: &[PathBuf], lists: &[PathBuf], out: Option<&Path>) -> Found {
     let mut search =
         Search { found: Found::default(), seen: HashSet::new(), out: out.and_then(|out| out.canonicalize().ok()) };
@@ -83,7 +83,7 @@ impl Search {
         } else if is_pattern(argument) {
             self.glob(argument);
         } else {
-            self.fail(argument, "is not there; is the path right?");
+            self.fail(argument, "does not exist; check the path");
         }
     }
 
@@ -97,14 +97,15 @@ impl Search {
         }
     }
 
-    /// A text file is a list if one of its lines names a file; otherwise it is a photo like any other file, and decoding says what it is.
+    /// A text file is a list if one of its lines names a file, and an error if none does. A file that is empty or not text is treated as a
+    /// photo, so that decoding reports what is wrong with it.
     fn possible_list(&mut self, path: &Path) {
         match list::read(path) {
             Ok(entries) if entries.iter().any(|entry| entry.photo.exists()) => self.entries(path, entries),
             Ok(entries) if !entries.is_empty() => self.fail(
                 path,
                 format!(
-                    "is no list of photos: none of its {} lines names an existing file (the first is {})",
+                    "is not a list of photos: none of its {} lines names an existing file (the first is {})",
                     entries.len(),
                     entries[0].photo.display()
                 ),
@@ -172,13 +173,13 @@ impl Search {
 
     fn glob(&mut self, pattern: &Path) {
         let Some(text) = pattern.to_str() else {
-            return self.fail(pattern, "is no pattern: it is not UTF-8");
+            return self.fail(pattern, "is not a pattern, because it is not UTF-8");
         };
-        // As in a shell, `*` leaves out hidden files.
+        // As in a shell, `*` does not match hidden files.
         let options = glob::MatchOptions { require_literal_leading_dot: true, ..glob::MatchOptions::new() };
         let matches = match glob::glob_with(text, options) {
             Ok(matches) => matches,
-            Err(error) => return self.fail(pattern, format!("is no file and no pattern: {error}")),
+            Err(error) => return self.fail(pattern, format!("is neither a file nor a valid pattern: {error}")),
         };
         let mut any = false;
         for found in matches {
@@ -206,21 +207,21 @@ impl Search {
     }
 }
 
-/// The path without `.`, `..` and the current folder: `./a`, `sub/../a` and `a` are one. Links are kept, since each name of a file is
-/// a photo of its own.
+/// The absolute path without `.` and `..`: `./a`, `sub/../a` and `a` are the same. Links are kept, because each name of a file is a separate
+/// photo.
 fn absolute(path: &Path) -> PathBuf {
     let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf());
     let components: Vec<_> = absolute.components().collect();
     let Some(last) = components.iter().rposition(|component| *component == Component::ParentDir) else {
         return absolute;
     };
-    // What `..` means depends on links.
+    // The meaning of `..` depends on links.
     let (start, rest) = components.split_at(last + 1);
     let start: PathBuf = start.iter().collect();
     rest.iter().fold(start.canonicalize().unwrap_or(start), |path, component| path.join(component))
 }
 
-/// Where the outputs of a listed photo belong: its path from the list's folder or the current folder, or its file name if it is elsewhere.
+/// The place of a listed photo's outputs: its path from the list's folder or the current folder, or its file name if it is elsewhere.
 fn place_in(folder: &Path, photo: &Path) -> PathBuf {
     let inner = photo.strip_prefix(folder).unwrap_or(photo);
     let inside = inner.components().all(|component| matches!(component, Component::Normal(_) | Component::CurDir));
@@ -236,8 +237,8 @@ fn is_hidden(entry: &DirEntry) -> bool {
     entry.file_name().to_string_lossy().starts_with('.')
 }
 
-/// Whether an earlier run wrote a file: it says so itself, or, since other programs' files and those of old versions do not, it has the
-/// name of an output and lies beside its photo or another output of it.
+/// Whether an earlier run wrote a file. Either it has a record, or it has the name of an output and is beside its photo or another of the
+/// photo's outputs. The second rule is for files of old versions and of other programs, which have no record.
 fn is_earlier_output(path: &Path) -> bool {
     let Some((emit, stem)) = Emit::of(path) else { return false };
     if matches!(record::read(path), Origin::Known(_)) {
@@ -288,14 +289,14 @@ mod tests {
         let root = folder.path();
         let cases: [(&[&Path], &[&str], usize); 10] = [
             (&[root], &["[x].png", "a.JPG", "b.png", "sub/c.webp"], 0), // sorted, recursive; no hidden file, no text
-            (&[&root.join("notes.txt")], &["notes.txt"], 0),            // named: taken, whatever it is
-            (&[&root.join("*.png")], &["[x].png", "b.png"], 0),         // a glob of the shell's kind
-            (&[&root.join("s*")], &["c.webp"], 0),                      // that matches a folder
-            (&[&root.join("[x].png")], &["[x].png"], 0),                // a file before a pattern
-            (&[&root.join("b.png"), root], &["b.png", "[x].png", "a.JPG", "sub/c.webp"], 0), // each once, first place counts
+            (&[&root.join("notes.txt")], &["notes.txt"], 0),            // named explicitly: used, whatever it is
+            (&[&root.join("*.png")], &["[x].png", "b.png"], 0),         // a glob, as in a shell
+            (&[&root.join("s*")], &["c.webp"], 0),                      // a glob that matches a folder
+            (&[&root.join("[x].png")], &["[x].png"], 0), // an existing file takes precedence over a pattern
+            (&[&root.join("b.png"), root], &["b.png", "[x].png", "a.JPG", "sub/c.webp"], 0), // each once, in the first place
             (&[&root.join("none.png")], &[], 1),
             (&[&root.join("*.bmp")], &[], 1),
-            (&[&root.join("sub/.git")], &["d.png"], 0), // hidden, but named
+            (&[&root.join("sub/.git")], &["d.png"], 0), // hidden, but named explicitly
             (&[Path::new("-"), Path::new("-")], &["stdin"], 0),
         ];
         for (arguments, want, failures) in cases {
@@ -305,7 +306,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_run_wrote_is_no_input_for_the_next() {
+    fn outputs_of_a_run_are_not_inputs_of_the_next() {
         let files = [
             "a.png",
             "a.mask.png",
@@ -314,9 +315,9 @@ mod tests {
             "b.jpg.mask.png",
             "b.jpg",
             "c.mask.png",
-            "c.logits.npy", // whole names; two outputs
+            "c.logits.npy", // full file names; two outputs
             "holiday.mask.png",
-            "mask.png", // photos, whatever their names
+            "mask.png", // photos, despite their names
             "out/d.png",
             "old/e.mask.png",
         ];
@@ -365,10 +366,10 @@ mod tests {
             // Mirrored below the list's folder, unless the path leaves it; each path once.
             (&["list.txt"], &[], &["in/sub/b.png", "in/a.png", "c.png"], 0),
             (&["c.png", "list.txt"], &[], &["c.png", "in/sub/b.png", "in/a.png"], 0),
-            (&["notes.txt"], &[], &[], 1),         // no list; one error, not one a line
-            (&[], &["bare"], &["c.png"], 1),       // whatever its name; a missing photo fails
-            (&[], &["notes.txt"], &[], 2),         // what the flag names is a list
-            (&[], &["empty.txt", "none"], &[], 2), // and says why it is of no use
+            (&["notes.txt"], &[], &[], 1),   // not a list; one error, not one per line
+            (&[], &["bare"], &["c.png"], 1), // a list with any name; a missing photo fails
+            (&[], &["notes.txt"], &[], 2),   // named by the flag, so it is a list
+            (&[], &["empty.txt", "none"], &[], 2), // each reports its own error
         ];
         for (arguments, lists, want, failures) in cases {
             let paths = |names: &[&str]| names.iter().map(|name| root.join(name)).collect::<Vec<_>>();
@@ -381,7 +382,7 @@ mod tests {
 
     #[cfg(unix)]
     #[test]
-    fn every_name_of_a_file_is_a_photo() {
+    fn each_name_of_a_file_is_a_separate_photo() {
         let folder = folder(&["a.png", "sub/x"]);
         let root = folder.path();
         fs::hard_link(root.join("a.png"), root.join("b.png")).unwrap();
@@ -389,13 +390,13 @@ mod tests {
         assert_eq!(places(&[root], None), (["a.png", "b.png", "c.png"].map(String::from).into(), 0));
         let one = ["a.png", "./a.png", "sub/../a.png"].map(|name| root.join(name));
         let one: Vec<_> = one.iter().map(PathBuf::as_path).collect();
-        assert_eq!(places(&one, None).0, ["a.png"], "one path");
+        assert_eq!(places(&one, None).0, ["a.png"], "all three are the same path");
     }
 
     /// Opening a pipe would wait for a writer.
     #[cfg(unix)]
     #[test]
-    fn pipes_and_sockets_in_folders_are_passed_over() {
+    fn pipes_and_sockets_in_folders_are_skipped() {
         let folder = folder(&["a.png"]);
         let root = folder.path();
         let _socket = std::os::unix::net::UnixListener::bind(root.join("s.png")).unwrap();

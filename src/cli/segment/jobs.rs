@@ -19,23 +19,23 @@ use super::stop::Stop;
 /// A photo to segment.
 #[derive(Debug)]
 pub(super) struct Job {
-    /// What reports and messages call it: its path, `-`, or the number of a picture in a stream.
+    /// Its name in reports and messages: its path, `-`, or the stream's name with the picture's number.
     pub(super) name: PathBuf,
-    /// What its outputs are called, without their endings.
+    /// The path of its outputs without their endings.
     pub(super) stem: PathBuf,
-    /// The file, if a stream delivered it.
+    /// The photo's bytes, if they came from a stream.
     delivered: Option<rtformer::Result<Vec<u8>>>,
 }
 
 impl Job {
-    /// The photo's bytes; a picture of a stream gives them once.
+    /// The photo's bytes. For a picture of a stream, they can be read only once.
     pub(super) fn read(&mut self) -> rtformer::Result<Vec<u8>> {
         self.delivered.take().unwrap_or_else(|| Image::read(&self.name, &Limits::default()))
     }
 }
 
-/// The jobs of the inputs and their stems, in order. Streams are read as the jobs are drawn. If there may be only one picture, a stream
-/// of several is an error.
+/// The jobs for the inputs and their stems, in order. Streams are read as the jobs are requested. If `only_one` is set, a stream of several
+/// pictures is an error.
 pub(super) fn jobs(inputs: Vec<(Input, PathBuf)>, only_one: bool, stop: &Stop) -> impl Iterator<Item = Job> + Send {
     let stop = stop.clone();
     inputs.into_iter().flat_map(move |(input, stem)| -> Box<dyn Iterator<Item = Job> + Send> {
@@ -48,7 +48,8 @@ pub(super) fn jobs(inputs: Vec<(Input, PathBuf)>, only_one: bool, stop: &Stop) -
     })
 }
 
-/// One picture has the stream's own name; several are numbered from 1. So the first has a name once it is known whether a second follows.
+/// A single picture has the stream's own name. Several are numbered from 1, so the first one's name is known only once a second picture or
+/// the end of the stream follows.
 fn numbered(
     path: PathBuf,
     stem: PathBuf,
@@ -66,7 +67,7 @@ fn numbered(
         if only_one {
             // One error for the whole stream.
             let several =
-                Error::image(&path, "holds several pictures, but -o - writes the output of one; name a folder with -o");
+                Error::image(&path, "holds several pictures, but -o - writes the output of one; use -o FOLDER");
             return (number == 1).then(|| Job {
                 name: path.clone(),
                 stem: stem.clone(),
@@ -84,14 +85,14 @@ fn with_number(path: &Path, number: u64) -> PathBuf {
     path.into()
 }
 
-/// Whether `other` is a name that a picture of the stream `stem` could get.
+/// Whether a picture of the stream `stem` could get the name `other`.
 pub(super) fn could_be_numbered(stem: &Path, other: &Path) -> bool {
     let (stem, other) = (stem.to_string_lossy().to_lowercase(), other.to_string_lossy().to_lowercase());
     let number = other.strip_prefix(&stem).and_then(|rest| rest.strip_prefix('-'));
     number.is_some_and(|number| number.len() >= 6 && number.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
-/// Standard input or a pipe, read on a thread of its own, so that a signal ends a wait for input.
+/// Standard input or a pipe, read on a separate thread, so that a signal ends a wait for input.
 struct Reader {
     chunks: Receiver<io::Result<Vec<u8>>>,
     chunk: Cursor<Vec<u8>>,
@@ -99,7 +100,7 @@ struct Reader {
 }
 
 impl Reader {
-    /// How often a wait looks whether it is to end.
+    /// The interval at which a wait checks whether to stop.
     const PATIENCE: Duration = Duration::from_millis(50);
 
     fn open(path: &Path, stop: &Stop) -> Self {
@@ -124,7 +125,7 @@ impl Reader {
                             Err(error) => return Err(error),
                         }
                         if sender.send(Ok(chunk)).is_err() {
-                            return Ok(()); // nobody reads on
+                            return Ok(()); // the receiver is gone
                         }
                     }
                 });
@@ -134,7 +135,7 @@ impl Reader {
             }
         });
         if let Err(error) = spawned {
-            let _ = sender.send(Err(error)); // there is room for it
+            let _ = sender.send(Err(error)); // the channel has room
         }
         Self { chunks, chunk: Cursor::default(), stop: stop.clone() }
     }
@@ -171,7 +172,7 @@ mod tests {
             })
             .collect::<Vec<_>>()
         };
-        assert_eq!(names("-", 1, false), ["- out/stdin"], "a picture alone is the stream");
+        assert_eq!(names("-", 1, false), ["- out/stdin"], "a single picture has the stream's name");
         assert_eq!(names("-", 2, false), ["stdin-000001 out/stdin-000001", "stdin-000002 out/stdin-000002"]);
         assert_eq!(names("/p/fifo", 2, false)[1], "/p/fifo-000002 out/stdin-000002");
         assert_eq!(names("-", 1, true), ["- out/stdin"]);
@@ -180,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn a_photo_can_have_a_number_too() {
+    fn names_that_could_be_numbered_pictures_are_recognized() {
         let cases = [
             ("stdin-000001", true),
             ("STDIN-1234567", true),

@@ -1,4 +1,4 @@
-//! What is written of a photo, and under which names: no two photos ever share one.
+//! The outputs of a photo and their file names. No two photos share a name.
 
 use std::collections::{HashMap, HashSet};
 use std::ffi::OsString;
@@ -14,9 +14,9 @@ use super::record::{self, Origin, Record};
 
 /// The stem of every photo's outputs, in order: the output folder mirrors the input folder.
 ///
-/// `street.jpg` gives `street`. Where photos would share a stem (`street.jpg` and `street.png`), each keeps its whole file name
-/// instead, and where they share that as well (of two folders), all but the first get a number. Names are compared without regard
-/// to case, as the file systems of macOS and Windows do.
+/// `street.jpg` gives `street`. If photos would share a stem (`street.jpg` and `street.png`), each keeps its full file name instead. If
+/// they share that too (in two folders), all but the first get a number. The comparison ignores case, like the file systems of macOS and
+/// Windows.
 pub(super) fn stems(out: &Path, places: &[&Path]) -> Vec<PathBuf> {
     let key = |stem: &Path| stem.to_string_lossy().to_lowercase();
     let short = |place: &Path| key(&place.with_extension(""));
@@ -25,7 +25,7 @@ pub(super) fn stems(out: &Path, places: &[&Path]) -> Vec<PathBuf> {
         *sharing.entry(short(place)).or_default() += 1;
     }
     let alone = |place: &Path| sharing[&short(place)] == 1;
-    // Those that are alone keep their names whatever the others become.
+    // Unique stems are reserved first, so the other photos cannot take them.
     let mut taken: HashSet<String> = places.iter().filter(|place| alone(place)).map(|place| short(place)).collect();
     let stem = |&place: &&Path| {
         if alone(place) {
@@ -42,7 +42,7 @@ pub(super) fn stems(out: &Path, places: &[&Path]) -> Vec<PathBuf> {
     places.iter().map(stem).collect()
 }
 
-/// How far earlier runs came with a photo.
+/// The state of a photo's outputs after earlier runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Progress {
     /// Outputs are missing.
@@ -53,10 +53,10 @@ pub(super) enum Progress {
     Done,
 }
 
-/// What `--resume` has to do for a photo.
+/// The state of a photo's outputs for `--resume`.
 ///
 /// # Errors
-/// [`Error::Input`] if a file has the name of an output but no record: it may be another program's, and is not replaced.
+/// [`Error::Input`] if a file has the name of an output but no record. Another program may have written it, so it is not replaced.
 pub(super) fn progress(emits: &[Emit], stem: &Path, record: &Record) -> rtformer::Result<Progress> {
     let mut progress = Progress::Done;
     for &emit in emits {
@@ -68,8 +68,7 @@ pub(super) fn progress(emits: &[Emit], stem: &Path, record: &Record) -> rtformer
             Origin::Missing => progress,
             Origin::Unknown => {
                 return Err(Error::Input(format!(
-                    "{}: does not say which photo it was made from, so --resume neither keeps nor replaces it; move it away, or use \
-                     --overwrite",
+                    "{}: does not say which photo it was made from, so --resume neither keeps nor replaces it; move it, or use --overwrite",
                     path.display()
                 )));
             }
@@ -82,15 +81,15 @@ pub(super) fn progress(emits: &[Emit], stem: &Path, record: &Record) -> rtformer
 pub(super) fn check_absent(emits: &[Emit], stem: &Path) -> rtformer::Result<()> {
     match emits.iter().map(|emit| emit.path(stem)).find(|path| path.exists()) {
         Some(path) => Err(Error::Input(format!(
-            "{}: exists already; --resume skips photos that are done, --overwrite replaces their outputs",
+            "{}: exists already; use --resume to skip photos that are done, or --overwrite to replace their outputs",
             path.display()
         ))),
         None => Ok(()),
     }
 }
 
-/// Makes the folder of a photo's outputs, and fails if one of them could not be written: if its name is too long, or a folder has it.
-/// Checked before the first is written, so that none is left alone.
+/// Creates the folder for a photo's outputs. Fails if an output cannot be written because its name is too long or is that of a folder.
+/// Called before the first output is written, so that a failure leaves no partial set.
 pub(super) fn check_writable(emits: &[Emit], stem: &Path) -> rtformer::Result<()> {
     for path in emits.iter().map(|emit| emit.path(stem)) {
         let folder = path.parent().unwrap_or(Path::new(""));
@@ -105,7 +104,7 @@ pub(super) fn check_writable(emits: &[Emit], stem: &Path) -> rtformer::Result<()
     Ok(())
 }
 
-/// Encodes one output of a scene that is no JSON, with its record in it.
+/// Encodes one output of a scene, except JSON, including its record.
 pub(super) fn encode(
     emit: Emit,
     mut out: &mut dyn Write,
@@ -133,7 +132,7 @@ pub(super) fn encode(
             render::write_npy_to(&mut out, logits, [logits.len() / (w * h).max(1), h, w])?;
             record.append_to(out)
         }
-        Emit::Json => Ok(()), // the caller has it as text
+        Emit::Json => Ok(()), // the caller writes it
     }
 }
 
@@ -146,10 +145,10 @@ mod tests {
         let cases: [(&[&str], &[&str]); 7] = [
             (&["a.jpg", "b.jpg"], &["a", "b"]),
             (&["x/a.jpg", "y/a.jpg"], &["x/a", "y/a"]), // folders are mirrored
-            (&["a.jpg", "a.png", "b.png"], &["a.jpg", "a.png", "b"]), // one stem: whole names
-            (&["a.jpg", "A.JPG"], &["a.jpg", "A.JPG-2"]), // one name, where case does not count
-            (&["a.jpg", "a.jpg", "a.jpg"], &["a.jpg", "a.jpg-2", "a.jpg-3"]), // of three folders
-            (&["a.jpg", "a.png", "a.jpg.gif"], &["a.jpg-2", "a.png", "a.jpg"]), // a stem that looks like a whole name
+            (&["a.jpg", "a.png", "b.png"], &["a.jpg", "a.png", "b"]), // the same stem: full names
+            (&["a.jpg", "A.JPG"], &["a.jpg", "A.JPG-2"]), // the same name if case is ignored
+            (&["a.jpg", "a.jpg", "a.jpg"], &["a.jpg", "a.jpg-2", "a.jpg-3"]), // in three folders
+            (&["a.jpg", "a.png", "a.jpg.gif"], &["a.jpg-2", "a.png", "a.jpg"]), // a stem that is another photo's full name
             (&["stdin"], &["stdin"]),
         ];
         for (places, want) in cases {

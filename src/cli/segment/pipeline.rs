@@ -1,14 +1,14 @@
-//! Stages that overlap, in a bounded line: however many photos there are, only a few are in memory.
+//! Stages that run at the same time, connected by bounded queues, so that only a few photos are in memory.
 
 use std::sync::Arc;
 use std::thread::Scope;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
-/// Maps over `items` on `workers` threads; results come in the items' order.
+/// Maps over `items` on `workers` threads and returns the results in the order of the items.
 ///
-/// No more than `workers + ahead` results are waiting or in work, and items are drawn, on a thread of their own, only as there is room
-/// for them. Two of these, one feeding the other, are a pipeline.
+/// At most `workers + ahead` results are waiting or in progress. A separate thread takes items only when there is room for them. Calls
+/// can be chained to build a pipeline.
 pub(super) fn ordered<'scope, T: Send + 'scope, R: Send + 'scope>(
     scope: &'scope Scope<'scope, '_>,
     workers: usize,
@@ -17,21 +17,21 @@ pub(super) fn ordered<'scope, T: Send + 'scope, R: Send + 'scope>(
     work: impl Fn(T) -> R + Send + Sync + 'scope,
 ) -> impl Iterator<Item = R> + Send + 'scope {
     let work = Arc::new(work);
-    // Each item travels with the door that its result leaves by; the doors stand in line.
+    // Each item is sent with a channel for its result. The channels are queued in the order of the items.
     let (queue, queued) = bounded::<(T, Sender<R>)>(0);
     let (line, results) = bounded::<Receiver<R>>(ahead);
     for _ in 0..workers.max(1) {
         let (work, queued) = (Arc::clone(&work), queued.clone());
         scope.spawn(move || {
-            for (item, door) in queued {
-                let _ = door.send(work(item)); // nobody waits any more: the run was stopped
+            for (item, sender) in queued {
+                let _ = sender.send(work(item)); // fails if the run was stopped and the receiver is gone
             }
         });
     }
     scope.spawn(move || {
         for item in items {
-            let (door, result) = bounded(1);
-            if queue.send((item, door)).is_err() || line.send(result).is_err() {
+            let (sender, result) = bounded(1);
+            if queue.send((item, sender)).is_err() || line.send(result).is_err() {
                 return;
             }
         }
@@ -48,7 +48,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn results_come_in_order_whatever_each_takes() {
+    fn results_come_in_order_regardless_of_their_time() {
         for workers in [1, 4] {
             let got: Vec<_> = thread::scope(|scope| {
                 let slow_first = |i: u64| {
@@ -62,7 +62,7 @@ mod tests {
     }
 
     #[test]
-    fn items_are_drawn_only_as_there_is_room() {
+    fn items_are_taken_only_when_there_is_room() {
         let (workers, ahead) = (2, 3);
         let drawn = AtomicUsize::new(0);
         thread::scope(|scope| {
@@ -73,10 +73,10 @@ mod tests {
             for taken in 1..=20 {
                 results.next();
                 thread::sleep(Duration::from_millis(1));
-                // One more is with the feeder, and one is ours.
+                // One more is in the feeding thread, and one is the result just received.
                 assert!(drawn.load(Ordering::SeqCst) <= taken + workers + ahead + 2);
             }
         });
-        assert!(drawn.load(Ordering::SeqCst) < 1000, "a line that nobody empties ends");
+        assert!(drawn.load(Ordering::SeqCst) < 1000, "the pipeline ends if its results are not read");
     }
 }

@@ -1,7 +1,8 @@
-//! What an output was made from, stored in the output: `--resume` compares it, and a search for photos passes such files over.
+//! Records what an output was made from, in the output itself. `--resume` compares the record, and a search for photos skips files that have
+//! one.
 //!
-//! PNG files hold the record as text, JSON files as the value of `source`. A `.npy` file holds it as a second array of bytes behind the
-//! first, which NumPy's `load` reads when it is called again on the open file.
+//! PNG files hold the record as text, JSON files as the value of `source`. A `.npy` file holds it as a second array, of
+//! bytes, after the first. NumPy's `load` reads it if it is called again on the open file.
 
 use std::fs::File;
 use std::io::{self, BufReader, Read, Seek, SeekFrom, Write};
@@ -16,7 +17,7 @@ use super::emit::Emit;
 /// The keyword of the text in a PNG file.
 const KEYWORD: &str = "rtformer";
 
-/// How a `.npy` file starts, and so its second array.
+/// The first bytes of a `.npy` file, and of its second array.
 const NUMPY: &[u8] = b"\x93NUMPY\x01\x00";
 
 /// The photo and the settings that an output was made from.
@@ -30,7 +31,7 @@ pub(super) struct Record {
     pub(super) settings: Settings,
 }
 
-/// What else decides the content of an output. Devices and threads do not.
+/// The settings that determine the content of an output. The device and the number of threads do not.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Settings {
     /// The SHA-256 of the weights file.
@@ -41,17 +42,17 @@ pub(super) struct Settings {
     pub(super) depth: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) reject_below: Option<f32>,
-    /// Of overlays alone.
+    /// Only for overlays.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) alpha: Option<f32>,
 }
 
-/// What a file says it was made from.
+/// The origin of a file, according to its record.
 #[derive(Debug, PartialEq)]
 pub(super) enum Origin {
-    /// There is no such file, or it is empty.
+    /// The file does not exist or is empty.
     Missing,
-    /// It holds no record: another program wrote it.
+    /// The file has no record, so another program wrote it.
     Unknown,
     Known(Record),
 }
@@ -70,9 +71,9 @@ impl Record {
         record
     }
 
-    /// As text for a PNG file: keyword and content.
+    /// The record as text for a PNG file: keyword and content.
     pub(super) fn text(&self) -> (&'static str, String) {
-        (KEYWORD, serde_json::to_string(self).unwrap_or_default()) // strings and numbers always serialise
+        (KEYWORD, serde_json::to_string(self).unwrap_or_default()) // strings and numbers can always be serialised
     }
 
     /// Appends the record to a `.npy` file, as an array of bytes.
@@ -81,11 +82,11 @@ impl Record {
     }
 }
 
-/// What the file at `path` was made from.
+/// Reads the record of the file at `path`.
 pub(super) fn read(path: &Path) -> Origin {
     let Ok(file) = File::open(path) else { return Origin::Missing };
     if file.metadata().is_ok_and(|found| found.is_file() && found.len() == 0) {
-        return Origin::Missing; // what a crash of the machine leaves
+        return Origin::Missing; // possible after a system crash
     }
     let extension = path.extension().unwrap_or_default();
     let record = if extension == "png" {
@@ -113,7 +114,7 @@ fn in_json(file: File) -> Option<Record> {
 }
 
 fn in_npy(mut file: File) -> Option<Record> {
-    // A record is a few hundred bytes.
+    // A record has a few hundred bytes, so the end of the file is enough.
     let end = file.seek(SeekFrom::End(0)).ok()?;
     file.seek(SeekFrom::Start(end.saturating_sub(4096))).ok()?;
     let mut tail = Vec::new();
@@ -162,14 +163,14 @@ mod tests {
         for name in ["a.png", "a.npy", "a.json"] {
             assert_eq!(read(&path(name)), Origin::Known(record.clone()), "{name}");
         }
-        assert_ne!(record.of(Emit::Mask), record, "alpha is of overlays");
+        assert_ne!(record.of(Emit::Mask), record, "alpha is only for overlays");
         assert_eq!(record.of(Emit::Overlay), record);
 
         fs::write(path("cut.png"), &png[..60]).unwrap();
         fs::write(path("cut.npy"), &npy[..npy.len() - 1]).unwrap();
         fs::write(path("plain.npy"), &npy[..plain]).unwrap();
         render::save_gray(path("plain.png"), &image::GrayImage::new(3, 2)).unwrap();
-        fs::write(path("other.json"), "{\"shapes\": []}").unwrap(); // an annotation tool's
+        fs::write(path("other.json"), "{\"shapes\": []}").unwrap(); // written by an annotation tool
         for name in ["cut.png", "cut.npy", "plain.npy", "plain.png", "other.json"] {
             assert_eq!(read(&path(name)), Origin::Unknown, "{name}");
         }

@@ -1,4 +1,4 @@
-//! What is said of a photo: one JSON object, for standard output and for the `.json` beside the mask.
+//! The report on a photo: one JSON object, for standard output and for the `.json` file.
 
 use std::collections::BTreeMap;
 use std::io::{self, Write, stdout};
@@ -11,8 +11,8 @@ use serde::Serialize;
 
 use super::record::Record;
 
-/// Standard output, a JSON object a line. When writing fails, the remaining lines are dropped, and the run goes on for the sake of its
-/// files.
+/// Prints one JSON object per line on standard output. If printing fails, the remaining lines are dropped, and the run continues, because
+/// its files are still wanted.
 #[derive(Debug, Default)]
 pub(super) struct Lines {
     failed: Option<io::Error>,
@@ -30,7 +30,7 @@ impl Lines {
         self.failed.is_some()
     }
 
-    /// The error that made it drop lines. A reader that left, such as `head`, is none.
+    /// Returns the error because of which lines were dropped. It is not an error if the reader closed the pipe, as `head` does.
     pub(super) fn finish(self) -> anyhow::Result<()> {
         match self.failed {
             Some(error) if error.kind() != io::ErrorKind::BrokenPipe => {
@@ -47,17 +47,17 @@ struct Report<'a> {
     path: &'a str,
     /// Width and height.
     size: [u32; 2],
-    /// Those that occur, largest share first.
+    /// The classes that occur, largest share first.
     classes: Vec<ClassShare>,
     /// The share of pixels that belong to no class, for `--reject-below`.
     rejected: f64,
     mean_confidence: Option<f64>,
     timings: Milliseconds,
-    /// Of the mask: see [`rtformer::pixels::Mask::digest`].
+    /// The mask's digest; see [`rtformer::pixels::Mask::digest`].
     digest: String,
-    /// What was written, by its name in `--emit`.
+    /// The paths of the outputs, by their names in `--emit`.
     outputs: BTreeMap<&'a str, String>,
-    /// What they were made from.
+    /// What the outputs were made from.
     source: &'a Record,
 }
 
@@ -75,7 +75,7 @@ struct Failure<'a> {
     error: &'a str,
 }
 
-/// One line, without its end.
+/// The JSON line of a segmented photo, without a line break.
 pub(super) fn scene(
     path: &Path,
     scene: &Scene,
@@ -100,12 +100,12 @@ pub(super) fn scene(
     })
 }
 
-/// One line for what failed, so that a program that reads the lines misses no photo.
+/// The JSON line of a photo that failed, so that a program that reads the lines gets one for every photo.
 pub(super) fn failure(path: &Path, error: &str) -> String {
     line(&Failure { path: &path.to_string_lossy(), error })
 }
 
 fn line(value: &impl Serialize) -> String {
-    // Strings, numbers and lists always serialise; a NaN becomes null.
+    // Strings, numbers and lists can always be serialised; a NaN becomes null.
     serde_json::to_string(value).unwrap_or_default()
 }

@@ -1,4 +1,4 @@
-//! A run: every photo is read, segmented and written, in stages that overlap.
+//! A run: reads, segments and writes every photo, in stages that run at the same time.
 
 use std::collections::VecDeque;
 use std::fs;
@@ -26,13 +26,13 @@ use super::record::{Record, Settings};
 use super::report::{self, Lines};
 use super::stop::Stop;
 
-/// What became of the photos.
+/// The numbers of photos by result.
 #[derive(Debug, Default)]
 pub(super) struct Tally {
     pub(super) done: usize,
-    /// Of those done, how many had outputs of another photo or with other settings.
+    /// The photos among `done` that had outputs from another photo or other settings.
     pub(super) replaced: usize,
-    /// Done by an earlier run.
+    /// The photos that an earlier run had done.
     pub(super) skipped: usize,
     pub(super) failed: usize,
 }
@@ -47,24 +47,24 @@ impl Tally {
     }
 }
 
-/// A photo that was read and is to be segmented.
+/// A photo that was read and will be segmented.
 struct Photo {
     image: Image,
     record: Record,
     read_ms: f64,
-    /// Whether it has outputs of another photo or with other settings.
+    /// Whether it has outputs from another photo or other settings.
     replaces: bool,
 }
 
-/// What the last stage did.
+/// The result of the last stage.
 enum Written {
-    /// The photo's JSON line, if anything needs it.
+    /// The photo was segmented. `line` is its JSON line, or empty if not needed.
     Now { line: String, replaced: bool },
-    /// An earlier run had done it.
+    /// An earlier run had done the photo.
     Before,
 }
 
-/// A run with everything that its stages share.
+/// A run, with the data that its stages share.
 pub(super) struct Run<'a> {
     args: &'a Args,
     console: &'a Console,
@@ -77,10 +77,10 @@ pub(super) struct Run<'a> {
 }
 
 impl<'a> Run<'a> {
-    /// Opens the segmenter. Fails if an output that was asked for cannot be made with its weights.
+    /// Opens the segmenter. Fails if a requested output cannot be made with its weights.
     pub(super) fn new(args: &'a Args, console: &'a Console, stop: Stop) -> anyhow::Result<Self> {
         let (segmenter, settings) = thread::scope(|scope| -> anyhow::Result<_> {
-            let settings = scope.spawn(|| settings(args)); // takes about as long
+            let settings = scope.spawn(|| settings(args)); // in parallel, because it takes about as long as opening the segmenter
             let segmenter = segmenter(args)?;
             Ok((segmenter, settings.join().map_err(|_| anyhow!("the weights' digest cannot be computed"))??))
         })?;
@@ -89,14 +89,14 @@ impl<'a> Run<'a> {
         let emits = args.emits();
         if emits.contains(&Emit::Labelid) && labels.len() < dataset.classes.len() {
             return Err(misuse(format!(
-                "--emit labelid: data set `{}` has no label ids of its own; leave it out, or use weights of Cityscapes",
+                "--emit labelid: the data set `{}` has no label ids; leave it out, or use weights for Cityscapes",
                 dataset.name
             )));
         }
         Ok(Self { args, console, emits, segmenter, settings, labels, stop })
     }
 
-    /// Reads, segments and encodes, each while the others do; reports in the order of the inputs.
+    /// Reads, segments and encodes the photos in parallel stages. Reports the results in the order of the inputs.
     pub(super) fn all(
         &self,
         inputs: Vec<(Input, PathBuf)>,
@@ -113,7 +113,7 @@ impl<'a> Run<'a> {
         let started = Instant::now();
         let bar = self.console.progress(inputs.len() as u64, "photos");
         let cores = thread::available_parallelism().map_or(1, usize::from);
-        // Full-size logits are large, 160 MB a Cityscapes frame: fewer of them wait.
+        // Full-size logits are large (160 MB per Cityscapes frame), so fewer of them may wait.
         let encoders = if self.emits.contains(&Emit::Logits) { 1 } else { cores.min(4) };
         thread::scope(|scope| {
             let jobs = jobs::jobs(inputs, self.args.to_stdout(), &self.stop);
@@ -154,7 +154,7 @@ impl<'a> Run<'a> {
             }
         }
         if lines.is_closed() && self.emits.is_empty() {
-            self.stop.ask(); // nobody wants the results
+            self.stop.ask(); // the results are not wanted any more
         }
     }
 
@@ -164,7 +164,7 @@ impl<'a> Run<'a> {
         let mut text = if *done + *failed == 0 && *skipped > 0 {
             format!("nothing left to do: {skipped} photos were done before")
         } else {
-            let mut text = format!("{done} photos in {seconds:.1} s ({:.1} a second)", *done as f64 / seconds);
+            let mut text = format!("{done} photos in {seconds:.1} s ({:.1} per second)", *done as f64 / seconds);
             for (count, what) in [
                 (*replaced, "replaced outputs of other photos or settings"),
                 (*skipped, "done before"),
@@ -182,7 +182,7 @@ impl<'a> Run<'a> {
         self.console.note(&text);
     }
 
-    /// Reads and decodes a photo, unless an earlier run has done it.
+    /// Reads and decodes a photo. Returns `None` if an earlier run has done it.
     fn open(&self, job: &mut Job) -> rtformer::Result<Option<Photo>> {
         let started = Instant::now();
         let bytes = job.read()?;
@@ -208,7 +208,7 @@ impl<'a> Run<'a> {
         Ok(Some(Photo { image, record, read_ms, replaces }))
     }
 
-    /// Scenes in order, `--batch` photos at a time through the network.
+    /// Segments `--batch` photos at a time and returns the scenes in order.
     fn segmented<'b>(
         &'b self,
         mut opened: impl Iterator<Item = (Job, rtformer::Result<Option<Photo>>)> + Send + 'b,
@@ -233,7 +233,7 @@ impl<'a> Run<'a> {
         batch.into_iter().map(move |(job, photo)| {
             let seen = photo.and_then(|photo| {
                 let Some(photo) = photo else { return Ok(None) };
-                let missing = || Error::Backend { operation: "segment_batch", reason: "a photo has no scene".into() };
+                let missing = || Error::Backend { operation: "segment_batch", reason: "a photo has no result".into() };
                 let scene = scenes.next().unwrap_or_else(|| Err(missing()))?;
                 Ok(Some((photo, scene)))
             });
@@ -241,7 +241,7 @@ impl<'a> Run<'a> {
         })
     }
 
-    /// Writes what was asked for.
+    /// Writes the requested outputs.
     fn encode(&self, job: &Job, seen: rtformer::Result<Option<(Photo, Scene)>>) -> rtformer::Result<Written> {
         let Some((photo, scene)) = seen? else { return Ok(Written::Before) };
         let started = Instant::now();
@@ -265,7 +265,7 @@ impl<'a> Run<'a> {
         Ok(Written::Now { line, replaced: photo.replaces })
     }
 
-    /// Writes an output as a whole: to its file, or to standard output.
+    /// Writes a complete output, to its file or to standard output.
     fn deliver(&self, path: &Path, fill: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> rtformer::Result<()> {
         if !self.args.to_stdout() {
             return write_whole(path, |file| fill(file));
@@ -276,13 +276,13 @@ impl<'a> Run<'a> {
             out.write_all(&bytes).and_then(|()| out.flush())
         });
         match sent {
-            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()), // its reader has what it wanted
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()), // the reader closed the pipe
             sent => sent.map_err(Error::writing("standard output")),
         }
     }
 }
 
-/// The settings that decide what the outputs are.
+/// The settings that determine the outputs' content.
 pub(super) fn settings(args: &Args) -> anyhow::Result<Settings> {
     let device = args.device();
     Ok(Settings {

@@ -1,4 +1,4 @@
-//! Signals: the first one ends a run after the photos in progress, the second one at once.
+//! Signals: the first one ends a run after the photos in progress, the second one ends it at once.
 
 use std::io::{Write, stderr};
 use std::sync::Arc;
@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::Context;
 
-/// Whether the run is to end early.
+/// A request to end the run early.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Stop {
     asked: Arc<AtomicBool>,
@@ -23,7 +23,7 @@ impl Stop {
                 std::process::exit(130);
             }
             handler.ask();
-            // Nobody may be there to read it.
+            // Ignore the error, because standard error may be closed.
             let _ = writeln!(stderr(), "stopping after the photos in progress; interrupt again to stop at once");
         })
         .context("cannot listen for Ctrl-C")?;
@@ -38,7 +38,7 @@ impl Stop {
         self.asked.load(Ordering::SeqCst)
     }
 
-    /// Whether a signal asked.
+    /// Whether a signal made the request.
     pub(super) fn interrupted(&self) -> bool {
         self.interrupted.load(Ordering::SeqCst)
     }
@@ -63,7 +63,7 @@ fn ignored() -> u64 {
     mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0)
 }
 
-/// Other systems do not tell without unsafe code. Hangups keep the action they have, which is right with and without `nohup`.
+/// Other systems do not report this without unsafe code. Hangups keep their current action, which is right with and without `nohup`.
 #[cfg(all(unix, not(target_os = "linux")))]
 fn ignored() -> u64 {
     1 << (signal_hook::consts::SIGHUP - 1)
