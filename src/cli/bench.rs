@@ -26,14 +26,14 @@ use stages::Stage;
 /// There are four stages. They are measured in turns, so that other load on the machine affects all
 /// of them alike. The frame is random noise unless --photo is given.
 ///
-///   paper  network and full-size bilinear logits, with the input already on the device (as in papers)
+///   paper  network and full-size bilinear logits, input already on the device (as in papers)
 ///   mask   the same, but with a mask as the result
 ///   frame  8-bit frame in memory to 8-bit mask in memory
 ///   file   JPEG file to mask PNG file
 ///
-/// The results of paper and mask stay on the device. With --batch N, a run processes N frames. Times are
-/// in milliseconds. Percentiles are interpolated linearly between ranks; FPS is frames per second at
-/// the median.
+/// The results of paper and mask stay on the device. With --batch N, a run processes N frames. Times
+/// are in milliseconds. Percentiles are interpolated linearly between ranks. FPS is frames per second
+/// at the median.
 ///
 /// Example: rtformer bench --size 1024x512 --stages frame,file --json bench.json
 #[derive(Debug, clap::Args)]

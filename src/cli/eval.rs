@@ -21,7 +21,7 @@ use super::photos::{self, PhotoArgs};
 use super::{Outcome, batch, misuse};
 use super::{list, plot};
 
-const ABOUT: &str = "Measure IoU on labelled photos";
+const ABOUT: &str = "Measure the IoU (intersection over union) on labelled photos";
 
 const LABELS: &str = "\
 The labels of a photo SUB/P.jpg are SUB/P.png, SUB/P_L.png (CamVid) or SUB/P.mask.png. Those of X_leftImg8bit.png (Cityscapes) are \
@@ -68,7 +68,8 @@ pub(super) struct Args {
     ignore_id: Vec<u16>,
 
     /// Ending of the label files' names: the labels of SUB/P.jpg are SUB/P followed by this, such as _gt.png (".png" may be omitted)
-    /// [default: the names above]
+    /// [default: .png,
+    /// _L.png or .mask.png, and Cityscapes' names]
     #[arg(long, value_name = "SUFFIX", allow_hyphen_values = true)]
     label_suffix: Option<String>,
 
@@ -84,7 +85,8 @@ pub(super) struct Args {
     #[arg(long, requires = "plot")]
     overwrite: bool,
 
-    /// Size in pixels at which the network sees a photo: native, WxH, or within:WxH; masks are evaluated at the photo's size
+    /// Size in pixels at which the network sees a photo: native (the photo's size), WxH (exactly), or within:WxH (the largest that fits in
+    /// either orientation, with the photo's proportions); masks are evaluated at the photo's size
     #[arg(long, value_name = "SIZE", default_value = "native")]
     size: Size,
 

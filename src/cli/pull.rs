@@ -26,7 +26,7 @@ pub(super) struct Args {
     #[arg(value_name = "NAME")]
     name: Option<String>,
 
-    /// List the models, and whether each is ready for use
+    /// List the models, and whether each is ready for use (ready) or not (-)
     #[arg(long, conflicts_with_all = ["name", "force"])]
     list: bool,
 

@@ -39,11 +39,13 @@ pub(in super::super) struct Args {
     #[arg(long, value_name = "ALPHA", default_value_t = 0.5, value_parser = fraction)]
     pub(super) alpha: f32,
 
-    /// Set pixels whose class has a probability below P, 0 to 1, to the ignore id [default: keep all]
+    /// Set pixels whose class has a probability below P, 0 to 1, to the ignore id (255, or 65535 if there are more
+    /// than 255 classes) [default: keep all]
     #[arg(long, value_name = "P", value_parser = fraction)]
     pub(super) reject_below: Option<f32>,
 
-    /// Size in pixels at which the network sees a photo: native, WxH, or within:WxH; masks keep the photo's size
+    /// Size in pixels at which the network sees a photo: native (the photo's size), WxH (exactly), or within:WxH (the largest that fits in
+    /// either orientation, with the photo's proportions); masks keep the photo's size
     #[arg(long, value_name = "SIZE", default_value = "native")]
     pub(super) size: Size,
 
@@ -56,7 +58,7 @@ pub(in super::super) struct Args {
     #[arg(long, conflicts_with = "overwrite", requires = "out")]
     pub(super) resume: bool,
 
-    /// Replace outputs that exist
+    /// Replace outputs that exist. Without this flag or --resume, an existing output is an error
     #[arg(long)]
     pub(super) overwrite: bool,
 

@@ -15,7 +15,7 @@ pub(super) enum Emit {
     Labelid,
     /// The photo, tinted with its classes' colours
     Overlay,
-    /// Grey PNG of each pixel's highest class probability
+    /// Grey PNG of each pixel's highest class probability, from 0 (black) to 1 (white)
     Confidence,
     /// NumPy f32 [classes, height, width] at the photo's size
     Logits,
