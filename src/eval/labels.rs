@@ -60,7 +60,8 @@ impl LabelImage {
     ///
     /// Grey PNG files (1 to 16 bits) hold numbers. RGB and RGBA files (8 bits) hold the classes' colours. An indexed PNG (1 to 8 bits)
     /// holds numbers, unless its palette shows that it holds colours: it consists of the data set's colours in another order, or of
-    /// some of them, as optimisers and quantisers write it. If both readings are possible and differ, the file is an error; use
+    /// some of them, as optimisers and quantisers write it. If its palette is grey or PASCAL VOC's colour map in
+    /// another order, the number is the place of the pixel's colour in that map, as in the file that was optimised. If both readings are possible and differ, the file is an error; use
     /// [`LabelKind`] to choose. The masks that we write have the data set's palette in order, so both readings agree.
     ///
     /// Numbers are train ids, except:

@@ -53,6 +53,10 @@ pub(super) fn decode(
     let ids = match (color, kind) {
         (ColorType::Indexed, LabelKind::Auto) => match reading(palette, &used(stored()), numbers, &colors)? {
             Reading::Numbers => by_number(stored(), columns, dataset, numbers)?,
+            Reading::Moved(moved) => {
+                let number = |index| moved.get(usize::from(index)).copied().unwrap_or(index);
+                by_number(stored().map(number), columns, dataset, numbers)?
+            }
             Reading::Colors => by_palette(stored(), columns, palette, &colors)?,
         },
         (ColorType::Indexed, LabelKind::Color) => by_palette(stored(), columns, palette, &colors)?,

@@ -4,15 +4,20 @@
 //! in the classes' colours, and an optimiser or a quantiser converts it to an indexed PNG, whose indices then have no meaning. The
 //! palette distinguishes the two in nearly all cases. If it does not, the file is an error, because a wrong guess would give wrong
 //! scores.
+//!
+//! Optimisers also convert grey PNGs of class ids, and reorder palettes that are a common ramp. The ids are then the places of the
+//! palette's colours in the ramp.
 
 use super::colors::{Colors, Meaning, Rgb};
 use super::format::{LabelKind, Numbers};
 use crate::eval::Confusion;
 
 /// The meaning of the pixels of an indexed PNG.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Reading {
     Numbers,
+    /// Indices into these numbers.
+    Moved(Vec<u16>),
     Colors,
 }
 
@@ -21,7 +26,8 @@ pub(super) enum Reading {
 /// 1. Both readings agree, or the palette is the data set's in order, or all its entries are one colour: numbers.
 /// 2. The palette has only the data set's colours, of at least two classes, in another order: colours.
 /// 3. The palette is a common ramp (grey, or PASCAL VOC's): numbers.
-/// 4. Otherwise the used indices decide. If only one reading is possible, it is used. If both are possible, it is an error.
+/// 4. The palette is a common ramp in another order: the places of its colours in the ramp are the numbers.
+/// 5. Otherwise the used indices decide. If only one reading is possible, it is used. If both are possible, it is an error.
 ///
 /// A file name or a flag that states that the file holds numbers is never overruled. If the palette contradicts it, it is an error.
 ///
@@ -30,7 +36,7 @@ pub(super) enum Reading {
 pub(super) fn reading(palette: &[u8], used: &[u16], numbers: &Numbers, colors: &Colors) -> Result<Reading, String> {
     let classes = &colors.dataset().classes;
     let ignore = Confusion::ignore_id(classes.len());
-    let palette: &[Rgb] = palette.as_chunks().0;
+    let palette = without_padding(palette.as_chunks().0, used);
     let entries: Vec<Meaning> = palette.iter().map(|color| colors.of(*color)).collect();
     let entry = |index: u16| entries.get(usize::from(index)).copied().unwrap_or(Meaning::Unknown);
     let by_color = |index: u16| match entry(index) {
@@ -89,6 +95,9 @@ pub(super) fn reading(palette: &[u8], used: &[u16], numbers: &Numbers, colors: &
     if !only_known && is_common_ramp(palette) {
         return Ok(Reading::Numbers);
     }
+    if let Some(moved) = moved_ramp(palette, used, numbers).filter(|_| !colors_fit) {
+        return Ok(Reading::Moved(moved));
+    }
     let shows_class = used.iter().any(is_class);
     let contradictions = used.iter().filter(|index| moved(index)).count();
     match (numbers_fit, colors_fit) {
@@ -105,11 +114,45 @@ pub(super) fn reading(palette: &[u8], used: &[u16], numbers: &Numbers, colors: &
     }
 }
 
-/// Whether the palette is one that programs use for any indices: grey values, or PASCAL VOC's colour map, which `PaddleSeg` and others
-/// use.
+/// The palette without unused entries at its end, if there are several and all are one colour.
+fn without_padding<'a>(palette: &'a [Rgb], used: &[u16]) -> &'a [Rgb] {
+    let end = used.last().map_or(0, |last| usize::from(*last) + 1).min(palette.len());
+    let (own, rest) = palette.split_at(end);
+    let is_padding = rest.len() > 1 && rest.iter().all(|color| *color == rest[0]);
+    if is_padding && !own.is_empty() { own } else { palette }
+}
+
+/// Whether the palette is one that programs use for any indices: the grey values, evenly spaced grey values, or PASCAL VOC's colour map,
+/// which `PaddleSeg` and others use.
 fn is_common_ramp(palette: &[Rgb]) -> bool {
     let is = |ramp: fn(u8) -> Rgb| palette.iter().zip(0..=u8::MAX).all(|(color, i)| *color == ramp(i));
-    is(|i| [i; 3]) || is(voc)
+    is(|i| [i; 3]) || is(voc) || is_even(palette)
+}
+
+/// Whether the palette has evenly spaced grey values from black to some bright one, up to rounding.
+fn is_even(palette: &[Rgb]) -> bool {
+    let [first, .., last] = palette else { return false };
+    let (brightest, steps) = (usize::from(last[0]), palette.len() - 1);
+    let even = |(i, color): (usize, &Rgb)| {
+        *color == [color[0]; 3] && usize::from(color[0]).abs_diff(i * brightest / steps) <= 1
+    };
+    *first == [0; 3] && brightest >= 128 && palette.iter().enumerate().all(even)
+}
+
+/// The numbers that the indices stand for, if the palette is a common ramp in another order. Most of the used entries must stand for
+/// a class or the ignore id, other than black and white, which every palette may have.
+fn moved_ramp(palette: &[Rgb], used: &[u16], numbers: &Numbers) -> Option<Vec<u16>> {
+    let places = |ramp: fn(u8) -> Rgb| {
+        let place = |color: &Rgb| (0..=u8::MAX).find(|i| ramp(*i) == *color).map(u16::from);
+        let places: Vec<_> = palette.iter().map(place).collect();
+        let of_used: Option<Vec<_>> =
+            used.iter().map(|index| places.get(usize::from(*index)).copied().flatten()).collect();
+        let possible: Vec<_> = of_used?.into_iter().filter(|place| numbers.of(*place).is_some()).collect();
+        let telling = possible.iter().any(|place| !matches!(place, 0 | 255));
+        (telling && 2 * possible.len() > used.len())
+            .then(|| places.into_iter().map(|place| place.unwrap_or(u16::MAX)).collect())
+    };
+    places(|i| [i; 3]).or_else(|| places(voc))
 }
 
 /// PASCAL VOC's colour map. From the highest bit down, red is the index's bits 0, 3 and 6, green its bits 1, 4 and 7, and blue its bits 2

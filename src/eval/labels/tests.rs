@@ -148,10 +148,20 @@ fn a_palette_tells_numbers_from_colours() {
         (name, [vec![BLACK, ROAD], foreign(9)].concat(), &[0, 1, 5, 10], Ok(&[0, 1, 5, 10])), // one class's colour by chance
         (name, foreign(13), &[12], Err("id 12 at (0, 0)")),
         (name, padded(in_order(), BLACK), &[0, 12], Err("id 12 at (1, 0)")), // padding does not make it ignored
+        // Evenly spaced grey values give no information either.
+        (name, (0..12).map(|i| [i * 23; 3]).collect(), &[0, 1, 5], Ok(&[0, 1, 5])),
+        (name, vec![BLACK, WHITE], &[0, 1], Ok(&[0, 1])),
+        // Grey values and VOC's colours in another order, as optimisers write them: their places in the ramp are the numbers.
+        (name, [1, 255, 10, 0].map(|value| [value; 3]).to_vec(), &[0, 1, 2, 3], Ok(&[1, 255, 10, 0])),
+        (name, vec![BLACK, [5; 3]], &[0, 1], Ok(&[0, 5])),
+        (name, voc(12).into_iter().rev().chain([[224, 224, 192]]).collect(), &[0, 1, 11, 12], Ok(&[255, 10, 0, 255])),
+        (name, [3, 12, 5].map(|value| [value; 3]).to_vec(), &[0, 1, 2], Err("has id 12 at (1, 0)")),
+        ("a_labelTrainIds.png", [3, 4].map(|value| [value; 3]).to_vec(), &[0, 1], Ok(&[3, 4])),
         // Colours. Another order, as optimisers write it.
         (name, shuffled(), &[0, 1, 2, 10], Ok(&[0, 4, 8, 7])),
         (name, shuffled(), &[3], Ok(&[1])),
         (name, padded(shuffled(), BLACK), &[1, 2, 200], Ok(&[4, 8, 255])),
+        (name, padded(shuffled(), WHITE), &[1, 2, 10], Ok(&[4, 8, 7])), // unused entries of one colour are padding
         // A subset, as quantisers write it, with or without void.
         (name, vec![SKY, ROAD, TREE], &[0, 1, 2], Ok(&[0, 3, 5])),
         (name, vec![BLACK, ROAD, TREE], &[0, 1, 2], Ok(&[255, 3, 5])),
