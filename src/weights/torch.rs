@@ -8,7 +8,7 @@
 use std::collections::HashMap;
 use std::io::{self, Cursor};
 
-use zip::read::ZipFile;
+use zip::read::{ArchiveOffset, Config, ZipFile};
 use zip::result::ZipError;
 use zip::{CompressionMethod, ZipArchive};
 
@@ -46,7 +46,10 @@ const OTHERS: [(&str, &str); 7] = [
 /// # Errors
 /// A description of the problem, as a phrase that follows the file's name.
 pub(super) fn open(bytes: &[u8]) -> Result<(&[u8], Storages<'_>), String> {
-    let mut archive = ZipArchive::new(Cursor::new(bytes)).map_err(|e| broken(&e))?;
+    // The archive is the whole file. If the crate has to detect its start, it misreads valid files: it ignores that PyTorch always
+    // writes ZIP64 records, which take as many bytes as the directory's first entry if the file's name has 21 characters.
+    let config = Config { archive_offset: ArchiveOffset::Known(0) };
+    let mut archive = ZipArchive::with_config(config, Cursor::new(bytes)).map_err(|e| broken(&e))?;
     let names: Vec<String> = archive
         .file_names()
         .map(|name| name.map(std::borrow::Cow::into_owned))

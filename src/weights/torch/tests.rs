@@ -108,6 +108,33 @@ fn archive(entries: &[(&str, &[u8])]) -> Vec<u8> {
     writer.finish().unwrap().into_inner()
 }
 
+/// The archive with the ZIP64 records that PyTorch always writes.
+fn with_zip64(mut archive: Vec<u8>) -> Vec<u8> {
+    let at = archive.len() - 22;
+    let end = archive.split_off(at);
+    let little = |from: usize, to: usize| end[from..to].iter().rev().fold(0, |sum, byte| sum << 8 | u64::from(*byte));
+    let (entries, size, offset) = (little(10, 12), little(12, 16), little(16, 20));
+    archive.extend(b"PK\x06\x06\x2c\0\0\0\0\0\0\0\x1e\x03\x2d\0\0\0\0\0\0\0\0\0");
+    archive.extend([entries, entries, size, offset].map(u64::to_le_bytes).as_flattened());
+    archive.extend(b"PK\x06\x07\0\0\0\0");
+    archive.extend((at as u64).to_le_bytes());
+    archive.extend([&[1, 0, 0, 0], &*end].concat());
+    archive
+}
+
+/// The folder in the archive has the name of the file. With 21 characters, the first entry is as long as the ZIP64 records.
+#[test]
+fn a_file_may_have_a_name_of_any_length() {
+    for length in 1..40 {
+        let folder = "x".repeat(length);
+        let program = PLAIN.alone();
+        let parts = [(format!("{folder}/data.pkl"), &*program), (format!("{folder}/data/0"), &[0; 16])];
+        let file = with_zip64(archive(&parts.each_ref().map(|(name, part)| (&**name, *part))));
+        let (got, storages) = super::open(&file).unwrap_or_else(|error| panic!("{length}: {error}"));
+        assert_eq!((got, storages["0"]), (&*program, &[0; 16][..]), "{length}");
+    }
+}
+
 const FOUR: [u8; 16] = [0, 0, 128, 63, 0, 0, 0, 64, 0, 0, 64, 64, 0, 0, 128, 64];
 
 fn with_data(pickle: &[u8]) -> Vec<u8> {
