@@ -36,7 +36,7 @@ pub enum Error {
     },
 
     /// A file could not be written. An existing file of that name is unchanged.
-    #[error("{path}: cannot be written: {cause}; check the free space and the permissions")]
+    #[error("{path}: cannot be written: {cause}; {}", write_hint(cause.kind()))]
     Write {
         /// The file that was to be written.
         path: PathBuf,
@@ -303,6 +303,16 @@ impl Error {
     /// ```
     pub fn image(path: impl AsRef<Path>, reason: impl Into<String>) -> Self {
         Self::Image { path: path.as_ref().to_path_buf(), reason: reason.into() }
+    }
+}
+
+/// What a user can do after a failure to write.
+fn write_hint(kind: std::io::ErrorKind) -> &'static str {
+    use std::io::ErrorKind::{AlreadyExists, InvalidFilename, IsADirectory, NotADirectory};
+    match kind {
+        InvalidFilename => "shorten the name",
+        AlreadyExists | IsADirectory | NotADirectory => "another file or folder has this name, so choose another",
+        _ => "check the free space and the permissions",
     }
 }
 

@@ -46,6 +46,10 @@ pub fn kind(start: &[u8], path: &Path) -> Kind {
     {
         return match raw_tiff(start, path) {
             Some(what) if format == ImageFormat::Tiff => unreadable(what),
+            _ if is_damaged(start, format) => Kind::Unreadable(format!(
+                "this {} file is damaged: its signature is there, but no header follows it; copy it again",
+                name(format)
+            )),
             _ => Kind::Picture(format),
         };
     }
@@ -56,6 +60,16 @@ pub fn kind(start: &[u8], path: &Path) -> Kind {
         Some((what, hint)) => format!("is {what}, not a photo; {hint}"),
         None => "is not an image in a supported format (JPEG, PNG, WebP, BMP, TIFF, GIF, PNM or PAM)".into(),
     })
+}
+
+/// Whether no decoder could read a file that starts like this, however long it is.
+fn is_damaged(start: &[u8], format: ImageFormat) -> bool {
+    match (format, start) {
+        // A marker, and a length that is less than its own two bytes. The start marker, fill bytes and `FF 01` have no length.
+        (ImageFormat::Jpeg, &[_, _, 0xff, 0x02..=0xcf | 0xda..=0xfe, 0, 0 | 1, ..]) => true,
+        (ImageFormat::Png, start) => start.get(12..16).is_some_and(|first| first != b"IHDR"),
+        _ => false,
+    }
 }
 
 fn unreadable(what: &str) -> Kind {

@@ -38,6 +38,28 @@ fn files_in_folders_are_photos_by_name_then_by_content() {
     assert!(!is_photo(folder.path()).unwrap());
 }
 
+#[test]
+fn a_signature_without_a_header_is_enough_to_refuse_a_file() {
+    let cases: [(&[u8], bool); 8] = [
+        (b"\xff\xd8\xff\xe0\0\x10JFIF", false),
+        (b"\xff\xd8\xff\xff\xff\xe0\0\x10JFIF", false), // fill bytes
+        (b"\xff\xd8\xff\xd9", false),                   // too short to tell
+        (b"\xff\xd8\xff\xdb\0\x43\0", false),
+        (b"\xff\xd8\xff\xe0\0\0\0\0", true), // zeros
+        (b"\x89PNG\r\n\x1a\n\0\0\0\x0dIHDR", false),
+        (b"\x89PNG\r\n\x1a\n", false), // too short to tell
+        (b"\x89PNG\r\n\x1a\n\0\0\0\0\0\0\0\0", true),
+    ];
+    for (start, damaged) in cases {
+        let got = kind(start, Path::new("a"));
+        assert_eq!(
+            matches!(&got, Kind::Unreadable(reason) if reason.contains("is damaged")),
+            damaged,
+            "{start:?}: {got:?}"
+        );
+    }
+}
+
 /// A TIFF whose directory holds these fields, each a 32-bit number.
 fn tiff(fields: &[(u16, u32)]) -> Vec<u8> {
     let mut file = [&b"II*\0"[..], &8u32.to_le_bytes(), &(fields.len() as u16).to_le_bytes()].concat();

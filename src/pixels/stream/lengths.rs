@@ -30,7 +30,7 @@ pub(super) fn jpeg<R: Read>(source: &mut Source<R>) -> Result<Jpeg, Stop> {
             if source.has(source.buffer.len() + 1)? {
                 continue;
             }
-            break source.buffer.len();
+            break cut(source, source.buffer.len());
         };
         let place = at + offset;
         match marker {
@@ -39,11 +39,11 @@ pub(super) fn jpeg<R: Read>(source: &mut Source<R>) -> Result<Jpeg, Stop> {
             jpeg::START => {
                 source.has(place + 6)?;
                 if place > 2 && jpeg::starts(&source.buffer[place..]) {
-                    break place;
+                    break cut(source, place);
                 }
                 at = place + 2;
             }
-            _ if !source.has(place + 4)? => break source.buffer.len(),
+            _ if !source.has(place + 4)? => break cut(source, source.buffer.len()),
             _ => {
                 let length = usize::from(u16::from_be_bytes([source.buffer[place + 2], source.buffer[place + 3]]));
                 let end = place + 2 + length.max(2);
@@ -93,17 +93,17 @@ pub(super) fn png<R: Read>(source: &mut Source<R>) -> Result<usize, Stop> {
     let mut at = PNG_SIGNATURE.len();
     loop {
         if !source.has(at + 8)? {
-            return Ok(cut_png(source, source.buffer.len()));
+            return Ok(cut(source, source.buffer.len()));
         }
         let (length, kind) = source.buffer[at..at + 8].split_at(4);
         let length = u32::from_be_bytes(*length.first_chunk().unwrap_or(&[0; 4])) as usize;
         if !kind.iter().all(u8::is_ascii_alphabetic) {
-            return Ok(cut_png(source, at));
+            return Ok(cut(source, at));
         }
         let last = kind == b"IEND";
         at += 12 + length; // length, type and checksum are 12 bytes
         if !source.has(at)? {
-            return Ok(cut_png(source, at));
+            return Ok(cut(source, at));
         }
         if last {
             return Ok(at);
@@ -111,8 +111,8 @@ pub(super) fn png<R: Read>(source: &mut Source<R>) -> Result<usize, Stop> {
     }
 }
 
-/// The length of a PNG that extends to `end`, or to the start of the next PNG if this one is truncated.
-fn cut_png<R>(source: &Source<R>, end: usize) -> usize {
+/// The length of a truncated or damaged picture that extends to `end`, or to the start of the next PNG.
+fn cut<R>(source: &Source<R>, end: usize) -> usize {
     let end = end.min(source.buffer.len());
     let inside = source.buffer[1..end].windows(PNG_SIGNATURE.len()).position(|bytes| bytes == PNG_SIGNATURE);
     inside.map_or(end, |at| at + 1)

@@ -137,7 +137,7 @@ fn bytes_between_and_after_pictures_are_skipped() {
     let indexed = a.len() + 90; // the length of the first picture with its index
     let (claims, profile) = (with_segment(&a, 0xe2, b"MPF\0MM"), with_segment(&a, 0xe2, b"ICC_PROFILE\0"));
     let empty: &[u8] = &[];
-    let cases: [Case; 16] = [
+    let cases: [Case; 17] = [
         ("blank lines", [&a, &b"\n\n"[..], &b].concat(), vec![&a, &b]),
         ("padding", [&a, &[0; 512][..], &b].concat(), vec![&a, &b]),
         ("a multipart stream", [part, &a[..], b"\r\n", part, &b, b"\r\n"].concat(), vec![&a, &b]),
@@ -153,6 +153,7 @@ fn bytes_between_and_after_pictures_are_skipped() {
         ("a stream without a picture is one item", b"<!DOCTYPE html>".to_vec(), vec![b"<!DOCTYPE html>"]),
         ("a JPEG without its end, then a JPEG", [&a[..a.len() - 2], &b].concat(), vec![&a[..a.len() - 2], &b]),
         ("a PNG without its end, then a PNG", [&png_a[..60], &png_b].concat(), vec![&png_a[..60], &png_b]),
+        ("a JPEG without its end, then a PNG", [&a[..60], &png_b].concat(), vec![&a[..60], &png_b]),
         ("a truncated picture", [&a[..], &b[..b.len() / 2]].concat(), vec![&a, &b[..b.len() / 2]]),
     ];
     for (why, stream, want) in cases {

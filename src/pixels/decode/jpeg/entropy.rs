@@ -123,6 +123,13 @@ impl Picture {
         if parts.is_empty() || self.progressive && band.first > 0 && !alone {
             return None;
         }
+        let needs_dc = !self.progressive || band.first == 0 && !band.refines;
+        let needs_ac = !self.progressive || band.first > 0;
+        if parts.iter().any(|part| needs_dc && part.dc.is_none() || needs_ac && part.ac.is_none()) {
+            return Some(Err(
+                "this JPEG file lacks Huffman tables for a part of its picture data; copy it again".into()
+            ));
+        }
         let [wide, high] = if alone { self.components[parts[0].component].blocks } else { self.units };
         let mut nonzero =
             if alone { std::mem::take(&mut self.components[parts[0].component].nonzero) } else { Vec::new() };

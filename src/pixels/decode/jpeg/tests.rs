@@ -122,6 +122,9 @@ fn a_frame_without_tables_uses_the_standard_tables() {
     assert!(photo.rgb().pixels().any(|pixel| pixel.0.iter().any(|value| value.abs_diff(128) > 64)));
     let half = with(&camera, camera.len() / 2..camera.len(), b"\xff\xd9");
     assert!(decoded(&half).map(|_| ()).unwrap_err().contains("ends too early"));
+    // There are no standard tables for progressive files.
+    let bare = without(&file("jpeg/progressive-420.jpg"), HUFFMAN_TABLES);
+    assert!(decoded(&bare).map(|_| ()).unwrap_err().contains("lacks Huffman tables"));
     // A file with its own tables is not changed.
     assert!(!outline(&file("jpeg/422-optimized.jpg")).unwrap().lacks_tables);
 }
