@@ -63,7 +63,7 @@ fn every_wrapping_of_a_network_converts_to_the_same_numbers() {
         (
             "a second network in the file",
             renamed(|name| vec![format!("student.{name}"), format!("teacher.{name}")], &[]),
-            "the file also holds `teacher` (--part chooses)",
+            "the file also holds `teacher` (use --part to choose)",
         ),
         (
             "a loss tensor in the file",

@@ -149,7 +149,7 @@ fn wrong_tensors_are_named() {
                 d.eight_bits("conv1.0.weight");
                 d.tensors.push(("conv1.0.weight.scale".into(), "F32".into(), json!([3]), vec![0; 12]));
             },
-            "in `conv1.0.weight.scale`, but that is F32 [3]",
+            "in `conv1.0.weight.scale`, but it is F32 [3]",
         ),
         (
             "scales in half precision",
@@ -157,7 +157,7 @@ fn wrong_tensors_are_named() {
                 d.eight_bits("conv1.0.weight");
                 d.tensors.push(("conv1.0.weight.scale".into(), "F16".into(), json!([2]), vec![0; 4]));
             },
-            "but that is F16 [2]",
+            "but it is F16 [2]",
         ),
         (
             "scales that are NaN",

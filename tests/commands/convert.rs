@@ -111,7 +111,7 @@ fn a_failing_command_names_the_reason_and_writes_no_file() {
         (
             convert(thirds, &["--dataset", seven, "--num-heads", "2", "--variant", "base"]),
             1,
-            "thirds.pdparams: model configuration: the checkpoint is RTFormer (base channels 3), not the variant `base`",
+            "thirds.pdparams: model configuration: the checkpoint is RTFormer (base channels 3), not the requested variant `base`",
         ),
         (convert(thirds, &["--dataset", seven, "--num-heads", "5"]), 1, "num_heads is 5"),
         (convert(thirds, &["--dataset", seven, "--cross-size", "0"]), 1, "cross_size is 0"),
