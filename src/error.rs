@@ -132,6 +132,10 @@ pub enum Error {
     #[error("{0}")]
     Input(String),
 
+    /// Training runs do not determine the law that was to be fitted to them; the text says what is missing.
+    #[error("the runs do not determine the fit: {0}")]
+    Runs(String),
+
     /// A device or precision is not available.
     #[error("device `{device}`: {reason}")]
     Device {
@@ -186,7 +190,7 @@ pub enum Error {
 /// | `Io` | [`Error::Read`] otherwise, [`Error::Write`] |
 /// | `Image` | [`Error::Image`] |
 /// | `Weights` | [`Error::Weights`], [`Error::NoWeights`], [`Error::MissingTensor`], [`Error::Shape`], [`Error::LeftoverTensors`], [`Error::Config`] |
-/// | `Input` | [`Error::Input`], [`Error::Pixels`] |
+/// | `Input` | [`Error::Input`], [`Error::Pixels`], [`Error::Runs`] |
 /// | `Device` | [`Error::Device`] |
 /// | `OutOfMemory` | [`Error::OutOfMemory`], [`Error::DeviceMemory`] |
 /// | `Download` | [`Error::Download`] |
@@ -238,7 +242,7 @@ impl Error {
             Self::Read { .. } | Self::Write { .. } => ErrorKind::Io,
             Self::Image { .. } => ErrorKind::Image,
             Self::Photo { cause, .. } => cause.kind(),
-            Self::Input(_) | Self::Pixels(_) => ErrorKind::Input,
+            Self::Input(_) | Self::Pixels(_) | Self::Runs(_) => ErrorKind::Input,
             Self::Weights { .. }
             | Self::NoWeights
             | Self::MissingTensor { .. }
@@ -336,6 +340,7 @@ mod tests {
             (Error::Config("a".into()), ErrorKind::Weights),
             (Error::Input("a".into()), ErrorKind::Input),
             (Error::Pixels("a".into()), ErrorKind::Input),
+            (Error::Runs("a".into()), ErrorKind::Input),
             (device(), ErrorKind::Device),
             (Error::OutOfMemory { what: "a mask".into(), bytes: 1 }, ErrorKind::OutOfMemory),
             (Error::Backend { operation: "conv", reason: "a".into() }, ErrorKind::Internal),

@@ -22,7 +22,7 @@
 //! ```
 //!
 //! Start with [`Segmenter`]; [`Segmenter::builder`] has all options. [`pixels`] reads photos and writes pictures, [`weights`] reads
-//! checkpoints, and [`eval`] measures accuracy. [`model`] is the network itself, generic over a [`backend`]; most users need
+//! checkpoints, [`eval`] measures accuracy, and [`plan`] predicts the best network size for a training budget. [`model`] is the network itself, generic over a [`backend`]; most users need
 //! neither.
 //!
 //! # Cargo features
@@ -43,6 +43,7 @@ pub mod files;
 mod memory;
 pub mod model;
 pub mod pixels;
+pub mod plan;
 mod segmenter;
 mod timing;
 pub mod weights;

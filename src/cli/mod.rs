@@ -11,6 +11,7 @@ mod list;
 mod manual;
 mod model;
 mod photos;
+mod plan;
 mod plot;
 #[cfg(feature = "download")]
 mod pull;
@@ -47,6 +48,7 @@ enum Command {
     Convert(convert::Args),
     #[cfg(feature = "download")]
     Pull(pull::Args),
+    Plan(plan::Args),
     Info(info::Args),
     Completions(manual::CompletionsArgs),
     Man(manual::ManArgs),
@@ -105,6 +107,7 @@ pub(crate) fn run(cli: &Cli) -> ExitCode {
         Command::Convert(args) => convert::run(args, &console),
         #[cfg(feature = "download")]
         Command::Pull(args) => pull::run(args, &console),
+        Command::Plan(args) => plan::run(args),
         Command::Info(args) => info::run(args),
         Command::Completions(args) => manual::completions(args),
         Command::Man(args) => manual::man(args),

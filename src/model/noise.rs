@@ -23,7 +23,7 @@ impl Noise {
     }
 
     /// Uniform in `[-1, 1)`; splitmix64 (Steele, Lea and Flood, 2014).
-    fn next(&mut self) -> f32 {
+    pub(crate) fn uniform(&mut self) -> f32 {
         self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
@@ -41,6 +41,6 @@ impl Parameters for Noise {
             _ if name.ends_with(".weight") => (0.7, 0.2),
             _ => (0.0, 0.2),
         };
-        Ok((0..want.iter().product()).map(|_| centre + spread * self.next()).collect())
+        Ok((0..want.iter().product()).map(|_| centre + spread * self.uniform()).collect())
     }
 }

@@ -1,8 +1,9 @@
-//! `bench`, `info`, `convert` and `pull` from the command line.
+//! `bench`, `info`, `convert`, `plan` and `pull` from the command line.
 
 mod bench;
 mod compare;
 mod convert;
+mod plan;
 mod pull;
 
 use std::fs;

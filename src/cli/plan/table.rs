@@ -1,0 +1,135 @@
+//! Reads the table of training runs.
+
+use std::path::Path;
+
+use anyhow::{Context, bail, ensure};
+use rtformer::Error;
+use rtformer::plan::Run;
+
+/// The columns that every table has.
+const NEEDED: [&str; 4] = ["params", "crops", "flops", "cross_entropy"];
+
+/// The number of different photos; a table may lack the column.
+const UNIQUE: &str = "unique";
+
+/// The runs of a CSV file. Columns are found by name, in any order; unknown ones are ignored.
+///
+/// # Errors
+/// Names the file, the line, the column, the value and what was expected.
+pub(super) fn read(path: &Path) -> anyhow::Result<Vec<Run>> {
+    let bytes = std::fs::read(path).map_err(Error::reading(path))?;
+    let text = rtformer::files::text(&bytes).map_err(|reason| anyhow::anyhow!("{}: {reason}", path.display()))?;
+    parse(&text).with_context(|| path.display().to_string())
+}
+
+fn parse(text: &str) -> anyhow::Result<Vec<Run>> {
+    let mut reader = csv::ReaderBuilder::new().trim(csv::Trim::All).flexible(true).from_reader(text.as_bytes());
+    let header = reader.headers()?.clone();
+    let place = |name: &str| -> anyhow::Result<Option<usize>> {
+        let mut places = header.iter().enumerate().filter(|(_, column)| *column == name).map(|(place, _)| place);
+        let first = places.next();
+        ensure!(places.next().is_none(), "line 1: two columns are named `{name}`, expected one");
+        Ok(first)
+    };
+    let unique = place(UNIQUE)?;
+    let mut places = [0; 4];
+    let mut missing = Vec::new();
+    for (slot, name) in places.iter_mut().zip(NEEDED) {
+        match place(name)? {
+            Some(found) => *slot = found,
+            None => missing.push(name),
+        }
+    }
+    if !missing.is_empty() {
+        let found: Vec<_> = header.iter().collect();
+        bail!(
+            "line 1: column {} is missing, the header has `{}`; expected a header with {}, separated by commas",
+            missing.join(", "),
+            found.join(","),
+            NEEDED.join(",")
+        );
+    }
+    let mut runs = Vec::new();
+    for record in reader.records() {
+        let record = record?;
+        let line = || line(text, record.position().map_or(0, |position| position.byte() as usize));
+        if record.len() != header.len() {
+            bail!("line {}: found {} values, the header has {} columns", line(), record.len(), header.len());
+        }
+        let number = |place: usize| {
+            let (name, value) = (&header[place], &record[place]);
+            let number = value.parse::<f64>().ok().filter(|number| *number > 0.0 && number.is_finite());
+            number.with_context(|| format!("line {}: `{name}` is `{value}`, expected a positive number", line()))
+        };
+        let [params, crops, flops, cross_entropy] = places;
+        runs.push(Run {
+            params: number(params)?,
+            crops: number(crops)?,
+            flops: number(flops)?,
+            cross_entropy: number(cross_entropy)?,
+            unique: unique.map(number).transpose()?,
+        });
+    }
+    Ok(runs)
+}
+
+/// The number of the line of a record, from 1. `csv` counts from the end of the record before, ahead of `\n` in `\r\n` and of blank lines.
+fn line(text: &str, end_of_last: usize) -> usize {
+    let rest = text.get(end_of_last..).unwrap_or_default();
+    let start = text.len() - rest.trim_start_matches(['\r', '\n']).len();
+    let before = &text[..start];
+    1 + before.matches('\n').count().max(before.matches('\r').count())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_are_found_by_name() {
+        let run = Run { params: 1e6, crops: 200.0, flops: 1e13, cross_entropy: 0.5, unique: None };
+        let cases = [
+            ("params,crops,flops,cross_entropy\n1000000,200,1e13,0.5\n", None),
+            ("seed,cross_entropy, flops,crops,params\r\n1,0.5, 1e13 ,200,1e6\r\n", None), // any order, spaces, CRLF
+            ("params,crops,flops,cross_entropy,unique\n1e6,200,1e13,0.5,367", Some(367.0)), // no line break at the end
+            ("\"params\",crops,flops,cross_entropy,lr\n\n1e6,200,1e13,\"0.5\",n/a\n", None), // quotes, a blank line, a column of words
+        ];
+        for (text, unique) in cases {
+            assert_eq!(parse(text).unwrap(), [Run { unique, ..run }], "{text:?}");
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("sweep.csv");
+        std::fs::write(&path, format!("\u{feff}{}", cases[0].0)).unwrap(); // Excel's byte-order mark
+        assert_eq!(read(&path).unwrap(), [run]);
+        std::fs::write(&path, b"PK\x03\x04\xff\xff").unwrap();
+        let error = format!("{:#}", read(&path).unwrap_err());
+        assert!(error.contains("sweep.csv: ") && error.contains("not UTF-8"), "{error}");
+        assert!(read(&folder.path().join("none.csv")).unwrap_err().to_string().contains("none.csv: cannot be read"));
+    }
+
+    #[test]
+    fn a_fault_is_named_by_line_column_and_value() {
+        let cases = [
+            ("", "line 1: column params, crops, flops, cross_entropy is missing"),
+            ("params;crops;flops;cross_entropy\n", "the header has `params;crops;flops;cross_entropy`"), // a semicolon table
+            ("params,crops,flops\n1,2,3\n", "line 1: column cross_entropy is missing"),
+            ("params,crops,params,flops,cross_entropy\n", "line 1: two columns are named `params`, expected one"),
+            ("params,crops,flops,cross_entropy\n1,2,3,4\n1,2,3\n", "line 3: found 3 values, the header has 4 columns"),
+            (
+                "params,crops,flops,cross_entropy\n1,2,3,4\n1,2,x,4\n",
+                "line 3: `flops` is `x`, expected a positive number",
+            ),
+            ("params,crops,flops,cross_entropy\n\n0,2,3,4\n", "line 3: `params` is `0`"), // a blank line counts
+            ("params,crops,flops,cross_entropy\r\n1,2,3,4\r\n\r\n1,2,?,4\r\n", "line 4: `flops` is `?`"), // Windows
+            ("params,crops,flops,cross_entropy\r1,2,3,4\r1,2,?,4", "line 3: `flops` is `?`"), // lines that end in CR only
+            ("params,crops,flops,cross_entropy\n1,-2,3,4\n", "line 2: `crops` is `-2`"),
+            ("params,crops,flops,cross_entropy\n1,2,inf,4\n", "line 2: `flops` is `inf`"),
+            ("params,crops,flops,cross_entropy\n1,2,3,NaN\n", "line 2: `cross_entropy` is `NaN`"), // a run that diverged
+            ("params,crops,flops,cross_entropy,unique\n1,2,3,4,\n", "line 2: `unique` is ``"),
+        ];
+        for (text, want) in cases {
+            let error = format!("{:#}", parse(text).unwrap_err());
+            assert!(error.contains(want), "{want}: {error}");
+        }
+    }
+}
