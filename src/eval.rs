@@ -22,6 +22,7 @@
 mod calibration;
 mod labels;
 mod pairs;
+pub mod risk;
 
 pub use calibration::Calibration;
 pub use labels::{LabelFormat, LabelImage, LabelKind};

@@ -3,6 +3,7 @@
 
 mod batch;
 mod bench;
+mod calibrate;
 mod console;
 mod convert;
 mod eval;
@@ -45,6 +46,7 @@ enum Command {
     Segment(segment::Args),
     Eval(eval::Args),
     Bench(bench::Args),
+    Calibrate(calibrate::Args),
     Convert(convert::Args),
     #[cfg(feature = "download")]
     Pull(pull::Args),
@@ -104,6 +106,7 @@ pub(crate) fn run(cli: &Cli) -> ExitCode {
         Command::Segment(args) => segment::run(args, &console),
         Command::Eval(args) => eval::run(args, &console),
         Command::Bench(args) => bench::run(args, &console),
+        Command::Calibrate(args) => calibrate::run(args, &console),
         Command::Convert(args) => convert::run(args, &console),
         #[cfg(feature = "download")]
         Command::Pull(args) => pull::run(args, &console),

@@ -1,6 +1,7 @@
 //! `bench`, `info`, `convert`, `plan` and `pull` from the command line.
 
 mod bench;
+mod calibrate;
 mod compare;
 mod convert;
 mod plan;
