@@ -1,7 +1,12 @@
 //! List files: one photo per line, or a photo and its label image, as PaddleSeg writes them.
 
-use std::fs;
+use std::fs::File;
 use std::path::{Path, PathBuf};
+
+use rtformer::files;
+
+/// The longest list that is read, in bytes: about half a million photos. Anything longer is another kind of text.
+const LONGEST: u64 = 64 << 20;
 
 /// What one line of a list file names.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,8 +32,9 @@ pub(super) fn has_list_extension(path: &Path) -> bool {
 /// # Errors
 /// A phrase that says why the list cannot be read.
 pub(super) fn read(path: &Path) -> Result<Vec<Entry>, String> {
-    let bytes = fs::read(path).map_err(|error| format!("cannot be read: {error}"))?;
-    let text = rtformer::files::text(&bytes)?;
+    let bytes = File::open(path).and_then(|file| files::read_within(file, LONGEST));
+    let bytes = bytes.map_err(|error| format!("cannot be read: {error}"))?;
+    let text = files::text(&bytes)?;
     let folder = path.parent().unwrap_or(Path::new(""));
     let entry = |(index, line)| {
         let (photo, label) = entry(folder, line)?;
@@ -65,6 +71,8 @@ fn entry(folder: &Path, line: &str) -> Option<(PathBuf, Option<PathBuf>)> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     type Photos<'a> = &'a [(&'a str, Option<&'a str>)];
@@ -124,5 +132,8 @@ mod tests {
         fs::write(folder.path().join("list.txt"), b"\x89PNG\r\n").unwrap();
         assert!(read(&folder.path().join("list.txt")).unwrap_err().contains("not UTF-8"));
         assert!(read(&folder.path().join("none.txt")).unwrap_err().contains("cannot be read"));
+        let log = folder.path().join("log.txt");
+        File::create(&log).unwrap().set_len(LONGEST + 1).unwrap();
+        assert!(read(&log).unwrap_err().contains("longer than the maximum"));
     }
 }
