@@ -91,7 +91,7 @@ impl Weights {
     /// ```
     ///
     /// # Errors
-    /// [`Error::Weights`] if a key is missing or malformed, or if the format is newer.
+    /// [`Error::Weights`](crate::Error::Weights) if a key is missing or malformed, or if the format is newer.
     pub fn dataset(&self) -> Result<Dataset> {
         if let Some(format) = self.metadata("format")
             && format.starts_with("rtformer-")
@@ -160,7 +160,7 @@ impl Weights {
     /// ```
     ///
     /// # Errors
-    /// [`Error::Weights`] if the metadata contain something other than a number above zero.
+    /// [`Error::Weights`](crate::Error::Weights) if the metadata contain something other than a number above zero.
     pub fn temperature(&self) -> Result<f32> {
         Ok(self.named_temperature()?.unwrap_or(1.0))
     }
@@ -183,7 +183,7 @@ impl Weights {
     /// ```
     ///
     /// # Errors
-    /// [`Error::Weights`] if the metadata contain something other than a whole number from 1 to 256.
+    /// [`Error::Weights`](crate::Error::Weights) if the metadata contain something other than a whole number from 1 to 256.
     pub fn pad_multiple(&self) -> Result<Option<u32>> {
         let Some(text) = self.metadata(PAD_MULTIPLE) else { return Ok(None) };
         let multiple = text.parse().map_err(|_| format!("`{}` is not a whole number", text.escape_debug()));

@@ -1,12 +1,12 @@
 //! Interaction with the operating system: permissions, signals, closed pipes, and file names.
 
 use std::fs;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
-use super::{TINY, code, kill, photo, photos, rtformer, segment, stderr, tree};
+use super::{TINY, code, photo, photos, rtformer, segment, stderr, tree};
 
 /// Runs `segment FOLDER -o OUT` in a shell. `before` is a command that runs first; `behind` holds more flags and redirections.
 fn shell(before: &str, folder: &Path, out: &Path, behind: &str) -> Output {
@@ -82,6 +82,10 @@ fn files_are_finished_if_the_reader_of_standard_output_exits() {
 #[cfg(target_os = "linux")]
 #[test]
 fn signals_that_were_ignored_stay_ignored() {
+    use std::io::Write;
+
+    use super::kill;
+
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("out");
     let program = env!("CARGO_BIN_EXE_rtformer");

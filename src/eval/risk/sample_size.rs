@@ -57,7 +57,7 @@ fn smallest(mut enough: u64, holds: impl Fn(u64) -> bool) -> u64 {
 /// The smallest `epsilon` that `units` certify with a probability of `1 - delta` if their mean loss is `risk`; 1, which holds for every
 /// loss, if they certify nothing.
 ///
-/// `None` for [`Bound::Betting`], which depends on more than the mean, and for arguments that [`choose`] would reject.
+/// `None` for [`Bound::Betting`], which depends on more than the mean, and for arguments that [`choose`](super::choose) would reject.
 ///
 /// ```
 /// use rtformer::eval::risk::{Bound, smallest_epsilon};
