@@ -2,6 +2,7 @@
 
     python train.py --data camvid --out run
     python train.py --train photos labels --val val_photos val_labels --dataset mine.json --out run
+    python train.py --data camvid --init weights.safetensors --lr 1e-3 --out run
 
 Started again with the same --out it resumes from the last checkpoint: every batch, mask and learning rate is a
 function of the seed and the iteration alone, so an interrupted run repeats what an uninterrupted one would do.
@@ -24,6 +25,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from data import IGNORE, PAD, Classes, Split, find_pairs, find_photos, normalize, pad
@@ -132,6 +134,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--fold", metavar="CLIP", help="train without the photos whose names begin with this, and measure on them")
     parser.add_argument("--teach", type=Path, metavar="CACHE", help="teach.py's folder: learn from its soft labels, too")
     parser.add_argument("--unlabelled", type=Path, nargs="+", default=[], metavar="PHOTOS", help="folders of photos that only have soft labels")
+    parser.add_argument("--init", type=Path, metavar="FILE", help="start from these weights (.safetensors in f32, or .pth) instead of random ones")
     parser.add_argument("--dataset", default="camvid", metavar="NAME|FILE", help="the classes: camvid, cityscapes, ade20k, or a JSON file")
     parser.add_argument("--out", type=Path, required=True, help="folder for checkpoint, log and weights; resumes what is there")
     parser.add_argument("--iterations", type=int, default=10000)
@@ -191,7 +194,10 @@ class Run:
         self.weights = weights.to(device)
         self.taught = torch.tensor([i for i, name in enumerate(names) if name not in NOT_TAUGHT], device=device)
         config = Config.slim(len(names), drop_path=args.drop_path)
-        self.net = RTFormer(config).to(device, memory_format=torch.channels_last)
+        self.net = RTFormer(config)
+        if args.init:
+            initialize(self.net, args.init)
+        self.net.to(device, memory_format=torch.channels_last)
         self.ema = copy.deepcopy(self.net).eval().requires_grad_(False)
         # Convs, and attention's keys and values, have four dimensions; norms and biases one.
         self.parameters = list(self.net.parameters())
@@ -308,6 +314,19 @@ class Run:
                 writer.writerow(["iteration", "loss", "lr", "seconds", "cpu_seconds", "val_mean_iou", "fold_mean_iou"])
             writer.writerow(line)
         print("epoch:", *line, flush=True)
+
+
+def initialize(net: RTFormer, path: Path) -> None:
+    """Starts from trained weights, under PaddleSeg's names or PyTorch's; a head for other classes keeps its random start."""
+    saved = load_file(path) if path.suffix == ".safetensors" else torch.load(path, map_location="cpu", weights_only=True)
+    renamed = {name.replace("._mean", ".running_mean").replace("._variance", ".running_var"): tensor for name, tensor in saved.items()}
+    own = net.state_dict()
+    fitting = {name: tensor.float() for name, tensor in renamed.items() if name in own and own[name].shape == tensor.shape}
+    left = [name for name in own if name not in fitting and not name.endswith("num_batches_tracked")]
+    if any(not name.startswith("seghead") for name in left):
+        raise SystemExit(f"{path}: lacks `{left[0]}` {list(own[left[0]].shape)}; is it RTFormer-Slim in f32, as `rtformer convert --store f32` writes it?")
+    net.load_state_dict(fitting, strict=False)
+    print(f"{path}: {len(fitting)} tensors" + (f"; {len(left)} of the heads start at random" if left else ""))
 
 
 class Part:
