@@ -3,6 +3,7 @@
 mod identity;
 #[cfg(unix)]
 mod processes;
+mod shards;
 mod streams;
 
 use std::collections::BTreeMap;

@@ -8,6 +8,7 @@ use super::super::misuse;
 use super::super::model::{DeviceArgs, ModelArgs};
 use super::super::photos::PhotoArgs;
 use super::emit::Emit;
+use super::shard::Shard;
 
 /// Segment photos and write their masks, overlays and other outputs
 ///
@@ -66,7 +67,12 @@ pub(in super::super) struct Args {
     #[arg(long)]
     pub(super) fail_fast: bool,
 
-    /// Print the outputs that would be written, and write nothing
+    /// Process only the photos of shard I of N, for example 3/8 for the third of eight tasks. A photo's shard depends on its path in the
+    /// named folder or list, and on nothing else, so tasks on several machines divide the same photos without gaps or overlaps
+    #[arg(long, value_name = "I/N")]
+    pub(super) shard: Option<Shard>,
+
+    /// Print the photos and the outputs that would be written, one photo per line (with --json as JSON), and write nothing
     #[arg(long)]
     pub(super) dry_run: bool,
 
@@ -100,7 +106,7 @@ impl Args {
     /// The outputs to write for each photo, each kind once. JSON comes last, because it reports the time for writing the others.
     pub(super) fn emits(&self) -> Vec<Emit> {
         let mut emits = match (&self.emit[..], &self.out) {
-            ([], None) if !self.dry_run => Vec::new(),
+            ([], None) if self.json || !self.dry_run => Vec::new(),
             ([], _) if self.to_stdout() => vec![Emit::Mask],
             ([], _) => vec![Emit::Mask, Emit::Overlay],
             (some, _) => some.to_vec(),
@@ -121,6 +127,7 @@ impl Args {
             (self.dry_run, "and --dry-run both write to standard output"),
             (self.resume, "writes no file, so --resume has nothing to keep"),
             (self.overwrite, "writes no file, so --overwrite has nothing to replace"),
+            (self.shard.is_some(), "writes the output of one photo, which --shard cannot divide"),
         ];
         match conflicts.into_iter().find(|(conflict, _)| *conflict) {
             Some((_, reason)) => Err(misuse(format!("-o - {reason}"))),

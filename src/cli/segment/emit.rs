@@ -45,6 +45,11 @@ impl Emit {
         path.into()
     }
 
+    /// The name in `--emit`.
+    pub(super) fn name(self) -> String {
+        self.to_possible_value().map_or(String::new(), |value| value.get_name().to_owned())
+    }
+
     /// The kind of output that a file's name implies, and its stem.
     pub(super) fn of(path: &Path) -> Option<(Self, PathBuf)> {
         let name = path.file_name()?.to_str()?;

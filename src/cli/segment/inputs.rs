@@ -23,11 +23,20 @@ pub(super) struct Input {
     pub(super) stream: bool,
 }
 
+/// A path that was named or found and cannot be used.
+#[derive(Clone, Debug)]
+pub(super) struct Failure {
+    pub(super) path: PathBuf,
+    /// As for an input. `None` for arguments, lists and folders.
+    pub(super) place: Option<PathBuf>,
+    pub(super) reason: String,
+}
+
 /// The inputs, the failures, and the numbers of skipped files.
 #[derive(Debug, Default)]
 pub(super) struct Found {
     pub(super) inputs: Vec<Input>,
-    pub(super) failures: Vec<(PathBuf, String)>,
+    pub(super) failures: Vec<Failure>,
     /// Paths that were named more than once, and are used once.
     pub(super) repeated: usize,
     /// Files in folders that are not photos.
@@ -117,11 +126,11 @@ impl Search {
     fn entries(&mut self, list: &Path, entries: Vec<list::Entry>) {
         let folder = list.parent().unwrap_or(Path::new(""));
         for list::Entry { line, photo, .. } in entries {
+            let place = place_in(folder, &photo);
             if photo.exists() {
-                let place = place_in(folder, &photo);
                 self.take(photo, place, false);
             } else {
-                self.fail(&photo, format!("does not exist ({}, line {line})", list.display()));
+                self.fail_at(&photo, Some(place), format!("does not exist ({}, line {line})", list.display()));
             }
         }
     }
@@ -150,15 +159,15 @@ impl Search {
                 Ok(entry) if entry.file_type().is_dir() => {}
                 // Reading a pipe could wait forever, and reading a device could change it.
                 Ok(entry) if !entry.file_type().is_file() => self.found.special += 1,
-                Ok(entry) => match is_photo(entry.path()) {
-                    Ok(true) if is_earlier_output(entry.path()) => self.found.outputs += 1,
-                    Ok(true) => {
-                        let place = entry.path().strip_prefix(folder).unwrap_or(entry.path()).to_path_buf();
-                        self.take(entry.into_path(), place, false);
+                Ok(entry) => {
+                    let place = entry.path().strip_prefix(folder).unwrap_or(entry.path()).to_path_buf();
+                    match is_photo(entry.path()) {
+                        Ok(true) if is_earlier_output(entry.path()) => self.found.outputs += 1,
+                        Ok(true) => self.take(entry.into_path(), place, false),
+                        Ok(false) => self.found.other += 1,
+                        Err(error) => self.fail_at(entry.path(), Some(place), format!("cannot be read: {error}")),
                     }
-                    Ok(false) => self.found.other += 1,
-                    Err(error) => self.fail(entry.path(), format!("cannot be read: {error}")),
-                },
+                }
             }
         }
         if (self.found.inputs.len() + self.found.repeated, self.found.failures.len()) == before {
@@ -203,7 +212,11 @@ impl Search {
     }
 
     fn fail(&mut self, path: &Path, reason: impl Into<String>) {
-        self.found.failures.push((path.to_path_buf(), reason.into()));
+        self.fail_at(path, None, reason);
+    }
+
+    fn fail_at(&mut self, path: &Path, place: Option<PathBuf>, reason: impl Into<String>) {
+        self.found.failures.push(Failure { path: path.to_path_buf(), place, reason: reason.into() });
     }
 }
 
@@ -342,14 +355,14 @@ mod tests {
         assert_eq!((found.inputs.len(), found.outputs, found.other), (6, 5, 1), "{found:?}");
         assert_eq!(places(&[&root.join("old/e.mask.png")], None).0, ["e.mask.png"], "taken where it is named");
         let found = find(&[root.join("old")], &[], None);
-        assert!(found.failures[0].1.contains("1 outputs of earlier runs"), "{found:?}");
+        assert!(found.failures[0].reason.contains("1 outputs of earlier runs"), "{found:?}");
     }
 
     #[test]
     fn a_folder_without_images_is_a_failure() {
         let folder = folder(&["notes.txt"]);
         let found = find(&[folder.path().to_path_buf()], &[], None);
-        assert!(found.failures[0].1.contains("holds no images"), "{found:?}");
+        assert!(found.failures[0].reason.contains("holds no images"), "{found:?}");
         assert_eq!(found.other, 1);
     }
 

@@ -68,6 +68,13 @@ struct Milliseconds {
     encode_ms: f64,
 }
 
+/// A photo that would be segmented, for `--dry-run`.
+#[derive(Debug, Serialize)]
+struct Plan<'a> {
+    path: &'a str,
+    outputs: BTreeMap<&'a str, String>,
+}
+
 /// A photo that could not be segmented.
 #[derive(Debug, Serialize)]
 struct Failure<'a> {
@@ -95,9 +102,18 @@ pub(super) fn scene(
         mean_confidence: scene.mean_confidence(),
         timings: Milliseconds { stages, encode_ms },
         digest: scene.mask().digest(),
-        outputs: outputs.iter().map(|(name, path)| (name.as_str(), path.to_string_lossy().into_owned())).collect(),
+        outputs: named(outputs),
         source,
     })
+}
+
+fn named(outputs: &[(String, PathBuf)]) -> BTreeMap<&str, String> {
+    outputs.iter().map(|(name, path)| (name.as_str(), path.to_string_lossy().into_owned())).collect()
+}
+
+/// The JSON line of a photo that would be segmented.
+pub(super) fn plan(path: &Path, outputs: &[(String, PathBuf)]) -> String {
+    line(&Plan { path: &path.to_string_lossy(), outputs: named(outputs) })
 }
 
 /// The JSON line of a photo that failed, so that a program that reads the lines gets one for every photo.

@@ -8,7 +8,6 @@ use std::thread;
 use std::time::Instant;
 
 use anyhow::anyhow;
-use clap::ValueEnum;
 use rtformer::files::{sweep, write_whole};
 use rtformer::pixels::{Depth, Image};
 use rtformer::{Error, Padding, Scene, Segmenter};
@@ -41,7 +40,7 @@ impl Tally {
     pub(super) fn fail(&mut self, args: &Args, console: &Console, lines: &mut Lines, path: &Path, reason: &str) {
         self.failed += 1;
         console.error(reason);
-        if args.json && !args.dry_run {
+        if args.json {
             lines.print(&report::failure(path, reason));
         }
     }
@@ -254,8 +253,7 @@ impl<'a> Run<'a> {
         }
         let mut line = String::new();
         if self.args.json || self.emits.contains(&Emit::Json) {
-            let name = |emit: Emit| emit.to_possible_value().map_or(String::new(), |value| value.get_name().to_owned());
-            let written: Vec<_> = self.emits.iter().map(|&emit| (name(emit), path(emit))).collect();
+            let written: Vec<_> = self.emits.iter().map(|&emit| (emit.name(), path(emit))).collect();
             let encode_ms = started.elapsed().as_secs_f64() * 1e3;
             line = report::scene(&job.name, &scene, photo.read_ms, encode_ms, &written, &photo.record.of(Emit::Json));
         }
