@@ -58,9 +58,9 @@ pub enum IdsMut<'a> {
 impl Mask {
     /// A mask of zeros for a number of classes.
     pub fn new(width: u32, height: u32, classes: usize) -> Self {
-        let mut mask = Self { width: 0, height: 0, classes, ids: Ids::U8(Vec::new()) };
-        mask.resize_for(width, height, classes);
-        mask
+        let pixels = width as usize * height as usize;
+        let ids = if classes <= 256 { Ids::U8(vec![0; pixels]) } else { Ids::U16(vec![0; pixels]) };
+        Self { width, height, classes, ids }
     }
 
     /// A mask with these ids, row by row: bytes or 16-bit numbers.
@@ -105,33 +105,18 @@ impl Mask {
     ///
     /// ```
     /// let mut mask = rtformer::pixels::Mask::new(4, 4, 19);
-    /// mask.resize_for(2, 3, 19);
+    /// mask.resize_for(2, 3, 19)?;
     /// assert_eq!((mask.width(), mask.height(), mask.iter().count()), (2, 3, 6));
-    /// ```
-    pub fn resize_for(&mut self, width: u32, height: u32, classes: usize) {
-        let pixels = width as usize * height as usize;
-        (self.width, self.height, self.classes) = (width, height, classes);
-        match &mut self.ids {
-            Ids::U8(ids) if classes <= 256 => ids.resize(pixels, 0),
-            Ids::U16(ids) if classes > 256 => ids.resize(pixels, 0),
-            other if classes <= 256 => *other = Ids::U8(vec![0; pixels]),
-            other => *other = Ids::U16(vec![0; pixels]),
-        }
-    }
-
-    /// As [`resize_for`](Self::resize_for), but returns an error and leaves the mask unchanged if there is not enough memory.
     ///
-    /// ```
-    /// let mut mask = rtformer::pixels::Mask::new(4, 4, 19);
-    /// let refused = mask.try_resize_for(u32::MAX, u32::MAX, 300).unwrap_err();
+    /// let refused = mask.resize_for(u32::MAX, u32::MAX, 300).unwrap_err();
     /// assert!(matches!(refused, rtformer::Error::OutOfMemory { .. }));
-    /// assert_eq!(mask.iter().count(), 16);
+    /// assert_eq!(mask.iter().count(), 6, "unchanged");
     /// # Ok::<(), rtformer::Error>(())
     /// ```
     ///
     /// # Errors
-    /// [`Error::OutOfMemory`].
-    pub fn try_resize_for(&mut self, width: u32, height: u32, classes: usize) -> Result<()> {
+    /// [`Error::OutOfMemory`]; then the mask is unchanged.
+    pub fn resize_for(&mut self, width: u32, height: u32, classes: usize) -> Result<()> {
         let what = || format!("a mask of {width}x{height} pixels");
         let pixels = width as usize * height as usize;
         match &mut self.ids {
@@ -381,7 +366,7 @@ mod tests {
     fn a_mask_is_reused_for_another_size_and_another_model() {
         let mut mask = Mask::new(4, 4, 19);
         for (width, height, classes) in [(2, 3, 19), (5, 5, 300), (0, 7, 2)] {
-            mask.resize_for(width, height, classes);
+            mask.resize_for(width, height, classes).unwrap();
             assert_eq!((mask.width(), mask.height()), (width, height));
             assert_eq!(mask.iter().count(), (width * height) as usize);
             assert_eq!(mask.ids_u16().is_some(), classes > 256);

@@ -80,7 +80,7 @@ impl Resident<'_> {
     /// # Errors
     /// As [`Segmenter::segment`](crate::Segmenter::segment).
     pub fn mask(&self, mask: &mut Mask) -> Result<()> {
-        mask.try_resize_for(self.size.1 as u32, self.size.0 as u32, self.classes)?;
+        mask.resize_for(self.size.1 as u32, self.size.0 as u32, self.classes)?;
         self.uploaded.run(&mut [Wanted { ids: Some(mask.ids_mut()), ..self.nothing() }]).map(drop)
     }
 
@@ -95,7 +95,7 @@ impl Resident<'_> {
         let (masks, _) = &mut *self.kept.lock();
         masks.resize_with(self.batch, || Mask::new(0, 0, self.classes));
         let [width, height] = [self.size.1, self.size.0].map(|side| side as u32);
-        masks.iter_mut().try_for_each(|mask| mask.try_resize_for(width, height, self.classes))?;
+        masks.iter_mut().try_for_each(|mask| mask.resize_for(width, height, self.classes))?;
         let wanted = masks.iter_mut().map(|mask| Wanted { ids: Some(mask.ids_mut()), ..self.nothing() });
         self.uploaded.run(&mut wanted.collect::<Vec<_>>()).map(drop)
     }

@@ -116,7 +116,7 @@ impl Segmenter {
     }
 
     fn mask_into(&self, photo: &Pixels<'_>, mask: &mut Mask) -> Result<Timings> {
-        mask.try_resize_for(photo.width(), photo.height(), self.model.num_classes())?;
+        mask.resize_for(photo.width(), photo.height(), self.model.num_classes())?;
         let reject = self.readout.reject_below.is_some();
         let mut confidence = self.spares.lock().pop().unwrap_or_default();
         if reject {
@@ -145,7 +145,7 @@ impl Segmenter {
                 blank(&mut floats, photo, channels).map(|()| floats)
             };
             let mut mask = Mask::new(0, 0, classes);
-            mask.try_resize_for(photo.width(), photo.height(), classes)?;
+            mask.resize_for(photo.width(), photo.height(), classes)?;
             scenes.push(Scene {
                 labels: Arc::clone(&self.labels),
                 mask,
