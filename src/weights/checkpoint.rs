@@ -56,7 +56,7 @@ impl Checkpoint {
     ///
     /// # Errors
     /// [`Error::Read`]; [`Error::Weights`] for a file that has another format, is truncated or damaged, contains no tensors, contains
-    /// objects that do not belong in a checkpoint, or contains a number that is not finite.
+    /// objects that do not belong in a checkpoint, contains a number that is not finite, or whose metadata name another model.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         Self::read(path.as_ref(), None)
     }
@@ -111,6 +111,7 @@ impl Checkpoint {
     }
 
     fn select(weights: &Weights, part: Option<&str>) -> Result<Self> {
+        weights.check_model()?;
         let mut dictionary = Dictionary::new(String::new());
         dictionary.tensors = weights.names().map(|name| (name.to_owned(), name)).collect();
         // `safetensors.torch.save_model` writes an array with two names once. The metadata map the second name to the first.

@@ -82,6 +82,16 @@ pub(super) fn json(value: &impl Serialize) -> String {
 }
 
 impl Weights {
+    /// Checks that the metadata name no other family of networks.
+    ///
+    /// # Errors
+    /// [`Error::Weights`](crate::Error::Weights) with the family's name.
+    pub(crate) fn check_model(&self) -> Result<()> {
+        let Some(model) = self.metadata("model").filter(|model| *model != MODEL) else { return Ok(()) };
+        let model: String = model.chars().take(40).flat_map(char::escape_debug).collect();
+        Err(self.broken(format!("holds the model `{model}`; this version runs `{MODEL}` only")))
+    }
+
     /// The data set that the metadata describes.
     ///
     /// ```

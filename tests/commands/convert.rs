@@ -83,6 +83,29 @@ fn the_given_temperature_is_stored_in_the_file() {
 }
 
 #[test]
+fn a_file_of_another_model_is_not_converted() {
+    let folder = tempfile::tempdir().unwrap();
+    let [ours, other, output] = ["ours", "other", "output"].map(|name| folder.path().join(name));
+    let (code, _, error) =
+        run(rtformer(&["convert", "--store", "f16", "-o"]).arg(&ours).arg(golden("tiny.safetensors")));
+    assert_eq!(code, 0, "{error}");
+    let mut bytes = fs::read(&ours).unwrap();
+    let (model, fake) = (br#""model":"rtformer""#, br#""model":"segnet_a""#);
+    let at = bytes.windows(model.len()).position(|some| some == model).unwrap();
+    bytes[at..at + fake.len()].copy_from_slice(fake);
+    fs::write(&other, bytes).unwrap();
+    // A data set of the user's own does not make it an RTFormer.
+    for dataset in [None, Some(classes(folder.path(), 5))] {
+        let mut command = rtformer(&["convert", "-o"]);
+        command.arg(&output).arg(&other).args(dataset.iter().flat_map(|path| ["--dataset", text(path)]));
+        let (code, _, error) = run(&mut command);
+        assert_eq!(code, 1, "{error}");
+        assert!(error.contains("other: holds the model `segnet_a`; this version runs `rtformer` only"), "{error}");
+        assert!(!output.exists());
+    }
+}
+
+#[test]
 fn a_failing_command_names_the_reason_and_writes_no_file() {
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| text(&folder.path().join(name)).to_owned();

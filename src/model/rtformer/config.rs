@@ -6,7 +6,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
-use crate::weights::{MODEL, Weights};
+use crate::weights::Weights;
 
 /// The sizes of an RTFormer. The fields have the names of PaddleSeg's arguments.
 ///
@@ -92,10 +92,7 @@ impl Config {
     /// rejects.
     pub fn of(weights: &Weights) -> Result<Self> {
         let path = weights.path();
-        if let Some(model) = weights.metadata("model").filter(|model| *model != MODEL) {
-            let model: String = model.chars().take(40).flat_map(char::escape_debug).collect();
-            return Err(Error::weights(path, format!("holds the model `{model}`; this version runs `{MODEL}` only")));
-        }
+        weights.check_model()?;
         let json = weights.metadata("config").ok_or_else(|| {
             Error::weights(
                 path,
