@@ -6,6 +6,11 @@ use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
+/// A number of things: `1 photo`, `2 photos`. `noun` is one whose plural ends in `s`.
+pub(super) fn counted(count: usize, noun: &str) -> String {
+    format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
+}
+
 /// Prints messages on standard error, as the verbosity flags say.
 #[derive(Debug)]
 pub(super) struct Console {

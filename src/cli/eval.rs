@@ -15,7 +15,7 @@ use rtformer::weights::Dataset;
 use rtformer::{Error, Segmenter, Size};
 use serde::{Serialize, Serializer};
 
-use super::console::Console;
+use super::console::{Console, counted};
 use super::model::{DeviceArgs, ModelArgs, opened};
 use super::photos::{self, PhotoArgs};
 use super::{Outcome, batch, misuse};
@@ -141,7 +141,7 @@ pub(super) fn run(args: &Args, console: &Console) -> anyhow::Result<Outcome> {
         let names: Vec<_> = segmenter.dataset().classes.iter().map(|class| class.name.as_str()).collect();
         let title = format!("Confusion matrix: {} on {}", report.model, segmenter.dataset().name);
         let (miou, accuracy) = (percent(report.miou), percent(report.pixel_accuracy));
-        let subtitle = format!("mean IoU {miou} %, pixel accuracy {accuracy} %, {}", photos(tally.images));
+        let subtitle = format!("mean IoU {miou} %, pixel accuracy {accuracy} %, {}", counted(tally.images, "photo"));
         render::save_rgb(path, &plot::confusion(&tally.confusion, &names, &title, &subtitle))?;
         console.note(&format!("confusion matrix -> {}", path.display()));
     }
@@ -361,16 +361,12 @@ impl<'a> Report<'a> {
                 "{share} % of the labels' pixels are ignored; check --label-kind, --first-id and --ignore-id if you expected less\n"
             );
         }
-        text += &photos(self.images);
+        text += &counted(self.images, "photo");
         if self.failed > 0 {
             text += &format!(", {} failed", self.failed);
         }
         text + "\n"
     }
-}
-
-fn photos(count: usize) -> String {
-    format!("{count} photo{}", if count == 1 { "" } else { "s" })
 }
 
 /// Per cent with two decimal places, or a dash if nothing was counted.

@@ -207,7 +207,8 @@ impl fmt::Display for Segmenter {
         let (model, classes, weights) = (self.model.name(), classes.len(), self.weights.display());
         write!(f, "{model}, {classes} classes of {name} ({weights}), ")?;
         let Self { precision, device, instruction_set, threads, reason, .. } = self;
-        write!(f, "{precision} on {device} ({instruction_set}, {threads} threads; {reason})")
+        let s = if *threads == 1 { "" } else { "s" };
+        write!(f, "{precision} on {device} ({instruction_set}, {threads} thread{s}; {reason})")
     }
 }
 

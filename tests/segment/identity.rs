@@ -119,7 +119,7 @@ fn three_names_of_one_file_are_three_photos() {
     let done = segment(&[&root, &root.join("./a.png")], &out, &["--emit", "mask", "-v"]);
     assert_eq!(code(&done), 0, "{}", stderr(&done));
     assert_eq!(tree(&out).into_keys().collect::<Vec<_>>(), ["a.mask.png", "b.mask.png", "c.mask.png"]);
-    assert!(stderr(&done).contains("1 paths were named twice"), "{}", stderr(&done));
+    assert!(stderr(&done).contains("1 path named twice"), "{}", stderr(&done));
 }
 
 #[test]

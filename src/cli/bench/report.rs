@@ -6,6 +6,7 @@ use std::fmt::Write as _;
 use rtformer::Segmenter;
 use serde::{Deserialize, Serialize};
 
+use super::super::console::counted;
 use super::machine::{self, Machine};
 use super::profile::Profile;
 use super::stages::Stage;
@@ -95,7 +96,7 @@ impl Report {
     /// The device and the precision.
     pub(super) fn how(&self) -> String {
         let Self { device, instruction_set, threads, precision, .. } = self;
-        format!("{device} ({instruction_set}, {threads} threads), {precision}")
+        format!("{device} ({instruction_set}, {}), {precision}", counted(*threads, "thread"))
     }
 
     /// The program and the time of the measurement.
@@ -108,11 +109,9 @@ impl Report {
     pub(super) fn table(&self) -> String {
         let Self { machine, runs, warmup, batch, .. } = self;
         let (what, how, whence) = (self.what(), self.how(), self.whence());
+        let (runs, warmup) = (counted(*runs as usize, "run"), counted(*warmup as usize, "warm-up run"));
         let mut text = format!("{what}\n{machine}\n{how}\n{whence}\n");
-        let _ = writeln!(
-            text,
-            "{runs} runs of batch size {batch} after {warmup} warm-up runs, stages in turns; times in milliseconds\n"
-        );
+        let _ = writeln!(text, "{runs} of batch size {batch} after {warmup}, stages in turns; times in milliseconds\n");
         let _ = writeln!(text, "stage    median       p90       p99       min       FPS");
         for (stage, figures) in &self.stages {
             let Figures { median_ms, p90_ms, p99_ms, min_ms, fps, .. } = figures;

@@ -8,6 +8,7 @@ use rtformer::Image;
 use rtformer::pixels::sniff::is_photo;
 use walkdir::{DirEntry, WalkDir};
 
+use super::super::console::counted;
 use super::super::list;
 use super::emit::Emit;
 use super::record::{self, Origin};
@@ -51,12 +52,15 @@ impl Found {
     /// Describes the skipped files: one text per kind, with its number.
     pub(super) fn passed_over(&self) -> impl Iterator<Item = String> + use<> {
         let kinds = [
-            (self.repeated, "paths were named twice"),
-            (self.other, "files in folders are not photos"),
-            (self.outputs, "files in folders are outputs of earlier runs"),
-            (self.special, "pipes, sockets and devices in folders were not read"),
+            (self.repeated, "path", "named twice"),
+            (self.other, "file", "in folders skipped: no photo"),
+            (self.outputs, "file", "in folders skipped: output of an earlier run"),
+            (self.special, "file", "in folders skipped: pipe, socket or device"),
         ];
-        kinds.into_iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} {what}"))
+        kinds
+            .into_iter()
+            .filter(|kind| kind.0 > 0)
+            .map(|(count, noun, what)| format!("{} {what}", counted(count, noun)))
     }
 }
 
@@ -114,8 +118,8 @@ impl Search {
             Ok(entries) if !entries.is_empty() => self.fail(
                 path,
                 format!(
-                    "is not a list of photos: none of its {} lines names an existing file (the first is {})",
-                    entries.len(),
+                    "is not a list of photos: of its {}, none names an existing file (the first is {})",
+                    counted(entries.len(), "line"),
                     entries[0].photo.display()
                 ),
             ),
@@ -174,7 +178,7 @@ impl Search {
             let outputs = self.found.outputs - outputs;
             let reason = match outputs {
                 0 => format!("holds no images ({})", Image::EXTENSIONS.join(", ")),
-                _ => format!("holds no photos, but {outputs} outputs of earlier runs"),
+                _ => format!("holds no photos, but {} of earlier runs", counted(outputs, "output")),
             };
             self.fail(folder, reason);
         }
@@ -355,7 +359,7 @@ mod tests {
         assert_eq!((found.inputs.len(), found.outputs, found.other), (6, 5, 1), "{found:?}");
         assert_eq!(places(&[&root.join("old/e.mask.png")], None).0, ["e.mask.png"], "taken where it is named");
         let found = find(&[root.join("old")], &[], None);
-        assert!(found.failures[0].reason.contains("1 outputs of earlier runs"), "{found:?}");
+        assert!(found.failures[0].reason.contains("but 1 output of earlier runs"), "{found:?}");
     }
 
     #[test]

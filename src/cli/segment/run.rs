@@ -12,7 +12,7 @@ use rtformer::files::{sweep, write_whole};
 use rtformer::pixels::{Depth, Image};
 use rtformer::{Error, Padding, Scene, Segmenter};
 
-use super::super::console::Console;
+use super::super::console::{Console, counted};
 use super::super::model::opened;
 use super::super::{batch, misuse, photos};
 use super::args::Args;
@@ -161,9 +161,10 @@ impl<'a> Run<'a> {
         let Tally { done, replaced, skipped, failed } = tally;
         let seconds = started.elapsed().as_secs_f64();
         let mut text = if *done + *failed == 0 && *skipped > 0 {
-            format!("nothing left to do: {skipped} photos were done before")
+            format!("nothing left to do, {} done before", counted(*skipped, "photo"))
         } else {
-            let mut text = format!("{done} photos in {seconds:.1} s ({:.1} per second)", *done as f64 / seconds);
+            let rate = *done as f64 / seconds;
+            let mut text = format!("{} in {seconds:.1} s ({rate:.1} per second)", counted(*done, "photo"));
             for (count, what) in [
                 (*replaced, "replaced outputs of other photos or settings"),
                 (*skipped, "done before"),
