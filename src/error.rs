@@ -38,7 +38,7 @@ pub enum Error {
     /// A file could not be written. An existing file of that name is unchanged.
     #[error("{path}: cannot be written: {cause}; {}", write_hint(cause.kind()))]
     Write {
-        /// The file that was to be written.
+        /// The file that was to be written, or a name for the data if the destination is a [`std::io::Write`].
         path: PathBuf,
         /// The system's error. It is part of the text, so it is not the `source()`, which would print it twice.
         cause: std::io::Error,
@@ -276,7 +276,7 @@ impl Error {
         move |cause| Self::Read { path, cause }
     }
 
-    /// An [`Error::Write`] of `path`, for `map_err`.
+    /// An [`Error::Write`] of `path`, for `map_err`. If the cause is itself an [`Error::Write`] without a file, its cause is kept.
     ///
     /// ```
     /// # use rtformer::Error;
@@ -286,7 +286,10 @@ impl Error {
     /// ```
     pub fn writing(path: impl AsRef<Path>) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.as_ref().to_path_buf();
-        move |cause| Self::Write { path, cause }
+        move |cause| match cause.downcast::<Self>() {
+            Ok(Self::Write { cause, .. }) | Err(cause) => Self::Write { path, cause },
+            Ok(other) => Self::Write { path, cause: other.into() },
+        }
     }
 
     /// An [`Error::Weights`] of `path`.
@@ -307,6 +310,26 @@ impl Error {
     /// ```
     pub fn image(path: impl AsRef<Path>, reason: impl Into<String>) -> Self {
         Self::Image { path: path.as_ref().to_path_buf(), reason: reason.into() }
+    }
+}
+
+/// For functions that write and return [`std::io::Result`]. The error keeps its text; a failure to read or write keeps its kind.
+///
+/// ```
+/// use std::io;
+///
+/// fn save(scene: &rtformer::Scene, mut out: impl io::Write) -> io::Result<()> {
+///     scene.to_indexed().write_to(&mut out)?;
+///     out.flush()
+/// }
+/// ```
+impl From<Error> for std::io::Error {
+    fn from(error: Error) -> Self {
+        let kind = match &error {
+            Error::Read { cause, .. } | Error::Write { cause, .. } => cause.kind(),
+            _ => std::io::ErrorKind::Other,
+        };
+        Self::new(kind, error)
     }
 }
 

@@ -12,7 +12,7 @@ use rayon::prelude::*;
 use super::mask::Mask;
 use super::palette::Palette;
 use super::prepare::Pixels;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::files::write_whole;
 
 pub use super::npy::{write_npy, write_npy_bytes, write_npy_to};
@@ -29,7 +29,7 @@ pub use super::npy::{write_npy, write_npy_bytes, write_npy_to};
 /// let mut file = Vec::new();
 /// IndexedPicture::new(&mask, &palette).write_to(&mut file)?;
 /// assert_eq!(image::load_from_memory(&file).unwrap().to_rgb8().get_pixel(5, 5).0, [128, 64, 128]);
-/// # Ok::<(), std::io::Error>(())
+/// # Ok::<(), rtformer::Error>(())
 /// ```
 #[derive(Clone, Copy, Debug)]
 pub struct IndexedPicture<'a> {
@@ -55,7 +55,7 @@ impl<'a> IndexedPicture<'a> {
     /// let mut file = Vec::new();
     /// IndexedPicture::new(&mask, &palette).with_text(("Source", "street.jpg")).write_to(&mut file)?;
     /// assert!(file.windows(10).any(|bytes| bytes == b"street.jpg"));
-    /// # Ok::<(), std::io::Error>(())
+    /// # Ok::<(), rtformer::Error>(())
     /// ```
     pub fn with_text(self, text: Text<'a>) -> Self {
         Self { text: Some(text), ..self }
@@ -74,13 +74,20 @@ impl<'a> IndexedPicture<'a> {
     /// ```
     ///
     /// # Errors
-    /// [`Error::Write`](crate::error::Error::Write) with the path.
+    /// [`Error::Write`] with the path.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
-        write_whole(path.as_ref(), |file| self.write_to(file))
+        write_whole(path.as_ref(), |file| self.encode(file))
     }
 
     /// Writes the PNG to `out`.
-    pub fn write_to(&self, out: impl Write) -> io::Result<()> {
+    ///
+    /// # Errors
+    /// [`Error::Write`] with the writer's error.
+    pub fn write_to(&self, out: impl Write) -> Result<()> {
+        self.encode(out).map_err(Error::writing("the mask"))
+    }
+
+    fn encode(&self, out: impl Write) -> io::Result<()> {
         let size = (self.mask.width(), self.mask.height());
         if let Some(ids) = self.mask.ids_u8() {
             let colors: Vec<u8> = (0..256).flat_map(|id| self.palette.color(id)).collect();
@@ -195,7 +202,7 @@ pub fn label_ids(mask: &Mask, train_to_label: &[u16]) -> GrayImage {
 /// ```
 ///
 /// # Errors
-/// [`Error::Write`](crate::error::Error::Write) with the path.
+/// [`Error::Write`] with the path.
 pub fn save_rgb(path: impl AsRef<Path>, picture: &RgbImage) -> Result<()> {
     write_whole(path.as_ref(), |file| write_rgb(file, picture, None))
 }
@@ -225,7 +232,7 @@ pub fn write_rgb(out: impl Write, picture: &RgbImage, text: Option<Text<'_>>) ->
 /// ```
 ///
 /// # Errors
-/// [`Error::Write`](crate::error::Error::Write) with the path.
+/// [`Error::Write`] with the path.
 pub fn save_gray(path: impl AsRef<Path>, picture: &GrayImage) -> Result<()> {
     write_whole(path.as_ref(), |file| write_gray(file, picture, None))
 }

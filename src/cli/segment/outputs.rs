@@ -119,7 +119,7 @@ pub(super) fn encode(
     let (keyword, text) = record.text();
     let text = (keyword, text.as_str());
     match emit {
-        Emit::Mask => scene.to_indexed().with_text(text).write_to(out),
+        Emit::Mask => Ok(scene.to_indexed().with_text(text).write_to(out)?),
         Emit::Overlay => render::write_rgb(out, &scene.overlay(image, alpha), Some(text)),
         Emit::Labelid => render::write_gray(out, &render::label_ids(mask, labels), Some(text)),
         Emit::Confidence => {
