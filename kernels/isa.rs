@@ -51,7 +51,8 @@ impl Neon {
     }
 }
 
-/// An instruction set that this CPU supports.
+/// An instruction set that this CPU supports. Select one by name with [`Isa::from_name`]: the variants for vectors contain a proof
+/// that only a check of the CPU can make.
 #[non_exhaustive]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Isa {

@@ -51,6 +51,8 @@ pub mod weights;
 pub use backend::Isa;
 pub use convert::{Hints, infer_config};
 pub use error::{Error, ErrorKind, Result};
+/// The crate whose pictures the API takes and returns, such as [`image::RgbImage`], in the version that it uses.
+pub use image;
 pub use model::{Config, Model, Variant};
 pub use pixels::{Image, Size};
 pub use segmenter::{Builder, ClassShare, Device, Padding, Precision, Scene, Segmenter};

@@ -91,12 +91,14 @@ impl Builder {
 
     /// The CPU's instruction set. The default is the one that the environment variable `RTFORMER_ISA` names, or else the fastest.
     ///
-    /// An instruction set that this CPU lacks cannot be passed: see [`Device::instruction_set`].
+    /// An instruction set that this CPU lacks cannot be passed. [`Device::instruction_set`] selects one by name.
     ///
     /// ```
-    /// # use rtformer::{Isa, Segmenter};
+    /// use rtformer::{Device, Isa, Segmenter};
+    ///
     /// let builder = Segmenter::builder().weights("tests/data/golden/tiny.safetensors");
-    /// assert_eq!(builder.isa(Isa::Scalar).build()?.instruction_set(), "scalar");
+    /// let isa = Device::instruction_set("avx2").unwrap_or(Isa::Scalar); // an error on a CPU without AVX2
+    /// assert_eq!(builder.isa(isa).build()?.instruction_set(), isa.name());
     /// # Ok::<(), rtformer::Error>(())
     /// ```
     pub fn isa(mut self, isa: Isa) -> Self {

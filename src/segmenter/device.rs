@@ -68,10 +68,13 @@ impl Device {
         Isa::available().into_iter().rev().map(Isa::name).collect()
     }
 
-    /// The instruction set with this name, for [`Builder::isa`](crate::Builder::isa).
+    /// The instruction set with this name, for [`Builder::isa`](crate::Builder::isa): `scalar`, `avx2`, `avx512` or `neon`.
     ///
     /// ```
     /// # use rtformer::{Device, Isa};
+    /// if let Ok(isa) = Device::instruction_set("avx2") {
+    ///     assert_eq!(isa.name(), "avx2"); // this CPU has it
+    /// }
     /// assert_eq!(Device::instruction_set("scalar")?, Isa::Scalar);
     /// assert!(Device::instruction_set("mmx").is_err());
     /// # Ok::<(), rtformer::Error>(())
