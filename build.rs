@@ -71,7 +71,9 @@ fn git(root: &Path, args: &[&str]) -> Option<String> {
 
 /// Reads the commit that `cargo package` recorded: `{"git": {"sha1": "…"}, …}`.
 fn from_package(root: &Path) -> Option<String> {
-    let note = fs::read_to_string(root.join(".cargo_vcs_info.json")).ok()?;
+    let note = root.join(".cargo_vcs_info.json");
+    rerun_if_changed(&note);
+    let note = fs::read_to_string(note).ok()?;
     let (_, rest) = note.split_once("\"sha1\"")?;
     let commit = rest.split('"').nth(1)?;
     let short: String = commit.chars().take(12).collect();
