@@ -1,4 +1,10 @@
-//! Finds the configuration of a foreign checkpoint.
+//! Finds the configuration of a foreign checkpoint, and fetches PaddleSeg's own.
+
+#[cfg(feature = "download")]
+mod pull;
+
+#[cfg(feature = "download")]
+pub use pull::pull;
 
 use crate::backend::Reference;
 use crate::error::{Error, Result};

@@ -20,11 +20,13 @@
 //! ```
 
 mod calibration;
+mod evaluation;
 mod labels;
 mod pairs;
 pub mod risk;
 
 pub use calibration::Calibration;
+pub use evaluation::{Evaluation, Ious, Measures, Measuring};
 pub use labels::{LabelFormat, LabelImage, LabelKind};
 pub use pairs::{Pair, Pairs, find_labels, find_pairs};
 

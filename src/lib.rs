@@ -29,13 +29,20 @@
 //!
 //! All are on by default. With `default-features = false`, you get only the library.
 //!
-//! - `cli`: the program `rtformer`.
-//! - `download`: `weights::fetch` and `weights::cache_dir`, and `rtformer pull`.
+//! - `cli`: the program `rtformer`, also as the function `cli::main`, which the Python package calls.
+//! - `download`: `weights::fetch` and `weights::cache_dir`, `pull`, and `rtformer pull`.
 //! - `embedded-weights`: `Segmenter::embedded`, a network of 6 MB. These weights are for research and evaluation; the crate's licence
 //!   does not cover them. Without the feature, name a file with [`Builder::weights`].
 
+// The command line uses the public API by the name that any other user of it would use.
+#[cfg(feature = "cli")]
+extern crate self as rtformer;
+
 pub mod backend;
 pub mod bench;
+#[cfg(feature = "cli")]
+#[doc(hidden)]
+pub mod cli;
 mod convert;
 pub mod error;
 pub mod eval;
@@ -44,11 +51,14 @@ mod memory;
 pub mod model;
 pub mod pixels;
 pub mod plan;
+mod process;
 mod segmenter;
 mod timing;
 pub mod weights;
 
 pub use backend::Isa;
+#[cfg(feature = "download")]
+pub use convert::pull;
 pub use convert::{Hints, infer_config};
 pub use error::{Error, ErrorKind, Result};
 /// The crate whose pictures the API takes and returns, such as [`image::RgbImage`], in the version that it uses.

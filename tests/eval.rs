@@ -330,7 +330,7 @@ fn flags_set_the_names_and_numbers_of_labels() {
 
     let (_, errors) = set.json_with(&flags[..2], 1);
     assert!(
-        errors.contains("id 77 at (0, 0)") && errors.contains("--first-id") && errors.contains("--ignore-id"),
+        errors.contains("id 77 at (0, 0)") && errors.contains("the first id") && errors.contains("ignore the id 77"),
         "{errors}"
     );
 

@@ -10,7 +10,7 @@ use imports::Crate;
 
 /// The modules of `src/`, lowest layer first; each list is one layer.
 const FLOORS: &[&[&str]] = &[
-    &["error", "timing"],
+    &["error", "process", "timing"],
     &["memory"],
     &["files"],
     &["pixels", "weights"],
@@ -231,6 +231,42 @@ fn only_backends_name_candle_and_only_kernels_are_unsafe() {
         if fs::read_to_string(&path).unwrap().contains("candle_") {
             assert!(relative.starts_with(CANDLE), "src/{relative} names candle");
         }
+    }
+}
+
+/// The program and the Python package are users of the library like any other: they name only what is public.
+#[test]
+fn the_program_and_python_use_only_the_public_api() {
+    let mut private: Vec<String> = Vec::new();
+    for path in sources(&root().join("src")).iter().filter(|path| !path.starts_with(root().join("src/cli"))) {
+        let text = fs::read_to_string(path).unwrap();
+        for item in text.lines().filter_map(|line| line.strip_prefix("pub(crate) ")) {
+            let words: Vec<_> = item.split(|c: char| !(c.is_alphanumeric() || c == '_')).collect();
+            let kinds = ["fn", "struct", "enum", "trait", "const", "static", "mod", "type"];
+            private.extend(words.windows(2).find(|pair| kinds.contains(&pair[0])).map(|pair| pair[1].to_owned()));
+        }
+    }
+    let lib = fs::read_to_string(root().join("src/lib.rs")).unwrap();
+    private
+        .extend(lib.lines().filter_map(|line| line.strip_prefix("mod ")).map(|name| name.trim_end_matches(';').into()));
+    assert!(private.len() > 10, "found only {private:?}: does this test still read the sources?");
+    let (cli, python) = (sources(&root().join("src/cli")), sources(&root().join("python/src")));
+    assert!(cli.len() > 20 && python.len() > 4);
+    for path in cli.iter().chain(&python) {
+        let text = fs::read_to_string(path).unwrap();
+        for (number, line) in text.lines().enumerate() {
+            for used in line.split("rtformer::").skip(1) {
+                let part_of_path = |c: char| c.is_alphanumeric() || "_:{}, ".contains(c);
+                let used = &used[..used.find(|c| !part_of_path(c)).unwrap_or(used.len())];
+                let mut names = used.split(|c: char| !(c.is_alphanumeric() || c == '_'));
+                let hidden = names.find(|name| private.iter().any(|private| private == name));
+                let at = format!("{}:{}", path.display(), number + 1);
+                assert_eq!(hidden, None, "{at} names what other users of the library cannot");
+            }
+        }
+        let program = cli.contains(path);
+        assert!(!program || !text.contains("crate::"), "{} names the library's modules by `crate::`", path.display());
+        assert!(program || !text.contains("unsafe"), "{} is unsafe", path.display());
     }
 }
 

@@ -145,6 +145,19 @@ pub trait Backend: Send + Sync {
         work()
     }
 
+    /// Checks that this process can run the backend, and starts its threads if it was forked from the process that made the backend.
+    ///
+    /// ```
+    /// # use rtformer::backend::{Backend, Reference};
+    /// assert!(Reference::folded().ready().is_ok());
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Device`] if the threads cannot be started.
+    fn ready(&self) -> Result<()> {
+        Ok(())
+    }
+
     /// Starts (`true`) or stops recording the time of each operation; returns what was recorded so far.
     ///
     /// ```

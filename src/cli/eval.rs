@@ -1,19 +1,15 @@
 //! `rtformer eval`: measures the quality of a network on labelled photos.
 
 use std::io::{Write, stdout};
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
-use std::thread;
 
 use anyhow::{anyhow, bail};
 use clap::builder::{PossibleValuesParser, TypedValueParser};
-use crossbeam_channel::bounded;
-use rtformer::eval::{
-    Calibration, Confusion, LabelFormat, LabelImage, LabelKind, Pair, Pairs, find_labels, find_pairs,
-};
-use rtformer::pixels::{Decoder, Image, render};
-use rtformer::weights::Dataset;
+use rtformer::eval::{Evaluation, LabelFormat, LabelKind, Measures, Measuring, Pair, Pairs, find_labels, find_pairs};
+use rtformer::pixels::render;
 use rtformer::{Error, Segmenter, Size};
-use serde::{Serialize, Serializer};
+use serde::Serialize;
 
 use super::console::{Console, counted};
 use super::model::{DeviceArgs, ModelArgs, opened};
@@ -107,9 +103,6 @@ impl Args {
     }
 }
 
-/// A pair, and its decoded images or the error.
-type Opened<'a> = (&'a Pair, rtformer::Result<(Image, LabelImage)>);
-
 fn kinds() -> impl TypedValueParser<Value = LabelKind> {
     PossibleValuesParser::new(LabelKind::NAMES).try_map(|name| name.parse::<LabelKind>())
 }
@@ -126,26 +119,25 @@ pub(super) fn run(args: &Args, console: &Console) -> anyhow::Result<Outcome> {
     let segmenter = opened(args.model.builder()?.size(args.size).confidence(true).build())?;
     console.note(&segmenter.to_string());
 
-    let confusion = Confusion::new(segmenter.dataset().classes.len())?;
-    let calibration = Calibration::default();
-    let mut tally = Tally { confusion, calibration, images: 0, failed: found.failed.len() };
-    measure(args, &format, console, &segmenter, &found.pairs, &mut tally);
+    let mut evaluation = Evaluation { failed: found.failed.len(), ..Evaluation::new(&segmenter)? };
+    measure(args, format, console, &segmenter, &found.pairs, &mut evaluation);
 
-    let report = Report::new(args, &segmenter, &tally);
+    let report = Report::new(args, &segmenter, &evaluation);
     if args.json {
         writeln!(stdout(), "{}", serde_json::to_string(&report)?)?;
     } else {
-        stdout().lock().write_all(report.table(&tally).as_bytes())?;
+        stdout().lock().write_all(report.table(&evaluation).as_bytes())?;
     }
     if let Some(path) = &args.plot {
         let names: Vec<_> = segmenter.dataset().classes.iter().map(|class| class.name.as_str()).collect();
         let title = format!("Confusion matrix: {} on {}", report.model, segmenter.dataset().name);
-        let (miou, accuracy) = (percent(report.miou), percent(report.pixel_accuracy));
-        let subtitle = format!("mean IoU {miou} %, pixel accuracy {accuracy} %, {}", counted(tally.images, "photo"));
-        render::save_rgb(path, &plot::confusion(&tally.confusion, &names, &title, &subtitle))?;
+        let (miou, accuracy) = (percent(report.measures.miou), percent(report.measures.pixel_accuracy));
+        let subtitle =
+            format!("mean IoU {miou} %, pixel accuracy {accuracy} %, {}", counted(evaluation.images, "photo"));
+        render::save_rgb(path, &plot::confusion(&evaluation.confusion, &names, &title, &subtitle))?;
         console.note(&format!("confusion matrix -> {}", path.display()));
     }
-    Ok(if tally.failed == 0 { Outcome::Done } else { Outcome::SomeFailed })
+    Ok(if evaluation.failed == 0 { Outcome::Done } else { Outcome::SomeFailed })
 }
 
 /// The photos and their labels, from folders or from a list.
@@ -185,112 +177,39 @@ fn pairs(args: &Args) -> anyhow::Result<Pairs> {
     Ok(found)
 }
 
-/// The results of all pairs.
-struct Tally {
-    confusion: Confusion,
-    calibration: Calibration,
-    images: usize,
-    failed: usize,
-}
-
-/// Counts every pair. The next pairs are decoded while the network runs; at most two batches are in memory.
+/// Counts every pair and reports it.
 fn measure(
     args: &Args,
-    format: &LabelFormat,
+    format: LabelFormat,
     console: &Console,
     segmenter: &Segmenter,
     pairs: &[Pair],
-    tally: &mut Tally,
+    evaluation: &mut Evaluation,
 ) {
     let bar = console.progress(pairs.len() as u64, "photos");
     let batch = usize::from(batch::size(args.batch, segmenter));
-    let dataset = segmenter.dataset();
-    thread::scope(|scope| {
-        let (sender, opened) = bounded::<Opened<'_>>(batch);
-        scope.spawn(move || {
-            for pair in pairs {
-                let opened = open(pair, args.photos.decoder(), dataset, format);
-                if let Some(warning) = opened.as_ref().ok().and_then(|(photo, _)| photos::warning(&pair.photo, photo)) {
+    let measuring = Measuring { decoder: args.photos.decoder(), format, batch };
+    evaluation.measure(segmenter, pairs, &measuring, &mut |pair, result| {
+        match result {
+            Ok(photo) => {
+                if let Some(warning) = photos::warning(&pair.photo, photo) {
                     console.note(&warning);
                 }
-                if sender.send((pair, opened)).is_err() {
-                    break;
-                }
+                console.detail(&format!("{} done", pair.photo.display()));
             }
-        });
-        loop {
-            let batch: Vec<_> = opened.iter().take(batch).collect();
-            if batch.is_empty() {
-                break;
-            }
-            let done = batch.len() as u64;
-            for (pair, counted) in count(segmenter, batch, tally) {
-                match counted {
-                    Ok(()) => {
-                        tally.images += 1;
-                        console.detail(&format!("{} done", pair.photo.display()));
-                    }
-                    Err(error) => {
-                        tally.failed += 1;
-                        console.error(&error.to_string());
-                    }
-                }
-            }
-            bar.inc(done);
+            Err(error) => console.error(&error.to_string()),
         }
+        bar.inc(1);
+        ControlFlow::Continue(())
     });
     console.finish();
 }
 
-fn open(
-    pair: &Pair,
-    decoder: Decoder,
-    dataset: &Dataset,
-    format: &LabelFormat,
-) -> rtformer::Result<(Image, LabelImage)> {
-    let photo = decoder.open(&pair.photo)?;
-    let labels = LabelImage::open_as(&pair.label, dataset, format)?;
-    labels.check_size(&pair.photo, photo.width(), photo.height())?; // before the network runs
-    Ok((photo, labels))
-}
-
-/// Segments a batch and counts it. Returns the result for each pair.
-fn count<'a>(
-    segmenter: &Segmenter,
-    batch: Vec<Opened<'a>>,
-    tally: &mut Tally,
-) -> Vec<(&'a Pair, rtformer::Result<()>)> {
-    let photos = batch.iter().filter_map(|(_, opened)| opened.as_ref().ok()).map(|(photo, _)| photo);
-    let mut scenes = segmenter.segment_each(photos).into_iter();
-    let counted = batch.into_iter().map(|(pair, opened)| {
-        let counted = opened.and_then(|(_, labels)| {
-            let missing = || Error::Backend { operation: "segment_batch", reason: "a photo has no result".into() };
-            let scene = scenes.next().unwrap_or_else(|| Err(missing()))?;
-            tally.confusion.count(&labels, scene.mask())?;
-            tally.calibration.count(&labels, scene.mask(), scene.confidence().unwrap_or_default())
-        });
-        (pair, counted)
-    });
-    counted.collect()
-}
-
-/// What `--json` prints. Ratios are 0 to 1, or `null` if nothing was counted.
+/// What `--json` prints.
 #[derive(Serialize)]
 struct Report<'a> {
-    miou: Option<f64>,
-    pixel_accuracy: Option<f64>,
-    /// Expected calibration error.
-    ece: Option<f64>,
-    iou: Ious<'a>,
-    classes: Vec<&'a str>,
-    /// One row for each true class, one column for each predicted class.
-    confusion: Vec<&'a [u64]>,
-    images: usize,
-    /// The number of counted pixels: those that are labelled as a class.
-    pixels: u64,
-    /// The share of all pixels of the labels that was ignored.
-    ignored_share: Option<f64>,
-    failed: usize,
+    #[serde(flatten)]
+    measures: Measures<'a>,
     model: String,
     weights: String,
     dataset: &'a str,
@@ -305,30 +224,10 @@ struct Report<'a> {
     batch: u16,
 }
 
-/// The IoU of each class, in the order of the class ids.
-struct Ious<'a>(Vec<(&'a str, Option<f64>)>);
-
-impl Serialize for Ious<'_> {
-    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
-        to.collect_map(self.0.iter().copied())
-    }
-}
-
 impl<'a> Report<'a> {
-    fn new(args: &Args, segmenter: &'a Segmenter, tally: &'a Tally) -> Self {
-        let Tally { confusion, calibration, images, failed } = tally;
-        let names = segmenter.dataset().classes.iter().map(|class| class.name.as_str());
+    fn new(args: &Args, segmenter: &'a Segmenter, evaluation: &'a Evaluation) -> Self {
         Self {
-            miou: confusion.miou(),
-            pixel_accuracy: confusion.pixel_accuracy(),
-            ece: calibration.error(),
-            iou: Ious(names.clone().enumerate().map(|(class, name)| (name, confusion.iou(class))).collect()),
-            classes: names.collect(),
-            confusion: (0..confusion.classes()).map(|class| confusion.row(class)).collect(),
-            images: *images,
-            pixels: confusion.pixels(),
-            ignored_share: confusion.ignored_share(),
-            failed: *failed,
+            measures: evaluation.measures(),
             model: segmenter.model().name(),
             weights: segmenter.weights_name().display().to_string(),
             dataset: &segmenter.dataset().name,
@@ -343,27 +242,28 @@ impl<'a> Report<'a> {
         }
     }
 
-    fn table(&self, tally: &Tally) -> String {
-        let wide = self.classes.iter().map(|name| name.chars().count()).max().unwrap_or(0).max("mean IoU".len());
+    fn table(&self, evaluation: &Evaluation) -> String {
+        let wide =
+            self.measures.classes.iter().map(|name| name.chars().count()).max().unwrap_or(0).max("mean IoU".len());
         let mut text = format!("{:wide$}  {:>7}  {:>10}  {:>15}\n", "class", "IoU %", "accuracy %", "labelled pixels");
-        for (class, (name, iou)) in self.iou.0.iter().enumerate() {
-            let (accuracy, labelled) = (tally.confusion.accuracy(class), tally.confusion.labelled(class));
+        for (class, (name, iou)) in self.measures.iou.0.iter().enumerate() {
+            let (accuracy, labelled) = (evaluation.confusion.accuracy(class), evaluation.confusion.labelled(class));
             text += &format!("{name:wide$}  {:>7}  {:>10}  {labelled:>15}\n", percent(*iou), percent(accuracy));
         }
-        let (miou, accuracy) = (percent(self.miou), percent(self.pixel_accuracy));
+        let (miou, accuracy) = (percent(self.measures.miou), percent(self.measures.pixel_accuracy));
         text += &format!("{:wide$}  {miou:>7}\n", "mean IoU");
-        text += &format!("{:wide$}  {:>7}  {accuracy:>10}  {:>15}\n", "pixels", "", self.pixels);
-        let (ece, temperature) = (percent(self.ece), self.temperature);
+        text += &format!("{:wide$}  {:>7}  {accuracy:>10}  {:>15}\n", "pixels", "", self.measures.pixels);
+        let (ece, temperature) = (percent(self.measures.ece), self.temperature);
         text += &format!("\nexpected calibration error {ece} % at a temperature of {temperature}\n");
-        if let Some(share) = self.ignored_share.filter(|share| *share > MUCH_IGNORED) {
+        if let Some(share) = self.measures.ignored_share.filter(|share| *share > MUCH_IGNORED) {
             let share = percent(Some(share));
             text += &format!(
                 "{share} % of the labels' pixels are ignored; check --label-kind, --first-id and --ignore-id if you expected less\n"
             );
         }
-        text += &counted(self.images, "photo");
-        if self.failed > 0 {
-            text += &format!(", {} failed", self.failed);
+        text += &counted(self.measures.images, "photo");
+        if self.measures.failed > 0 {
+            text += &format!(", {} failed", self.measures.failed);
         }
         text + "\n"
     }

@@ -18,8 +18,9 @@ mod plot;
 mod pull;
 mod segment;
 
+use std::ffi::OsString;
 use std::fmt;
-use std::process::ExitCode;
+use std::io::{Write, stdout};
 
 use clap::{Parser, Subcommand};
 use console::Console;
@@ -28,7 +29,7 @@ use model::DeviceArgs;
 /// Real-time semantic segmentation with RTFormer: finds the class of every pixel of a photo
 #[derive(Debug, Parser)]
 #[command(version, arg_required_else_help = true, max_term_width = 100)]
-pub(crate) struct Cli {
+struct Cli {
     #[command(subcommand)]
     command: Command,
 
@@ -96,8 +97,27 @@ fn misuse(text: impl Into<String>) -> anyhow::Error {
     Misuse(text.into()).into()
 }
 
-/// Runs the command and prints its error, if any.
-pub(crate) fn run(cli: &Cli) -> ExitCode {
+/// Runs the program with these arguments, of which the first is its name, and returns the exit code: 0 (success), 1 (an input failed),
+/// 2 (wrong usage), or 130 (interrupted).
+///
+/// For programs that contain this one, such as the Python package. It prints to the standard streams, listens for signals, and
+/// starts rayon's global threads, so a process can call it once.
+pub fn main(args: impl IntoIterator<Item = OsString>) -> u8 {
+    let code = match Cli::try_parse_from(args) {
+        Ok(cli) => run(&cli),
+        Err(error) => {
+            // Ignore the error, because the stream may be closed.
+            let _ = error.print();
+            error.exit_code() as u8
+        }
+    };
+    // At the end of a program in another language, Rust's buffer is not flushed.
+    let _ = stdout().flush();
+    code
+}
+
+/// Runs the command, prints its error, if any, and returns the exit code.
+fn run(cli: &Cli) -> u8 {
     let console = Console::new(cli.quiet, cli.verbose);
     // The error that follows names the photo and says what to do.
     rtformer::pixels::hide_decoder_panics();
@@ -116,13 +136,13 @@ pub(crate) fn run(cli: &Cli) -> ExitCode {
         Command::Man(args) => manual::man(args),
     });
     match done {
-        Ok(Outcome::Done) => ExitCode::SUCCESS,
-        Ok(Outcome::SomeFailed) => ExitCode::from(1),
-        Ok(Outcome::Interrupted) => ExitCode::from(130), // as in shells: 128 plus the signal's number
-        Err(error) if is_closed_pipe(&error) => ExitCode::SUCCESS, // `rtformer … | head` stopped reading
+        Ok(Outcome::Done) => 0,
+        Ok(Outcome::SomeFailed) => 1,
+        Ok(Outcome::Interrupted) => 130, // as in shells: 128 plus the signal's number
+        Err(error) if is_closed_pipe(&error) => 0, // `rtformer … | head` stopped reading
         Err(error) => {
             console.error(&format!("{error:#}"));
-            ExitCode::from(if error.is::<Misuse>() { 2 } else { 1 })
+            if error.is::<Misuse>() { 2 } else { 1 }
         }
     }
 }

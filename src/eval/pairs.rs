@@ -10,8 +10,8 @@ use crate::error::{Error, Result};
 use crate::pixels::Image;
 
 const LAYOUTS: &str = "the labels of a photo `P.jpg` are `P.png`, `P_L.png` (CamVid) or `P.mask.png` in the same subfolder, those of \
-                       `X_leftImg8bit.png` (Cityscapes) are `X_gtFine_labelTrainIds.png` or `X_gtFine_labelIds.png`; use \
-                       --label-suffix for other names";
+                       `X_leftImg8bit.png` (Cityscapes) are `X_gtFine_labelTrainIds.png` or `X_gtFine_labelIds.png`; set the \
+                       label suffix for other names";
 
 /// A photo and its labels.
 ///

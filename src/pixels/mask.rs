@@ -29,9 +29,18 @@ pub struct Mask {
     ids: Ids,
 }
 
+/// The ids of a mask, row by row, without the mask.
+///
+/// ```
+/// use rtformer::pixels::{Ids, Mask};
+///
+/// assert_eq!(Mask::new(2, 1, 19).into_ids(), Ids::U8(vec![0, 0]));
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Ids {
+pub enum Ids {
+    /// Up to 256 classes.
     U8(Vec<u8>),
+    /// More than 256 classes.
     U16(Vec<u16>),
 }
 
@@ -176,6 +185,16 @@ impl Mask {
             Ids::U8(ids) => IdsMut::U8(ids),
             Ids::U16(ids) => IdsMut::U16(ids),
         }
+    }
+
+    /// The ids row by row, without a copy.
+    ///
+    /// ```
+    /// # use rtformer::pixels::{Ids, Mask};
+    /// assert_eq!(Mask::new(2, 1, 300).into_ids(), Ids::U16(vec![0, 0]));
+    /// ```
+    pub fn into_ids(self) -> Ids {
+        self.ids
     }
 
     /// The id of one pixel.

@@ -10,7 +10,7 @@ pub mod sniff;
 pub mod stream;
 
 pub use decode::{Decoder, Depth, Image, Limits, hide_decoder_panics};
-pub use mask::{IdsMut, Mask};
+pub use mask::{Ids, IdsMut, Mask};
 pub use palette::Palette;
 pub(crate) use prepare::{Columns, Rows};
 pub use prepare::{Extent, Input, Normalization, PixelFormat, Pixels, Preparation, Size};

@@ -14,6 +14,7 @@ use super::palette::Palette;
 use super::prepare::Pixels;
 use crate::error::{Error, Result};
 use crate::files::write_whole;
+use crate::process;
 
 pub use super::npy::{write_npy, write_npy_bytes, write_npy_to};
 
@@ -141,7 +142,8 @@ pub fn overlay(photo: &Pixels, mask: &Mask, palette: &Palette, alpha: f32) -> Rg
     if row_length == 0 {
         return picture;
     }
-    picture.par_chunks_exact_mut(row_length).enumerate().for_each(|(y, row)| {
+    let rows = picture.par_chunks_exact_mut(row_length).enumerate();
+    let draw = |(y, row): (usize, &mut [u8])| {
         let y = y as u32;
         for (x, pixel) in (0..).zip(row.as_chunks_mut::<3>().0) {
             *pixel = photo.rgb(x, y);
@@ -150,7 +152,8 @@ pub fn overlay(photo: &Pixels, mask: &Mask, palette: &Palette, alpha: f32) -> Rg
                 *value = (f32::from(*value) * (1.0 - alpha) + f32::from(color) * alpha).round() as u8;
             }
         }
-    });
+    };
+    process::parallel(|| rows.for_each(draw));
     picture
 }
 

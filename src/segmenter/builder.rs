@@ -16,6 +16,7 @@ use crate::backend::{Cpu, Isa, Reference};
 use crate::error::{Error, Result};
 use crate::model::{Model, Parameters};
 use crate::pixels::{Input, Normalization, Palette, Preparation, Size};
+use crate::process::PerProcess;
 use crate::weights::{Dataset, Weights};
 
 /// Opens a [`Segmenter`]. Every option has a default: the embedded weights, the fastest device, all cores, the photo's own size,
@@ -327,7 +328,8 @@ impl Builder {
             threads,
             precision,
             readout: self.readout,
-            spares: Mutex::default(),
+            spares: PerProcess::new(Mutex::default()),
+            process: std::process::id(),
         })
     }
 }

@@ -97,6 +97,7 @@ impl<B: Backend> Loaded<B> {
     /// Runs `work` on the device's threads. If a frame needs too much memory, the backend releases
     /// what it keeps, so that the next frame can use all of the memory.
     fn on_threads<R: Send>(&self, work: impl FnOnce() -> Result<R> + Send) -> Result<R> {
+        self.backend.ready()?;
         let done = self.backend.run(work);
         if matches!(done, Err(Error::OutOfMemory { .. })) {
             self.backend.release();

@@ -30,11 +30,12 @@ use scene::Labels;
 use crate::error::Result;
 use crate::model::Model;
 use crate::pixels::{Palette, Preparation};
+use crate::process::PerProcess;
 use crate::weights::Dataset;
 
 /// A network with its weights on a device.
 ///
-/// Threads can share one. Results do not depend on the number of threads.
+/// Threads can share one. Results do not depend on the number of threads. On a CPU, it also works in a forked child.
 ///
 /// ```
 /// use rtformer::{Device, Segmenter};
@@ -64,7 +65,9 @@ pub struct Segmenter {
     precision: Precision,
     readout: Readout,
     /// Buffers for confidences that are not returned. The next frame reuses their memory.
-    spares: Mutex<Vec<Vec<f32>>>,
+    spares: PerProcess<Mutex<Vec<Vec<f32>>>>,
+    /// The process that opened this.
+    process: u32,
 }
 
 impl Segmenter {

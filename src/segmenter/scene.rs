@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use image::RgbImage;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::pixels::{IndexedPicture, Mask, Palette, Pixels, render};
 use crate::timing::Timings;
 use crate::weights::Dataset;
@@ -82,6 +82,43 @@ impl Scene {
         self.mask
     }
 
+    /// Moves the mask out, without a copy. An empty mask stays behind, until [`set_mask`](Self::set_mask).
+    ///
+    /// ```
+    /// # let segmenter = rtformer::Segmenter::open("tests/data/golden/tiny.safetensors", rtformer::Device::Cpu)?;
+    /// let mut scene = segmenter.segment(&image::RgbImage::new(64, 48))?;
+    /// assert_eq!(scene.take_mask().width(), 64);
+    /// assert_eq!(scene.mask().width(), 0);
+    /// # Ok::<(), rtformer::Error>(())
+    /// ```
+    pub fn take_mask(&mut self) -> Mask {
+        let empty = Mask::new(0, 0, self.mask.classes());
+        std::mem::replace(&mut self.mask, empty)
+    }
+
+    /// Replaces the mask, such as by a corrected one. [`classes`](Self::classes) and the pictures then describe this mask.
+    ///
+    /// ```
+    /// # use rtformer::pixels::Mask;
+    /// # let segmenter = rtformer::Segmenter::open("tests/data/golden/tiny.safetensors", rtformer::Device::Cpu)?;
+    /// let mut scene = segmenter.segment(&image::RgbImage::new(2, 1))?;
+    /// scene.set_mask(Mask::from_ids(2, 1, 5, [4_u8, 4])?)?;
+    /// assert_eq!(scene.classes()[0].id, 4);
+    /// assert!(scene.set_mask(Mask::new(2, 1, 19)).is_err(), "these weights have 5 classes");
+    /// # Ok::<(), rtformer::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Input`] if the mask is for another number of classes.
+    pub fn set_mask(&mut self, mask: Mask) -> Result<()> {
+        let (got, want) = (mask.classes(), self.labels.dataset.classes.len());
+        if got != want {
+            return Err(Error::Input(format!("a mask of {got} classes cannot replace one of {want} classes")));
+        }
+        self.mask = mask;
+        Ok(())
+    }
+
     /// The classes that occur, largest share first. Rejected pixels belong to no class.
     pub fn classes(&self) -> Vec<ClassShare> {
         let classes = &self.labels.dataset.classes;
@@ -101,6 +138,18 @@ impl Scene {
             .collect();
         shares.sort_by(|a, b| b.share.total_cmp(&a.share)); // stable: the lower id first on a tie
         shares
+    }
+
+    /// The data set's colours.
+    ///
+    /// ```
+    /// # let segmenter = rtformer::Segmenter::open("tests/data/golden/tiny.safetensors", rtformer::Device::Cpu)?;
+    /// let scene = segmenter.segment(&image::RgbImage::new(64, 48))?;
+    /// assert_eq!(scene.palette(), segmenter.palette());
+    /// # Ok::<(), rtformer::Error>(())
+    /// ```
+    pub fn palette(&self) -> &Palette {
+        &self.labels.palette
     }
 
     /// The mask as an indexed picture. The indices are the train ids; the palette is the data set's.
@@ -191,6 +240,32 @@ impl Scene {
     /// The logits at the photo's size, `[classes, height, width]`. `None` unless [`Builder::logits`](super::Builder::logits) requested them.
     pub fn logits(&self) -> Option<&[f32]> {
         self.logits.as_deref()
+    }
+
+    /// Moves [`confidence`](Self::confidence) out, without a copy.
+    ///
+    /// ```
+    /// # use rtformer::Segmenter;
+    /// let mut scene = Segmenter::builder().confidence(true).build()?.segment(&image::RgbImage::new(64, 48))?;
+    /// assert_eq!(scene.take_confidence().map(|values| values.len()), Some(48 * 64));
+    /// assert_eq!(scene.confidence(), None);
+    /// # Ok::<(), rtformer::Error>(())
+    /// ```
+    pub fn take_confidence(&mut self) -> Option<Vec<f32>> {
+        self.confidence.take()
+    }
+
+    /// Moves [`logits`](Self::logits) out, without a copy.
+    ///
+    /// ```
+    /// # use rtformer::Segmenter;
+    /// let mut scene = Segmenter::builder().logits(true).build()?.segment(&image::RgbImage::new(64, 48))?;
+    /// assert_eq!(scene.take_logits().map(|values| values.len()), Some(11 * 48 * 64));
+    /// assert_eq!(scene.logits(), None);
+    /// # Ok::<(), rtformer::Error>(())
+    /// ```
+    pub fn take_logits(&mut self) -> Option<Vec<f32>> {
+        self.logits.take()
     }
 
     /// The time of each stage, in milliseconds.

@@ -2,12 +2,15 @@
 
 use std::sync::Arc;
 
+use parking_lot::Mutex;
+
 use super::engine::{Spent, Wanted};
-use super::{Scene, Segmenter};
+use super::{Device, Scene, Segmenter};
 use crate::backend::Confidence;
 use crate::error::{Error, Result};
 use crate::memory;
 use crate::pixels::{IdsMut, Mask, Pixels};
+use crate::process;
 use crate::timing::{Timings, timed};
 
 /// The largest number of pixels that go through the network together, for any batch. Pixels are counted before or after resizing,
@@ -118,7 +121,7 @@ impl Segmenter {
     fn mask_into(&self, photo: &Pixels<'_>, mask: &mut Mask) -> Result<Timings> {
         mask.resize_for(photo.width(), photo.height(), self.model.num_classes())?;
         let reject = self.readout.reject_below.is_some();
-        let mut confidence = self.spares.lock().pop().unwrap_or_default();
+        let mut confidence = self.spares.enter(Mutex::default).lock().pop().unwrap_or_default();
         if reject {
             blank(&mut confidence, photo, 1)?;
         }
@@ -129,10 +132,10 @@ impl Segmenter {
                 confidence: reject.then(|| self.confidence(&mut confidence)),
                 logits: None,
             };
-            self.engine.run(std::slice::from_ref(photo), &mut [wanted])
+            self.run(std::slice::from_ref(photo), &mut [wanted])
         });
         self.reject(mask, reject.then_some(&confidence));
-        self.spares.lock().push(confidence);
+        self.spares.enter(Mutex::default).lock().push(confidence);
         Ok(timings(photo, spent?, total, 1))
     }
 
@@ -161,7 +164,7 @@ impl Segmenter {
                 confidence: scene.confidence.as_deref_mut().map(|values| self.confidence(values)),
                 logits: scene.logits.as_deref_mut(),
             });
-            self.engine.run(photos, &mut wanted.collect::<Vec<_>>())
+            self.run(photos, &mut wanted.collect::<Vec<_>>())
         });
         let spent = spent?;
         for (scene, photo) in scenes.iter_mut().zip(photos) {
@@ -172,6 +175,21 @@ impl Segmenter {
             scene.timings = timings(photo, spent, total, photos.len());
         }
         Ok(scenes)
+    }
+
+    /// Runs the network in the process that opened it, or in one that was forked from it.
+    fn run(&self, photos: &[Pixels<'_>], wanted: &mut [Wanted<'_>]) -> Result<Spent> {
+        if self.device == Device::Cpu {
+            return self.engine.run(photos, wanted); // on its own threads
+        }
+        if self.device.is_gpu() && std::process::id() != self.process {
+            return Err(Error::Device {
+                device: self.device.to_string(),
+                reason: "a GPU that was opened before a fork cannot be used after it; open it in the child, or use the device cpu"
+                    .into(),
+            });
+        }
+        process::parallel(|| self.engine.run(photos, wanted))
     }
 
     /// A request to write the confidence to `values`, at the weights' temperature.

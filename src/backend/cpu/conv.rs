@@ -137,11 +137,11 @@ impl Cpu {
                     let input = Input { map: x.image(i)?, prologue };
                     match &conv.packed {
                         Packed::Direct(packed) => {
-                            let mut scratch = self.buffers.scratch(kernels::conv::scratch_len(packed, &input))?;
+                            let mut scratch = self.buffers().scratch(kernels::conv::scratch_len(packed, &input))?;
                             Ok(kernels::conv(self.isa, packed, input, out, epilogue, &mut scratch)?)
                         }
                         Packed::Winograd(packed) => {
-                            let mut scratch = self.buffers.scratch(packed.scratch_len())?;
+                            let mut scratch = self.buffers().scratch(packed.scratch_len())?;
                             Ok(kernels::winograd(self.isa, packed, input, out, epilogue, &mut scratch)?)
                         }
                     }

@@ -6,10 +6,10 @@ mod conv;
 mod failure;
 mod readout;
 mod split;
+mod workers;
 
 use std::borrow::Cow;
 
-use rayon::{ThreadPool, ThreadPoolBuilder};
 use rtformer_kernels as kernels;
 use rtformer_kernels::{Element, Isa, Lanes, Layout, ShapeError};
 
@@ -21,11 +21,12 @@ use conv::Conv;
 use failure::Failure;
 use readout::Readout;
 use split::Split;
+use workers::Workers;
 
-use super::times::Times;
 use super::{Backend, Confidence, Epilogue, OpTime, Window, check_upload, common_extent};
 use crate::error::{Error, Result};
 use crate::pixels::{Extent, IdsMut, Pixels, Preparation, Rows};
+use crate::process::PerProcess;
 use crate::weights::fold::{Affine, BatchNorm, ConvLayer};
 
 /// Runs on the CPU with vector instructions.
@@ -47,9 +48,8 @@ pub struct Cpu {
     /// The element type of products in convolutions and attention. Maps are always f32.
     element: Element,
     algorithm: Algorithm,
-    pool: ThreadPool,
-    buffers: Buffers,
-    times: Times,
+    threads: usize,
+    workers: PerProcess<Workers>,
 }
 
 /// `scale * x + shift`, with one scale and one shift per channel.
@@ -88,15 +88,13 @@ impl Cpu {
         if threads > Self::MOST_THREADS {
             return Err(refused(format!("cannot use {threads} threads; the maximum is {}", Self::MOST_THREADS)));
         }
-        let pool = ThreadPoolBuilder::new().num_threads(threads).thread_name(|i| format!("rtformer-{i}")).build();
-        let pool = pool.map_err(|e| refused(format!("cannot start {threads} threads: {e}; use fewer threads")))?;
+        let (workers, threads) = Workers::start(threads).map_err(refused)?;
         Ok(Self {
             isa,
             element: Element::F32,
             algorithm: Algorithm::Fastest,
-            buffers: Buffers::new(pool.current_num_threads()),
-            pool,
-            times: Times::default(),
+            threads,
+            workers: PerProcess::new(workers),
         })
     }
 
@@ -135,7 +133,7 @@ impl Cpu {
 
     /// The number of threads in use.
     pub fn threads(&self) -> usize {
-        self.pool.current_num_threads()
+        self.threads
     }
 
     fn norm(affine: Affine) -> Norm {
@@ -159,7 +157,16 @@ impl Cpu {
 
     /// Runs `work` and records its duration if a profile is on.
     fn timed<T>(&self, name: &str, flops: f64, work: impl FnOnce() -> Result<T>) -> Result<T> {
-        self.times.timed(name, flops, work)
+        self.workers.entered().times.timed(name, flops, work)
+    }
+
+    fn buffers(&self) -> &Buffers {
+        &self.workers.entered().buffers
+    }
+
+    /// The threads of this process.
+    fn workers(&self) -> &Workers {
+        self.workers.enter(|| Workers::restart(self.threads))
     }
 }
 
@@ -169,16 +176,20 @@ impl Backend for Cpu {
     type Norm = Norm;
 
     fn run<R: Send>(&self, work: impl FnOnce() -> R + Send) -> R {
-        self.pool.install(work)
+        self.workers().run(work)
+    }
+
+    fn ready(&self) -> Result<()> {
+        self.workers().ready().map_err(|reason| Error::Device { device: "cpu".into(), reason })
     }
 
     fn profile(&self, on: bool) -> Vec<OpTime> {
-        self.times.record(on)
+        self.workers.entered().times.record(on)
     }
 
     /// Measures all threads at once with multiply-adds only.
     fn peak_flops(&self) -> Option<f64> {
-        Some(self.pool.broadcast(|_| kernels::peak_flops(self.isa)).into_iter().sum())
+        self.run(|| Some(rayon::broadcast(|_| kernels::peak_flops(self.isa)).into_iter().sum()))
     }
 
     fn pack_conv(&self, layer: ConvLayer) -> Result<Conv> {
@@ -192,16 +203,16 @@ impl Backend for Cpu {
     fn prepare(&self, photos: &[Pixels<'_>], preparation: &Preparation) -> Result<Maps> {
         let (height, width) = common_extent(photos, preparation)?.full;
         let layout = Layout::planar(3, height, width);
-        self.buffers.begin(photos.len(), layout);
+        self.buffers().begin(photos.len(), layout);
         self.timed("prepare", 0.0, || {
-            let rows = Rows::new(preparation, &photos[0], self.buffers.columns())?;
+            let rows = Rows::new(preparation, &photos[0], self.buffers().columns())?;
             let kept = rows.extent().kept;
             let made = self.run(|| {
                 self.fill("prepare", photos.len(), layout, Split::ROWS, |i, out| {
                     kernels::fill_planes(out, kept, |y, planes| rows.write(&photos[i], y, planes))
                 })
             });
-            self.buffers.keep_columns(rows.into_columns());
+            self.buffers().keep_columns(rows.into_columns());
             made
         })
     }
@@ -211,7 +222,7 @@ impl Backend for Cpu {
         let [n, c, h, w] = shape;
         // Blocks of sixteen channels would take five times the memory of a photo's three planes.
         let layout = Layout { lanes: if c <= 3 { 1 } else { 16 }, ..Layout::blocked(c, h, w) };
-        self.buffers.begin(n, layout);
+        self.buffers().begin(n, layout);
         let image = c * h * w;
         self.timed("upload", 0.0, || {
             self.run(|| {
@@ -308,7 +319,7 @@ impl Backend for Cpu {
         self.timed("ea_norm", 0.0, || {
             // Repacked maps are not shared, so `thaw` writes them in place, like maps that the caller gave up.
             let packed = if x.layout().lanes == 16 { x } else { self.blocked(&x)?.into_owned() };
-            let mut x = self.buffers.thaw(packed)?;
+            let mut x = self.buffers().thaw(packed)?;
             self.fill_blank("ea_softmax", &mut x, Split::BLOCKS, |_, view| kernels::ea_softmax(self.isa, view))?;
             self.fill_blank("ea_group_l1", &mut x, Split::ROWS, |_, view| {
                 kernels::ea_group_l1(self.isa, view, groups)
@@ -323,17 +334,17 @@ impl Backend for Cpu {
         let keys = kv.layout().height * kv.layout().width;
         let flops = 4.0 * [x.count(), channels, height, width, keys].map(|d| d as f64).iter().product::<f64>();
         self.timed("cross_attend", flops, || {
-            let mut packed = self.buffers.keys(x.count());
+            let mut packed = self.buffers().keys(x.count());
             for (i, keys) in packed.iter_mut().enumerate() {
                 let pack = |kv| keys.pack(kv, &norm.affine.scale, &norm.affine.shift, self.element);
                 kv.image(i).and_then(pack).map_err(failed("cross_attend"))?;
             }
             let out = self.fill("cross_attend", x.count(), x.layout(), Split::ROWS, |i, out| -> Result<_, Failure> {
                 let x = x.image(i)?;
-                let mut scratch = self.buffers.scratch(packed[i].scratch_len(x.layout()))?;
+                let mut scratch = self.buffers().scratch(packed[i].scratch_len(x.layout()))?;
                 Ok(kernels::cross_attend(self.isa, x, &packed[i], Some(x), out, &mut scratch)?)
             });
-            self.buffers.keep_keys(packed);
+            self.buffers().keep_keys(packed);
             out
         })
     }
@@ -349,7 +360,7 @@ impl Backend for Cpu {
         let channels = parts.iter().map(|part| part.layout().channels).sum();
         let layout = Layout { channels, lanes: 16, ..first.layout() };
         self.timed("concat", 0.0, || {
-            let mut out = self.buffers.blank(first.count(), layout)?;
+            let mut out = self.buffers().blank(first.count(), layout)?;
             for (i, out) in out.images_mut().enumerate() {
                 concat::concat(parts.iter().map(|part| (part.floats(i), part.layout())), out, layout);
             }
@@ -386,7 +397,7 @@ impl Backend for Cpu {
     }
 
     fn release(&self) {
-        self.buffers.release();
+        self.buffers().release();
     }
 }
 

@@ -42,7 +42,7 @@ impl Cpu {
         split: Split,
         work: impl Fn(usize, MapMut<'_>) -> Result<(), E> + Sync,
     ) -> Result<Maps> {
-        let mut blank = self.buffers.blank(count, layout)?;
+        let mut blank = self.buffers().blank(count, layout)?;
         self.fill_blank(op, &mut blank, split, work)?;
         Ok(blank.freeze())
     }

@@ -62,7 +62,7 @@ pub(super) fn decode(
         (ColorType::Indexed, LabelKind::Color) => by_palette(stored(), columns, palette, &colors)?,
         (ColorType::Grayscale, LabelKind::Color) if depth == BitDepth::Sixteen => {
             return Err(
-                "has 16-bit grey samples, which are not colours; use --label-kind index to read them as class ids"
+                "has 16-bit grey samples, which are not colours; use the label kind index to read them as class ids"
                     .into(),
             );
         }
@@ -77,8 +77,8 @@ pub(super) fn decode(
         }
         _ => {
             return Err(format!(
-                "holds {color:?} colours, not class ids; leave out --first-id and --ignore-id and use --label-kind auto or color, or save \
-                 the class ids as a grey PNG"
+                "holds {color:?} colours, not class ids; leave out the first id and the ignore id and use the label kind auto or color, or \
+                 save the class ids as a grey PNG"
             ));
         }
     };

@@ -105,9 +105,9 @@ impl LabelFormat {
             _ => return Ok(()),
         };
         Err(Error::Input(format!(
-            "--label-kind {} cannot be combined with {}: {reason}",
+            "the label kind {} cannot be combined with {}: {reason}",
             self.kind,
-            if self.first_id.is_some() { "--first-id" } else { "--ignore-id" }
+            if self.first_id.is_some() { "a first id" } else { "an ignore id" }
         )))
     }
 
@@ -185,7 +185,7 @@ fn by_label_id(path: &Path, dataset: &Dataset) -> Result<Vec<Option<u16>>> {
     }
     let reason = format!(
         "cannot be read as label ids: the classes of data set `{}` have none; use weights for the labels' data set, or train ids \
-         (`_labelTrainIds`, or --label-kind train-id)",
+         (`_labelTrainIds`, or the label kind train-id)",
         dataset.name
     );
     Err(Error::image(path, reason))
@@ -195,7 +195,7 @@ fn by_label_id(path: &Path, dataset: &Dataset) -> Result<Vec<Option<u16>>> {
 pub(super) fn stray(id: u16, at: usize, width: usize, classes: usize) -> String {
     let (x, y, last, ignore) = (at % width, at / width, classes - 1, Confusion::ignore_id(classes));
     format!(
-        "has id {id} at ({x}, {y}), expected a class (0 to {last}) or {ignore} (ignored); if these are labels of this data set, use \
-         --first-id to set the id of the first class, or --ignore-id {id} to ignore this id"
+        "has id {id} at ({x}, {y}), expected a class (0 to {last}) or {ignore} (ignored); if these are labels of this data set, set \
+         the first id to the id of the first class, or ignore the id {id}"
     )
 }

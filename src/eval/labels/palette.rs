@@ -72,7 +72,7 @@ pub(super) fn reading(palette: &[u8], used: &[u16], numbers: &Numbers, colors: &
         let kinds = LabelKind::NAMES.join("|");
         Err(format!(
             "can be read in two ways: index {index} is {} by its number and {} by its colour in the palette; choose with \
-             --label-kind {kinds}",
+             the label kind: {kinds}",
             name(numbers.of(index)),
             name(by_color(index))
         ))

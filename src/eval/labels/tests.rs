@@ -180,7 +180,7 @@ fn a_palette_tells_numbers_from_colours() {
         (name, [shuffled()[1..5].to_vec(), vec![WHITE]].concat(), &[0, 1, 2, 4], Err("[255, 255, 255] at (3, 0)")),
         // Both readings are possible and differ.
         (name, vec![BLACK, BUILDING], &[0, 1], Err("index 0 is `sky` by its number and ignored by its colour")),
-        (name, vec![BUILDING], &[0], Err("--label-kind auto|index|color|train-id|label-id")),
+        (name, vec![BUILDING], &[0], Err("the label kind: auto|index|color|train-id|label-id")),
         (
             name,
             [shuffled(), foreign(3)].concat(),
@@ -188,7 +188,7 @@ fn a_palette_tells_numbers_from_colours() {
             Err("index 1 is `building` by its number and `sidewalk` by its colour"),
         ),
         // The name implies numbers, the palette implies colours.
-        ("a_labelTrainIds.png", shuffled(), &[1, 2], Err("--label-kind")),
+        ("a_labelTrainIds.png", shuffled(), &[1, 2], Err("the label kind")),
         ("a_labelTrainIds.png", in_order(), &[1, 2], Ok(&[1, 2])),
         // Indices beyond the palette can be numbers, not colours.
         (name, in_order(), &[1, 2, 255], Ok(&[1, 2, 255])),
@@ -286,14 +286,14 @@ fn a_format_says_what_the_samples_are() {
         ("cityscapes", "a.png", wide(&[3, 232, 3, 231, 3, 250]), Index, Some(1000), &[], Ok(&[0, 255, 18])),
         ("cityscapes", "a.png", grey(&[255, 254]), Auto, Some(255), &[], Ok(&[0, 255])), // 255 is a class here
         ("ade20k", "ADE_1.png", grey(&[1, 0]), Auto, Some(0), &[], Ok(&[1, 0])),
-        ("camvid", "a.png", rgb.clone(), Auto, Some(1), &[], Err("leave out --first-id")),
-        ("camvid", "a.png", mixed.clone(), Auto, Some(0), &[], Err("--label-kind")),
+        ("camvid", "a.png", rgb.clone(), Auto, Some(1), &[], Err("leave out the first id")),
+        ("camvid", "a.png", mixed.clone(), Auto, Some(0), &[], Err("the label kind")),
         // Numbers to ignore, as stored, including a class's number.
         ("camvid", "a.png", grey(&[0, 99, 4, 3]), Auto, None, &[99, 4], Ok(&[0, 255, 255, 3])),
         ("camvid", "a.png", grey(&[1, 5, 2]), Auto, Some(1), &[5], Ok(&[0, 255, 1])),
         ("cityscapes", "a_labelIds.png", grey(&[7, 26]), Auto, None, &[26], Ok(&[0, 255])),
         ("camvid", "a.png", wide(&[255, 255, 0, 2]), Auto, None, &[65535], Ok(&[255, 2])),
-        ("camvid", "a.png", rgb, Auto, None, &[4], Err("leave out --first-id and --ignore-id")),
+        ("camvid", "a.png", rgb, Auto, None, &[4], Err("leave out the first id and the ignore id")),
         // Contradictions.
         (
             "camvid",
@@ -302,10 +302,10 @@ fn a_format_says_what_the_samples_are() {
             TrainId,
             Some(1),
             &[],
-            Err("--label-kind train-id cannot be combined with --first-id"),
+            Err("the label kind train-id cannot be combined with a first id"),
         ),
-        ("camvid", "a.png", grey(&[1]), LabelId, Some(1), &[], Err("--label-kind label-id cannot be")),
-        ("camvid", "a.png", mixed, Color, None, &[1], Err("--label-kind color cannot be combined with --ignore-id")),
+        ("camvid", "a.png", grey(&[1]), LabelId, Some(1), &[], Err("the label kind label-id cannot be")),
+        ("camvid", "a.png", mixed, Color, None, &[1], Err("the label kind color cannot be combined with an ignore id")),
     ];
     for (dataset, name, file, kind, first_id, ignore_ids, want) in cases {
         let format = LabelFormat { kind, first_id, ignore_ids: ignore_ids.to_vec() };

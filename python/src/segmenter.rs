@@ -1,0 +1,258 @@
+//! `rtformer.Segmenter`: a network with its weights on a device.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use pyo3::prelude::*;
+use pyo3::types::PyDict;
+use rtformer::Builder;
+use rtformer::eval::LabelFormat;
+use rtformer::weights::{Fetch, Official};
+
+use crate::channels::Channels;
+use crate::error::exception;
+use crate::evaluation::{self, Labels};
+use crate::frame::{Frame, Photo};
+use crate::scene::{Scene, palette};
+use crate::stream::Stream;
+
+/// A network with its weights on a device. Threads can share one.
+#[pyclass(frozen, module = "rtformer")]
+pub(crate) struct Segmenter {
+    segmenter: Arc<rtformer::Segmenter>,
+    /// The arguments, for pickles.
+    arguments: Py<PyDict>,
+}
+
+#[pymethods]
+impl Segmenter {
+    #[new]
+    #[pyo3(signature = (
+        weights = None, device = "auto", precision = None, threads = None, size = "native", confidence = true, *, logits = false,
+        reject_below = None, pad = None
+    ))]
+    #[allow(clippy::too_many_arguments, reason = "Python's keyword arguments")]
+    fn new(
+        py: Python<'_>,
+        weights: Option<PathBuf>,
+        device: &str,
+        precision: Option<&str>,
+        threads: Option<usize>,
+        size: &str,
+        confidence: bool,
+        logits: bool,
+        reject_below: Option<f32>,
+        pad: Option<Bound<'_, PyAny>>,
+    ) -> PyResult<Self> {
+        let pad = pad.map(|pad| pad.str().map(|text| text.to_string())).transpose()?;
+        let arguments = PyDict::new(py);
+        arguments.set_item("weights", &weights)?;
+        arguments.set_item("device", device)?;
+        arguments.set_item("precision", precision)?;
+        arguments.set_item("threads", threads)?;
+        arguments.set_item("size", size)?;
+        arguments.set_item("confidence", confidence)?;
+        arguments.set_item("logits", logits)?;
+        arguments.set_item("reject_below", reject_below)?;
+        arguments.set_item("pad", &pad)?;
+        let segmenter = py.detach(|| -> rtformer::Result<_> {
+            let mut builder = rtformer::Segmenter::builder().device(device.parse()?).threads(threads.unwrap_or(0));
+            builder = builder.size(size.parse()?).confidence(confidence).logits(logits);
+            builder = set(builder, weights.map(weights_file).transpose()?.flatten(), Builder::weights);
+            builder = set(builder, precision.map(str::parse).transpose()?, Builder::precision);
+            builder = set(builder, reject_below, Builder::reject_below);
+            builder = set(builder, pad.map(|pad| pad.parse()).transpose()?, Builder::pad);
+            builder.build()
+        });
+        Ok(Self { segmenter: Arc::new(segmenter.map_err(exception)?), arguments: arguments.unbind() })
+    }
+
+    /// Segments one frame.
+    #[pyo3(signature = (frame, *, channels = Channels::Rgb))]
+    fn __call__(&self, py: Python<'_>, frame: &Bound<'_, PyAny>, channels: Channels) -> PyResult<Scene> {
+        let frame = Frame::copy(frame, channels)?;
+        let segmented = py.detach(|| -> rtformer::Result<(rtformer::Scene, Photo)> {
+            let photo = frame.decode()?;
+            let scene = self.segmenter.segment(photo.pixels(None)?)?;
+            Ok((scene, photo))
+        });
+        segmented.map(|(scene, photo)| Scene::new(scene, photo)).map_err(exception)
+    }
+
+    /// Segments frames of any sizes, and returns their scenes in order. Neighbours of one size go through the network together.
+    ///
+    /// All frames and scenes are in memory at once; use `stream` for many. Raises the error of the first frame that failed, or with
+    /// `return_exceptions=True` returns the errors in place of the scenes.
+    #[pyo3(signature = (frames, *, channels = Channels::Rgb, return_exceptions = false))]
+    fn batch(
+        &self,
+        py: Python<'_>,
+        frames: &Bound<'_, PyAny>,
+        channels: Channels,
+        return_exceptions: bool,
+    ) -> PyResult<Vec<Py<PyAny>>> {
+        let mut copies = Vec::new();
+        for frame in frames.try_iter()? {
+            copies.push(Frame::copy(&frame?, channels));
+        }
+        let segmented = py.detach(|| segment_all(&self.segmenter, copies));
+        let scenes = segmented.into_iter().map(|segmented| match segmented {
+            Ok((scene, photo)) => Ok(Py::new(py, Scene::new(scene, photo))?.into_any()),
+            Err(error) if return_exceptions => Ok(error.into_value(py).into_any()),
+            Err(error) => Err(error),
+        });
+        scenes.collect()
+    }
+
+    /// An iterator over the scenes of frames, in order. It reads, decodes and segments `prefetch` frames ahead while the caller works on
+    /// a scene, and holds no more than these.
+    ///
+    /// A frame that fails raises its error; the next call continues with the next frame. With `return_exceptions=True`, errors are
+    /// returned in place of the scenes.
+    #[pyo3(signature = (frames, prefetch = 2, *, channels = Channels::Rgb, return_exceptions = false))]
+    fn stream(
+        &self,
+        frames: &Bound<'_, PyAny>,
+        prefetch: usize,
+        channels: Channels,
+        return_exceptions: bool,
+    ) -> PyResult<Stream> {
+        Stream::new(Arc::clone(&self.segmenter), frames, channels, prefetch, return_exceptions)
+    }
+
+    /// Measures the quality on labelled photos, as `rtformer eval --json` does. Returns a dictionary:
+    ///
+    /// - `miou`, `pixel_accuracy`, and `ece`, the expected calibration error: 0 to 1, or `None` if nothing was counted
+    /// - `iou`: the IoU of each class, by name
+    /// - `confusion`: pixels of each true class (rows) that were predicted as each class (columns)
+    /// - `classes`, `images`, `pixels`, `ignored_share`
+    /// - `failed`, the number of photos that were not counted, and `errors`, the reasons
+    ///
+    /// `images` and `labels` are two folders, or two sequences of paths. Labels are PNG files that hold ids or colours; `rtformer eval
+    /// --help` describes their names and the options.
+    #[pyo3(signature = (
+        images, labels, *, label_kind = "auto", first_id = None, ignore_id = Vec::new(), label_suffix = None
+    ))]
+    #[allow(clippy::too_many_arguments, reason = "Python's keyword arguments")]
+    fn eval<'py>(
+        &self,
+        py: Python<'py>,
+        images: &Bound<'py, PyAny>,
+        labels: &Bound<'py, PyAny>,
+        label_kind: &str,
+        first_id: Option<u16>,
+        ignore_id: Vec<u16>,
+        label_suffix: Option<&str>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let kind = label_kind.parse().map_err(exception)?;
+        let format = LabelFormat { kind, first_id, ignore_ids: ignore_id };
+        evaluation::run(py, &self.segmenter, &Labels::find(images, labels, label_suffix)?, format)
+    }
+
+    /// The names of the classes, by id.
+    #[getter]
+    fn classes(&self) -> Vec<&str> {
+        self.segmenter.dataset().classes.iter().map(|class| class.name.as_str()).collect()
+    }
+
+    /// The colour of each class: `uint8 [classes, 3]`, red, green and blue.
+    #[getter]
+    fn palette(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        palette(py, self.segmenter.palette())
+    }
+
+    /// The name of the data set that defines the classes.
+    #[getter]
+    fn dataset(&self) -> &str {
+        &self.segmenter.dataset().name
+    }
+
+    /// The path of the weights, or `embedded`.
+    #[getter]
+    fn weights(&self) -> String {
+        self.segmenter.weights_name().display().to_string()
+    }
+
+    /// The device in use, such as `cpu` or `cuda:0`; never `auto`.
+    #[getter]
+    fn device(&self) -> String {
+        self.segmenter.device().to_string()
+    }
+
+    /// The arithmetic in use: `f32`, `bf16` or `f16`.
+    #[getter]
+    fn precision(&self) -> String {
+        self.segmenter.precision().to_string()
+    }
+
+    /// The number of CPU threads of one call.
+    #[getter]
+    fn threads(&self) -> usize {
+        self.segmenter.threads()
+    }
+
+    fn __repr__(&self) -> String {
+        format!("Segmenter({})", self.segmenter)
+    }
+
+    fn __getnewargs_ex__<'py>(&self, py: Python<'py>) -> ((), Bound<'py, PyDict>) {
+        ((), self.arguments.bind(py).clone())
+    }
+}
+
+/// The file of these weights; `None` for the embedded ones. The name of an official checkpoint that is no file is downloaded and
+/// converted once.
+fn weights_file(weights: PathBuf) -> rtformer::Result<Option<PathBuf>> {
+    if weights.as_os_str() == "embedded" {
+        return Ok(None);
+    }
+    match weights.to_str().and_then(Official::named).filter(|_| !weights.exists()) {
+        Some(official) => rtformer::pull(official, &Fetch::default(), &mut |_, _| ()).map(Some),
+        None => Ok(Some(weights)),
+    }
+}
+
+/// Decodes and segments frames. A frame that fails does not affect the others.
+fn segment_all(
+    segmenter: &rtformer::Segmenter,
+    frames: Vec<PyResult<Frame>>,
+) -> Vec<PyResult<(rtformer::Scene, Photo)>> {
+    let names: Vec<_> = (0..frames.len()).map(|i| PathBuf::from(format!("frame {i}"))).collect();
+    let photos: Vec<PyResult<Photo>> =
+        frames.into_iter().map(|frame| frame.and_then(|frame| frame.decode().map_err(exception))).collect();
+    let pixels: Vec<_> = photos
+        .iter()
+        .zip(&names)
+        .map(|(photo, name)| match photo {
+            Ok(photo) => Some(photo.pixels(Some(name))),
+            Err(_) => None,
+        })
+        .collect();
+    let mut scenes = segmenter.segment_each(pixels.iter().flatten().flatten()).into_iter();
+    let scenes: Vec<_> = pixels
+        .into_iter()
+        .map(|pixels| pixels.map(|pixels| pixels.and_then(|_| scenes.next().unwrap_or(Err(missing())))))
+        .collect();
+    photos
+        .into_iter()
+        .zip(scenes)
+        .map(|(photo, scene)| {
+            let photo = photo?;
+            let scene = scene.unwrap_or_else(|| Err(missing())).map_err(exception)?;
+            Ok((scene, photo))
+        })
+        .collect()
+}
+
+/// The error for a frame without a result, which does not happen.
+fn missing() -> rtformer::Error {
+    rtformer::Error::Backend { operation: "segment_each", reason: "a frame has no result".into() }
+}
+
+/// The builder with an option, if it is given.
+fn set<T>(builder: Builder, value: Option<T>, option: impl FnOnce(Builder, T) -> Builder) -> Builder {
+    match value {
+        Some(value) => option(builder, value),
+        None => builder,
+    }
+}

@@ -1,0 +1,28 @@
+"""The examples of both READMEs run."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+EXAMPLES = [
+    pytest.param(code, id=f"{path.parent.name}-{number}")
+    for path in [ROOT / "README.md", ROOT / "python/README.md"]
+    for number, code in enumerate(re.findall(r"```python\n(.*?)```", path.read_text(encoding="utf-8"), re.DOTALL))
+]
+
+
+def test_there_are_examples():
+    assert len(EXAMPLES) >= 4
+
+
+@pytest.mark.parametrize("code", EXAMPLES)
+def test_an_example_runs(code, tmp_path):
+    if "import cv2" in code:
+        pytest.importorskip("cv2", reason="needs OpenCV")
+    (tmp_path / "tests").symlink_to(ROOT / "tests", target_is_directory=True)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
