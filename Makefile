@@ -53,7 +53,7 @@ goldens:         ## full-width goldens from PaddleSeg; see tests/data/README.md 
 parity-full:     ## compare with the goldens of `make goldens`
 	RTFORMER_GOLDENS=$(abspath $(GOLDENS)) cargo test --release --test parity --test pdparams
 
-smoke:           ## check the training recipe against the program, five minutes; CAMVID=folder, TEACHERS=folder, PYTHON=with weights/train/requirements.txt
+smoke:           ## check the training recipe against the program, seven minutes; CAMVID=folder, TEACHERS=folder, PYTHON=with weights/train/requirements.txt
 	cargo build --release
 	$(PYTHON) weights/train/check.py --rtformer target/release/rtformer --data $(CAMVID) $(if $(TEACHERS),--teachers $(TEACHERS))
 

@@ -4,6 +4,7 @@
 mod batch;
 mod bench;
 mod calibrate;
+mod canvas;
 mod console;
 mod convert;
 mod eval;
@@ -130,7 +131,7 @@ fn run(cli: &Cli) -> u8 {
         Command::Convert(args) => convert::run(args, &console),
         #[cfg(feature = "download")]
         Command::Pull(args) => pull::run(args, &console),
-        Command::Plan(args) => plan::run(args),
+        Command::Plan(args) => plan::run(args, &console),
         Command::Info(args) => info::run(args),
         Command::Completions(args) => manual::completions(args),
         Command::Man(args) => manual::man(args),

@@ -1,30 +1,55 @@
 //! Compute-optimal training: how large a network and how many crops a budget is best spent on.
 
+mod chart;
+mod pictures;
+mod rate;
 mod table;
+mod train;
 
 use std::fmt::Write as _;
 use std::io::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use rtformer::plan::{Fit, Interval, Run, fit};
+use anyhow::Context;
+use rtformer::plan::{Envelope, Fit, Interval, IsoFlop, Laws, Run, envelope, isoflop};
+use serde::Serialize;
 
-use super::Outcome;
+use super::console::Console;
+use super::{Outcome, misuse};
 
 /// Predict the best network size and number of crops for a training budget from small runs
 ///
-/// Fits L = E + A / N^alpha + B / D^beta to finished training runs: L is the cross entropy on held-out photos, N the number of
-/// parameters, D the number of crops. Prints the law and the best N and D for each budget, with 80 % bootstrap intervals. The FLOPs of a
+/// --fit fits L = E + A / N^alpha + B / D^beta to finished training runs: L is the cross entropy on held-out photos, N the number of
+/// parameters, D the number of crops. It prints the law and the best N and D for each budget, with 80 % bootstrap intervals. The FLOPs of a
 /// crop are taken from the runs. Each run needs its own complete learning-rate schedule.
+///
+/// --train prints what to train for a budget of FLOPs or hours: the width of the network, crops, iterations, epochs, the expected cross
+/// entropy, and the command.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// A table of runs, CSV with a header: the columns params, crops, flops and cross_entropy, and optionally unique, the number of
     /// different photos. Other columns are ignored
-    #[arg(long, value_name = "FILE.csv")]
-    fit: PathBuf,
+    #[arg(long, value_name = "FILE.csv", required_unless_present = "train", conflicts_with = "train")]
+    fit: Option<PathBuf>,
 
-    /// Also predict for this budget, training FLOPs, such as 1.6e14; without it, only for the budgets in the file
+    /// Recommend what to train for --flops or --hours
+    #[arg(long)]
+    train: bool,
+
+    /// The budget, training FLOPs, such as 1.6e14. With --fit, predict for it and for the budgets in the file; without it, only for those
     #[arg(long, value_name = "C", value_parser = budget)]
     flops: Option<f64>,
+
+    #[command(flatten)]
+    training: train::TrainArgs,
+
+    /// Draw the runs and the fit: isoflop.png, frontier.png and loss.png in this folder
+    #[arg(long, value_name = "DIR")]
+    plot: Option<PathBuf>,
+
+    /// Replace the files of --plot if they exist
+    #[arg(long, requires = "plot")]
+    overwrite: bool,
 
     /// Print JSON
     #[arg(long)]
@@ -32,22 +57,106 @@ pub(super) struct Args {
 }
 
 fn budget(text: &str) -> Result<f64, String> {
-    match text.parse::<f64>() {
-        Ok(flops) if flops > 0.0 && flops.is_finite() => Ok(flops),
-        _ => Err("expected a positive number of FLOPs, such as 1.6e14".into()),
+    positive(text, "a positive number of FLOPs, such as 1.6e14")
+}
+
+fn positive(text: &str, expected: &str) -> Result<f64, String> {
+    let number = text.parse::<f64>().ok().filter(|number| *number > 0.0 && number.is_finite());
+    number.ok_or_else(|| format!("expected {expected}"))
+}
+
+/// What `--fit` found, as JSON.
+#[derive(Serialize)]
+struct Report<'a> {
+    #[serde(flatten)]
+    fit: &'a Fit,
+    isoflop: Reading<&'a IsoFlop>,
+    envelope: Reading<&'a Envelope>,
+}
+
+/// A cross-check, or what the runs lack for it.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Reading<T> {
+    Found(T),
+    Missing { missing: String },
+}
+
+impl<T> Reading<T> {
+    fn of<E: std::fmt::Display>(result: &Result<T, E>) -> Reading<&T> {
+        match result {
+            Ok(found) => Reading::Found(found),
+            Err(error) => Reading::Missing { missing: error.to_string() },
+        }
     }
 }
 
-pub(super) fn run(args: &Args) -> anyhow::Result<Outcome> {
-    let runs = table::read(&args.fit)?;
-    let fit = fit(&runs, args.flops.as_slice()).map_err(|error| anyhow::anyhow!("{}: {error}", args.fit.display()))?;
-    let text = if args.json { serde_json::to_string_pretty(&fit)? + "\n" } else { text(&fit, &runs) };
+/// Everything that the runs of a table say.
+struct Study {
+    runs: Vec<Run>,
+    laws: Laws,
+    fit: Fit,
+    isoflop: rtformer::Result<IsoFlop>,
+    envelope: rtformer::Result<Envelope>,
+}
+
+impl Study {
+    fn of(runs: &[Run], budgets: &[f64]) -> rtformer::Result<Self> {
+        let laws = Laws::new(runs)?;
+        Ok(Self {
+            runs: runs.to_vec(),
+            fit: laws.fit(budgets)?,
+            isoflop: isoflop(runs, laws.deviation()),
+            envelope: envelope(runs, laws.deviation()),
+            laws,
+        })
+    }
+}
+
+pub(super) fn run(args: &Args, console: &Console) -> anyhow::Result<Outcome> {
+    check_plots(args)?;
+    let text = match &args.fit {
+        Some(path) => fitted(args, path, console)?,
+        None => train::run(args, console)?,
+    };
     std::io::stdout().lock().write_all(text.as_bytes())?;
     Ok(Outcome::Done)
 }
 
+fn fitted(args: &Args, path: &Path, console: &Console) -> anyhow::Result<String> {
+    let table = table::read(path)?;
+    let study = Study::of(&table.runs, args.flops.as_slice()).with_context(|| path.display().to_string())?;
+    plot(args, &study, console)?;
+    if args.json {
+        let report =
+            Report { fit: &study.fit, isoflop: Reading::of(&study.isoflop), envelope: Reading::of(&study.envelope) };
+        return Ok(serde_json::to_string_pretty(&report)? + "\n");
+    }
+    Ok(text(&study))
+}
+
+/// Refuses to replace plots before any work is done.
+fn check_plots(args: &Args) -> anyhow::Result<()> {
+    let Some(folder) = args.plot.as_ref().filter(|_| !args.overwrite) else { return Ok(()) };
+    let existing = pictures::NAMES.iter().map(|name| folder.join(name)).find(|path| path.exists());
+    existing.map_or(Ok(()), |path| {
+        Err(misuse(format!("{}: exists already; use --overwrite to replace it", path.display())))
+    })
+}
+
+/// The plots of a study, if they are asked for.
+fn plot(args: &Args, study: &Study, console: &Console) -> anyhow::Result<()> {
+    let Some(folder) = &args.plot else { return Ok(()) };
+    for (name, picture) in pictures::NAMES.into_iter().zip(pictures::draw(study)?) {
+        rtformer::pixels::render::save_rgb(folder.join(name), &picture)?;
+    }
+    console.note(&format!("{} -> {}", pictures::NAMES.join(", "), folder.display()));
+    Ok(())
+}
+
 /// For a person to read.
-fn text(fit: &Fit, runs: &[Run]) -> String {
+fn text(study: &Study) -> String {
+    let (fit, runs) = (&study.fit, &study.runs);
     let mut text =
         format!("L = E + A / N^alpha + B / D^beta, {} runs, {:.0} % intervals\n\n", fit.runs, 100.0 * fit.interval);
     let law = [("E", fit.e), ("A", fit.a), ("alpha", fit.alpha), ("B", fit.b), ("beta", fit.beta)];
@@ -66,6 +175,22 @@ fn text(fit: &Fit, runs: &[Run]) -> String {
         ),
         None => {}
     }
+    let exponents = [
+        ("envelope", study.envelope.as_ref().map(|found| Some(found.params_exponent))),
+        ("parabolas", study.isoflop.as_ref().map(|found| found.params_exponent)),
+    ];
+    text.push_str("\n  cross-checks, without the law:\n");
+    for (name, exponent) in exponents {
+        let found = match exponent {
+            Ok(Some(exponent)) => format!("N_opt ~ C^{}", shown(&exponent)),
+            Ok(None) => "a single budget has a minimum".into(),
+            Err(error) => error.to_string(),
+        };
+        let _ = writeln!(text, "  {name:10}  {found}");
+    }
+    if let Ok(parabolas) = &study.isoflop {
+        parabolas.missing.iter().for_each(|missing| text.push_str(&format!("  {:10}  {missing}\n", "")));
+    }
     let _ = writeln!(text, "\n  {:10}  {:28}  {:28}  cross entropy", "FLOPs", "parameters N", "crops D");
     for optimum in &fit.optimum {
         let [params, crops, loss] = [optimum.params, optimum.crops, optimum.cross_entropy].map(|of| shown(&of));
@@ -75,10 +200,10 @@ fn text(fit: &Fit, runs: &[Run]) -> String {
     text
 }
 
-/// `0.45 (0.41 to 0.52)`, with no more digits than the interval supports: down to the first digit of half its width.
+/// `0.45 (0.41 to 0.52)`, with no more digits than the interval supports: down to the first digit of half its width, and at most five.
 fn shown(Interval { value, low, high }: &Interval) -> String {
-    let half = 0.5 * (high - low);
-    let place = if half > 0.0 { half.log10().floor() } else { value.abs().max(1e-3).log10().floor() - 3.0 };
+    let (half, first) = (0.5 * (high - low), value.abs().max(1e-3).log10().floor());
+    let place = if half > 0.0 { half.log10().floor().max(first - 4.0) } else { first - 3.0 };
     let number = |number: f64| {
         let size = if number == 0.0 { place } else { number.abs().log10().floor() };
         if place < -6.0 || size >= 5.0 {
@@ -105,6 +230,7 @@ mod tests {
             ((843_210.0, 612_345.0, 1_250_000.0), "8e5 (6e5 to 1.2e6)"),
             ((843_210.0, 812_345.0, 863_456.0), "8.4e5 (8.1e5 to 8.6e5)"),
             ((40.0, 40.0, 40.0), "40.00 (40.00 to 40.00)"), // no noise
+            ((40.0, 39.999_999_9, 40.000_000_1), "40.000 (40.000 to 40.000)"), // hardly any
             ((f64::NAN, 0.0, f64::INFINITY), "NaN (0e0 to inf)"), // no panic
         ];
         for ((value, low, high), want) in cases {

@@ -1,22 +1,16 @@
 //! Draws a confusion matrix: one row for each true class, one column for each predicted class, and the class's `IoU` at the end.
 
-use font8x8::UnicodeFonts;
-use image::{Rgb, RgbImage};
+use image::RgbImage;
 use rtformer::eval::Confusion;
 
-type Color = [u8; 3];
+use super::canvas::{Canvas, Color, FAINT, GLYPH, INK, PAPER};
 
-const PAPER: Color = [255, 255, 255];
-const INK: Color = [34, 34, 34];
-const FAINT: Color = [110, 110, 110];
 /// The colour and the text of the row of a class without labelled pixels.
 const NOTHING: Color = [232, 232, 232];
 const UNLABELLED: &str = "not labelled";
 /// The colours from 0 to 1, evenly spaced. Lightness decreases steadily, so that the scale also works in grey.
 const SCALE: [Color; 5] = [[247, 251, 255], [198, 219, 239], [107, 174, 214], [33, 113, 181], [8, 48, 107]];
 
-/// The side of a glyph at scale 1, in pixels.
-const GLYPH: u32 = 8;
 const MARGIN: u32 = 24;
 /// Longer names are shortened, because they would leave too little space for the matrix.
 const LONGEST_NAME: usize = 24;
@@ -67,7 +61,7 @@ impl Layout {
 pub(super) fn confusion(confusion: &Confusion, names: &[&str], title: &str, subtitle: &str) -> RgbImage {
     let names: Vec<String> = names.iter().map(|name| shortened(name)).collect();
     let at = Layout::new(&names, title.chars().count().max(subtitle.chars().count()));
-    let mut canvas = Canvas(RgbImage::from_pixel(at.width, at.height, Rgb(PAPER)));
+    let mut canvas = Canvas::new(at.width, at.height);
     canvas.text((MARGIN, MARGIN), title, 2, INK);
     canvas.text((MARGIN, MARGIN + 26), subtitle, 2, FAINT);
     cells(&mut canvas, &at, confusion);
@@ -87,7 +81,7 @@ pub(super) fn confusion(confusion: &Confusion, names: &[&str], title: &str, subt
         canvas.text((at.left + at.side() + 20, at.top - 24), "IoU %", 2, FAINT);
     }
     axes(&mut canvas, &at);
-    canvas.0
+    canvas.picture
 }
 
 fn cells(canvas: &mut Canvas, at: &Layout, confusion: &Confusion) {
@@ -143,56 +137,6 @@ fn shortened(name: &str) -> String {
         return name.to_owned();
     }
     name.chars().take(LONGEST_NAME - 2).chain("..".chars()).collect()
-}
-
-/// A picture to draw on. Anything outside of it is not drawn.
-struct Canvas(RgbImage);
-
-impl Canvas {
-    fn dot(&mut self, x: u32, y: u32, color: Color) {
-        if let Some(pixel) = self.0.get_pixel_mut_checked(x, y) {
-            *pixel = Rgb(color);
-        }
-    }
-
-    fn fill(&mut self, (x, y): (u32, u32), (width, height): (u32, u32), color: Color) {
-        for (dx, dy) in (0..height).flat_map(|dy| (0..width).map(move |dx| (dx, dy))) {
-            self.dot(x + dx, y + dy, color);
-        }
-    }
-
-    /// The length of a text in pixels.
-    fn length(text: &str, scale: u32) -> u32 {
-        text.chars().count() as u32 * GLYPH * scale
-    }
-
-    /// Writes from left to right. The text's top left corner is at `(x, y)`.
-    fn text(&mut self, (x, y): (u32, u32), text: &str, scale: u32, color: Color) {
-        dots(text, |along, down| {
-            self.fill((x + along * scale, y + down * scale), (scale, scale), color);
-        });
-    }
-
-    /// Writes from bottom to top, rotated by 90 degrees counterclockwise. The bottom left corner of the drawn text is at `(x, y)`.
-    fn text_up(&mut self, (x, y): (u32, u32), text: &str, scale: u32, color: Color) {
-        dots(text, |along, down| {
-            self.fill((x + down * scale, y.saturating_sub((along + 1) * scale)), (scale, scale), color);
-        });
-    }
-}
-
-/// Calls `draw` for every dot of a text, with its distance along the line and its distance from the line's top.
-fn dots(text: &str, mut draw: impl FnMut(u32, u32)) {
-    for (letter, at) in text.chars().zip(0..) {
-        for (row, down) in glyph(letter).into_iter().zip(0..) {
-            (0..GLYPH).filter(|bit| row >> bit & 1 == 1).for_each(|bit| draw(at * GLYPH + bit, down));
-        }
-    }
-}
-
-fn glyph(letter: char) -> [u8; 8] {
-    let known = font8x8::BASIC_FONTS.get(letter).or_else(|| font8x8::LATIN_FONTS.get(letter));
-    known.or_else(|| font8x8::GREEK_FONTS.get(letter)).or_else(|| font8x8::BASIC_FONTS.get('?')).unwrap_or_default()
 }
 
 #[cfg(test)]

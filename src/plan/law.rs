@@ -20,7 +20,7 @@ pub(super) struct Law {
 
 impl Law {
     /// The expected cross entropy, in nats.
-    fn loss(&self, params: f64, crops: f64, unique: Option<f64>) -> f64 {
+    pub(super) fn loss(&self, params: f64, crops: f64, unique: Option<f64>) -> f64 {
         let crops = effective_crops(crops, unique, self.repeats);
         self.e + self.a * params.powf(-self.alpha) + self.b * crops.powf(-self.beta)
     }
@@ -79,7 +79,7 @@ impl Cost {
     }
 
     /// FLOPs of one crop, forward and backward.
-    fn per_crop(&self, params: f64) -> f64 {
+    pub(super) fn per_crop(&self, params: f64) -> f64 {
         self.factor * params.powf(self.exponent)
     }
 }

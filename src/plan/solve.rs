@@ -213,7 +213,7 @@ fn non_negative(gram: &[[f64; 3]; 3], right: &[f64; 3]) -> [f64; 3] {
 /// Solves `matrix x = right` in place for the first `size` rows. `matrix` is symmetric; only its lower triangle is read.
 ///
 /// A direction in which the matrix is singular gets zero.
-fn cholesky_solve(matrix: &mut [[f64; 5]; 5], right: &mut [f64; 5], size: usize) {
+pub(super) fn cholesky_solve(matrix: &mut [[f64; 5]; 5], right: &mut [f64; 5], size: usize) {
     for i in 0..size {
         let diagonal = matrix[i][i];
         for j in 0..=i {

@@ -67,3 +67,200 @@ fn plan_refuses_runs_that_do_not_determine_the_law() {
         assert!(code == want_code && out.is_empty() && err.contains(want), "{want}: {code} {err}");
     }
 }
+
+/// Width, parameters and FLOPs of a crop of 256x192, as `weights/train/sweep.py` counts them.
+const NETWORKS: [(u32, f64, f64); 5] = [
+    (8, 341_134.0, 391_790_592.0),
+    (12, 764_026.0, 835_909_632.0),
+    (16, 1_355_142.0, 1_445_511_168.0),
+    (24, 3_042_046.0, 3_161_161_728.0),
+    (32, 5_401_846.0, 5_538_742_272.0),
+];
+
+fn loss(params: f64, crops: f64) -> f64 {
+    0.25 + 3e3 / params.powf(0.7) + 40.0 / crops.powf(0.5)
+}
+
+/// Runs of these networks as `sweep.py` writes them, which follow a law with repetitions worth as much as new photos.
+fn study() -> String {
+    let mut csv = "width,params,crops,epochs,unique,flops,seed,lr,cross_entropy,miou,seconds\n".to_owned();
+    for budget in [1e13, 2e13, 4e13, 8e13] {
+        for (width, params, per_crop) in NETWORKS {
+            let crops = 12.0 * (budget / per_crop / 12.0).round();
+            let (epochs, flops, loss) = (crops / 367.0, crops * per_crop, loss(params, crops));
+            let _ = writeln!(csv, "{width},{params},{crops},{epochs:.2},367,{flops},1,0.0015,{loss},0.5,100");
+        }
+    }
+    csv
+}
+
+#[test]
+fn plan_recommends_what_to_train() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("sweep.csv");
+    fs::write(&path, study()).unwrap();
+    let args = ["plan", "--train", "--sweep", text(&path)];
+    let json = |more: &[&str]| -> serde_json::Value {
+        let (code, out, err) = run(&mut rtformer(&[&args[..], more, &["--json"]].concat()));
+        assert_eq!((code, err.as_str()), (0, ""), "{more:?}");
+        serde_json::from_str(&out).unwrap()
+    };
+    let value = |json: &serde_json::Value, name: &str| json[name]["value"].as_f64().unwrap();
+
+    let flops = json(&["--flops", "1.6e14"]);
+    // The best of the widths whose cost is known, and its neighbours: the law is recovered nearly exactly.
+    let crops = value(&flops, "crops");
+    let want = loss(value(&flops, "params"), crops);
+    assert!((value(&flops, "cross_entropy") / want - 1.0).abs() < 0.01, "{flops}");
+    for (_, params, per_crop) in NETWORKS {
+        assert!(want <= 1.001 * loss(params, 1.6e14 / per_crop), "{params} is better than {flops}");
+    }
+    assert!((value(&flops, "iterations") * 12.0 / crops - 1.0).abs() < 1e-9, "{flops}");
+    assert!((value(&flops, "epochs") * 367.0 / crops - 1.0).abs() < 1e-9, "{flops}");
+    assert!((flops["flops"].as_f64().unwrap() / 1.6e14 - 1.0).abs() < 1e-6 && flops["extrapolated"] == true, "{flops}");
+    let [half, twice] = ["half", "twice"].map(|name| value(&flops[name], "cross_entropy"));
+    assert!(half > want && want > twice, "{flops}");
+    let command = flops["command"].as_str().unwrap();
+    let trained = format!("--width {} --iterations {:.0} --batch 12 ", value(&flops, "width"), crops / 12.0);
+    assert!(
+        command.contains(&trained) && command.ends_with("--crops 256x192 256x192 256x192 --lr 0.0015"),
+        "{command}"
+    );
+
+    // 4e10 FLOPs per second for an hour are 1.44e14.
+    let (hours, same) = (json(&["--hours", "1", "--rate", "4e10"]), json(&["--flops", "1.44e14"]));
+    assert_eq!(
+        ["width", "crops", "cross_entropy"].map(|name| &hours[name]),
+        ["width", "crops", "cross_entropy"].map(|name| &same[name])
+    );
+    assert_eq!((&hours["budget"]["hours"], &hours["rates"][0]["flops_per_second"]), (&1.0.into(), &4e10.into()));
+    let batched = json(&["--flops", "1.44e14", "--batch", "24", "--frames", "100"]);
+    assert!((value(&batched, "iterations") * 2.0 / value(&same, "iterations") - 1.0).abs() < 1e-9);
+    assert!((value(&batched, "epochs") * 100.0 / value(&batched, "crops") - 1.0).abs() < 1e-9);
+
+    let (code, out, _) = run(&mut rtformer(&[&args[..], &["--flops", "4e13", "--frames", "100"]].concat()));
+    assert!(code == 0 && out.contains("twice") && out.contains("does not say what repeated photos are worth"), "{out}");
+}
+
+/// A script that prints what it was called with and what `sweep.py --measure` would print.
+#[cfg(unix)]
+#[test]
+fn plan_measures_the_training_rate() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("sweep.csv");
+    fs::write(&path, study()).unwrap();
+    let recipe = folder.path().join("recipe");
+    fs::create_dir(&recipe).unwrap();
+    let args = [
+        "plan",
+        "--train",
+        "--sweep",
+        text(&path),
+        "--hours",
+        "2",
+        "--json",
+        "--recipe",
+        text(&recipe),
+        "--python",
+        "sh",
+    ];
+    let (code, out, err) = run(&mut rtformer(&args));
+    assert!(code == 2 && out.is_empty() && err.contains("sweep.py: no such file") && err.contains("--rate"), "{err}");
+
+    let script = r#"echo "$@" > "$0.args"; for width in 8 16 32; do echo "{\"width\": $width, \"flops_per_second\": ${width}e9}"; done"#;
+    fs::write(recipe.join("sweep.py"), script).unwrap();
+    let (code, out, err) = run(&mut rtformer(&args));
+    assert!(code == 0 && err.contains("measuring the training rate"), "{code} {err}");
+    let json: serde_json::Value = serde_json::from_str(&out).unwrap();
+    assert_eq!(json["rates"].as_array().unwrap().len(), 3);
+    // The rate of the recommended width, for two hours.
+    let width = json["width"]["value"].as_f64().unwrap().min(32.0);
+    let want = 7200.0 * 1e9 * width;
+    assert!((json["flops"].as_f64().unwrap() / want - 1.0).abs() < 1e-6, "{json}");
+    let called = fs::read_to_string(recipe.join("sweep.py.args")).unwrap();
+    assert_eq!(called.trim(), "--measure --crop 256x192 --batch 12 --widths 8 16 32");
+
+    fs::write(recipe.join("sweep.py"), "echo \"No module named 'torch'\" >&2; exit 1").unwrap();
+    let (code, out, err) = run(&mut rtformer(&args));
+    assert!(code == 2 && out.is_empty() && err.contains("failed: No module named 'torch'"), "{err}");
+}
+
+#[test]
+fn plan_says_what_a_recommendation_needs() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("sweep.csv");
+    let narrow = study()
+        .lines()
+        .filter(|line| !line.starts_with("16,") && !line.starts_with("24,") && !line.starts_with("32,"))
+        .collect::<Vec<_>>()
+        .join("\n");
+    let cases = [
+        (
+            study(),
+            &["--train", "--flops", "1e14"][..],
+            2,
+            "this version has none of its own; make one with `python weights/train/sweep.py",
+        ),
+        (study(), &["--train", "--sweep", "FILE"], 2, "use --flops C or --hours H"),
+        (study(), &["--train", "--sweep", "FILE", "--hours", "0"], 2, "expected a positive number of hours"),
+        (study(), &["--train", "--sweep", "FILE", "--flops", "1e14", "--hours", "1"], 2, "cannot be used with"),
+        (study(), &["--train", "--fit", "FILE", "--flops", "1e14"], 2, "cannot be used with"),
+        (study(), &["--flops", "1e14"], 2, "--fit"),
+        (
+            sweep().replace("width", "w"),
+            &["--train", "--sweep", "FILE", "--flops", "1e14"],
+            1,
+            "column width is missing",
+        ),
+        (narrow, &["--train", "--sweep", "FILE", "--flops", "1e14"], 1, "found 2 of at least 3 widths"),
+    ];
+    for (table, args, want_code, want) in cases {
+        fs::write(&path, table).unwrap();
+        let args: Vec<_> = args.iter().map(|arg| if *arg == "FILE" { text(&path) } else { arg }).collect();
+        let (code, out, err) = run(&mut rtformer(&[&["plan"], &args[..]].concat()));
+        assert!(code == want_code && out.is_empty() && err.contains(want), "{want}: {code} {err}");
+    }
+}
+
+#[test]
+fn plan_draws_the_study_and_cross_checks_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("sweep.csv");
+    fs::write(&path, study()).unwrap();
+    let plots = folder.path().join("plots");
+    let args = ["plan", "--fit", text(&path), "--plot", text(&plots), "--json"];
+    let (code, out, err) = run(&mut rtformer(&args));
+    assert_eq!(code, 0, "{err}");
+    for name in ["isoflop.png", "frontier.png", "loss.png"] {
+        let picture = image::open(plots.join(name)).unwrap().to_rgb8();
+        let coloured = picture
+            .pixels()
+            .filter(|pixel| pixel.0.iter().max().unwrap() - pixel.0.iter().min().unwrap() > 100)
+            .count();
+        assert!(picture.dimensions() == (960, 640) && coloured > 500, "{name}: {coloured}");
+    }
+    let json: serde_json::Value = serde_json::from_str(&out).unwrap();
+    assert!(
+        json["isoflop"]["params_exponent"]["value"].is_number()
+            && json["isoflop"]["optimum"].as_array().is_some_and(|all| !all.is_empty()),
+        "{out}"
+    );
+    assert!(json["envelope"]["params_exponent"]["low"].is_number(), "{out}");
+    let (code, _, err) = run(&mut rtformer(&args));
+    assert!(code == 2 && err.contains("isoflop.png: exists already; use --overwrite"), "{err}");
+    assert_eq!(run(&mut rtformer(&[&args[..], &["--overwrite"]].concat())).0, 0);
+
+    // Sizes that differ between the budgets have no envelope; the law can be fitted all the same.
+    let other: String = sweep()
+        .lines()
+        .enumerate()
+        .map(
+            |(i, line)| {
+                if i == 0 { format!("{line}\n") } else { line.replacen("0000,", &format!("000{i},"), 1) + "\n" }
+            },
+        )
+        .collect();
+    fs::write(&path, other).unwrap();
+    let (code, out, err) = run(&mut rtformer(&["plan", "--fit", text(&path)]));
+    assert!(code == 0 && out.contains("found 0 of at least 2 sizes with runs at several budgets"), "{out} {err}");
+}

@@ -1,4 +1,4 @@
-"""What a maintainer runs by hand after a change to the recipe; about five minutes.
+"""What a maintainer runs by hand after a change to the recipe; about seven minutes.
 
     python check.py --rtformer ../../target/release/rtformer --data CAMVID [--teachers DIR]
 
@@ -8,9 +8,11 @@
    --teachers this step is skipped, and the next one trains without soft labels.
 3. A short training that is killed twice ends with the very weights of one that is not. It holds out one clip.
 4. `rtformer eval` measures what `train.py` measured, from exported weights.
+5. A tiny sweep that is stopped and resumed makes each run once, and `rtformer plan` reads its table.
 """
 
 import argparse
+import csv
 import json
 import subprocess
 import sys
@@ -23,6 +25,7 @@ from PIL import Image
 
 from data import CACHE_STEP, IGNORE, PAD, Classes, Split, find_pairs, normalize
 from model import Config, RTFormer, resize
+from sweep import training_flops
 from train import state
 
 HERE = Path(__file__).resolve().parent
@@ -45,6 +48,8 @@ def main() -> None:
         else:
             print("skipped: no --teachers, so teach.py and training with soft labels were not checked")
         same_training(args.rtformer.resolve(), train, pairs[::13], cache if args.teachers else None, Path(folder))
+        everything = find_pairs(args.data / "train", args.data / "train_labels")
+        tiny_sweep(args.rtformer.resolve(), everything[::8], pairs[::34], Path(folder))
     print("all is well")
 
 
@@ -137,6 +142,40 @@ def same_training(
     print(f"mean IoU {100 * want['mean_iou']:.2f} % by train.py, {100 * got['miou']:.2f} % by rtformer eval on int8 weights")
     if abs(want["mean_iou"] - got["miou"]) > 0.002 or got["temperature"] != round(want["temperature"], 3):
         sys.exit("`rtformer eval` measures another network than train.py")
+
+
+def tiny_sweep(
+    rtformer: Path, train_pairs: list[tuple[Path, Path]], pairs: list[tuple[Path, Path]], folder: Path
+) -> None:
+    out = folder / "sweep"
+    sweep = [sys.executable, HERE / "sweep.py", "--train", *linked(train_pairs, folder / "swept"), "--val", *linked(pairs, folder / "held_out")]
+    sweep += ["--out", out, "--budgets", "1.3e10", "2.6e10", "--widths", 8, 12, 16, "--seeds", 1, "--batch", 4, "--crop", "64x64"]
+    run = subprocess.Popen([str(word) for word in sweep], stdout=subprocess.PIPE, text=True)
+    for line in run.stdout:
+        if line.startswith("run 2 of 13"):
+            break
+    run.terminate()
+    run.communicate()
+    first = next((out / "runs").glob("*.json")).stat().st_mtime_ns
+    said = call(*sweep)
+    if run.returncode != 1 or "run 1 of 13" in said or "run 2 of 13" not in said:
+        sys.exit(f"sweep.py does not resume: exit code {run.returncode}, then {said}")
+    if min(path.stat().st_mtime_ns for path in (out / "runs").glob("*.json")) != first:
+        sys.exit("sweep.py repeated a run")
+    for name, want in (("sweep.csv", 9), ("rates.csv", 4)):
+        with (out / name).open() as file:
+            rows = list(csv.DictReader(file))
+        if ",".join(rows[0]) != "width,params,crops,epochs,unique,flops,seed,lr,cross_entropy,miou,seconds" or len(rows) != want:
+            sys.exit(f"{name}: {len(rows)} rows of {list(rows[0])}")
+        for row in rows:
+            params, flops = training_flops(int(row["width"]), 11, (64, 64))
+            if (int(row["params"]), int(row["flops"])) != (params, int(row["crops"]) * flops):
+                sys.exit(f"{name}: parameters or FLOPs of {row} are not {params}, {int(row['crops']) * flops}")
+    figures = [round(training_flops(width, 11, (192, 256))[1] / 1e9, 2) for width in (8, 12, 16, 24, 32, 48)]
+    if figures != [0.39, 0.84, 1.45, 3.16, 5.54, 12.28]:
+        sys.exit(f"crops of 256x192 cost {figures} GFLOPs")
+    fit = json.loads(call(rtformer, "plan", "--fit", out / "sweep.csv", "--json"))
+    print(f"a sweep of {fit['runs']} runs was stopped, resumed and read by rtformer plan")
 
 
 def call(*command: object) -> str:

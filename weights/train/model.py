@@ -30,9 +30,9 @@ class Config:
     drop_path: float = 0.2
 
     @staticmethod
-    def slim(num_classes: int, drop_path: float = 0.2) -> "Config":
-        """RTFormer-Slim with the widths and injections that PaddleSeg gives it for Cityscapes."""
-        return Config(num_classes=num_classes, drop_path=drop_path)
+    def slim(num_classes: int, drop_path: float = 0.2, width: int = 32) -> "Config":
+        """RTFormer-Slim with the widths and injections that PaddleSeg gives it for Cityscapes; with another `width`, all scaled with it."""
+        return Config(num_classes, base_channels=width, spp_channels=4 * width, head_channels=2 * width, drop_path=drop_path)
 
 
 class RTFormer(nn.Module):

@@ -64,53 +64,61 @@ def main() -> None:
     per_epoch = len(train) // args.batch
     print(f"{device}, {len(train)} photos, {per_epoch} iterations an epoch, at iteration {run.iteration} of {args.iterations}", flush=True)
 
-    def batch(iteration: int) -> tuple[Tensor, Tensor, Tensor | None]:
-        return train.batch(args.seed, iteration, args.batch, crop_size(args, iteration), args.scales)
-
     losses: list[float] = []
     stopped: list[int] = []
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopped.append(number))
-    # The next batches are made meanwhile: one on a CPU, which has no more time for it; as many as it has cores beside a GPU.
-    workers = 1 if device.type == "cpu" else os.cpu_count() or 1
-    pool = ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,))
-    coming = deque(pool.submit(batch, run.iteration + i) for i in range(workers))
+    reports: list[dict | None] = [None, None]  # of val and the fold at the last iteration
     saved = time.monotonic()
-    while run.iteration < args.iterations:
-        photos, labels, soft = coming.popleft().result()
-        coming.append(pool.submit(batch, run.iteration + workers))
-        losses.append(run.step(photos, labels, soft))
+    for batch in batches(train, args, run.iteration, device):
+        losses.append(run.step(*batch))
         epoch, rest = divmod(run.iteration, per_epoch)
         if run.iteration % 10 == 0:
             print(f"iteration {run.iteration:5d}  loss {sum(losses[-10:]) / len(losses[-10:]):.4f}  {run.seconds:.0f} s", flush=True)
         if rest == 0 or run.iteration == args.iterations:
             due = epoch % args.val_every == 0 or run.iteration == args.iterations
-            val_score = evaluate(run.ema, val, device)["mean_iou"] if due else None
-            fold_score = evaluate(run.ema, fold, device)["mean_iou"] if due and fold else None
-            run.log(sum(losses) / len(losses), val_score, fold_score)
+            reports = [evaluate(run.ema, split, device) if due and split else None for split in (val, fold)]
+            run.log(sum(losses) / len(losses), *(report and report["mean_iou"] for report in reports))
             losses.clear()
         if run.iteration == args.iterations or stopped or time.monotonic() - saved > 180.0:
             run.save()
             saved = time.monotonic()
         if stopped:
-            pool.shutdown(cancel_futures=True)
             raise SystemExit(f"stopped at iteration {run.iteration}; the same command resumes it")
-
-    pool.shutdown(cancel_futures=True)
-    finish(run, val, fold)
+    finish(run, val, fold, *reports)
 
 
-def finish(run: "Run", val: Split, fold: Split | None) -> None:
-    """Measures the averaged weights and writes them, with the figures, for `rtformer convert`."""
+def batches(train: Split, args: argparse.Namespace, first: int, device: torch.device) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
+    """Training batches `first` to the last, each made while the one before is learned."""
+
+    def batch(iteration: int) -> tuple[Tensor, Tensor, Tensor | None]:
+        return train.batch(args.seed, iteration, args.batch, crop_size(args, iteration), args.scales)
+
+    # One worker on a CPU, which has no more time for it; as many as it has cores beside a GPU.
+    workers = 1 if device.type == "cpu" else os.cpu_count() or 1
+    pool = ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,))
+    coming = deque(pool.submit(batch, iteration) for iteration in range(first, min(first + workers, args.iterations)))
+    try:
+        for iteration in range(first, args.iterations):
+            ready = coming.popleft().result()
+            if iteration + workers < args.iterations:
+                coming.append(pool.submit(batch, iteration + workers))
+            yield ready
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def finish(run: "Run", val: Split, fold: Split | None, report: dict | None, of_fold: dict | None) -> None:
+    """Measures the averaged weights, unless reports are given, and writes weights and figures for `rtformer convert`."""
     args = run.args
-    report = evaluate(run.ema, val, run.device)
+    report = report or evaluate(run.ema, val, run.device)
     show("val, which it was trained on" if args.also_val else "val", report)
     if fold:
-        report["fold"] = {"clip": args.fold, **evaluate(run.ema, fold, run.device)}
+        report["fold"] = {"clip": args.fold, **(of_fold or evaluate(run.ema, fold, run.device))}
         show(f"the clip {args.fold}, held out", report["fold"])
     report |= calibrate(run.ema, fold or val, run.device)
     print(f"{report['temperature']:6.3f}    temperature, which takes the calibration error from {100 * report['ece_at_1']:.2f} to {100 * report['ece']:.2f} %")
-    report |= {"iterations": args.iterations, "seed": args.seed, "precision": args.precision, "also_val": args.also_val, "teach": args.teach is not None, "seconds": round(run.seconds), "cpu_seconds": round(run.cpu_seconds)}
+    report |= {"iterations": args.iterations, "width": args.width, "seed": args.seed, "precision": args.precision, "also_val": args.also_val, "teach": args.teach is not None, "seconds": round(run.seconds), "cpu_seconds": round(run.cpu_seconds)}
     write(args.out / "val.json", lambda path: path.write_text(json.dumps(report, indent=2) + "\n"))
     final = {name: tensor.float().cpu().contiguous() for name, tensor in state(run.ema).items()}
     write(args.out / "final.pth", lambda path: torch.save(final, path))
@@ -122,10 +130,11 @@ def show(what: str, report: dict) -> None:
     print(f"{what}: {report['photos']} photos")
     for name, iou in report["iou"].items():
         print(f"{100 * iou:6.2f} %  {name}" if iou is not None else f"     -    {name}")
-    print(f"{100 * report['mean_iou']:6.2f} %  mean IoU\n{100 * report['aux_mean_iou']:6.2f} %  mean IoU of the auxiliary head\n{100 * report['pixel_accuracy']:6.2f} %  pixel accuracy")
+    print(f"{100 * report['mean_iou']:6.2f} %  mean IoU\n{100 * report['aux_mean_iou']:6.2f} %  mean IoU of the auxiliary head\n{100 * report['pixel_accuracy']:6.2f} %  pixel accuracy\n{report['cross_entropy']:8.4f}  cross entropy, nats")
 
 
-def arguments() -> argparse.Namespace:
+def arguments(words: list[str] | None = None) -> argparse.Namespace:
+    """The settings on the command line, or in `words`."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, help="folder with train/, train_labels/, val/, val_labels/; or name folders by --train and --val")
     for split in ("train", "val"):
@@ -138,6 +147,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--dataset", default="camvid", metavar="NAME|FILE", help="the classes: camvid, cityscapes, ade20k, or a JSON file")
     parser.add_argument("--out", type=Path, required=True, help="folder for checkpoint, log and weights; resumes what is there")
     parser.add_argument("--iterations", type=int, default=10000)
+    parser.add_argument("--width", type=int, default=32, help="base channels of the network; all of its widths are multiples of it (Slim: 32, Base: 64)")
     parser.add_argument("--batch", type=int, default=12)
     parser.add_argument("--parts", type=int, default=2, help="of a batch; each has norm statistics of its own, and a CPU thread")
     parser.add_argument("--crops", type=size, nargs=3, default=[(192, 256), (288, 384), (384, 480)], metavar="WxH", help="small, middle, large; see CROP_SHARES")
@@ -150,7 +160,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--precision", choices=["bf16", "f32"], default=natural_precision(), help="of the convolutions")
     parser.add_argument("--smoke", action="store_true", help="20 iterations instead: every step, and a useless network")
-    args = parser.parse_args()
+    args = parser.parse_args(words)
+    if args.width < 1:
+        parser.error(f"--width {args.width}: expected a positive number of channels")
     for split in ("train", "val"):
         if getattr(args, split) is None:
             if args.data is None:
@@ -193,7 +205,7 @@ class Run:
         self.args, self.device = args, device
         self.weights = weights.to(device)
         self.taught = torch.tensor([i for i, name in enumerate(names) if name not in NOT_TAUGHT], device=device)
-        config = Config.slim(len(names), drop_path=args.drop_path)
+        config = Config.slim(len(names), drop_path=args.drop_path, width=args.width)
         self.net = RTFormer(config)
         if args.init:
             initialize(self.net, args.init)
@@ -455,18 +467,21 @@ def predictions(net: RTFormer, photos: Split, device: torch.device) -> Iterator[
 
 
 def evaluate(net: RTFormer, photos: Split, device: torch.device) -> dict:
-    """IoU per class, their mean, the auxiliary head's mean, and the share of labelled pixels that are right.
+    """IoU per class, their mean, the auxiliary head's mean, the share of labelled pixels that are right, and the cross entropy.
 
     A class's IoU is tp / (tp + fp + fn) over all pixels of the split; unlabelled pixels count nowhere. Neither does a class
-    in the mean that is neither labelled nor guessed.
+    in the mean that is neither labelled nor guessed. The cross entropy is the mean over labelled pixels, in nats: no class
+    weights, no temperature.
     """
     names = photos.classes.names
     confusion = torch.zeros(2, len(names), len(names), dtype=torch.int64)  # head, truth, guess
+    nats = 0.0
     for *both, truth in predictions(net, photos, device):
         seen = truth != IGNORE
         for head, logits in enumerate(both):
             pairs = truth[seen].long() * len(names) + logits.argmax(dim=0)[seen]
             confusion[head] += torch.bincount(pairs, minlength=len(names) ** 2).reshape(confusion[head].shape)
+        nats += F.cross_entropy(both[0][None], truth[None].long(), ignore_index=IGNORE, reduction="sum").item()
     right = confusion.diagonal(dim1=1, dim2=2)
     union = confusion.sum(1) + confusion.sum(2) - right
     iou = right / union
@@ -475,6 +490,7 @@ def evaluate(net: RTFormer, photos: Split, device: torch.device) -> dict:
         "mean_iou": iou[0][union[0] > 0].mean().item(),
         "aux_mean_iou": iou[1][union[1] > 0].mean().item(),
         "pixel_accuracy": (right[0].sum() / confusion[0].sum()).item(),
+        "cross_entropy": nats / max(1, confusion[0].sum().item()),
         "photos": len(photos),
     }
 

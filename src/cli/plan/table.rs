@@ -12,17 +12,27 @@ const NEEDED: [&str; 4] = ["params", "crops", "flops", "cross_entropy"];
 /// The number of different photos; a table may lack the column.
 const UNIQUE: &str = "unique";
 
+/// A table of runs, and what else it says about them.
+#[derive(Debug, PartialEq)]
+pub(super) struct Table {
+    pub(super) runs: Vec<Run>,
+    /// The width of each run's network, if the table has the column `width`.
+    pub(super) widths: Option<Vec<u32>>,
+    /// The learning rate as the table writes it, if it has the column `lr` and all runs share one.
+    pub(super) learning_rate: Option<String>,
+}
+
 /// The runs of a CSV file. Columns are found by name, in any order; unknown ones are ignored.
 ///
 /// # Errors
 /// Names the file, the line, the column, the value and what was expected.
-pub(super) fn read(path: &Path) -> anyhow::Result<Vec<Run>> {
+pub(super) fn read(path: &Path) -> anyhow::Result<Table> {
     let bytes = std::fs::read(path).map_err(Error::reading(path))?;
     let text = rtformer::files::text(&bytes).map_err(|reason| anyhow::anyhow!("{}: {reason}", path.display()))?;
     parse(&text).with_context(|| path.display().to_string())
 }
 
-fn parse(text: &str) -> anyhow::Result<Vec<Run>> {
+fn parse(text: &str) -> anyhow::Result<Table> {
     let mut reader = csv::ReaderBuilder::new().trim(csv::Trim::All).flexible(true).from_reader(text.as_bytes());
     let header = reader.headers()?.clone();
     let place = |name: &str| -> anyhow::Result<Option<usize>> {
@@ -32,6 +42,7 @@ fn parse(text: &str) -> anyhow::Result<Vec<Run>> {
         Ok(first)
     };
     let unique = place(UNIQUE)?;
+    let (width, rate) = (place("width")?, place("lr")?);
     let mut places = [0; 4];
     let mut missing = Vec::new();
     for (slot, name) in places.iter_mut().zip(NEEDED) {
@@ -49,7 +60,7 @@ fn parse(text: &str) -> anyhow::Result<Vec<Run>> {
             NEEDED.join(",")
         );
     }
-    let mut runs = Vec::new();
+    let (mut runs, mut widths, mut rates) = (Vec::new(), Vec::new(), Vec::new());
     for record in reader.records() {
         let record = record?;
         let line = || line(text, record.position().map_or(0, |position| position.byte() as usize));
@@ -69,8 +80,20 @@ fn parse(text: &str) -> anyhow::Result<Vec<Run>> {
             cross_entropy: number(cross_entropy)?,
             unique: unique.map(number).transpose()?,
         });
+        if let Some(place) = width {
+            let whole = number(place)?;
+            ensure!(
+                whole.fract() == 0.0 && whole <= 1024.0,
+                "line {}: `width` is `{whole}`, expected a whole number up to 1024",
+                line()
+            );
+            widths.push(whole as u32);
+        }
+        rates.extend(rate.map(|place| record[place].to_owned()));
     }
-    Ok(runs)
+    rates.dedup();
+    let learning_rate = rates.pop().filter(|rate| rates.is_empty() && rate.parse::<f64>().is_ok_and(|rate| rate > 0.0));
+    Ok(Table { runs, widths: width.map(|_| widths), learning_rate })
 }
 
 /// The number of the line of a record, from 1. `csv` counts from the end of the record before, ahead of `\n` in `\r\n` and of blank lines.
@@ -95,12 +118,16 @@ mod tests {
             ("\"params\",crops,flops,cross_entropy,lr\n\n1e6,200,1e13,\"0.5\",n/a\n", None), // quotes, a blank line, a column of words
         ];
         for (text, unique) in cases {
-            assert_eq!(parse(text).unwrap(), [Run { unique, ..run }], "{text:?}");
+            assert_eq!(parse(text).unwrap().runs, [Run { unique, ..run }], "{text:?}");
         }
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("sweep.csv");
         std::fs::write(&path, format!("\u{feff}{}", cases[0].0)).unwrap(); // Excel's byte-order mark
-        assert_eq!(read(&path).unwrap(), [run]);
+        assert_eq!(read(&path).unwrap(), Table { runs: vec![run], widths: None, learning_rate: None });
+        let more = "width,lr,params,crops,flops,cross_entropy\n8,1.5e-3,1e6,200,1e13,0.5\n12,1.5e-3,1e6,200,1e13,0.5\n";
+        let table = parse(more).unwrap();
+        assert_eq!((table.widths, table.learning_rate), (Some(vec![8, 12]), Some("1.5e-3".into())));
+        assert_eq!(parse(&more.replace("12,1.5e-3", "12,3e-3")).unwrap().learning_rate, None); // two rates
         std::fs::write(&path, b"PK\x03\x04\xff\xff").unwrap();
         let error = format!("{:#}", read(&path).unwrap_err());
         assert!(error.contains("sweep.csv: ") && error.contains("not UTF-8"), "{error}");
@@ -126,6 +153,10 @@ mod tests {
             ("params,crops,flops,cross_entropy\n1,2,inf,4\n", "line 2: `flops` is `inf`"),
             ("params,crops,flops,cross_entropy\n1,2,3,NaN\n", "line 2: `cross_entropy` is `NaN`"), // a run that diverged
             ("params,crops,flops,cross_entropy,unique\n1,2,3,4,\n", "line 2: `unique` is ``"),
+            (
+                "width,params,crops,flops,cross_entropy\n8.5,1,2,3,4\n",
+                "line 2: `width` is `8.5`, expected a whole number",
+            ),
         ];
         for (text, want) in cases {
             let error = format!("{:#}", parse(text).unwrap_err());

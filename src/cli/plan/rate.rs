@@ -1,0 +1,110 @@
+//! How many training FLOPs a machine computes per second, by the width of the network.
+
+use std::io::Write as _;
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context, ensure};
+use rtformer::plan::Widths;
+use serde::{Deserialize, Serialize};
+
+use super::train::TrainArgs;
+use crate::cli::console::Console;
+use crate::cli::misuse;
+
+/// The rate at one width. Narrow networks use a machine less well.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Serialize)]
+pub(super) struct Rate {
+    pub(super) width: u32,
+    pub(super) flops_per_second: f64,
+}
+
+/// The rate at any width: between two measured widths, a straight line on logarithmic axes; beyond them, that of the nearest.
+pub(super) fn at(rates: &[Rate], width: u32) -> f64 {
+    let after = rates.partition_point(|rate| rate.width < width);
+    let (Some(low), Some(high)) = (rates.get(after.saturating_sub(1)), rates.get(after.min(rates.len() - 1))) else {
+        return f64::NAN;
+    };
+    if low.width >= width || low.width == high.width {
+        return low.flops_per_second;
+    }
+    let [from, to, here] = [low.width, high.width, width].map(|width| f64::from(width).ln());
+    let part = (here - from) / (to - from);
+    low.flops_per_second * (high.flops_per_second / low.flops_per_second).powf(part)
+}
+
+/// The rates of this machine: `--rate`, or what `sweep.py --measure` reports for the smallest, a middle and the largest width of the runs.
+pub(super) fn rates(args: &TrainArgs, widths: &Widths, console: &Console) -> anyhow::Result<Vec<Rate>> {
+    let (low, high) = widths.range;
+    if let Some(rate) = args.rate {
+        return Ok(vec![Rate { width: low, flops_per_second: rate }]);
+    }
+    let middle = widths.choices().find(|&width| f64::from(width) >= f64::from(low * high).sqrt());
+    let mut measured = vec![low, middle.unwrap_or(low), high];
+    measured.sort_unstable();
+    measured.dedup();
+    let script = args.recipe.join("sweep.py");
+    console.note(&format!("measuring the training rate with {}: about a minute; --rate skips this", script.display()));
+    measure(args, &script, &measured).map_err(|reason| {
+        misuse(format!(
+            "cannot measure this machine's training rate: {reason:#}. Name a Python with weights/train/requirements.txt by --python and the \
+             folder of sweep.py by --recipe; or give --rate, which `python weights/train/sweep.py --measure` prints on the machine that is \
+             to train"
+        ))
+    })
+}
+
+fn measure(args: &TrainArgs, script: &Path, widths: &[u32]) -> anyhow::Result<Vec<Rate>> {
+    ensure!(script.is_file(), "{}: no such file", script.display());
+    let mut command = Command::new(&args.python);
+    command.arg(script).args(["--measure", "--crop", &args.crop, "--batch", &args.batch.to_string(), "--widths"]);
+    command.args(widths.iter().map(ToString::to_string));
+    let output = command.output().with_context(|| format!("cannot run {}", args.python.display()))?;
+    let errors = String::from_utf8_lossy(&output.stderr);
+    if !output.status.success() {
+        let last = errors.lines().rfind(|line| !line.trim().is_empty()).unwrap_or("no message");
+        anyhow::bail!("{} {} failed: {last}", args.python.display(), script.display());
+    }
+    std::io::stderr().lock().write_all(&output.stderr)?; // warnings
+    parse(&String::from_utf8_lossy(&output.stdout), widths)
+}
+
+/// One JSON object for each line.
+fn parse(text: &str, widths: &[u32]) -> anyhow::Result<Vec<Rate>> {
+    let lines = text.lines().filter(|line| !line.trim().is_empty());
+    let rates: Vec<Rate> = lines
+        .map(|line| serde_json::from_str(line).with_context(|| format!("sweep.py --measure printed `{line}`")))
+        .collect::<Result<_, _>>()?;
+    let complete = rates.iter().map(|rate| rate.width).eq(widths.iter().copied());
+    ensure!(
+        complete && rates.iter().all(|rate| rate.flops_per_second > 0.0),
+        "sweep.py --measure printed `{}`",
+        text.trim()
+    );
+    Ok(rates)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rates_between_widths_are_interpolated() {
+        let rates = [(8, 1e9), (16, 2e9), (32, 8e9)].map(|(width, flops_per_second)| Rate { width, flops_per_second });
+        for (width, want) in [(4, 1e9), (8, 1e9), (16, 2e9), (24, 2e9 * 1.5_f64.powi(2)), (32, 8e9), (64, 8e9)] {
+            assert!((at(&rates, width) / want - 1.0).abs() < 1e-9, "{width}: {}", at(&rates, width));
+        }
+        assert_eq!([4, 100].map(|width| at(&rates[..1], width)), [1e9, 1e9]);
+    }
+
+    #[test]
+    fn what_the_script_prints_is_checked() {
+        let line = r#"{"width": 8, "params": 341134, "crops_per_second": 61.2, "flops_per_second": 2.4e10}"#;
+        assert_eq!(parse(line, &[8]).unwrap(), [Rate { width: 8, flops_per_second: 2.4e10 }]);
+        for (text, widths) in
+            [(line, &[8, 16][..]), (line, &[16]), ("Traceback", &[8]), (&line.replace("2.4e10", "0"), &[8])]
+        {
+            assert!(parse(text, widths).unwrap_err().to_string().contains("sweep.py --measure printed"), "{text}");
+        }
+    }
+}

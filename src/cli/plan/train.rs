@@ -1,0 +1,248 @@
+//! `plan --train`: what to train for a budget.
+
+use std::fmt::Write as _;
+use std::path::PathBuf;
+
+use anyhow::Context;
+use rtformer::plan::{Advice, Interval, Laws, Widths};
+use serde::Serialize;
+
+use super::rate::{self, Rate};
+use super::{Args, Study, plot, positive, shown, table};
+use crate::cli::console::Console;
+use crate::cli::misuse;
+
+/// Flags of `--train`.
+#[derive(Debug, clap::Args)]
+pub(super) struct TrainArgs {
+    /// The budget, hours of training on this machine. Its rate is measured, which takes about a minute, unless --rate is given
+    #[arg(long, value_name = "H", requires = "train", conflicts_with = "flops", value_parser = hours)]
+    hours: Option<f64>,
+
+    /// The number of different photos to train on [default: the most in the table]
+    #[arg(long, value_name = "U", requires = "train", value_parser = clap::value_parser!(u32).range(1..))]
+    frames: Option<u32>,
+
+    /// The table of runs that the prediction is made from, as `weights/train/sweep.py` writes it: as for --fit, with the column width
+    #[arg(long, value_name = "FILE.csv", requires = "train")]
+    sweep: Option<PathBuf>,
+
+    /// The machine's rate with --hours, training FLOPs per second, such as 4e10
+    #[arg(long, value_name = "R", requires = "hours", value_parser = flops_per_second)]
+    pub(super) rate: Option<f64>,
+
+    /// Crops per iteration, as in the table's runs
+    #[arg(long, value_name = "N", requires = "train", default_value_t = 12, value_parser = clap::value_parser!(u32).range(2..=65536))]
+    pub(super) batch: u32,
+
+    /// Size of the crops in the table's runs
+    #[arg(long, value_name = "WxH", requires = "train", default_value = "256x192")]
+    pub(super) crop: String,
+
+    /// The Python that measures the rate; it needs weights/train/requirements.txt
+    #[arg(long, value_name = "FILE", requires = "train", env = "RTFORMER_PYTHON", default_value = "python3")]
+    pub(super) python: PathBuf,
+
+    /// The folder of train.py and sweep.py
+    #[arg(long, value_name = "DIR", requires = "train", default_value = "weights/train")]
+    pub(super) recipe: PathBuf,
+}
+
+fn hours(text: &str) -> Result<f64, String> {
+    positive(text, "a positive number of hours, such as 2.5")
+}
+
+fn flops_per_second(text: &str) -> Result<f64, String> {
+    positive(text, "a positive number of FLOPs per second, such as 4e10")
+}
+
+/// What the budget is counted in.
+#[derive(Serialize)]
+#[serde(rename_all = "snake_case")]
+enum Budget {
+    Flops(f64),
+    Hours(f64),
+}
+
+/// One row of the answer.
+#[derive(Serialize)]
+struct Recipe {
+    #[serde(flatten)]
+    advice: Advice,
+    iterations: Interval,
+    /// `None` if the number of photos is unknown.
+    epochs: Option<Interval>,
+}
+
+#[derive(Serialize)]
+struct Report {
+    budget: Budget,
+    /// Empty unless the budget is hours.
+    rates: Vec<Rate>,
+    photos: Option<f64>,
+    /// Whether the table says what a repeated photo is worth.
+    repetitions_known: bool,
+    #[serde(flatten)]
+    recipe: Recipe,
+    half: Recipe,
+    twice: Recipe,
+    /// Whether the width or the budget lies outside of the table's.
+    extrapolated: bool,
+    /// The relative standard deviation of single runs around the law.
+    deviation: f64,
+    interval: f64,
+    command: String,
+}
+
+pub(super) fn run(args: &Args, console: &Console) -> anyhow::Result<String> {
+    let train = &args.training;
+    let budget = match (args.flops, train.hours) {
+        (Some(flops), _) => Budget::Flops(flops),
+        (None, Some(hours)) => Budget::Hours(hours),
+        (None, None) => return Err(misuse("--train needs a budget; use --flops C or --hours H")),
+    };
+    let path = train.sweep.as_ref().ok_or_else(|| {
+        misuse(format!(
+            "--train needs a table of training runs, and this version has none of its own; make one with `python {} --data CAMVID --clip \
+             0006R0 --out sweep` (some hours) and use --sweep sweep/sweep.csv",
+            train.recipe.join("sweep.py").display()
+        ))
+    })?;
+    let table = table::read(path)?;
+    let named = || path.display().to_string();
+    let Some(known) = &table.widths else {
+        anyhow::bail!(
+            "{}: line 1: column width is missing; --train needs each run's width, as sweep.py writes it",
+            named()
+        );
+    };
+    let pairs: Vec<_> = known.iter().copied().zip(table.runs.iter().copied()).collect();
+    let widths = Widths::of(&pairs).with_context(named)?;
+    let study = Study::of(&table.runs, args.flops.as_slice()).with_context(named)?;
+    let rates = if train.hours.is_some() { rate::rates(train, &widths, console)? } else { Vec::new() };
+
+    let photos = train.frames.map(f64::from);
+    let most = table.runs.iter().filter_map(|run| run.unique).max_by(f64::total_cmp);
+    let recipe = |share: f64| {
+        let flops = |width| match budget {
+            Budget::Flops(flops) => share * flops,
+            Budget::Hours(hours) => share * hours * 3600.0 * rate::at(&rates, width),
+        };
+        let advice = study.laws.advise(&widths, |width| flops(width) / widths.flops_per_crop(width), photos);
+        let over = |unit: f64| scaled(advice.crops, unit);
+        Recipe { advice, iterations: over(f64::from(train.batch)), epochs: photos.or(most).map(over) }
+    };
+    let [recipe, half, twice] = [1.0, 0.5, 2.0].map(recipe);
+    plot(args, &study, console)?;
+    let report = Report {
+        extrapolated: extrapolated(&recipe.advice, &study.laws, &widths),
+        command: command(train, &recipe, table.learning_rate.as_deref()),
+        budget,
+        rates,
+        photos: photos.or(most),
+        repetitions_known: study.laws.knows_repetitions(),
+        recipe,
+        half,
+        twice,
+        deviation: study.fit.deviation,
+        interval: study.fit.interval,
+    };
+    Ok(if args.json { serde_json::to_string_pretty(&report)? + "\n" } else { text(&report, most, &widths) })
+}
+
+fn scaled(interval: Interval, unit: f64) -> Interval {
+    Interval { value: interval.value / unit, low: interval.low / unit, high: interval.high / unit }
+}
+
+fn extrapolated(advice: &Advice, laws: &Laws, widths: &Widths) -> bool {
+    let inside = (f64::from(widths.range.0)..=f64::from(widths.range.1)).contains(&advice.width.value);
+    !inside || laws.budgets().last().is_some_and(|largest| advice.flops > 1.05 * largest)
+}
+
+/// The command that trains the recommended network as the table's runs were trained.
+fn command(train: &TrainArgs, recipe: &Recipe, learning_rate: Option<&str>) -> String {
+    let TrainArgs { batch, crop, .. } = train;
+    let script = train.recipe.join("train.py");
+    let mut text = format!("python {} --data DATA --out run", script.display());
+    let _ = write!(
+        text,
+        " --width {:.0} --iterations {:.0} --batch {batch} --crops {crop} {crop} {crop}",
+        recipe.advice.width.value,
+        recipe.iterations.value.round().max(1.0)
+    );
+    if let Some(rate) = learning_rate {
+        let _ = write!(text, " --lr {rate}");
+    }
+    text
+}
+
+/// For a person to read.
+fn text(report: &Report, most: Option<f64>, widths: &Widths) -> String {
+    let budget = match report.budget {
+        Budget::Flops(flops) => format!("{flops:.3e} training FLOPs"),
+        Budget::Hours(hours) => format!("{hours} hours"),
+    };
+    let photos = report.photos.map(|photos| format!(", {photos} photos")).unwrap_or_default();
+    let mut text = format!("{budget}{photos}; {:.0} % intervals\n\n", 100.0 * report.interval);
+    let columns = [("half", &report.half), ("budget", &report.recipe), ("twice", &report.twice)];
+    let cells = |of: &dyn Fn(&str, &Recipe) -> String| {
+        columns.iter().fold(String::new(), |line, (head, recipe)| line + &format!("  {:28}", of(head, recipe)))
+    };
+    let _ = writeln!(text, "  {:14}{}", "", cells(&|head, _| head.into()).trim_end());
+    let mut row = |name: &str, of: &dyn Fn(&Recipe) -> String| {
+        let _ = writeln!(text, "  {name:14}{}", cells(&|_, recipe| of(recipe)).trim_end());
+    };
+    row("FLOPs", &|recipe| format!("{:.2e}", recipe.advice.flops));
+    row("width", &|recipe| whole(&recipe.advice.width));
+    row("parameters", &|recipe| number(&recipe.advice.params));
+    row("crops", &|recipe| number(&recipe.advice.crops));
+    row("iterations", &|recipe| number(&recipe.iterations));
+    row("epochs", &|recipe| recipe.epochs.map_or("unknown".into(), |epochs| number(&epochs)));
+    row("cross entropy", &|recipe| shown(&recipe.advice.cross_entropy));
+    for Rate { width, flops_per_second } in &report.rates {
+        let _ = write!(text, "\n  rate {flops_per_second:.2e} FLOPs per second");
+        if report.rates.len() > 1 {
+            let _ = write!(text, " at width {width}");
+        }
+    }
+    let _ = write!(
+        text,
+        "\n  a single run varies by {:.1} % around the expected cross entropy (one standard deviation)",
+        100.0 * report.deviation
+    );
+    if !report.repetitions_known
+        && let Some(most) = most
+    {
+        let other = report.photos.is_some_and(|photos| photos != most);
+        let effect = if other { "; the prediction is for that number, not for yours" } else { "" };
+        let _ = write!(
+            text,
+            "\n  the table does not say what repeated photos are worth: its runs used {most} photos{effect}"
+        );
+    }
+    if report.extrapolated {
+        let _ = write!(
+            text,
+            "\n  beyond the table's runs (widths {} to {}): the prediction extrapolates",
+            widths.range.0, widths.range.1
+        );
+    }
+    text + &format!("\n\n  {}\n", report.command)
+}
+
+/// A number that follows from the width, without an interval if all resamples agree on the width.
+fn number(interval: &Interval) -> String {
+    let Interval { value, low, high } = *interval;
+    if low < high {
+        shown(interval)
+    } else if value < 1e5 {
+        format!("{value:.0}")
+    } else {
+        format!("{value:.2e}")
+    }
+}
+
+/// `24 (16 to 32)`: widths are multiples of four.
+fn whole(Interval { value, low, high }: &Interval) -> String {
+    if low == high { format!("{value}") } else { format!("{value} ({low} to {high})") }
+}
