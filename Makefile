@@ -1,5 +1,5 @@
 # Maintainers' commands; `.ci/run` runs the same checks.
-.PHONY: test test-isa ptx neon memcheck miri darwin lint doc deny bench peers peers-table goldens parity-full smoke pictures
+.PHONY: test test-isa ptx neon memcheck miri darwin lint doc deny bench peers peers-table cluster goldens parity-full smoke pictures
 
 test:            ## the README's test command
 	cargo test --release --workspace
@@ -44,6 +44,12 @@ peers:           ## compare with ONNX Runtime and OpenVINO, see benches/peers/RE
 
 peers-table:     ## write the results of `make peers` into the README
 	python3 benches/peers/peers.py table --readme README.md
+
+cluster:         ## Ray on a local cluster that loses an actor, a driver and a node, and the tests of Ray and Daft; PYTHON must be a version that Ray supports
+	$(PYTHON) -m venv target/cluster
+	target/cluster/bin/pip install --quiet './python[test,ray,daft]' grpcio 'fsspec[http]'
+	target/cluster/bin/pytest -q python/tests/test_clusters.py
+	target/cluster/bin/python python/tests/cluster.py
 
 GOLDENS ?= target/goldens
 PYTHON ?= python3
