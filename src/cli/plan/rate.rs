@@ -1,16 +1,44 @@
 //! How many training FLOPs a machine computes per second, by the width of the network.
 
 use std::io::Write as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, ensure};
 use rtformer::plan::Widths;
 use serde::{Deserialize, Serialize};
 
-use super::train::TrainArgs;
+use super::positive;
 use crate::cli::console::Console;
 use crate::cli::misuse;
+
+/// The flags that say how the runs were trained, and on what machine the next one will be.
+#[derive(Debug, clap::Args)]
+pub(super) struct RateArgs {
+    /// The machine's rate with --hours, training FLOPs per second, such as 4e10
+    #[arg(long, value_name = "R", requires = "hours", value_parser = flops_per_second)]
+    rate: Option<f64>,
+
+    /// Crops per iteration, as in the table's runs
+    #[arg(long, value_name = "N", requires = "train", default_value_t = 12, value_parser = clap::value_parser!(u32).range(2..=65536))]
+    pub(super) batch: u32,
+
+    /// Size of the crops in the table's runs
+    #[arg(long, value_name = "WxH", requires = "train", default_value = "256x192")]
+    pub(super) crop: String,
+
+    /// The Python that measures the rate; it needs weights/train/requirements.txt
+    #[arg(long, value_name = "FILE", env = "RTFORMER_PYTHON", default_value = "python3")]
+    python: PathBuf,
+
+    /// The folder of train.py and sweep.py
+    #[arg(long = "recipe", value_name = "DIR", requires = "train", default_value = "weights/train")]
+    pub(super) folder: PathBuf,
+}
+
+fn flops_per_second(text: &str) -> Result<f64, String> {
+    positive(text, "a positive number of FLOPs per second, such as 4e10")
+}
 
 /// The rate at one width. Narrow networks use a machine less well.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Serialize)]
@@ -34,7 +62,7 @@ pub(super) fn at(rates: &[Rate], width: u32) -> f64 {
 }
 
 /// The rates of this machine: `--rate`, or what `sweep.py --measure` reports for the smallest, a middle and the largest width of the runs.
-pub(super) fn rates(args: &TrainArgs, widths: &Widths, console: &Console) -> anyhow::Result<Vec<Rate>> {
+pub(super) fn rates(args: &RateArgs, widths: &Widths, console: &Console) -> anyhow::Result<Vec<Rate>> {
     let (low, high) = widths.range;
     if let Some(rate) = args.rate {
         return Ok(vec![Rate { width: low, flops_per_second: rate }]);
@@ -43,7 +71,7 @@ pub(super) fn rates(args: &TrainArgs, widths: &Widths, console: &Console) -> any
     let mut measured = vec![low, middle.unwrap_or(low), high];
     measured.sort_unstable();
     measured.dedup();
-    let script = args.recipe.join("sweep.py");
+    let script = args.folder.join("sweep.py");
     console.note(&format!("measuring the training rate with {}: about a minute; --rate skips this", script.display()));
     measure(args, &script, &measured).map_err(|reason| {
         misuse(format!(
@@ -54,7 +82,7 @@ pub(super) fn rates(args: &TrainArgs, widths: &Widths, console: &Console) -> any
     })
 }
 
-fn measure(args: &TrainArgs, script: &Path, widths: &[u32]) -> anyhow::Result<Vec<Rate>> {
+fn measure(args: &RateArgs, script: &Path, widths: &[u32]) -> anyhow::Result<Vec<Rate>> {
     ensure!(script.is_file(), "{}: no such file", script.display());
     let mut command = Command::new(&args.python);
     command.arg(script).args(["--measure", "--crop", &args.crop, "--batch", &args.batch.to_string(), "--widths"]);

@@ -7,7 +7,7 @@ use anyhow::Context;
 use rtformer::plan::{Advice, Interval, Laws, Widths};
 use serde::Serialize;
 
-use super::rate::{self, Rate};
+use super::rate::{self, Rate, RateArgs};
 use super::{Args, Study, plot, positive, shown, table};
 use crate::cli::console::Console;
 use crate::cli::misuse;
@@ -27,33 +27,12 @@ pub(super) struct TrainArgs {
     #[arg(long, value_name = "FILE.csv", requires = "train")]
     sweep: Option<PathBuf>,
 
-    /// The machine's rate with --hours, training FLOPs per second, such as 4e10
-    #[arg(long, value_name = "R", requires = "hours", value_parser = flops_per_second)]
-    pub(super) rate: Option<f64>,
-
-    /// Crops per iteration, as in the table's runs
-    #[arg(long, value_name = "N", requires = "train", default_value_t = 12, value_parser = clap::value_parser!(u32).range(2..=65536))]
-    pub(super) batch: u32,
-
-    /// Size of the crops in the table's runs
-    #[arg(long, value_name = "WxH", requires = "train", default_value = "256x192")]
-    pub(super) crop: String,
-
-    /// The Python that measures the rate; it needs weights/train/requirements.txt
-    #[arg(long, value_name = "FILE", requires = "train", env = "RTFORMER_PYTHON", default_value = "python3")]
-    pub(super) python: PathBuf,
-
-    /// The folder of train.py and sweep.py
-    #[arg(long, value_name = "DIR", requires = "train", default_value = "weights/train")]
-    pub(super) recipe: PathBuf,
+    #[command(flatten)]
+    recipe: RateArgs,
 }
 
 fn hours(text: &str) -> Result<f64, String> {
     positive(text, "a positive number of hours, such as 2.5")
-}
-
-fn flops_per_second(text: &str) -> Result<f64, String> {
-    positive(text, "a positive number of FLOPs per second, such as 4e10")
 }
 
 /// What the budget is counted in.
@@ -105,7 +84,7 @@ pub(super) fn run(args: &Args, console: &Console) -> anyhow::Result<String> {
         misuse(format!(
             "--train needs a table of training runs, and this version has none of its own; make one with `python {} --data CAMVID --clip \
              0006R0 --out sweep` (some hours) and use --sweep sweep/sweep.csv",
-            train.recipe.join("sweep.py").display()
+            train.recipe.folder.join("sweep.py").display()
         ))
     })?;
     let table = table::read(path)?;
@@ -119,7 +98,7 @@ pub(super) fn run(args: &Args, console: &Console) -> anyhow::Result<String> {
     let pairs: Vec<_> = known.iter().copied().zip(table.runs.iter().copied()).collect();
     let widths = Widths::of(&pairs).with_context(named)?;
     let study = Study::of(&table.runs, args.flops.as_slice()).with_context(named)?;
-    let rates = if train.hours.is_some() { rate::rates(train, &widths, console)? } else { Vec::new() };
+    let rates = if train.hours.is_some() { rate::rates(&train.recipe, &widths, console)? } else { Vec::new() };
 
     let photos = train.frames.map(f64::from);
     let most = table.runs.iter().filter_map(|run| run.unique).max_by(f64::total_cmp);
@@ -130,13 +109,13 @@ pub(super) fn run(args: &Args, console: &Console) -> anyhow::Result<String> {
         };
         let advice = study.laws.advise(&widths, |width| flops(width) / widths.flops_per_crop(width), photos);
         let over = |unit: f64| scaled(advice.crops, unit);
-        Recipe { advice, iterations: over(f64::from(train.batch)), epochs: photos.or(most).map(over) }
+        Recipe { advice, iterations: over(f64::from(train.recipe.batch)), epochs: photos.or(most).map(over) }
     };
     let [recipe, half, twice] = [1.0, 0.5, 2.0].map(recipe);
     plot(args, &study, console)?;
     let report = Report {
         extrapolated: extrapolated(&recipe.advice, &study.laws, &widths),
-        command: command(train, &recipe, table.learning_rate.as_deref()),
+        command: command(&train.recipe, &recipe, table.learning_rate.as_deref()),
         budget,
         rates,
         photos: photos.or(most),
@@ -160,9 +139,9 @@ fn extrapolated(advice: &Advice, laws: &Laws, widths: &Widths) -> bool {
 }
 
 /// The command that trains the recommended network as the table's runs were trained.
-fn command(train: &TrainArgs, recipe: &Recipe, learning_rate: Option<&str>) -> String {
-    let TrainArgs { batch, crop, .. } = train;
-    let script = train.recipe.join("train.py");
+fn command(args: &RateArgs, recipe: &Recipe, learning_rate: Option<&str>) -> String {
+    let RateArgs { batch, crop, folder, .. } = args;
+    let script = folder.join("train.py");
     let mut text = format!("python {} --data DATA --out run", script.display());
     let _ = write!(
         text,
