@@ -62,6 +62,15 @@ pub enum Error {
         cause: Box<Error>,
     },
 
+    /// A video cannot be read or written.
+    #[error("{path}: {reason}")]
+    Video {
+        /// The video's file or address.
+        path: PathBuf,
+        /// What failed, with FFmpeg's own messages if it was involved, and what to do.
+        reason: String,
+    },
+
     /// A borrowed pixel buffer is too small for its dimensions, or the dimensions are invalid.
     #[error("pixel buffer: {0}")]
     Pixels(String),
@@ -189,6 +198,7 @@ pub enum Error {
 /// | `NotFound` | [`Error::Read`] of a file that does not exist |
 /// | `Io` | [`Error::Read`] otherwise, [`Error::Write`] |
 /// | `Image` | [`Error::Image`] |
+/// | `Video` | [`Error::Video`] |
 /// | `Weights` | [`Error::Weights`], [`Error::NoWeights`], [`Error::MissingTensor`], [`Error::Shape`], [`Error::LeftoverTensors`], [`Error::Config`] |
 /// | `Input` | [`Error::Input`], [`Error::Pixels`], [`Error::Runs`] |
 /// | `Device` | [`Error::Device`] |
@@ -215,6 +225,8 @@ pub enum ErrorKind {
     Io,
     /// A file is not an image that can be decoded.
     Image,
+    /// A video cannot be read or written.
+    Video,
     /// A weights file or checkpoint is damaged, unknown or missing, or does not fit the network.
     Weights,
     /// An argument, option or pixel buffer is invalid.
@@ -241,6 +253,7 @@ impl Error {
             Self::Read { cause, .. } if cause.kind() == std::io::ErrorKind::NotFound => ErrorKind::NotFound,
             Self::Read { .. } | Self::Write { .. } => ErrorKind::Io,
             Self::Image { .. } => ErrorKind::Image,
+            Self::Video { .. } => ErrorKind::Video,
             Self::Photo { cause, .. } => cause.kind(),
             Self::Input(_) | Self::Pixels(_) | Self::Runs(_) => ErrorKind::Input,
             Self::Weights { .. }
@@ -358,6 +371,7 @@ mod tests {
             (Error::reading("a")(io::ErrorKind::PermissionDenied.into()), ErrorKind::Io),
             (Error::writing("a")(io::ErrorKind::NotFound.into()), ErrorKind::Io), // the file to write need not exist
             (Error::image("a", "b"), ErrorKind::Image),
+            (Error::Video { path: "a".into(), reason: "b".into() }, ErrorKind::Video),
             (Error::weights("a", "b"), ErrorKind::Weights),
             (Error::NoWeights, ErrorKind::Weights),
             (Error::Config("a".into()), ErrorKind::Weights),

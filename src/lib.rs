@@ -23,13 +23,14 @@
 //!
 //! Start with [`Segmenter`]; [`Segmenter::builder`] has all options. [`pixels`] reads photos and writes pictures, [`weights`] reads
 //! checkpoints, [`eval`] measures accuracy, and [`plan`] predicts the best network size for a training budget. [`model`] is the network itself, generic over a [`backend`]; most users need
-//! neither.
+//! neither. [`video`] is for videos and cameras.
 //!
 //! # Cargo features
 //!
 //! All are on by default. With `default-features = false`, you get only the library.
 //!
 //! - `cli`: the program `rtformer`, also as the function `cli::main`, which the Python package calls.
+//! - `video`: `video::Source` and `video::Encoder`, which read and write videos. [`Segmenter::stream`] needs no feature.
 //! - `download`: `weights::fetch` and `weights::cache_dir`, `pull`, and `rtformer pull`.
 //! - `embedded-weights`: `Segmenter::embedded`, a network of 6 MB. These weights are for research and evaluation; the crate's licence
 //!   does not cover them. Without the feature, name a file with [`Builder::weights`].
@@ -54,6 +55,7 @@ pub mod plan;
 mod process;
 mod segmenter;
 mod timing;
+pub mod video;
 pub mod weights;
 
 pub use backend::Isa;

@@ -100,7 +100,9 @@ mod tests {
 
     /// A node that another process made. Tests cannot fork without unsafe code; `python/tests` do.
     fn foreign<T>(value: T) -> Node<T> {
-        Node { process: process::id().wrapping_add(1), ..Node::new(value) }
+        let mut node = Node::new(value);
+        node.process = process::id().wrapping_add(1);
+        node
     }
 
     #[test]

@@ -55,6 +55,11 @@ impl Console {
         self.start(total, &template)
     }
 
+    /// Shows a count with its rate, for inputs of unknown length.
+    pub(super) fn count(&self, unit: &'static str) -> &ProgressBar {
+        self.start(0, &format!("{{pos}} {unit}  {{per_sec}}"))
+    }
+
     /// Shows a progress bar for bytes. A total of 0 means that it is unknown.
     #[cfg(feature = "download")]
     pub(super) fn progress_bytes(&self, total: u64) -> &ProgressBar {

@@ -9,6 +9,7 @@ mod console;
 mod convert;
 mod eval;
 mod info;
+mod lines;
 mod list;
 mod manual;
 mod model;
@@ -18,6 +19,8 @@ mod plot;
 #[cfg(feature = "download")]
 mod pull;
 mod segment;
+mod stop;
+mod video;
 
 use std::ffi::OsString;
 use std::fmt;
@@ -46,6 +49,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Segment(segment::Args),
+    Video(video::Args),
     Eval(eval::Args),
     Bench(bench::Args),
     Calibrate(calibrate::Args),
@@ -63,6 +67,7 @@ impl Command {
     fn device(&self) -> Option<&DeviceArgs> {
         match self {
             Self::Segment(args) => Some(args.device()),
+            Self::Video(args) => Some(args.device()),
             Self::Eval(args) => Some(args.device()),
             Self::Bench(args) => Some(args.device()),
             _ => None,
@@ -125,6 +130,7 @@ fn run(cli: &Cli) -> u8 {
     let started = cli.command.device().map_or(Ok(()), DeviceArgs::start_threads);
     let done = started.and_then(|()| match &cli.command {
         Command::Segment(args) => segment::run(args, &console),
+        Command::Video(args) => video::run(args, &console),
         Command::Eval(args) => eval::run(args, &console),
         Command::Bench(args) => bench::run(args, &console),
         Command::Calibrate(args) => calibrate::run(args, &console),

@@ -10,7 +10,6 @@ mod record;
 mod report;
 mod run;
 mod shard;
-mod stop;
 
 use std::io::{Write, stdout};
 use std::path::{Path, PathBuf};
@@ -18,6 +17,7 @@ use std::path::{Path, PathBuf};
 use rtformer::pixels::{Image, Limits};
 
 use super::console::{Console, printable};
+use super::stop;
 use super::{Outcome, misuse};
 use inputs::{Failure, Found, Input};
 use outputs::Progress;
@@ -52,7 +52,7 @@ pub(super) fn run(args: &Args, console: &Console) -> anyhow::Result<Outcome> {
     if args.dry_run {
         dry_run(args, &inputs, &mut lines)?;
     } else if !nothing {
-        stop = Stop::on_signals()?;
+        stop = Stop::on_signals("photos", || ())?;
         Run::new(args, console, stop.clone())?.all(inputs, &mut tally, &mut lines)?;
     }
     lines.finish()?;

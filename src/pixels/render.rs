@@ -157,6 +157,23 @@ pub fn overlay(photo: &Pixels, mask: &Mask, palette: &Palette, alpha: f32) -> Rg
     picture
 }
 
+/// The mask in the colours of its classes. Ignored pixels are black.
+///
+/// ```
+/// use rtformer::pixels::{Mask, Palette, render};
+///
+/// let (mask, palette) = (Mask::from_ids(2, 1, 1, [0_u8, 255])?, Palette::new(vec![[200, 0, 100]]));
+/// assert_eq!(render::colors(&mask, &palette).as_raw(), &[200, 0, 100, 0, 0, 0]);
+/// # Ok::<(), rtformer::Error>(())
+/// ```
+pub fn colors(mask: &Mask, palette: &Palette) -> RgbImage {
+    let mut picture = RgbImage::new(mask.width(), mask.height());
+    for (pixel, id) in picture.as_chunks_mut::<3>().0.iter_mut().zip(mask.iter()) {
+        *pixel = palette.color(id);
+    }
+    picture
+}
+
 /// Probabilities, row by row, as grey: 0 is black and 1 is white. Missing values are black; surplus values are ignored.
 ///
 /// ```

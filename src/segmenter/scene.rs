@@ -268,6 +268,11 @@ impl Scene {
         self.logits.take()
     }
 
+    /// The mask, for smoothing over time.
+    pub(crate) fn mask_mut(&mut self) -> &mut Mask {
+        &mut self.mask
+    }
+
     /// The time of each stage, in milliseconds.
     ///
     /// ```

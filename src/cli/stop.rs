@@ -1,4 +1,4 @@
-//! Signals: the first one ends a run after the photos in progress, the second one ends it at once.
+//! Signals: the first one ends a run after the photos or frames in progress, the second one ends it at once.
 
 use std::io::{Write, stderr};
 use std::sync::Arc;
@@ -15,16 +15,18 @@ pub(super) struct Stop {
 
 impl Stop {
     /// Stops on Ctrl-C, a request to terminate, and a hangup. Signals that were ignored when the program started stay ignored.
-    pub(super) fn on_signals() -> anyhow::Result<Self> {
+    /// `what` is in progress then; `at_once` runs before a second signal ends the program.
+    pub(super) fn on_signals(what: &'static str, at_once: fn()) -> anyhow::Result<Self> {
         let stop = Self::default();
         let handler = stop.clone();
         listen(move || {
             if handler.interrupted.swap(true, Ordering::SeqCst) {
+                at_once();
                 std::process::exit(130);
             }
             handler.ask();
             // Ignore the error, because standard error may be closed.
-            let _ = writeln!(stderr(), "stopping after the photos in progress; interrupt again to stop at once");
+            let _ = writeln!(stderr(), "stopping after the {what} in progress; interrupt again to stop at once");
         })
         .context("cannot listen for Ctrl-C")?;
         Ok(stop)

@@ -1,0 +1,173 @@
+//! Segments a stream of frames: reading, inference and what the caller does with the scenes run at the same time.
+
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::queue::{Arrival, Keep, Queue};
+use crate::error::{Error, Result};
+use crate::pixels::Pixels;
+use crate::segmenter::{Scene, Segmenter};
+
+/// A segmented frame.
+///
+/// ```
+/// # use std::sync::Arc;
+/// # use rtformer::{Device, Segmenter, video::Keep};
+/// # let segmenter = Arc::new(Segmenter::open("tests/data/golden/tiny.safetensors", Device::Cpu)?);
+/// let frames = (0..3).map(|_| Ok(image::RgbImage::new(64, 48)));
+/// let shown = segmenter.stream(frames, Keep::Every).next().unwrap()?;
+/// assert_eq!((shown.frame.dimensions(), shown.dropped), ((64, 48), 0));
+/// println!("{:.1} ms after the frame arrived", 1e3 * shown.arrived.elapsed().as_secs_f64());
+/// # Ok::<(), rtformer::Error>(())
+/// ```
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Shown<F> {
+    /// The frame.
+    pub frame: F,
+    /// Its scene.
+    pub scene: Scene,
+    /// When the frame had been read.
+    pub arrived: Instant,
+    /// The number of frames between the previous scene and this one that were dropped; 0 with [`Keep::Every`].
+    pub dropped: u64,
+}
+
+/// The scenes of a stream, in the order of its frames. See [`Segmenter::stream`].
+pub struct Scenes<F> {
+    shown: Receiver<Result<Shown<F>>>,
+    queue: Arc<Queue<F>>,
+}
+
+/// The number of frames, and of scenes, that wait with [`Keep::Every`].
+const WAITING: usize = 2;
+
+/// The number of frames that go through the network together on a GPU, where their copies overlap with computation.
+const TOGETHER: usize = 8;
+
+impl Segmenter {
+    /// Segments the frames of a stream. Frames are read on one thread and segmented on another, so that both overlap with what the caller
+    /// does with the scenes. Memory is bounded: with [`Keep::Every`], at most seven frames are read but not yet returned (on GPUs, 26), and
+    /// with [`Keep::Newest`], four.
+    ///
+    /// Each scene is identical, bit for bit, to the result of [`segment`](Self::segment). An error takes the place of its frame, and the
+    /// stream continues. The stream ends when the frames end. When [`Scenes`] is dropped, no more frames are taken; the thread that reads
+    /// them ends after the frame that it waits for.
+    ///
+    /// Any frame can be used that converts to [`Pixels`] by reference, such as `image::RgbImage` or [`Frame`](super::Frame).
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    /// use rtformer::{Device, Segmenter, video::Keep};
+    ///
+    /// let segmenter = Arc::new(Segmenter::open("tests/data/golden/tiny.safetensors", Device::Cpu)?);
+    /// let frames = (0..5).map(|level| Ok(image::RgbImage::from_pixel(64, 48, image::Rgb([50 * level; 3]))));
+    /// for shown in segmenter.stream(frames, Keep::Every) {
+    ///     let shown = shown?;
+    ///     assert_eq!(shown.scene.mask(), segmenter.segment(&shown.frame)?.mask());
+    /// }
+    /// # Ok::<(), rtformer::Error>(())
+    /// ```
+    pub fn stream<F, I>(self: &Arc<Self>, frames: I, keep: Keep) -> Scenes<F>
+    where
+        F: Send + 'static,
+        for<'a> Pixels<'a>: From<&'a F>,
+        I: IntoIterator<Item = Result<F>>,
+        I::IntoIter: Send + 'static,
+    {
+        let together = if self.device().is_gpu() && keep == Keep::Every { TOGETHER } else { 1 };
+        let queue = Arc::new(Queue::new(keep, WAITING.max(together)));
+        // With `Newest`, no scene waits: the next frame is taken when the scene is, so that it is still new.
+        let (sender, shown) = sync_channel(if keep == Keep::Newest { 0 } else { WAITING.max(together) });
+        let (frames, filled) = (frames.into_iter(), Arc::clone(&queue));
+        spawn("frames", move || {
+            let ending = Ending(&filled);
+            for frame in frames {
+                if !filled.push(frame) {
+                    break;
+                }
+            }
+            drop(ending);
+        });
+        let (segmenter, taken) = (Arc::clone(self), Arc::clone(&queue));
+        spawn("scenes", move || segmenter.segment_arrivals(&taken, together, &sender));
+        Scenes { shown, queue }
+    }
+
+    /// Segments what arrives until the queue ends or nobody takes the scenes.
+    fn segment_arrivals<F>(&self, queue: &Queue<F>, together: usize, sender: &SyncSender<Result<Shown<F>>>)
+    where
+        for<'a> Pixels<'a>: From<&'a F>,
+    {
+        while let Some(first) = queue.pop() {
+            let more = std::iter::from_fn(|| queue.try_pop()).take(together - 1);
+            let arrivals: Vec<_> = std::iter::once(first).chain(more).collect();
+            let read = arrivals.iter().filter_map(|arrival| arrival.frame.as_ref().ok());
+            let mut scenes = self.segment_each(read.map(Pixels::from)).into_iter();
+            for Arrival { frame, at, dropped } in arrivals {
+                let shown = frame.and_then(|frame| {
+                    let missing = || Error::Backend { operation: "stream", reason: "a frame has no scene".into() };
+                    let scene = scenes.next().unwrap_or_else(|| Err(missing()))?;
+                    Ok(Shown { frame, scene, arrived: at, dropped })
+                });
+                if sender.send(shown).is_err() {
+                    return;
+                }
+            }
+        }
+    }
+}
+
+impl<F> Scenes<F> {
+    /// The next scene if it is ready within `limit`. `Ok(None)` at the end of the stream.
+    ///
+    /// ```
+    /// # use std::{sync::Arc, time::Duration};
+    /// # use rtformer::{Device, Segmenter, video::Keep};
+    /// # let segmenter = Arc::new(Segmenter::open("tests/data/golden/tiny.safetensors", Device::Cpu)?);
+    /// let silent = std::iter::from_fn(|| loop { std::thread::park() });
+    /// let mut scenes = segmenter.stream::<image::RgbImage, _>(silent, Keep::Newest);
+    /// assert!(scenes.next_within(Duration::from_millis(5)).is_err());
+    /// # Ok::<(), rtformer::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`RecvTimeoutError::Timeout`] if no scene is ready.
+    pub fn next_within(&mut self, limit: Duration) -> Result<Option<Result<Shown<F>>>, RecvTimeoutError> {
+        match self.shown.recv_timeout(limit) {
+            Ok(shown) => Ok(Some(shown)),
+            Err(RecvTimeoutError::Disconnected) => Ok(None),
+            Err(timeout) => Err(timeout),
+        }
+    }
+}
+
+impl<F> Iterator for Scenes<F> {
+    type Item = Result<Shown<F>>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.shown.recv().ok()
+    }
+}
+
+impl<F> Drop for Scenes<F> {
+    fn drop(&mut self) {
+        self.queue.close();
+    }
+}
+
+/// Ends the queue when the reading thread ends, also if it panics in the caller's iterator.
+struct Ending<'a, F>(&'a Queue<F>);
+
+impl<F> Drop for Ending<'_, F> {
+    fn drop(&mut self) {
+        self.0.end();
+    }
+}
+
+fn spawn(name: &str, work: impl FnOnce() + Send + 'static) {
+    // Like `thread::spawn`, this panics if the system cannot start a thread.
+    thread::Builder::new().name(name.into()).spawn(work).expect("the system can start a thread");
+}

@@ -1,0 +1,72 @@
+//! Newest-only, smoothing and the flip rate.
+
+use std::io::Write;
+use std::process::Stdio;
+use std::time::Duration;
+
+use super::*;
+
+#[test]
+fn frames_that_arrive_too_fast_are_dropped_and_counted() {
+    // 40 frames of 480x360 within 0.2 s: the network needs much longer.
+    let frames = y4m(480, 360, 40);
+    let mut child = video("-")
+        .args(["--realtime", "--json"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    let writer = std::thread::spawn(move || {
+        for part in frames.chunks(frames.len() / 40) {
+            stdin.write_all(part).unwrap();
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    });
+    let output = child.wait_with_output().unwrap();
+    writer.join().unwrap();
+    assert_eq!(code(&output), 0, "{}", stderr(&output));
+    let rows = lines(&output);
+    let numbers: Vec<_> = rows.iter().map(|row| row["frame"].as_u64().unwrap()).collect();
+    assert_eq!(numbers.last(), Some(&40), "the last frame is never dropped");
+    assert!(numbers.is_sorted() && numbers.len() < 40, "{numbers:?}");
+    let mut before = 0;
+    for row in &rows {
+        let (number, dropped) = (row["frame"].as_u64().unwrap(), row["dropped"].as_u64().unwrap());
+        assert_eq!(number, before + 1 + dropped, "every frame is shown or counted");
+        before = number;
+        assert!(row["age_ms"].as_f64().unwrap() > 0.0);
+    }
+    let total = rows.last().unwrap()["dropped_total"].as_u64().unwrap();
+    assert_eq!(total as usize, 40 - numbers.len());
+    assert!(stderr(&output).contains(&format!("{total} dropped")), "{}", stderr(&output));
+}
+
+#[test]
+fn smoothing_halves_the_flips_of_a_noisy_still() {
+    let folder = tempfile::tempdir().unwrap();
+    let photo = image::open(format!("{STREET}/0016E5_07959.jpg"))
+        .unwrap()
+        .resize_exact(96, 72, image::imageops::FilterType::Triangle)
+        .to_rgb8();
+    let mut state = 1_u64;
+    for n in 0..12 {
+        let mut noisy = photo.clone();
+        for value in noisy.iter_mut() {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            *value = value.saturating_add_signed((state >> 61) as i8 - 3); // -3 to 4
+        }
+        noisy.save(folder.path().join(format!("{n}.png"))).unwrap();
+    }
+    let rate = |more: &[&str]| {
+        let output = run(video(text(folder.path())).arg("--json").args(more));
+        assert_eq!(code(&output), 0, "{}", stderr(&output));
+        let rows = lines(&output);
+        assert!(rows[0]["flip_rate"].is_null() && stderr(&output).contains("flip rate"));
+        rows[1..].iter().map(|row| row["flip_rate"].as_f64().unwrap()).sum::<f64>() / 11.0
+    };
+    let (plain, smooth) = (rate(&[]), rate(&["--smooth", "0.8"]));
+    assert!(plain > 0.0 && smooth < 0.5 * plain, "{plain} became {smooth}");
+    assert_eq!(rate(&["--smooth", "0"]), plain, "a strength of 0 changes nothing");
+}
