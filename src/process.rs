@@ -33,22 +33,16 @@ impl<T> PerProcess<T> {
     /// The value of this process, which is made with `make` if this is a forked child's first call.
     pub(crate) fn enter(&self, make: impl FnOnce() -> T) -> &T {
         let process = process::id();
-        let (mut node, mut place) = (&self.first, 0);
-        let mut make = Some(make);
-        while node.process != process {
-            let next = node.child.get();
+        let (mut last, mut place) = (&self.first, 0);
+        while let Some(child) = last.child.get().filter(|_| last.process != process) {
+            (last, place) = (child, place + 1);
+        }
+        if last.process != process {
+            last = last.child.get_or_init(|| Box::new(Node::new(make())));
             place += 1;
-            node = match (next, make.take()) {
-                (Some(next), unused) => {
-                    make = unused;
-                    next
-                }
-                (None, Some(make)) => node.child.get_or_init(|| Box::new(Node::new(make()))),
-                (None, None) => break, // unreachable: the node that was made is this process's
-            };
         }
         self.place.store(place, Ordering::Relaxed);
-        &node.value
+        &last.value
     }
 
     /// The value of this process, if [`enter`](Self::enter) was called in it; else that of its parent. Faster than `enter`.
