@@ -105,11 +105,11 @@ def actors() -> list[dict]:
     return [actor for actor in alive if "MapWorker" in actor["ActorClassName"]]
 
 
-def stores() -> tuple[int, int]:
-    """Bytes in the object stores of all nodes, and bytes that were spilled."""
+def stores(head: ray._private.node.Node) -> tuple[int, int]:
+    """Bytes in the object stores of all nodes, and bytes that they spilled."""
     from ray._private.internal_api import get_memory_info_reply, get_state_from_address
 
-    stats = get_memory_info_reply(get_state_from_address(None)).store_stats
+    stats = get_memory_info_reply(get_state_from_address(None), head.node_ip_address, head.node_manager_port).store_stats
     return stats.object_store_bytes_used, stats.spilled_bytes_total
 
 
@@ -145,7 +145,7 @@ def main(count: int) -> None:
     driver = Driver(cluster.address, work / "killed", rows, uris)
     while driver.process.poll() is None:
         read = len(server.reads)
-        used, spilled_now = stores()
+        used, spilled_now = stores(cluster.head_node)
         largest, spilled = max(largest, used), max(spilled, spilled_now)
         if "actor" not in events and read >= count / 3 and (alive := actors()):
             os.kill(alive[0]["Pid"], signal.SIGKILL)
