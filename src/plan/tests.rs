@@ -1,5 +1,7 @@
 //! The fit on runs that follow a known law.
 
+mod advice;
+
 use super::law::Law;
 use super::*;
 use crate::error::Error;
@@ -22,15 +24,13 @@ const STREET: Known = Known {
 impl Known {
     /// Five sizes around the optimum of each budget, with noise of a relative standard deviation.
     fn runs(&self, deviation: f64, seed: u64) -> Vec<Run> {
-        let mut noise = Noise::new(seed * 7919 + 1);
-        let mut uniform = || 0.5 * (f64::from(noise.uniform()) + 1.0) + 1e-8;
+        let mut normal = normal(seed * 7919 + 1);
         let mut runs = Vec::new();
         for flops in self.budgets {
             for step in -2..=2 {
                 let params = self.optimum(flops) * 6_f64.powf(0.5 * f64::from(step));
                 let crops = flops / (self.per_param * params);
-                let normal = (-2.0 * uniform().min(1.0).ln()).sqrt() * (std::f64::consts::TAU * uniform()).cos();
-                let cross_entropy = self.loss(params, crops) * (deviation * normal).exp();
+                let cross_entropy = self.loss(params, crops) * (deviation * normal()).exp();
                 runs.push(Run { params, crops, flops, cross_entropy, unique: None });
             }
         }
@@ -46,6 +46,13 @@ impl Known {
         let Law { a, alpha, b, beta, .. } = self.law;
         (alpha * a / (beta * b) * (flops / self.per_param).powf(beta)).powf(1.0 / (alpha + beta))
     }
+}
+
+/// Normal random numbers.
+fn normal(seed: u64) -> impl FnMut() -> f64 {
+    let mut noise = Noise::new(seed);
+    let mut uniform = move || (0.5 * (f64::from(noise.uniform()) + 1.0) + 1e-8).min(1.0);
+    move || (-2.0 * uniform().ln()).sqrt() * (std::f64::consts::TAU * uniform()).cos()
 }
 
 fn near(got: f64, want: f64, tolerance: f64) -> bool {
@@ -187,15 +194,13 @@ fn nearly_equal_flops_are_one_budget() {
 
 /// Sizes that occur at every budget, in steps of a factor of two; `seeds` runs of each.
 fn grid(deviation: f64, seeds: usize, seed: u64) -> Vec<Run> {
-    let mut noise = Noise::new(seed * 31 + 5);
-    let mut uniform = || 0.5 * (f64::from(noise.uniform()) + 1.0) + 1e-8;
+    let mut normal = normal(seed * 31 + 5);
     let mut runs = Vec::new();
     for flops in [1e13, 2e13, 4e13, 8e13] {
         for (step, _) in (0..6).flat_map(|step| (0..seeds).map(move |seed| (step, seed))) {
             let params = 4e4 * 2_f64.powi(step);
             let crops = flops / (STREET.per_param * params);
-            let normal = (-2.0 * uniform().min(1.0).ln()).sqrt() * (std::f64::consts::TAU * uniform()).cos();
-            let cross_entropy = STREET.loss(params, crops) * (deviation * normal).exp();
+            let cross_entropy = STREET.loss(params, crops) * (deviation * normal()).exp();
             runs.push(Run { params, crops, flops, cross_entropy, unique: None });
         }
     }
@@ -277,94 +282,4 @@ fn approaches_1_and_2_say_what_is_missing() {
         let error = result.unwrap_err();
         assert!(matches!(&error, Error::Runs(_)) && error.to_string().contains(want), "{want}: {error}");
     }
-}
-
-/// Width, parameters and FLOPs of a crop of 256x192 with 11 classes, as `weights/train/sweep.py` counts them.
-const NETWORKS: [(u32, f64, f64); 6] = [
-    (8, 341_134.0, 391_790_592.0),
-    (12, 764_026.0, 835_909_632.0),
-    (16, 1_355_142.0, 1_445_511_168.0),
-    (24, 3_042_046.0, 3_161_161_728.0),
-    (32, 5_401_846.0, 5_538_742_272.0),
-    (48, 12_140_134.0, 12_279_693_312.0),
-];
-
-/// Runs of these networks that follow a law.
-fn networks(law: Law, unique: Option<f64>) -> Vec<(u32, Run)> {
-    let mut runs = Vec::new();
-    for flops in [1e13, 2e13, 4e13, 8e13] {
-        for (width, params, per_crop) in NETWORKS {
-            let crops = (flops / per_crop).round();
-            let cross_entropy = law.loss(params, crops, unique);
-            runs.push((width, Run { params, crops, flops: crops * per_crop, cross_entropy, unique }));
-        }
-    }
-    runs
-}
-
-#[test]
-fn three_widths_determine_all_others() {
-    let all = networks(STREET.law, None);
-    let three: Vec<_> = all.iter().filter(|(width, _)| [8, 16, 32].contains(width)).copied().collect();
-    let widths = Widths::of(&three).unwrap();
-    assert_eq!(widths.range, (8, 32));
-    for (width, params, flops) in NETWORKS {
-        let (got, per_crop) = (widths.params(width), widths.flops_per_crop(width));
-        assert!(near(got, params, 1e-9) && near(per_crop, flops, 1e-4), "{width}: {got}, {per_crop}");
-    }
-    assert!(widths.choices().all(|width| width % 4 == 0) && widths.choices().last() == Some(256));
-
-    let mut mixed = all.clone();
-    mixed[9].1.flops *= 2.25; // crops of 384x288
-    let mut wrong = all[..6].to_vec();
-    wrong[1].1.params *= 2.0;
-    let cases = [
-        (mixed, "a run of width 24 has 7.1126e9 FLOPs per crop, another run of this width 3.1612e9"),
-        (wrong, "a run of width 12 has 1.5281e6 parameters, the other widths suggest 7.6403e5"),
-        (all[..2].to_vec(), "found 2 of at least 3 widths"),
-    ];
-    for (runs, want) in cases {
-        let error = Widths::of(&runs).unwrap_err();
-        assert!(matches!(&error, Error::Runs(_)) && error.to_string().contains(want), "{want}: {error}");
-    }
-}
-
-#[test]
-fn advice_is_the_best_of_the_networks_that_exist() {
-    let law = Law { e: 0.25, a: 3e3, alpha: 0.7, b: 40.0, beta: 0.5, repeats: None };
-    let runs = networks(law, None);
-    let (widths, laws) =
-        (Widths::of(&runs).unwrap(), Laws::new(&runs.iter().map(|(_, run)| *run).collect::<Vec<_>>()).unwrap());
-    let advice = |flops: f64| laws.advise(&widths, |width| flops / widths.flops_per_crop(width), None);
-    let mut last = 0.0;
-    for flops in [2e13, 1.6e14, 1e15] {
-        let found = advice(flops);
-        let loss = |width: u32| law.loss(widths.params(width), flops / widths.flops_per_crop(width), None);
-        let best = (1..64).map(|width| 4 * width).min_by(|x, y| loss(*x).total_cmp(&loss(*y))).unwrap();
-        assert!((found.width.value - f64::from(best)).abs() <= 4.0, "{flops:e}: {found:?}, expected {best}");
-        assert!(near(found.cross_entropy.value, loss(best), 0.01) && near(found.flops, flops, 1e-6), "{found:?}");
-        assert!(found.width.low <= found.width.value && found.width.value <= found.width.high);
-        assert!(found.width.value >= last, "larger budgets need larger networks");
-        last = found.width.value;
-    }
-    // A machine that is slow on narrow networks makes wide ones worth more.
-    let hours = |rate: fn(u32) -> f64| {
-        laws.advise(&widths, |width| 7200.0 * rate(width) / widths.flops_per_crop(width), None).width.value
-    };
-    assert!(hours(|width| 1e9 * f64::from(width)) > hours(|_| 1e10), "{}", hours(|_| 1e10));
-}
-
-/// If repeated photos are worth less, few photos need a smaller network that is trained less; and the FLOPs are spent on it all the same.
-#[test]
-fn fewer_photos_give_a_higher_loss_once_their_worth_is_known() {
-    let law = Law { e: 0.25, a: 3e3, alpha: 0.7, b: 40.0, beta: 0.5, repeats: Some(8.0) };
-    let runs: Vec<_> = [46.0, 184.0, 367.0].into_iter().flat_map(|unique| networks(law, Some(unique))).collect();
-    let widths = Widths::of(&runs).unwrap();
-    let laws = Laws::new(&runs.iter().map(|(_, run)| *run).collect::<Vec<_>>()).unwrap();
-    assert!(laws.knows_repetitions() && laws.photos() == Some(367.0));
-    let advice = |photos| laws.advise(&widths, |width| 1e14 / widths.flops_per_crop(width), photos);
-    let [few, all, many] = [Some(92.0), None, Some(1e9)].map(|photos| advice(photos).cross_entropy.value);
-    assert!(few > all * 1.01 && all > many * 1.01, "{few} {all} {many}");
-    let unknown: Vec<_> = networks(law, Some(367.0)).iter().map(|(_, run)| *run).collect();
-    assert!(!Laws::new(&unknown).unwrap().knows_repetitions());
 }

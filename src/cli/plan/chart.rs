@@ -3,7 +3,7 @@
 use image::RgbImage;
 use image::imageops::{FilterType, resize};
 
-use crate::cli::canvas::{Canvas, Color, FAINT, GLYPH, INK};
+use super::super::canvas::{Canvas, Color, FAINT, GLYPH, INK};
 
 /// Everything is drawn at this scale and made smaller, so that lines are smooth.
 const FINE: u32 = 2;

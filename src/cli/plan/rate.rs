@@ -8,9 +8,9 @@ use anyhow::{Context, ensure};
 use rtformer::plan::Widths;
 use serde::{Deserialize, Serialize};
 
+use super::super::console::Console;
+use super::super::misuse;
 use super::positive;
-use crate::cli::console::Console;
-use crate::cli::misuse;
 
 /// The flags that say how the runs were trained, and on what machine the next one will be.
 #[derive(Debug, clap::Args)]

@@ -7,10 +7,10 @@ use anyhow::Context;
 use rtformer::plan::{Advice, Interval, Laws, Widths};
 use serde::Serialize;
 
+use super::super::console::Console;
+use super::super::misuse;
 use super::rate::{self, Rate, RateArgs};
 use super::{Args, Study, plot, positive, shown, table};
-use crate::cli::console::Console;
-use crate::cli::misuse;
 
 /// Flags of `--train`.
 #[derive(Debug, clap::Args)]
