@@ -1,6 +1,11 @@
 """rtformer.arrow, rtformer.ray and rtformer.daft. Each part is skipped if what it needs is not installed."""
 
 import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -9,6 +14,7 @@ import rtformer
 pa = pytest.importorskip("pyarrow")
 
 import rtformer.arrow  # noqa: E402
+
 
 @pytest.fixture(scope="module")
 def digests(program, street, tiny):
@@ -56,15 +62,17 @@ def test_rows_have_masks_or_errors(uris, digests, tiny):
         assert row["mean_confidence"] == scene.mean_confidence
 
 
-def test_uris_name_files_in_every_way(tmp_path, street, digests, tiny):
+def test_uris_name_files_in_every_way(tmp_path, monkeypatch, street, digests, tiny):
     content = street[0].read_bytes()
     odd = tmp_path / "a b#%20?ü.jpg"
     odd.write_bytes(content)
-    good = [str(odd), odd.as_uri(), odd.as_uri().replace("file:///", "file://localhost/")]
+    monkeypatch.chdir(tmp_path)
+    good = [str(odd), odd.name, odd.as_uri(), odd.as_uri().replace("file:///", "file://localhost/")]
+    good += [f"file://{odd}", f"file://{odd.name}"]  # as Daft writes them
     bad = {
         None: "the URI is null",
         "": "",
-        "file://elsewhere/a.jpg": "without a host",
+        "file://elsewhere/a.jpg": "elsewhere/a.jpg",
         "nonsense://a/b.jpg": "nonsense",
         str(tmp_path): str(tmp_path),
     }
@@ -181,3 +189,23 @@ def test_daft_adds_columns(uris, digests, tiny):
     assert all(uris[row["n"]] == row["uri"] for row in rows)
     with pytest.raises(ValueError, match="no column 'path'"):
         rtformer.daft.segment(frame, uri="path")
+
+
+BOOK = Path(__file__).parents[2] / "docs/book/src/clusters.md"
+
+
+@pytest.mark.parametrize("code", re.findall(r"```python\n(.*?)```", BOOK.read_text(encoding="utf-8"), re.DOTALL))
+def test_the_books_examples_run(code, street, tmp_path):
+    """PySpark also needs Java."""
+    import pyarrow.parquet as pq
+
+    for module in re.findall(r"^(?:import|from) (\w+)", code, re.MULTILINE) + re.findall(r"rtformer\.(ray|daft)", code):
+        pytest.importorskip(module)
+    (tmp_path / "photos").mkdir()
+    for name, photo in zip(["corner", "crossing"], street):
+        (tmp_path / f"photos/{name}.jpg").symlink_to(photo)
+    env = {**os.environ, "PYSPARK_PYTHON": sys.executable}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, env=env, check=False)
+    assert done.returncode == 0, done.stderr
+    seg = rtformer.Segmenter(device="cpu")
+    assert sorted(pq.read_table(tmp_path / "masks")["digest"].to_pylist()) == sorted(seg(photo).digest for photo in street[:2])

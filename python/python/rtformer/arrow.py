@@ -14,7 +14,6 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Optional, TypeVar, Union
-from urllib.parse import SplitResult, urlsplit
 from urllib.request import url2pathname
 
 import pyarrow as pa
@@ -152,9 +151,8 @@ def read(uri: Optional[str]) -> Union[str, bytes]:
         raise ValueError("the URI is null; expected a path or a URI")
     if "://" not in uri:
         return uri
-    parts = urlsplit(uri)
-    if parts.scheme == "file":
-        return _file(parts)
+    if uri.startswith("file://"):
+        return _file(uri)
     system, path = locate(uri)
     with system.open_input_file(path) as file:
         if file.size() > LONGEST:
@@ -172,7 +170,7 @@ def locate(uri: str) -> tuple[pyarrow.fs.FileSystem, str]:
         return pyarrow.fs.LocalFileSystem(), os.path.abspath(uri)
     scheme, rest = uri.split("://", 1)
     if scheme == "file":
-        return pyarrow.fs.LocalFileSystem(), os.path.abspath(_file(urlsplit(uri)))
+        return pyarrow.fs.LocalFileSystem(), os.path.abspath(_file(uri))
     rest, _, options = (rest, "", "") if scheme.startswith("http") else rest.partition("?")
     host, _, path = rest.partition("/")
     # Only the host: pyarrow rejects spaces in the rest, which keys and file names may contain.
@@ -180,10 +178,10 @@ def locate(uri: str) -> tuple[pyarrow.fs.FileSystem, str]:
     return system, f"{start.rstrip('/')}/{path}" if start else path
 
 
-def _file(uri: SplitResult) -> str:
-    if uri.netloc not in ("", "localhost"):
-        raise ValueError(f"{uri.geturl()}: expected file:///path, without a host")
-    return url2pathname(uri.path)
+def _file(uri: str) -> str:
+    """The path of a `file://` URI. Some programs, such as Daft, write relative paths and do not escape characters."""
+    path = uri.removeprefix("file://").removeprefix("localhost")
+    return path if os.path.exists(path) else url2pathname(path)
 
 
 @functools.lru_cache(maxsize=64)
