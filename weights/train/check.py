@@ -162,6 +162,10 @@ def tiny_sweep(
         sys.exit(f"sweep.py does not resume: exit code {run.returncode}, then {said}")
     if min(path.stat().st_mtime_ns for path in (out / "runs").glob("*.json")) != first:
         sys.exit("sweep.py repeated a run")
+    sweep_tables(rtformer, out)
+
+
+def sweep_tables(rtformer: Path, out: Path) -> None:
     for name, want in (("sweep.csv", 9), ("rates.csv", 4)):
         with (out / name).open() as file:
             rows = list(csv.DictReader(file))

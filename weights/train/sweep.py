@@ -75,6 +75,8 @@ def main() -> None:
     if hasattr(os, "nice"):
         os.nice(19)  # the trainings inherit it
     args.out.mkdir(parents=True, exist_ok=True)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, stop)
     lock = locked(args.out)
     same_settings(args, pairs, held_out)
     (args.out / "runs").mkdir(exist_ok=True)
@@ -85,6 +87,10 @@ def main() -> None:
         table(args.out / "sweep.csv", args, specs)
         table(args.out / "rates.csv", args, rates)
     advise(args, specs, rates)
+
+
+def stop(*_) -> None:
+    raise SystemExit("stopped; the same command resumes the sweep")
 
 
 def arguments() -> argparse.Namespace:
@@ -216,18 +222,18 @@ def wait(training: subprocess.Popen) -> int:
     """Waits for a training; on Ctrl-C or SIGTERM, lets it save its checkpoint, and stops."""
     stopped: list[int] = []
 
-    def stop(number: int, _) -> None:
+    def pass_on(number: int, _) -> None:
         stopped.append(number)
         training.terminate()
 
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, pass_on) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         code = training.wait()
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
     if stopped:
-        raise SystemExit("stopped; the same command resumes the sweep")
+        stop()
     return code
 
 
