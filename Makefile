@@ -1,5 +1,5 @@
 # Maintainers' commands; `.ci/run` runs the same checks.
-.PHONY: test test-isa ptx neon memcheck miri darwin lint doc deny bench peers peers-table cluster goldens parity-full smoke pictures
+.PHONY: test test-isa ptx neon memcheck miri darwin objects lint doc deny bench peers peers-table cluster goldens parity-full smoke pictures
 
 test:            ## the README's test command
 	cargo test --release --workspace
@@ -22,6 +22,11 @@ darwin:          ## check that the workspace compiles for macOS
 
 ptx:             ## regenerate the PTX and check it with ptxas; CI fails if it differs from the sources
 	$(PYTHON) kernels/gpu/ptx.py
+
+objects:         ## `segment` on an S3 server with injected failures; PYTHON=with moto[server] and boto3
+	cargo test --release --features object-store --lib cli::objects
+	cargo build --release --features object-store
+	$(PYTHON) tests/objects.py --program target/release/rtformer
 
 lint:
 	cargo fmt --all --check

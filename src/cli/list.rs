@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 
 use rtformer::files;
 
+use super::objects::is_url;
+
 /// The longest list that is read, in bytes: about half a million photos. Anything longer is another kind of text.
 const LONGEST: u64 = 64 << 20;
 
@@ -25,6 +27,8 @@ pub(super) fn has_list_extension(path: &Path) -> bool {
 }
 
 /// The entries of a list file. Blank lines and lines that start with `#` are comments.
+///
+/// A line that is a URL names an object. It may be followed by a label's URL.
 ///
 /// A relative path is searched for in the folder of the list, then in the current folder. If the whole line is the path of an existing
 /// file, it is a photo, so paths may contain spaces. Any other line is split at a space or tab into photo and label.
@@ -48,6 +52,12 @@ fn entry(folder: &Path, line: &str) -> Option<(PathBuf, Option<PathBuf>)> {
     let line = line.trim();
     if line.is_empty() {
         return None;
+    }
+    if is_url(Path::new(line)) {
+        let label =
+            line.match_indices(char::is_whitespace).map(|(at, _)| at).find(|at| is_url(Path::new(line[*at..].trim())));
+        let (photo, label) = label.map_or((line, None), |at| (line[..at].trim(), Some(line[at..].trim().into())));
+        return Some((photo.into(), label));
     }
     let existing = |text: &str| [folder.join(text), text.into()].into_iter().find(|path| path.exists());
     let named = |text: &str| existing(text).unwrap_or_else(|| folder.join(text));

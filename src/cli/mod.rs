@@ -13,6 +13,8 @@ mod lines;
 mod list;
 mod manual;
 mod model;
+#[cfg_attr(not(feature = "object-store"), allow(dead_code, reason = "only the client makes contents and results"))]
+mod objects;
 mod photos;
 mod plan;
 mod plot;

@@ -1,59 +1,68 @@
 //! `rtformer segment`: segments photos and writes their masks and other outputs.
 
+mod ahead;
 mod args;
 mod emit;
 mod inputs;
 mod jobs;
+mod journal;
 mod outputs;
 mod pipeline;
 mod record;
 mod report;
 mod run;
 mod shard;
+mod sorted;
+mod target;
 
 use std::io::{Write, stdout};
 use std::path::{Path, PathBuf};
-
-use rtformer::pixels::{Image, Limits};
+use std::sync::Arc;
 
 use super::console::{Console, printable};
+use super::objects::{Content, Stores};
 use super::stop;
 use super::{Outcome, misuse};
 use inputs::{Failure, Found, Input};
+use jobs::Job;
 use outputs::Progress;
 use record::Record;
-use run::{Run, Tally};
-use shard::Shard;
+use run::{Planned, Run, Tally};
+use sorted::{PassedOver, Placed, Sorted};
 use stop::Stop;
+use target::Target;
 
 pub(super) use args::Args;
 
 pub(super) fn run(args: &Args, console: &Console) -> anyhow::Result<Outcome> {
     args.check()?;
-    let found = inputs::find(&args.inputs, &args.list, args.folder());
+    let mut stores = Stores::new(usize::from(args.retries));
+    let target = Target::open(args, &mut stores)?;
+    let mut found = inputs::find(&args.inputs, &args.list, args.folder());
     found.passed_over().for_each(|text| console.detail(&text));
-    let Found { inputs, mut failures, .. } = found;
-    let places: Vec<_> = inputs.iter().map(|input| input.place.as_path()).collect();
-    // All photos, so that the tasks of an array job agree on the names.
-    let stems = outputs::stems(args.folder().unwrap_or(Path::new("")), &places);
-    let mut inputs: Vec<_> = inputs.into_iter().zip(stems).collect();
     if let Some(shard) = args.shard {
-        keep_shard(shard, &mut inputs, &mut failures, console)?;
+        // Arguments, lists and folders that cannot be read concern every shard, because they may be missing on this machine only.
+        found.failures.retain(|failure| failure.place.as_deref().is_none_or(|place| shard.holds(place)));
     }
-    check_names(args, &inputs)?;
+    let failures = std::mem::take(&mut found.failures);
+    let planned = if found.prefixes.is_empty() && target.bucket().is_none() {
+        known(args, found.inputs, stores, console)?
+    } else {
+        listed(args, found, &target, stores)?
+    };
 
     let mut tally = Tally::default();
     let mut lines = report::Lines::default();
     for Failure { path, reason, .. } in &failures {
         tally.fail(args, console, &mut lines, path, &format!("{}: {reason}", path.display()));
     }
-    let nothing = inputs.is_empty() || args.fail_fast && tally.failed > 0;
+    let nothing = planned.count == Some(0) || args.fail_fast && tally.failed > 0;
     let mut stop = Stop::default();
     if args.dry_run {
-        dry_run(args, &inputs, &mut lines)?;
+        dry_run(args, console, planned, target, &mut tally, &mut lines)?;
     } else if !nothing {
         stop = Stop::on_signals("photos", || ())?;
-        Run::new(args, console, stop.clone())?.all(inputs, &mut tally, &mut lines)?;
+        Run::new(args, console, target, stop.clone())?.all(planned, &mut tally, &mut lines);
     }
     lines.finish()?;
     Ok(match tally.failed {
@@ -63,25 +72,80 @@ pub(super) fn run(args: &Args, console: &Console) -> anyhow::Result<Outcome> {
     })
 }
 
-/// Keeps the photos and the failures of a shard. Arguments, lists and folders that cannot be read concern every shard, because they may be
-/// missing on this machine only.
-fn keep_shard(
-    shard: Shard,
-    inputs: &mut Vec<(Input, PathBuf)>,
-    failures: &mut Vec<Failure>,
-    console: &Console,
-) -> anyhow::Result<()> {
-    if let Some((stream, _)) = inputs.iter().find(|(input, _)| input.stream) {
-        let path = stream.path.display();
+/// Photos that are known before the run starts, whose outputs go to files or standard output.
+fn known(args: &Args, inputs: Vec<Input>, stores: Stores, console: &Console) -> anyhow::Result<Planned> {
+    let places: Vec<_> = inputs.iter().map(|input| input.place.as_path()).collect();
+    // All photos, so that the tasks of an array job agree on the names.
+    let stems = outputs::stems(args.folder().unwrap_or(Path::new("")), &places);
+    let mut inputs: Vec<_> = inputs.into_iter().zip(stems).collect();
+    check_shard(args, inputs.iter().map(|(input, _)| input))?;
+    if let Some(shard) = args.shard {
+        let all = inputs.len();
+        inputs.retain(|(input, _)| shard.holds(&input.place));
+        console.note(&format!("shard {shard}: {} of {all} photos", inputs.len()));
+    }
+    check_names(args, &inputs)?;
+    let count = inputs.len() as u64;
+    let placed = |(input, stem)| Ok(Placed { input, stem, object: None, existing: None });
+    Ok(Planned {
+        photos: Box::new(inputs.into_iter().map(placed)),
+        count: Some(count),
+        passed_over: Arc::default(),
+        stores,
+    })
+}
+
+/// Photos of which some, or whose outputs, are in an object store and are listed during the run.
+fn listed(args: &Args, found: Found, target: &Target, mut stores: Stores) -> anyhow::Result<Planned> {
+    let Found { inputs, prefixes, .. } = found;
+    if args.to_stdout() {
+        return Err(misuse("-o - writes the output of one photo; use -o FOLDER for several"));
+    }
+    check_shard(args, inputs.iter())?;
+    if let Some(stream) = inputs.iter().find(|input| input.stream)
+        && let Some(prefix) = prefixes.first()
+    {
+        let stream = stream.path.display();
         return Err(misuse(format!(
-            "--shard divides photos by their names, and the pictures of {path} have none; name files or folders"
+            "a photo of {prefix} could have the same name as a picture of {stream}; segment them in two runs"
         )));
     }
-    let all = inputs.len();
-    inputs.retain(|(input, _)| shard.holds(&input.place));
-    failures.retain(|failure| failure.place.as_deref().is_none_or(|place| shard.holds(place)));
-    console.note(&format!("shard {shard}: {} of {all} photos", inputs.len()));
-    Ok(())
+    let places: Vec<_> = inputs.iter().map(|input| (input, input.place.with_extension(""))).collect();
+    check_numbers(&places)?;
+    let count = prefixes.is_empty().then_some(inputs.len() as u64);
+    let mut opened = Vec::new();
+    for url in prefixes {
+        let store = stores.open(&url).map_err(|reason| misuse(format!("{url}: {reason}")))?;
+        opened.push((url, store));
+    }
+    let passed_over = Arc::<PassedOver>::default();
+    let out = match (target.bucket(), args.folder()) {
+        (Some(bucket), _) => bucket.url.to_string(),
+        (None, folder) => folder.unwrap_or(Path::new("")).to_string_lossy().into_owned(),
+    };
+    let compared = target.bucket().filter(|_| !args.overwrite).map(|bucket| (Arc::clone(&bucket.store), args.emits()));
+    let folder = target.bucket().map(|bucket| &bucket.url);
+    let photos = Sorted::new(inputs, opened, out, folder, compared, &passed_over);
+    let shard = args.shard;
+    let mine = move |photo: &Result<Placed, Failure>| {
+        let place = match photo {
+            Ok(placed) => Some(&placed.input.place),
+            Err(failure) => failure.place.as_ref(),
+        };
+        place.is_none_or(|place| shard.is_none_or(|shard| shard.holds(place)))
+    };
+    Ok(Planned { photos: Box::new(photos.filter(mine)), count: count.filter(|_| shard.is_none()), passed_over, stores })
+}
+
+/// Rejects streams with `--shard`.
+fn check_shard<'a>(args: &Args, mut inputs: impl Iterator<Item = &'a Input>) -> anyhow::Result<()> {
+    match inputs.find(|input| input.stream && args.shard.is_some()) {
+        Some(stream) => Err(misuse(format!(
+            "--shard divides photos by their names, and the pictures of {} have none; name files or folders",
+            stream.path.display()
+        ))),
+        None => Ok(()),
+    }
 }
 
 /// Rejects inputs whose outputs would have the same names as each other or as existing files.
@@ -93,14 +157,8 @@ fn check_names(args: &Args, inputs: &[(Input, PathBuf)]) -> anyhow::Result<()> {
         }
         return Ok(());
     }
-    for (stream, stem) in inputs.iter().filter(|(input, _)| input.stream) {
-        if let Some((other, _)) = inputs.iter().find(|(_, other)| jobs::could_be_numbered(stem, other)) {
-            let (other, stream) = (other.path.display(), stream.path.display());
-            return Err(misuse(format!(
-                "the outputs of {other} would have the same names as those of a picture of {stream}; segment them in two runs"
-            )));
-        }
-    }
+    let stems: Vec<_> = inputs.iter().map(|(input, stem)| (input, stem.clone())).collect();
+    check_numbers(&stems)?;
     if args.resume || args.overwrite {
         return Ok(());
     }
@@ -118,26 +176,63 @@ fn check_names(args: &Args, inputs: &[(Input, PathBuf)]) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Rejects photos whose outputs would have the same names as those of a stream's pictures.
+fn check_numbers(inputs: &[(&Input, PathBuf)]) -> anyhow::Result<()> {
+    for (stream, stem) in inputs.iter().filter(|(input, _)| input.stream) {
+        if let Some((other, _)) = inputs.iter().find(|(_, other)| jobs::could_be_numbered(stem, other)) {
+            let (other, stream) = (other.path.display(), stream.path.display());
+            return Err(misuse(format!(
+                "the outputs of {other} would have the same names as those of a picture of {stream}; segment them in two runs"
+            )));
+        }
+    }
+    Ok(())
+}
+
 /// Prints what would be written.
-fn dry_run(args: &Args, inputs: &[(Input, PathBuf)], lines: &mut report::Lines) -> anyhow::Result<()> {
+fn dry_run(
+    args: &Args,
+    console: &Console,
+    planned: Planned,
+    mut target: Target,
+    tally: &mut Tally,
+    lines: &mut report::Lines,
+) -> anyhow::Result<()> {
     let emits = args.emits();
     let settings = if args.resume { Some(run::settings(args)?) } else { None };
-    for (input, stem) in inputs {
-        let done = |settings| {
-            let bytes = Image::read(&input.path, &Limits::default()).ok()?;
-            let progress = outputs::progress(&emits, stem, &Record::new(&input.path, &bytes, settings)).ok()?;
+    target.start(args, console)?;
+    let Planned { photos, passed_over, mut stores, .. } = planned;
+    for photo in photos {
+        let placed = match photo {
+            Ok(placed) => placed,
+            Err(Failure { path, reason, .. }) => {
+                tally.fail(args, console, lines, &path, &format!("{}: {reason}", path.display()));
+                continue;
+            }
+        };
+        let mut done = |settings| {
+            if target.is_done(&emits, &placed, settings) {
+                return Some(());
+            }
+            let mut job = Job::new(placed.clone(), &mut stores);
+            let Content { bytes, tag } = job.read().ok()?;
+            let record = Record::new(&placed.input.path, &bytes, settings);
+            let version = tag.unwrap_or_else(|| record.sha256.clone());
+            let progress = target.progress(&emits, &mut job, &version, &record).ok()?;
             (progress == Progress::Done).then_some(())
         };
-        if !input.stream && settings.as_ref().and_then(done).is_some() {
+        if !placed.input.stream && settings.as_ref().and_then(&mut done).is_some() {
             continue;
         }
+        let (path, stem) = (&placed.input.path, &placed.stem);
         if args.json {
             let written: Vec<_> = emits.iter().map(|emit| (emit.name(), emit.path(stem))).collect();
-            lines.print(&report::plan(&input.path, &written));
+            lines.print(&report::plan(path, &written));
             continue;
         }
         let written: Vec<_> = emits.iter().map(|emit| emit.path(stem).display().to_string()).collect();
-        writeln!(stdout(), "{}", printable(&format!("{} -> {}", input.path.display(), written.join(", "))))?;
+        writeln!(stdout(), "{}", printable(&format!("{} -> {}", path.display(), written.join(", "))))?;
     }
+    passed_over.texts().for_each(|text| console.detail(&text));
     Ok(())
 }

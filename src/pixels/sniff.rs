@@ -92,10 +92,10 @@ fn unreadable(what: &str) -> Kind {
 /// # Errors
 /// If the file must be opened and cannot be read.
 pub fn is_photo(path: &Path) -> io::Result<bool> {
-    let extension = extension(path);
-    if EXTENSIONS.contains(&extension.as_str()) || UNREADABLE.contains(&extension.as_str()) {
+    if is_photo_name(path) {
         return Ok(true);
     }
+    let extension = extension(path);
     // Opening a pipe would block until its other end is opened.
     if NO_PHOTOS.contains(&extension.as_str()) || !fs::metadata(path)?.is_file() {
         return Ok(false);
@@ -103,6 +103,20 @@ pub fn is_photo(path: &Path) -> io::Result<bool> {
     let mut start = Vec::with_capacity(HEAD);
     File::open(path)?.take(HEAD as u64).read_to_end(&mut start)?;
     Ok(!matches!(kind(&start, path), Kind::Other(_)))
+}
+
+/// Whether a name has the extension of a photo, including photos that cannot be decoded. For files that would have to be downloaded to
+/// look at their first bytes.
+///
+/// ```
+/// use rtformer::pixels::sniff::is_photo_name;
+///
+/// assert!(is_photo_name("a/IMG_0001.HEIC".as_ref()));
+/// assert!(!is_photo_name("a/photos".as_ref()));
+/// ```
+pub fn is_photo_name(path: &Path) -> bool {
+    let extension = extension(path);
+    EXTENSIONS.contains(&extension.as_str()) || UNREADABLE.contains(&extension.as_str())
 }
 
 /// Extensions of images that can be decoded, in lower case.

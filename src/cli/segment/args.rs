@@ -15,7 +15,8 @@ use super::shard::Shard;
 /// Example: rtformer segment photos -o out --emit mask,overlay,json
 #[derive(Debug, clap::Args)]
 pub(in super::super) struct Args {
-    /// Photos, folders (searched recursively), globs, list files (.txt or .lst), and `-` for standard input
+    /// Photos, folders (searched recursively), globs, list files (.txt or .lst), URLs, and `-` for standard input. A URL is an
+    /// object or a prefix in an object store (s3://bucket/photos, gs://…, az://…), or a photo on a web server (https://…)
     #[arg(value_name = "INPUT", required_unless_present = "list")]
     pub(super) inputs: Vec<PathBuf>,
 
@@ -24,8 +25,9 @@ pub(in super::super) struct Args {
     #[arg(long, value_name = "FILE")]
     pub(super) list: Vec<PathBuf>,
 
-    /// Folder to write to; its subfolders mirror those of the inputs. `-` writes one output of one photo to standard output
-    #[arg(short, long, value_name = "FOLDER|-", required_unless_present_any = ["dry_run", "json"])]
+    /// Folder or prefix in an object store (s3://bucket/out) to write to; its subfolders mirror those of the inputs. `-` writes one
+    /// output of one photo to standard output
+    #[arg(short, long, value_name = "FOLDER|URL|-", required_unless_present_any = ["dry_run", "json"])]
     pub(super) out: Option<PathBuf>,
 
     /// Outputs to write for each photo, separated by commas [default: mask,overlay; mask with `-o -`; none without --out]
@@ -63,6 +65,15 @@ pub(in super::super) struct Args {
     #[arg(long)]
     pub(super) overwrite: bool,
 
+    /// Maximum size of the photos that are downloaded ahead of the one in progress, such as 500kB, 64MB or 1GiB. At most 64 photos are
+    /// downloaded at a time
+    #[arg(long, value_name = "SIZE", default_value = "64MB", value_parser = bytes)]
+    pub(super) prefetch: u64,
+
+    /// Number of times that a request to an object store is repeated if it fails for a reason that may pass, such as a lost connection
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u16).range(..=100))]
+    pub(super) retries: u16,
+
     /// Stop at the first photo that fails
     #[arg(long)]
     pub(super) fail_fast: bool,
@@ -86,6 +97,18 @@ pub(in super::super) struct Args {
 fn fraction(text: &str) -> Result<f32, String> {
     let value: f32 = text.parse().map_err(|_| format!("`{text}` is not a number; expected 0 to 1"))?;
     if (0.0..=1.0).contains(&value) { Ok(value) } else { Err(format!("{value} is not between 0 and 1")) }
+}
+
+/// A number of bytes.
+fn bytes(text: &str) -> Result<u64, String> {
+    let units = [("k", 10, 3), ("M", 10, 6), ("G", 10, 9), ("Ki", 2, 10), ("Mi", 2, 20), ("Gi", 2, 30), ("", 10, 0)];
+    let (number, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()));
+    let unit = unit.trim();
+    let prefix = unit.strip_suffix(['B', 'b']).unwrap_or(unit);
+    let unit = units.into_iter().find(|(name, ..)| name.eq_ignore_ascii_case(prefix));
+    let bytes =
+        number.parse::<u64>().ok().zip(unit).and_then(|(n, (_, base, power))| n.checked_mul(u64::pow(base, power)));
+    bytes.ok_or_else(|| format!("`{text}` is not a size; expected a whole number of B, kB, MB, GB, KiB, MiB or GiB"))
 }
 
 impl Args {
@@ -132,6 +155,33 @@ impl Args {
         match conflicts.into_iter().find(|(conflict, _)| *conflict) {
             Some((_, reason)) => Err(misuse(format!("-o - {reason}"))),
             None => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_have_units() {
+        let cases = [
+            ("0", Some(0)),
+            ("17", Some(17)),
+            ("500kB", Some(500_000)),
+            ("64MB", Some(64_000_000)),
+            ("64 mb", Some(64_000_000)),
+            ("1GiB", Some(1 << 30)),
+            ("2Mi", Some(2 << 20)),
+            ("", None),
+            ("MB", None),
+            ("-1MB", None),
+            ("1.5MB", None),
+            ("1TB", None),
+            ("99999999999GB", None),
+        ];
+        for (text, want) in cases {
+            assert_eq!(bytes(text).ok(), want, "{text:?}");
         }
     }
 }

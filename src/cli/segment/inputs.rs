@@ -1,15 +1,17 @@
-//! Finds the photos of a command line: files, folders, globs, list files and standard input. Each photo is found once, in a fixed order.
+//! Finds the photos of a command line: files, folders, globs, list files, URLs and standard input. Each photo is found once, in a fixed
+//! order. Prefixes in object stores are listed later.
 
 use std::collections::HashSet;
 use std::ffi::OsStr;
 use std::path::{Component, Path, PathBuf};
 
 use rtformer::Image;
-use rtformer::pixels::sniff::is_photo;
+use rtformer::pixels::sniff::{is_photo, is_photo_name};
 use walkdir::{DirEntry, WalkDir};
 
 use super::super::console::counted;
 use super::super::list;
+use super::super::objects::{Url, is_url};
 use super::emit::Emit;
 use super::record::{self, Origin};
 
@@ -22,6 +24,8 @@ pub(super) struct Input {
     pub(super) place: PathBuf,
     /// Whether it can contain several pictures: standard input, or a named pipe.
     pub(super) stream: bool,
+    /// The object to read, if it was named by its URL. `path` is the URL as it was written.
+    pub(super) url: Option<Url>,
 }
 
 /// A path that was named or found and cannot be used.
@@ -37,6 +41,8 @@ pub(super) struct Failure {
 #[derive(Debug, Default)]
 pub(super) struct Found {
     pub(super) inputs: Vec<Input>,
+    /// Prefixes in object stores.
+    pub(super) prefixes: Vec<Url>,
     pub(super) failures: Vec<Failure>,
     /// Paths that were named more than once, and are used once.
     pub(super) repeated: usize,
@@ -91,12 +97,33 @@ impl Search {
     fn argument(&mut self, argument: &Path) {
         if argument == Path::new("-") {
             self.take("-".into(), "stdin".into(), true);
+        } else if is_url(argument) {
+            self.url(argument);
         } else if argument.symlink_metadata().is_ok() {
             self.existing(argument);
         } else if is_pattern(argument) {
             self.glob(argument);
         } else {
             self.fail(argument, "does not exist; check the path");
+        }
+    }
+
+    fn url(&mut self, path: &Path) {
+        let url = match Url::parse(path) {
+            Ok(url) => url,
+            Err(reason) => return self.fail(path, reason),
+        };
+        if list::has_list_extension(path) {
+            self.fail(path, "is a list file in an object store; copy it to this machine and name the copy");
+        } else if !url.is_prefix(is_photo_name) {
+            let (path, place) = (path.to_path_buf(), url.name().into());
+            self.insert(Input { path, place, stream: false, url: Some(url) });
+        } else if url.is_web() {
+            self.fail(path, "names no photo, and a web server cannot list its photos; name a single photo");
+        } else if self.found.prefixes.contains(&url) {
+            self.found.repeated += 1;
+        } else {
+            self.found.prefixes.push(url);
         }
     }
 
@@ -114,7 +141,9 @@ impl Search {
     /// photo, so that decoding reports what is wrong with it.
     fn possible_list(&mut self, path: &Path) {
         match list::read(path) {
-            Ok(entries) if entries.iter().any(|entry| entry.photo.exists()) => self.entries(path, entries),
+            Ok(entries) if entries.iter().any(|entry| is_url(&entry.photo) || entry.photo.exists()) => {
+                self.entries(path, entries);
+            }
             Ok(entries) if !entries.is_empty() => self.fail(
                 path,
                 format!(
@@ -130,6 +159,10 @@ impl Search {
     fn entries(&mut self, list: &Path, entries: Vec<list::Entry>) {
         let folder = list.parent().unwrap_or(Path::new(""));
         for list::Entry { line, photo, .. } in entries {
+            if is_url(&photo) {
+                self.url(&photo);
+                continue;
+            }
             let place = place_in(folder, &photo);
             if photo.exists() {
                 self.take(photo, place, false);
@@ -208,8 +241,13 @@ impl Search {
     }
 
     fn take(&mut self, path: PathBuf, place: PathBuf, stream: bool) {
-        if self.seen.insert(absolute(&path)) {
-            self.found.inputs.push(Input { path, place, stream });
+        self.insert(Input { path, place, stream, url: None });
+    }
+
+    fn insert(&mut self, input: Input) {
+        let path = if input.url.is_some() { input.path.clone() } else { absolute(&input.path) };
+        if self.seen.insert(path) {
+            self.found.inputs.push(input);
         } else {
             self.found.repeated += 1;
         }

@@ -1,10 +1,11 @@
-//! The photos to segment: files, and the pictures of a stream as they arrive.
+//! The photos to segment: files, objects, and the pictures of a stream as they arrive.
 
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Cursor, Read, stdin};
 use std::iter;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
@@ -13,37 +14,129 @@ use rtformer::Error;
 use rtformer::pixels::stream::Pictures;
 use rtformer::pixels::{Image, Limits};
 
-use super::inputs::Input;
+use super::super::objects::{Content, Pending, Store, Stores};
+use super::emit::Emit;
+use super::inputs::Failure;
+use super::sorted::{Existing, Placed, Source};
 use super::stop::Stop;
+
+/// The size that is assumed for an object that was not listed, in bytes.
+const ASSUMED: u64 = 8 << 20;
 
 /// A photo to segment.
 #[derive(Debug)]
 pub(super) struct Job {
-    /// Its name in reports and messages: its path, `-`, or the stream's name with the picture's number.
+    /// Its name in reports and messages: its path, its URL, `-`, or the stream's name with the picture's number.
     pub(super) name: PathBuf,
     /// The path of its outputs without their endings.
     pub(super) stem: PathBuf,
-    /// The photo's bytes, if they came from a stream.
-    delivered: Option<rtformer::Result<Vec<u8>>>,
+    /// Its outputs that exist, if they were listed.
+    pub(super) existing: Option<Vec<Existing>>,
+    /// Whether an earlier run has done it, as far as this is known without reading it.
+    pub(super) done: bool,
+    bytes: Bytes,
+}
+
+/// Where a photo's bytes come from.
+#[derive(Debug)]
+enum Bytes {
+    /// The file `name`.
+    File,
+    /// A picture of a stream, or an error instead. It can be read only once.
+    Delivered(Option<rtformer::Result<Vec<u8>>>),
+    Object {
+        store: Arc<dyn Store>,
+        key: String,
+        size: u64,
+        started: Option<Pending>,
+    },
 }
 
 impl Job {
-    /// The photo's bytes. For a picture of a stream, they can be read only once.
-    pub(super) fn read(&mut self) -> rtformer::Result<Vec<u8>> {
-        self.delivered.take().unwrap_or_else(|| Image::read(&self.name, &Limits::default()))
+    fn delivered(name: PathBuf, stem: PathBuf, bytes: rtformer::Result<Vec<u8>>) -> Self {
+        Self { name, stem, existing: None, done: false, bytes: Bytes::Delivered(Some(bytes)) }
+    }
+
+    /// A photo in a file or object store. If the store cannot be opened, reading the photo fails.
+    pub(super) fn new(placed: Placed, stores: &mut Stores) -> Self {
+        let Placed { input, stem, object, existing } = placed;
+        let bytes = match (object, input.url) {
+            (Some(Source { store, object }), _) => {
+                Bytes::Object { store, key: object.key, size: object.size, started: None }
+            }
+            (None, Some(url)) => match stores.open(&url) {
+                Ok(store) => Bytes::Object { store, key: url.key().to_owned(), size: ASSUMED, started: None },
+                Err(reason) => Bytes::Delivered(Some(Err(Error::Input(format!("{url}: {reason}"))))),
+            },
+            (None, None) => Bytes::File,
+        };
+        Self { name: input.path, stem, existing, done: false, bytes }
+    }
+
+    /// Whether an output is known to exist.
+    pub(super) fn has(&self, emit: Emit) -> bool {
+        self.existing.iter().flatten().any(|output| output.emit == emit)
+    }
+
+    /// The number of bytes of an object to read ahead. `None` for files and streams.
+    pub(super) fn size(&self) -> Option<u64> {
+        match self.bytes {
+            Bytes::Object { .. } if self.done => Some(0),
+            Bytes::Object { size, .. } => Some(size),
+            _ => None,
+        }
+    }
+
+    /// Starts to read an object.
+    pub(super) fn start(&mut self) {
+        if let Bytes::Object { store, key, started, .. } = &mut self.bytes
+            && !self.done
+        {
+            *started = Some(store.get(key, Limits::default().max_alloc));
+        }
+    }
+
+    /// The photo's bytes, and the tag of an object.
+    pub(super) fn read(&mut self) -> rtformer::Result<Content> {
+        let file = |bytes| Content { bytes, tag: None };
+        match &mut self.bytes {
+            Bytes::File => Image::read(&self.name, &Limits::default()).map(file),
+            Bytes::Delivered(bytes) => {
+                let again = || Err(Error::Input(format!("{}: was read already", self.name.display())));
+                bytes.take().unwrap_or_else(again).map(file)
+            }
+            Bytes::Object { store, key, started, .. } => {
+                started.take().unwrap_or_else(|| store.get(key, Limits::default().max_alloc)).wait()
+            }
+        }
     }
 }
 
-/// The jobs for the inputs and their stems, in order. Streams are read as the jobs are requested. If `only_one` is set, a stream of several
-/// pictures is an error.
-pub(super) fn jobs(inputs: Vec<(Input, PathBuf)>, only_one: bool, stop: &Stop) -> impl Iterator<Item = Job> + Send {
+/// The jobs for the inputs, in order. Streams are read as the jobs are requested. If `only_one` is set, a stream of several pictures is an
+/// error. `is_done` says whether an earlier run has done a photo, or why it is not to be read.
+pub(super) fn jobs<'a>(
+    inputs: impl Iterator<Item = Result<Placed, Failure>> + Send + 'a,
+    mut stores: Stores,
+    is_done: impl Fn(&Placed) -> rtformer::Result<bool> + Send + 'a,
+    only_one: bool,
+    stop: &Stop,
+) -> impl Iterator<Item = Job> + Send + 'a {
     let stop = stop.clone();
-    inputs.into_iter().flat_map(move |(input, stem)| -> Box<dyn Iterator<Item = Job> + Send> {
-        if input.stream {
-            let pictures = Pictures::new(Reader::open(&input.path, &stop), &input.path, &Limits::default());
-            Box::new(numbered(input.path, stem, pictures, only_one))
-        } else {
-            Box::new(iter::once(Job { name: input.path, stem, delivered: None }))
+    inputs.flat_map(move |input| -> Box<dyn Iterator<Item = Job> + Send> {
+        match input {
+            Ok(placed) if placed.input.stream => {
+                let Placed { input, stem, .. } = placed;
+                let pictures = Pictures::new(Reader::open(&input.path, &stop), &input.path, &Limits::default());
+                Box::new(numbered(input.path, stem, pictures, only_one))
+            }
+            Ok(placed) => Box::new(iter::once(match is_done(&placed) {
+                Ok(done) => Job { done, ..Job::new(placed, &mut stores) },
+                Err(error) => Job::delivered(placed.input.path, placed.stem, Err(error)),
+            })),
+            Err(Failure { path, reason, .. }) => {
+                let error = Error::Input(format!("{}: {reason}", path.display()));
+                Box::new(iter::once(Job::delivered(path, PathBuf::new(), Err(error))))
+            }
         }
     })
 }
@@ -62,20 +155,16 @@ fn numbered(
         let picture = pictures.next()?;
         number += 1;
         if number == 1 && pictures.peek().is_none() {
-            return Some(Job { name: path.clone(), stem: stem.clone(), delivered: Some(picture) });
+            return Some(Job::delivered(path.clone(), stem.clone(), picture));
         }
         if only_one {
             // One error for the whole stream.
             let several =
                 Error::image(&path, "holds several pictures, but -o - writes the output of one; use -o FOLDER");
-            return (number == 1).then(|| Job {
-                name: path.clone(),
-                stem: stem.clone(),
-                delivered: Some(Err(several)),
-            });
+            return (number == 1).then(|| Job::delivered(path.clone(), stem.clone(), Err(several)));
         }
         let name = if path == Path::new("-") { Path::new("stdin") } else { &path };
-        Some(Job { name: with_number(name, number), stem: with_number(&stem, number), delivered: Some(picture) })
+        Some(Job::delivered(with_number(name, number), with_number(&stem, number), picture))
     })
 }
 
@@ -166,8 +255,8 @@ mod tests {
         let names = |path: &str, count: usize, only_one: bool| {
             let pictures = (0..count).map(|_| Ok(vec![0]));
             let jobs = numbered(path.into(), "out/stdin".into(), pictures, only_one);
-            jobs.map(|job| {
-                let failed = job.delivered.is_some_and(|picture| picture.is_err());
+            jobs.map(|mut job| {
+                let failed = job.read().is_err();
                 format!("{} {}{}", job.name.display(), job.stem.display(), if failed { " failed" } else { "" })
             })
             .collect::<Vec<_>>()

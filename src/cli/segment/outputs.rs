@@ -10,7 +10,7 @@ use rtformer::pixels::{Image, render};
 use rtformer::{Error, Scene};
 
 use super::emit::Emit;
-use super::record::{self, Origin, Record};
+use super::record::{Origin, Record};
 
 /// The stem of every photo's outputs, in order: the output folder mirrors the input folder.
 ///
@@ -53,15 +53,20 @@ pub(super) enum Progress {
     Done,
 }
 
-/// The state of a photo's outputs for `--resume`.
+/// The state of a photo's outputs for `--resume`. `origin` reads the record of an output.
 ///
 /// # Errors
 /// [`Error::Input`] if a file has the name of an output but no record. Another program may have written it, so it is not replaced.
-pub(super) fn progress(emits: &[Emit], stem: &Path, record: &Record) -> rtformer::Result<Progress> {
+pub(super) fn progress(
+    emits: &[Emit],
+    stem: &Path,
+    record: &Record,
+    origin: impl Fn(Emit, &Path) -> rtformer::Result<Origin>,
+) -> rtformer::Result<Progress> {
     let mut progress = Progress::Done;
     for &emit in emits {
         let path = emit.path(stem);
-        progress = match record::read(&path) {
+        progress = match origin(emit, &path)? {
             Origin::Known(found) if found == record.of(emit) => progress,
             Origin::Known(_) => Progress::Replace,
             Origin::Missing if progress == Progress::Done => Progress::Open,
@@ -77,15 +82,12 @@ pub(super) fn progress(emits: &[Emit], stem: &Path, record: &Record) -> rtformer
     Ok(progress)
 }
 
-/// Fails if an output exists.
-pub(super) fn check_absent(emits: &[Emit], stem: &Path) -> rtformer::Result<()> {
-    match emits.iter().map(|emit| emit.path(stem)).find(|path| path.exists()) {
-        Some(path) => Err(Error::Input(format!(
-            "{}: exists already; use --resume to skip photos that are done, or --overwrite to replace their outputs",
-            path.display()
-        ))),
-        None => Ok(()),
-    }
+/// The error for an output that exists and is not to be replaced.
+pub(super) fn exists(path: &Path) -> Error {
+    Error::Input(format!(
+        "{}: exists already; use --resume to skip photos that are done, or --overwrite to replace their outputs",
+        path.display()
+    ))
 }
 
 /// Creates the folder for a photo's outputs. Fails if an output cannot be written because its name is too long or is that of a folder.

@@ -17,6 +17,12 @@ use super::emit::Emit;
 /// The keyword of the text in a PNG file.
 const KEYWORD: &str = "rtformer";
 
+/// The record is before this byte of a PNG file; a palette of 256 colours and a record have about 2 KB.
+pub(super) const HEAD: u64 = 64 << 10;
+
+/// The record is in this number of bytes at the end of a `.npy` file.
+pub(super) const TAIL: u64 = 4096;
+
 /// The first bytes of a `.npy` file, and of its second array.
 const NUMPY: &[u8] = b"\x93NUMPY\x01\x00";
 
@@ -88,6 +94,11 @@ pub(super) fn read(path: &Path) -> Origin {
     if file.metadata().is_ok_and(|found| found.is_file() && found.len() == 0) {
         return Origin::Missing; // possible after a system crash
     }
+    find(path, file)
+}
+
+/// Finds the record in an output with the name `path`, which is not empty. The first [`HEAD`] bytes of a PNG file are enough.
+pub(super) fn find(path: &Path, file: impl Read + Seek) -> Origin {
     let extension = path.extension().unwrap_or_default();
     let record = if extension == "png" {
         in_png(file)
@@ -99,13 +110,13 @@ pub(super) fn read(path: &Path) -> Origin {
     record.map_or(Origin::Unknown, Origin::Known)
 }
 
-fn in_png(file: File) -> Option<Record> {
+fn in_png(file: impl Read + Seek) -> Option<Record> {
     let reader = png::Decoder::new(BufReader::new(file)).read_info().ok()?;
     let text = reader.info().utf8_text.iter().find(|text| text.keyword == KEYWORD)?;
     serde_json::from_str(&text.get_text().ok()?).ok()
 }
 
-fn in_json(file: File) -> Option<Record> {
+fn in_json(file: impl Read) -> Option<Record> {
     #[derive(Deserialize)]
     struct Report {
         source: Record,
@@ -113,10 +124,10 @@ fn in_json(file: File) -> Option<Record> {
     serde_json::from_reader::<_, Report>(BufReader::new(file)).ok().map(|report| report.source)
 }
 
-fn in_npy(mut file: File) -> Option<Record> {
+fn in_npy(mut file: impl Read + Seek) -> Option<Record> {
     // A record has a few hundred bytes, so the end of the file is enough.
     let end = file.seek(SeekFrom::End(0)).ok()?;
-    file.seek(SeekFrom::Start(end.saturating_sub(4096))).ok()?;
+    file.seek(SeekFrom::Start(end.saturating_sub(TAIL))).ok()?;
     let mut tail = Vec::new();
     file.read_to_end(&mut tail).ok()?;
     let at = tail.windows(NUMPY.len()).rposition(|bytes| bytes == NUMPY)?;

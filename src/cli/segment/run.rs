@@ -1,29 +1,40 @@
 //! A run: reads, segments and writes every photo, in stages that run at the same time.
 
 use std::collections::VecDeque;
-use std::fs;
-use std::io::{self, Write, stdout};
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::sync::Arc;
 use std::thread;
 use std::time::Instant;
 
 use anyhow::anyhow;
-use rtformer::files::{sweep, write_whole};
 use rtformer::pixels::{Depth, Image};
 use rtformer::{Error, Padding, Scene, Segmenter};
 
 use super::super::console::{Console, counted};
 use super::super::model::opened;
+use super::super::objects::{Content, Stores};
 use super::super::{batch, misuse, photos};
+use super::ahead::ahead;
 use super::args::Args;
 use super::emit::Emit;
-use super::inputs::Input;
+use super::inputs::Failure;
 use super::jobs::{self, Job};
 use super::outputs::{self, Progress};
 use super::pipeline;
 use super::record::{Record, Settings};
 use super::report::{self, Lines};
+use super::sorted::{PassedOver, Placed};
 use super::stop::Stop;
+use super::target::Target;
+
+/// The photos of a run.
+pub(super) struct Planned {
+    pub(super) photos: Box<dyn Iterator<Item = Result<Placed, Failure>> + Send>,
+    /// Their number, if it is known before they are listed.
+    pub(super) count: Option<u64>,
+    pub(super) passed_over: Arc<PassedOver>,
+    pub(super) stores: Stores,
+}
 
 /// The numbers of photos by result.
 #[derive(Debug, Default)]
@@ -50,17 +61,32 @@ impl Tally {
 struct Photo {
     image: Image,
     record: Record,
+    /// The tag of an object, or the digest of its bytes.
+    version: String,
     read_ms: f64,
     /// Whether it has outputs from another photo or other settings.
     replaces: bool,
 }
 
+/// The result of the first stage.
+enum Opened {
+    Photo(Box<Photo>),
+    /// An earlier run has done it. Holds the fingerprints of its outputs that are not stored.
+    Before(Vec<u128>),
+}
+
 /// The result of the last stage.
 enum Written {
     /// The photo was segmented. `line` is its JSON line, or empty if not needed.
-    Now { line: String, replaced: bool },
+    Now { line: String, replaced: bool, fingerprints: Vec<u128> },
     /// An earlier run had done the photo.
-    Before,
+    Before { fingerprints: Vec<u128> },
+}
+
+/// A photo and its scene, or the fingerprints of one that was done before.
+enum Seen {
+    Scene(Box<(Photo, Scene)>),
+    Before(Vec<u128>),
 }
 
 /// A run, with the data that its stages share.
@@ -72,12 +98,13 @@ pub(super) struct Run<'a> {
     settings: Settings,
     /// The data set's own id of each class.
     labels: Vec<u16>,
+    target: Target,
     stop: Stop,
 }
 
 impl<'a> Run<'a> {
     /// Opens the segmenter. Fails if a requested output cannot be made with its weights.
-    pub(super) fn new(args: &'a Args, console: &'a Console, stop: Stop) -> anyhow::Result<Self> {
+    pub(super) fn new(args: &'a Args, console: &'a Console, mut target: Target, stop: Stop) -> anyhow::Result<Self> {
         let (segmenter, settings) = thread::scope(|scope| -> anyhow::Result<_> {
             let settings = scope.spawn(|| settings(args)); // in parallel, because it takes about as long as opening the segmenter
             let segmenter = segmenter(args)?;
@@ -92,30 +119,31 @@ impl<'a> Run<'a> {
                 dataset.name
             )));
         }
-        Ok(Self { args, console, emits, segmenter, settings, labels, stop })
+        console.note(&segmenter.to_string());
+        target.start(args, console)?;
+        Ok(Self { args, console, emits, segmenter, settings, labels, target, stop })
     }
 
     /// Reads, segments and encodes the photos in parallel stages. Reports the results in the order of the inputs.
-    pub(super) fn all(
-        &self,
-        inputs: Vec<(Input, PathBuf)>,
-        tally: &mut Tally,
-        lines: &mut Lines,
-    ) -> anyhow::Result<()> {
-        self.console.note(&self.segmenter.to_string());
-        if let Some(out) = self.args.folder() {
-            fs::create_dir_all(out).map_err(Error::writing(out))?;
-            if self.args.resume {
-                sweep(out);
-            }
-        }
+    pub(super) fn all(&self, planned: Planned, tally: &mut Tally, lines: &mut Lines) {
+        let Planned { photos, count, passed_over, stores } = planned;
         let started = Instant::now();
-        let bar = self.console.progress(inputs.len() as u64, "photos");
+        let bar = match count {
+            Some(count) => self.console.progress(count, "photos"),
+            None => self.console.count("photos"),
+        };
         let cores = thread::available_parallelism().map_or(1, usize::from);
         // Full-size logits are large (160 MB per Cityscapes frame), so fewer of them may wait.
         let encoders = if self.emits.contains(&Emit::Logits) { 1 } else { cores.min(4) };
+        let is_done = |placed: &Placed| {
+            if !self.args.resume && !self.args.overwrite {
+                self.target.check_absent(&self.emits, &placed.stem, placed.existing.as_deref())?;
+            }
+            Ok(self.args.resume && self.target.is_done(&self.emits, placed, &self.settings))
+        };
         thread::scope(|scope| {
-            let jobs = jobs::jobs(inputs, self.args.to_stdout(), &self.stop);
+            let jobs = jobs::jobs(photos, stores, is_done, self.args.to_stdout(), &self.stop);
+            let jobs = ahead(jobs.take_while(|_| !self.stop.asked()), self.args.prefetch);
             let jobs = jobs.take_while(|_| !self.stop.asked());
             let opened = pipeline::ordered(scope, cores.min(4), 2, jobs, |mut job| {
                 let photo = self.open(&mut job);
@@ -129,15 +157,20 @@ impl<'a> Run<'a> {
                 self.count(&name, written, tally, lines);
             }
         });
+        self.target.done(None, self.console);
         self.console.finish();
+        passed_over.texts().for_each(|text| self.console.detail(&text));
         self.summarize(tally, started);
-        Ok(())
     }
 
     fn count(&self, name: &Path, written: rtformer::Result<Written>, tally: &mut Tally, lines: &mut Lines) {
         match written {
-            Ok(Written::Before) => tally.skipped += 1,
-            Ok(Written::Now { line, replaced }) => {
+            Ok(Written::Before { fingerprints }) => {
+                tally.skipped += 1;
+                self.target.done(Some(&fingerprints), self.console);
+            }
+            Ok(Written::Now { line, replaced, fingerprints }) => {
+                self.target.done(Some(&fingerprints), self.console);
                 tally.done += 1;
                 tally.replaced += usize::from(replaced);
                 self.console.detail(&format!("{} done", name.display()));
@@ -182,37 +215,38 @@ impl<'a> Run<'a> {
         self.console.note(&text);
     }
 
-    /// Reads and decodes a photo. Returns `None` if an earlier run has done it.
-    fn open(&self, job: &mut Job) -> rtformer::Result<Option<Photo>> {
+    /// Reads and decodes a photo, unless an earlier run has done it.
+    fn open(&self, job: &mut Job) -> rtformer::Result<Opened> {
+        if job.done {
+            return Ok(Opened::Before(Vec::new()));
+        }
         let started = Instant::now();
-        let bytes = job.read()?;
+        let Content { bytes, tag } = job.read()?;
         let read_ms = started.elapsed().as_secs_f64() * 1e3;
         let record = Record::new(&job.name, &bytes, &self.settings);
-        let files = !self.args.to_stdout();
+        let version = tag.unwrap_or_else(|| record.sha256.clone());
         let mut replaces = false;
-        if files && self.args.resume {
-            match outputs::progress(&self.emits, &job.stem, &record)? {
-                Progress::Done => return Ok(None),
+        if self.args.resume {
+            match self.target.progress(&self.emits, job, &version, &record)? {
+                Progress::Done => return Ok(Opened::Before(self.target.fingerprints(job, &version, &record))),
                 progress => replaces = progress == Progress::Replace,
             }
-        } else if files && !self.args.overwrite {
-            outputs::check_absent(&self.emits, &job.stem)?;
+        } else if !self.args.overwrite {
+            self.target.check_absent(&self.emits, &job.stem, job.existing.as_deref())?; // for the pictures of streams
         }
         let image = self.args.photos.decoder().decode(&bytes, &job.name)?;
         if let Some(warning) = photos::warning(&job.name, &image) {
             self.console.note(&warning);
         }
-        if files {
-            outputs::check_writable(&self.emits, &job.stem)?;
-        }
-        Ok(Some(Photo { image, record, read_ms, replaces }))
+        self.target.check_writable(&self.emits, &job.stem)?;
+        Ok(Opened::Photo(Box::new(Photo { image, record, version, read_ms, replaces })))
     }
 
     /// Segments `--batch` photos at a time and returns the scenes in order.
     fn segmented<'b>(
         &'b self,
-        mut opened: impl Iterator<Item = (Job, rtformer::Result<Option<Photo>>)> + Send + 'b,
-    ) -> impl Iterator<Item = (Job, rtformer::Result<Option<(Photo, Scene)>>)> + Send + 'b {
+        mut opened: impl Iterator<Item = (Job, rtformer::Result<Opened>)> + Send + 'b,
+    ) -> impl Iterator<Item = (Job, rtformer::Result<Seen>)> + Send + 'b {
         let mut ready = VecDeque::new();
         std::iter::from_fn(move || {
             if ready.is_empty() {
@@ -226,58 +260,59 @@ impl<'a> Run<'a> {
 
     fn segment_batch(
         &self,
-        batch: Vec<(Job, rtformer::Result<Option<Photo>>)>,
-    ) -> impl Iterator<Item = (Job, rtformer::Result<Option<(Photo, Scene)>>)> {
-        let photos = batch.iter().filter_map(|(_, photo)| photo.as_ref().ok()?.as_ref());
-        let mut scenes = self.segmenter.segment_each(photos.map(|photo| &photo.image)).into_iter();
-        batch.into_iter().map(move |(job, photo)| {
-            let seen = photo.and_then(|photo| {
-                let Some(photo) = photo else { return Ok(None) };
+        batch: Vec<(Job, rtformer::Result<Opened>)>,
+    ) -> impl Iterator<Item = (Job, rtformer::Result<Seen>)> {
+        let photos = batch.iter().filter_map(|(_, opened)| match opened {
+            Ok(Opened::Photo(photo)) => Some(&photo.image),
+            _ => None,
+        });
+        let mut scenes = self.segmenter.segment_each(photos).into_iter();
+        batch.into_iter().map(move |(job, opened)| {
+            let seen = opened.and_then(|opened| {
+                let photo = match opened {
+                    Opened::Photo(photo) => photo,
+                    Opened::Before(fingerprints) => return Ok(Seen::Before(fingerprints)),
+                };
                 let missing = || Error::Backend { operation: "segment_batch", reason: "a photo has no result".into() };
                 let scene = scenes.next().unwrap_or_else(|| Err(missing()))?;
-                Ok(Some((photo, scene)))
+                Ok(Seen::Scene(Box::new((*photo, scene))))
             });
             (job, seen)
         })
     }
 
     /// Writes the requested outputs.
-    fn encode(&self, job: &Job, seen: rtformer::Result<Option<(Photo, Scene)>>) -> rtformer::Result<Written> {
-        let Some((photo, scene)) = seen? else { return Ok(Written::Before) };
+    fn encode(&self, job: &Job, seen: rtformer::Result<Seen>) -> rtformer::Result<Written> {
+        let (photo, scene) = match seen? {
+            Seen::Scene(seen) => *seen,
+            Seen::Before(fingerprints) => return Ok(Written::Before { fingerprints }),
+        };
         let started = Instant::now();
         let path = |emit: Emit| if self.args.to_stdout() { "-".into() } else { emit.path(&job.stem) };
+        let replaces = |emit| self.args.overwrite || self.args.resume && job.has(emit);
+        let mut fingerprints = Vec::new();
+        let mut written = |emit, tag: Option<String>| {
+            let tag = tag.unwrap_or_default();
+            fingerprints.extend(self.target.fingerprint(emit, &job.stem, &tag, &photo.version, &photo.record));
+        };
         for &emit in self.emits.iter().filter(|emit| **emit != Emit::Json) {
             let record = photo.record.of(emit);
-            self.deliver(&path(emit), |out| {
+            let tag = self.target.write(&path(emit), replaces(emit), |out| {
                 outputs::encode(emit, out, &photo.image, &scene, &self.labels, self.args.alpha, &record)
             })?;
+            written(emit, tag);
         }
         let mut line = String::new();
         if self.args.json || self.emits.contains(&Emit::Json) {
-            let written: Vec<_> = self.emits.iter().map(|&emit| (emit.name(), path(emit))).collect();
+            let outputs: Vec<_> = self.emits.iter().map(|&emit| (emit.name(), path(emit))).collect();
             let encode_ms = started.elapsed().as_secs_f64() * 1e3;
-            line = report::scene(&job.name, &scene, photo.read_ms, encode_ms, &written, &photo.record.of(Emit::Json));
+            line = report::scene(&job.name, &scene, photo.read_ms, encode_ms, &outputs, &photo.record.of(Emit::Json));
         }
         if self.emits.contains(&Emit::Json) {
-            self.deliver(&path(Emit::Json), |out| writeln!(out, "{line}"))?;
+            let tag = self.target.write(&path(Emit::Json), replaces(Emit::Json), |out| writeln!(out, "{line}"))?;
+            written(Emit::Json, tag);
         }
-        Ok(Written::Now { line, replaced: photo.replaces })
-    }
-
-    /// Writes a complete output, to its file or to standard output.
-    fn deliver(&self, path: &Path, fill: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> rtformer::Result<()> {
-        if !self.args.to_stdout() {
-            return write_whole(path, |file| fill(file));
-        }
-        let mut bytes = Vec::new();
-        let sent = fill(&mut bytes).and_then(|()| {
-            let mut out = stdout().lock();
-            out.write_all(&bytes).and_then(|()| out.flush())
-        });
-        match sent {
-            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()), // the reader closed the pipe
-            sent => sent.map_err(Error::writing("standard output")),
-        }
+        Ok(Written::Now { line, replaced: photo.replaces, fingerprints })
     }
 }
 
