@@ -13,7 +13,6 @@ import signal
 import socket
 import struct
 import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -178,13 +177,19 @@ class Program:
         return out, err
 
     def memory(self, *arguments):
-        """The lines of standard output, and the maximum resident memory in MB."""
+        """The lines of standard output, and the maximum resident memory in MB. Needs Linux.
+
+        The figure of `wait4` would be no use: it includes the memory of this process at the time of the fork.
+        """
         process = self.start(*arguments)
-        lines = sum(1 for _ in process.stdout)
-        errors = process.stderr.read()
-        _, status, usage = os.wait4(process.pid, 0)
-        assert status == 0, errors
-        return lines, usage.ru_maxrss / (1024 if sys.platform == "linux" else 1 << 20)
+        status, lines, most = pathlib.Path(f"/proc/{process.pid}/status"), 0, 0
+        for _ in process.stdout:
+            lines += 1
+            if lines % 100 == 0:
+                found = re.search(r"VmHWM:\s+(\d+) kB", status.read_text())
+                most = max(most, int(found[1])) if found else most
+        assert process.wait() == 0, process.stderr.read()
+        return lines, most / 1000
 
 
 def save_photos(folder, count):
@@ -380,7 +385,7 @@ def main():
         lines, used[name] = program.memory(f"s3://{name}/in", "-o", f"s3://{name}-out/out", "--emit", "mask", "--dry-run")
         assert lines == count, (lines, count)
     more = used["many"] - used["few"]
-    assert more < 20, used
+    assert used["few"] > 5 and more < 20, used
     step(f"listing {options.keys} keys and outputs uses {more:.1f} MB more than 1000 ({used['few']:.1f} MB)")
     print("ok")
 
