@@ -24,13 +24,10 @@ impl Channels {
             _ => None,
         }
     }
-}
 
-impl<'py> FromPyObject<'_, 'py> for Channels {
-    type Error = PyErr;
-
-    fn extract(object: Borrowed<'_, 'py, PyAny>) -> PyResult<Self> {
-        match object.extract::<String>()?.as_str() {
+    /// The order with this name.
+    pub(crate) fn named(name: &str) -> PyResult<Self> {
+        match name {
             "rgb" => Ok(Self::Rgb),
             "bgr" => Ok(Self::Bgr),
             other => Err(invalid(format!("invalid channels {other:?}: expected \"rgb\" or \"bgr\""))),

@@ -16,7 +16,21 @@ use crate::frame::{Frame, Photo};
 use crate::scene::{Scene, palette};
 use crate::stream::Stream;
 
-/// A network with its weights on a device. Threads can share one.
+/// A network with its weights on a device. Threads can share one, and on a CPU, forked children can.
+///
+/// - `weights`: `None` for the embedded ones (RTFormer-Slim for `CamVid`'s 11 classes, for research), a `.safetensors` file, or the name
+///   of an official checkpoint such as `"slim-cityscapes"`, which is downloaded, converted and cached
+/// - `device`: `"auto"`, `"cpu"`, `"cuda"`, `"cuda:N"`, `"metal"` or `"reference"`
+/// - `precision`: `"f32"`, `"bf16"` or `"f16"`; `None` for f32 on CPUs and f16 on GPUs
+/// - `threads`: the CPU threads of one call; `None` for one per core
+/// - `size`: the size in pixels at which the network sees a frame: `"native"`, `"WxH"`, or `"within:WxH"`. Masks have the frame's size
+/// - `confidence`, `logits`: whether scenes have these arrays
+/// - `reject_below`: pixels with a lower probability, 0 to 1, get the id 255 (65535 above 256 classes)
+/// - `pad`: pad to a multiple of 1 to 256 pixels, or `"none"`; `None` for what the weights say
+///
+/// `seg(frame, channels="rgb")` segments one frame and returns its `Scene`. A frame is a path, the bytes of an image file, a Pillow image,
+/// or an array on the CPU: `uint8 [height, width, channels]` with 1, 3 or 4 channels, or `[height, width]`; also an object with
+/// `__array_interface__` or `__dlpack__`. `channels` is the order in arrays; `OpenCV`'s is `"bgr"`. Alpha is ignored.
 #[pyclass(frozen, module = "rtformer")]
 pub(crate) struct Segmenter {
     segmenter: Arc<rtformer::Segmenter>,
@@ -68,9 +82,9 @@ impl Segmenter {
     }
 
     /// Segments one frame.
-    #[pyo3(signature = (frame, *, channels = Channels::Rgb))]
-    fn __call__(&self, py: Python<'_>, frame: &Bound<'_, PyAny>, channels: Channels) -> PyResult<Scene> {
-        let frame = Frame::copy(frame, channels)?;
+    #[pyo3(signature = (frame, *, channels = "rgb"))]
+    fn __call__(&self, py: Python<'_>, frame: &Bound<'_, PyAny>, channels: &str) -> PyResult<Scene> {
+        let frame = Frame::copy(frame, Channels::named(channels)?)?;
         let segmented = py.detach(|| -> rtformer::Result<(rtformer::Scene, Photo)> {
             let photo = frame.decode()?;
             let scene = self.segmenter.segment(photo.pixels(None)?)?;
@@ -83,14 +97,15 @@ impl Segmenter {
     ///
     /// All frames and scenes are in memory at once; use `stream` for many. Raises the error of the first frame that failed, or with
     /// `return_exceptions=True` returns the errors in place of the scenes.
-    #[pyo3(signature = (frames, *, channels = Channels::Rgb, return_exceptions = false))]
+    #[pyo3(signature = (frames, *, channels = "rgb", return_exceptions = false))]
     fn batch(
         &self,
         py: Python<'_>,
         frames: &Bound<'_, PyAny>,
-        channels: Channels,
+        channels: &str,
         return_exceptions: bool,
     ) -> PyResult<Vec<Py<PyAny>>> {
+        let channels = Channels::named(channels)?;
         let mut copies = Vec::new();
         for frame in frames.try_iter()? {
             copies.push(Frame::copy(&frame?, channels));
@@ -109,15 +124,15 @@ impl Segmenter {
     ///
     /// A frame that fails raises its error; the next call continues with the next frame. With `return_exceptions=True`, errors are
     /// returned in place of the scenes.
-    #[pyo3(signature = (frames, prefetch = 2, *, channels = Channels::Rgb, return_exceptions = false))]
+    #[pyo3(signature = (frames, prefetch = 2, *, channels = "rgb", return_exceptions = false))]
     fn stream(
         &self,
         frames: &Bound<'_, PyAny>,
         prefetch: usize,
-        channels: Channels,
+        channels: &str,
         return_exceptions: bool,
     ) -> PyResult<Stream> {
-        Stream::new(Arc::clone(&self.segmenter), frames, channels, prefetch, return_exceptions)
+        Stream::new(Arc::clone(&self.segmenter), frames, Channels::named(channels)?, prefetch, return_exceptions)
     }
 
     /// Measures the quality on labelled photos, as `rtformer eval --json` does. Returns a dictionary:
@@ -131,7 +146,7 @@ impl Segmenter {
     /// `images` and `labels` are two folders, or two sequences of paths. Labels are PNG files that hold ids or colours; `rtformer eval
     /// --help` describes their names and the options.
     #[pyo3(signature = (
-        images, labels, *, label_kind = "auto", first_id = None, ignore_id = Vec::new(), label_suffix = None
+        images, labels, *, label_kind = "auto", first_id = None, ignore_id = None, label_suffix = None
     ))]
     #[allow(clippy::too_many_arguments, reason = "Python's keyword arguments")]
     fn eval<'py>(
@@ -141,11 +156,11 @@ impl Segmenter {
         labels: &Bound<'py, PyAny>,
         label_kind: &str,
         first_id: Option<u16>,
-        ignore_id: Vec<u16>,
+        ignore_id: Option<Ids>,
         label_suffix: Option<&str>,
     ) -> PyResult<Bound<'py, PyAny>> {
         let kind = label_kind.parse().map_err(exception)?;
-        let format = LabelFormat { kind, first_id, ignore_ids: ignore_id };
+        let format = LabelFormat { kind, first_id, ignore_ids: ignore_id.map_or_else(Vec::new, Ids::list) };
         evaluation::run(py, &self.segmenter, &Labels::find(images, labels, label_suffix)?, format)
     }
 
@@ -197,6 +212,22 @@ impl Segmenter {
 
     fn __getnewargs_ex__<'py>(&self, py: Python<'py>) -> ((), Bound<'py, PyDict>) {
         ((), self.arguments.bind(py).clone())
+    }
+}
+
+/// The argument `ignore_id`.
+#[derive(FromPyObject)]
+enum Ids {
+    One(u16),
+    Several(Vec<u16>),
+}
+
+impl Ids {
+    fn list(self) -> Vec<u16> {
+        match self {
+            Self::One(id) => vec![id],
+            Self::Several(ids) => ids,
+        }
     }
 }
 

@@ -61,7 +61,7 @@ def test_a_bad_photo_is_counted_and_named(seg, labelled, tmp_path):
         (("none", "none"), {}, rtformer.NotFoundError, "none: cannot be read"),
         ((["a.jpg"], []), {}, rtformer.InputError, "1 photos have 0 labels"),
         (([], []), {}, rtformer.InputError, "no photos"),
-        ((7, 8), {}, TypeError, ""),
+        ((7, 8), {}, TypeError, None),
         (("a", "b"), {"label_kind": "colour"}, rtformer.InputError, "colour"),
         ((["a"], ["b"]), {"label_kind": "train-id", "first_id": 1}, rtformer.InputError, "label kind train-id cannot"),
     ],
@@ -80,3 +80,14 @@ def test_errors_name_no_flags(seg, labelled, tmp_path):
     errors = seg.eval([sorted(images.iterdir())[0]], [tmp_path / "a.png"])["errors"]
     assert "id 77" in errors[0]
     assert "--" not in str(caught.value) + errors[0]
+
+
+def test_ids_can_be_ignored_and_shifted(seg, labelled, tmp_path):
+    photo = sorted(labelled[0].iterdir())[0]
+    label = np.full((360, 480), 77, np.uint8)
+    label[:180] = 4
+    Image.fromarray(label).save(tmp_path / "a.png")
+    for ignored in [77, [77], (77, 90)]:
+        measures = seg.eval([photo], [tmp_path / "a.png"], ignore_id=ignored, first_id=1)
+        assert (measures["errors"], measures["ignored_share"]) == ([], 0.5)
+        assert np.array(measures["confusion"])[3].sum() == 180 * 480

@@ -70,12 +70,9 @@ def test_interrupts_finish_the_photos_in_progress(street, tmp_path):
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
     try:
-        process.stdin.write(street[0].read_bytes())
+        process.stdin.write(street[0].read_bytes() + street[1].read_bytes())
         process.stdin.flush()
-        for _ in range(600):
-            if list((tmp_path / "out").glob("*.png")):
-                break
-            time.sleep(0.1)
+        assert any(list((tmp_path / "out").rglob("*.png")) or time.sleep(0.1) for _ in range(600))
         process.send_signal(signal.SIGINT)
         assert process.wait(60) == 130
         error = process.stderr.read().decode()

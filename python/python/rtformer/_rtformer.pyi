@@ -7,6 +7,8 @@ from numpy.typing import NDArray
 
 from rtformer.errors import Error
 
+__all__ = ["ClassShare", "Scene", "Segmenter", "Stream", "Timings", "__version__", "_main"]
+
 __version__: str
 
 class _ArrayInterface(Protocol):
@@ -44,7 +46,7 @@ class ClassShare:
     def color(self) -> tuple[int, int, int]: ...
     @property
     def share(self) -> float: ...
-    def __eq__(self, other: object) -> bool: ...
+    def __eq__(self, value: object, /) -> bool: ...
 
 @final
 class Timings:
@@ -140,7 +142,7 @@ class Segmenter:
         *,
         label_kind: Literal["auto", "index", "color", "train-id", "label-id"] = "auto",
         first_id: int | None = None,
-        ignore_id: Sequence[int] = (),
+        ignore_id: int | Sequence[int] | None = None,
         label_suffix: str | None = None,
     ) -> _Measures: ...
     @property
