@@ -26,7 +26,7 @@ mod pairs;
 pub mod risk;
 
 pub use calibration::Calibration;
-pub use evaluation::{Evaluation, Ious, Measures, Measuring};
+pub use evaluation::{Evaluation, Ious, Measures, Measuring, Watch};
 pub use labels::{LabelFormat, LabelImage, LabelKind};
 pub use pairs::{Pair, Pairs, find_labels, find_pairs};
 

@@ -53,7 +53,7 @@ pub(crate) fn run<'py>(
     let measures = py.detach(|| {
         evaluation.measure(segmenter, pairs, &measuring, &mut |_, counted| {
             errors.extend(counted.err().map(ToString::to_string));
-            interrupted = Python::attach(|py| py.check_signals());
+            interrupted = Python::attach(check_signals);
             if interrupted.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
         });
         serde_json::to_string(&evaluation.measures())
@@ -63,4 +63,9 @@ pub(crate) fn run<'py>(
     let measures = py.import(intern!(py, "json"))?.call_method1(intern!(py, "loads"), (measures,))?;
     measures.set_item(intern!(py, "errors"), errors)?;
     Ok(measures)
+}
+
+/// Raises what Python's handlers of signals raise, such as `KeyboardInterrupt`.
+fn check_signals(py: Python<'_>) -> PyResult<()> {
+    py.check_signals()
 }

@@ -3,6 +3,8 @@
 //! A frame is copied while the thread is attached to the interpreter; inference runs detached; results are moved to NumPy
 //! without a copy.
 
+#![allow(clippy::doc_markdown, reason = "the comments on what Python sees are its docstrings, which are not Markdown")]
+
 mod array;
 mod channels;
 mod error;

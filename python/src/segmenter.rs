@@ -18,7 +18,7 @@ use crate::stream::Stream;
 
 /// A network with its weights on a device. Threads can share one, and on a CPU, forked children can.
 ///
-/// - `weights`: `None` for the embedded ones (RTFormer-Slim for `CamVid`'s 11 classes, for research), a `.safetensors` file, or the name
+/// - `weights`: `None` for the embedded ones (RTFormer-Slim for CamVid's 11 classes, for research), a `.safetensors` file, or the name
 ///   of an official checkpoint such as `"slim-cityscapes"`, which is downloaded, converted and cached
 /// - `device`: `"auto"`, `"cpu"`, `"cuda"`, `"cuda:N"`, `"metal"` or `"reference"`
 /// - `precision`: `"f32"`, `"bf16"` or `"f16"`; `None` for f32 on CPUs and f16 on GPUs
@@ -30,7 +30,7 @@ use crate::stream::Stream;
 ///
 /// `seg(frame, channels="rgb")` segments one frame and returns its `Scene`. A frame is a path, the bytes of an image file, a Pillow image,
 /// or an array on the CPU: `uint8 [height, width, channels]` with 1, 3 or 4 channels, or `[height, width]`; also an object with
-/// `__array_interface__` or `__dlpack__`. `channels` is the order in arrays; `OpenCV`'s is `"bgr"`. Alpha is ignored.
+/// `__array_interface__` or `__dlpack__`. `channels` is the order in arrays; OpenCV's is `"bgr"`. Alpha is ignored.
 #[pyclass(frozen, module = "rtformer")]
 pub(crate) struct Segmenter {
     segmenter: Arc<rtformer::Segmenter>,

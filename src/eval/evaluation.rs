@@ -58,6 +58,9 @@ pub struct Evaluation {
     pub failed: usize,
 }
 
+/// What is called after each pair, with the photo or its error; [`ControlFlow::Break`] ends the measurement.
+pub type Watch<'a> = dyn FnMut(&Pair, Result<&Image, &Error>) -> ControlFlow<()> + 'a;
+
 /// A photo, and its decoded images or the error.
 type Opened<'a> = (&'a Pair, Result<(Image, LabelImage)>);
 
@@ -74,8 +77,7 @@ impl Evaluation {
 
     /// Segments photos and counts their pixels. The next pairs are decoded while the network runs; at most two batches are in memory.
     ///
-    /// `watch` is called after each pair, with the photo or its error, and ends the measurement if it returns
-    /// [`ControlFlow::Break`]. A pair that fails is not counted and does not affect the others.
+    /// A pair that fails is not counted and does not affect the others.
     ///
     /// ```
     /// # use std::ops::ControlFlow;
@@ -91,13 +93,7 @@ impl Evaluation {
     /// assert_eq!((evaluation.images, evaluation.failed), (0, 1));
     /// # Ok::<(), rtformer::Error>(())
     /// ```
-    pub fn measure(
-        &mut self,
-        segmenter: &Segmenter,
-        pairs: &[Pair],
-        measuring: &Measuring,
-        watch: &mut dyn FnMut(&Pair, Result<&Image, &Error>) -> ControlFlow<()>,
-    ) {
+    pub fn measure(&mut self, segmenter: &Segmenter, pairs: &[Pair], measuring: &Measuring, watch: &mut Watch<'_>) {
         let batch = measuring.batch.max(1);
         thread::scope(|scope| {
             let (sender, opened) = sync_channel::<Opened<'_>>(batch);
@@ -119,12 +115,7 @@ impl Evaluation {
     }
 
     /// Segments a batch and counts it.
-    fn count(
-        &mut self,
-        segmenter: &Segmenter,
-        batch: Vec<Opened<'_>>,
-        watch: &mut dyn FnMut(&Pair, Result<&Image, &Error>) -> ControlFlow<()>,
-    ) -> ControlFlow<()> {
+    fn count(&mut self, segmenter: &Segmenter, batch: Vec<Opened<'_>>, watch: &mut Watch<'_>) -> ControlFlow<()> {
         let photos = batch.iter().filter_map(|(_, opened)| opened.as_ref().ok()).map(|(photo, _)| photo);
         let mut scenes = segmenter.segment_each(photos).into_iter();
         for (pair, opened) in batch {
@@ -198,7 +189,7 @@ pub struct Measures<'a> {
     pub failed: usize,
 }
 
-/// The IoU of each class with its name, in the order of the class ids.
+/// The `IoU` of each class with its name, in the order of the class ids.
 #[derive(Debug)]
 pub struct Ious<'a>(pub Vec<(&'a str, Option<f64>)>);
 
