@@ -1,5 +1,5 @@
 # Maintainers' commands; `.ci/run` runs the same checks.
-.PHONY: test test-isa ptx neon memcheck miri darwin objects lint doc deny bench peers peers-table cluster goldens parity-full smoke pictures
+.PHONY: test test-isa ptx neon memcheck miri darwin objects lint doc deny bench peers peers-table cluster goldens parity-full smoke pictures video
 
 test:            ## the README's test command
 	cargo test --release --workspace
@@ -71,3 +71,7 @@ smoke:           ## check the training recipe against the program, seven minutes
 pictures:        ## the README's and the model card's pictures, from the embedded weights; CAMVID and PYTHON as for smoke
 	cargo build --release
 	$(PYTHON) weights/train/pictures.py --rtformer target/release/rtformer --data $(CAMVID)
+
+video:           ## the long measurements of videos, five minutes; needs ffmpeg
+	cargo build --release
+	python3 tests/video.py target/release/rtformer

@@ -7,9 +7,11 @@ mod profile;
 mod report;
 mod stages;
 mod stats;
+mod video;
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rtformer::files::write_whole;
 use rtformer::pixels::Limits;
@@ -20,6 +22,7 @@ use super::{Outcome, console::Console, misuse};
 use profile::Profile;
 use report::Report;
 use stages::Stage;
+use video::Video;
 
 /// Measure how fast the network is on this machine
 ///
@@ -83,9 +86,14 @@ pub(super) struct Args {
     #[arg(long)]
     profile: bool,
 
+    /// Also measure a stream of frames: sustained frames per second, and the age of a mask (from the frame's arrival) for a live source that
+    /// is twice as fast
+    #[arg(long)]
+    video: bool,
+
     /// Compare two files written by --json, and measure nothing
     #[arg(long, num_args = 2, value_names = ["A.json", "B.json"], conflicts_with_all = [
-        "size", "photo", "variant", "weights", "DeviceArgs", "batch", "stages", "runs", "warmup", "json", "profile",
+        "size", "photo", "variant", "weights", "DeviceArgs", "batch", "stages", "runs", "warmup", "json", "profile", "video",
     ])]
     compare: Option<Vec<PathBuf>>,
 }
@@ -98,11 +106,12 @@ pub(super) fn run(args: &Args, console: &Console) -> anyhow::Result<Outcome> {
         Some(photo) => frame::photo(photo)?,
         None => frame::noise(args.size()?),
     };
-    let segmenter = args.segmenter()?;
+    let segmenter = Arc::new(args.segmenter()?);
     console.detail(&segmenter.to_string());
     let stages = stages::measure(args, &segmenter, &frame, console)?;
     let profile = args.profile.then(|| Profile::measure(&segmenter, &frame, args.runs, args.warmup)).transpose()?;
-    let report = Report::new(args, frame.dimensions().into(), &segmenter, stages, profile);
+    let video = args.video.then(|| Video::measure(&segmenter, &frame, args.runs, args.warmup)).transpose()?;
+    let report = Report::new(args, frame.dimensions().into(), &segmenter, stages, profile, video);
 
     let to_stdout = args.json.as_deref() == Some(Path::new("-"));
     if to_stdout {

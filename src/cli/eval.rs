@@ -1,5 +1,7 @@
 //! `rtformer eval`: measures the quality of a network on labelled photos.
 
+mod video;
+
 use std::io::{Write, stdout};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -36,7 +38,7 @@ const MUCH_IGNORED: f64 = 0.15;
 #[command(about = ABOUT, long_about = format!("{ABOUT}\n\n{LABELS}"))]
 pub(super) struct Args {
     /// Folder of the photos, or a list file (.txt or .lst)
-    #[arg(long, value_name = "PATH", required_unless_present = "list")]
+    #[arg(long, value_name = "PATH", required_unless_present_any = ["list", "video"])]
     images: Option<PathBuf>,
 
     /// Folder of the label images; with a list file, only needed if it has lines without a label
@@ -47,6 +49,15 @@ pub(super) struct Args {
     /// --labels. Relative paths start at the list's folder or the current folder
     #[arg(long, value_name = "FILE", conflicts_with = "images")]
     list: Option<PathBuf>,
+
+    /// Video to measure, as for `rtformer video`: reports how much masks flicker (the flip rate), and compares those frames with their labels
+    /// for which --labels has any: 000001.png for the first frame, or the names of numbered pictures
+    #[arg(long, value_name = "INPUT", conflicts_with_all = ["images", "list", "batch"])]
+    video: Option<PathBuf>,
+
+    /// Smooth the masks of a video, as for `rtformer video`: 0 to below 1 [default: 0]
+    #[arg(long, value_name = "S", requires = "video", value_parser = super::model::strength)]
+    smooth: Option<f32>,
 
     /// Content of the labels: auto (decided for each file), index (grey values or palette indices, whose meaning follows from the file
     /// name), color (the classes' colours), train-id or label-id (ids, regardless of the file name)
@@ -114,6 +125,13 @@ pub(super) fn run(args: &Args, console: &Console) -> anyhow::Result<Outcome> {
     if let Some(path) = args.plot.as_ref().filter(|path| !args.overwrite && path.exists()) {
         return Err(misuse(format!("{}: exists already; use --overwrite to replace it", path.display())));
     }
+    // clap does not check `requires` if the required flag conflicts with another one that is present.
+    if args.smooth.is_some() && args.video.is_none() {
+        return Err(misuse("--smooth is for videos; name one with --video"));
+    }
+    if let Some(input) = &args.video {
+        return video::run(args, input, &format, console);
+    }
     let found = pairs(args)?;
     found.failed.iter().for_each(|error| console.error(&error.to_string()));
     let segmenter = opened(args.model.builder()?.size(args.size).confidence(true).build())?;
@@ -122,11 +140,23 @@ pub(super) fn run(args: &Args, console: &Console) -> anyhow::Result<Outcome> {
     let mut evaluation = Evaluation { failed: found.failed.len(), ..Evaluation::new(&segmenter)? };
     measure(args, format, console, &segmenter, &found.pairs, &mut evaluation);
 
-    let report = Report::new(args, &segmenter, &evaluation);
+    report(args, console, &segmenter, &evaluation, None)?;
+    Ok(if evaluation.failed == 0 { Outcome::Done } else { Outcome::SomeFailed })
+}
+
+/// Prints and draws the results.
+fn report(
+    args: &Args,
+    console: &Console,
+    segmenter: &Segmenter,
+    evaluation: &Evaluation,
+    flips: Option<Flips>,
+) -> anyhow::Result<()> {
+    let report = Report::new(args, segmenter, evaluation, flips);
     if args.json {
         writeln!(stdout(), "{}", serde_json::to_string(&report)?)?;
     } else {
-        stdout().lock().write_all(report.table(&evaluation).as_bytes())?;
+        stdout().lock().write_all(report.table(evaluation).as_bytes())?;
     }
     if let Some(path) = &args.plot {
         let names: Vec<_> = segmenter.dataset().classes.iter().map(|class| class.name.as_str()).collect();
@@ -137,7 +167,7 @@ pub(super) fn run(args: &Args, console: &Console) -> anyhow::Result<Outcome> {
         render::save_rgb(path, &plot::confusion(&evaluation.confusion, &names, &title, &subtitle))?;
         console.note(&format!("confusion matrix -> {}", path.display()));
     }
-    Ok(if evaluation.failed == 0 { Outcome::Done } else { Outcome::SomeFailed })
+    Ok(())
 }
 
 /// The photos and their labels, from folders or from a list.
@@ -205,11 +235,21 @@ fn measure(
     console.finish();
 }
 
+/// How much the masks of a video flicker.
+#[derive(Clone, Copy, Serialize)]
+struct Flips {
+    /// The share of pixels that change class although their colour does not.
+    flip_rate: Option<f64>,
+    frames: u64,
+}
+
 /// What `--json` prints.
 #[derive(Serialize)]
 struct Report<'a> {
     #[serde(flatten)]
     measures: Measures<'a>,
+    #[serde(flatten)]
+    flips: Option<Flips>,
     model: String,
     weights: String,
     dataset: &'a str,
@@ -225,9 +265,10 @@ struct Report<'a> {
 }
 
 impl<'a> Report<'a> {
-    fn new(args: &Args, segmenter: &'a Segmenter, evaluation: &'a Evaluation) -> Self {
+    fn new(args: &Args, segmenter: &'a Segmenter, evaluation: &'a Evaluation, flips: Option<Flips>) -> Self {
         Self {
             measures: evaluation.measures(),
+            flips,
             model: segmenter.model().name(),
             weights: segmenter.weights_name().display().to_string(),
             dataset: &segmenter.dataset().name,
@@ -243,6 +284,13 @@ impl<'a> Report<'a> {
     }
 
     fn table(&self, evaluation: &Evaluation) -> String {
+        let flips = self.flips.map_or(String::new(), |flips| {
+            let rate = flips.flip_rate.map_or("-".into(), |rate| format!("{:.3}", 100.0 * rate));
+            format!("flip rate {rate} % over {} frames\n", flips.frames)
+        });
+        if self.flips.is_some() && self.measures.images == 0 {
+            return flips;
+        }
         let wide =
             self.measures.classes.iter().map(|name| name.chars().count()).max().unwrap_or(0).max("mean IoU".len());
         let mut text = format!("{:wide$}  {:>7}  {:>10}  {:>15}\n", "class", "IoU %", "accuracy %", "labelled pixels");
@@ -261,6 +309,7 @@ impl<'a> Report<'a> {
                 "{share} % of the labels' pixels are ignored; check --label-kind, --first-id and --ignore-id if you expected less\n"
             );
         }
+        text += &flips;
         text += &counted(self.measures.images, "photo");
         if self.measures.failed > 0 {
             text += &format!(", {} failed", self.measures.failed);

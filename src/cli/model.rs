@@ -87,6 +87,12 @@ pub(super) fn opened(segmenter: rtformer::Result<Segmenter>) -> anyhow::Result<S
     })
 }
 
+/// A strength of smoothing.
+pub(super) fn strength(text: &str) -> Result<f32, String> {
+    let value = text.parse::<f32>().ok().filter(|value| (0.0..1.0).contains(value));
+    value.ok_or_else(|| format!("`{text}` is not a number from 0 to below 1"))
+}
+
 /// The weights that are compiled into the program.
 pub(super) fn embedded() -> rtformer::Result<Weights> {
     #[cfg(feature = "embedded-weights")]

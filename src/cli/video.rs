@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use rtformer::video::{FlipCounter, Frame, Keep, Scenes, Shown, Smoother, Source, stop_children};
 
-use super::console::Console;
+use super::console::{Console, counted};
 use super::lines::Lines;
 use super::model::opened;
 use super::stop::Stop;
@@ -197,7 +197,8 @@ impl Run<'_> {
         let Self { console, output, flips, lines, done, dropped, failed, ages, .. } = self;
         output.finish()?;
         let seconds = started.elapsed().as_secs_f64();
-        let mut text = format!("{done} frames in {seconds:.1} s ({:.1} per second)", done as f64 / seconds);
+        let frames = counted(usize::try_from(done).unwrap_or(usize::MAX), "frame");
+        let mut text = format!("{frames} in {seconds:.1} s ({:.1} per second)", done as f64 / seconds);
         if keep == Keep::Newest {
             let mut ages: Vec<_> = ages.into();
             ages.sort_by(f64::total_cmp);

@@ -1,4 +1,4 @@
-//! `bench`, `info`, `convert`, `plan` and `pull` from the command line.
+//! `bench`, `info`, `convert`, `eval --video`, `plan` and `pull` from the command line.
 
 mod bench;
 mod calibrate;
@@ -6,6 +6,7 @@ mod compare;
 mod convert;
 mod plan;
 mod pull;
+mod video;
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -11,6 +11,7 @@ use super::machine::{self, Machine};
 use super::profile::Profile;
 use super::stages::Stage;
 use super::stats::Figures;
+use super::video::Video;
 use super::{Args, Console};
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -46,6 +47,8 @@ pub(super) struct Report {
     pub(super) pad_multiple: u32,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) profile: Option<Profile>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) video: Option<Video>,
 }
 
 /// The value for files that were written before the key existed.
@@ -60,6 +63,7 @@ impl Report {
         segmenter: &Segmenter,
         stages: BTreeMap<Stage, Figures>,
         profile: Option<Profile>,
+        video: Option<Video>,
     ) -> Self {
         Self {
             stages,
@@ -82,6 +86,7 @@ impl Report {
             batch: args.batch,
             pad_multiple: segmenter.pad_multiple(),
             profile,
+            video,
         }
     }
 
@@ -117,6 +122,9 @@ impl Report {
             let Figures { median_ms, p90_ms, p99_ms, min_ms, fps, .. } = figures;
             let (name, what) = (stage.name(), stage.what());
             let _ = writeln!(text, "{name:5} {median_ms:9.2} {p90_ms:9.2} {p99_ms:9.2} {min_ms:9.2} {fps:9.2}  {what}");
+        }
+        if let Some(video) = &self.video {
+            text += &video.table();
         }
         if let Some(profile) = &self.profile {
             text += "\n";

@@ -51,7 +51,7 @@ impl Figures {
 }
 
 /// The percentile of sorted numbers, interpolated between neighbours; 0 if there are none.
-fn percentile(sorted: &[f64], percent: f64) -> f64 {
+pub(super) fn percentile(sorted: &[f64], percent: f64) -> f64 {
     let Some(last) = sorted.len().checked_sub(1) else { return 0.0 };
     let rank = percent / 100.0 * last as f64;
     let (below, above) = (sorted[rank.floor() as usize], sorted[(rank.ceil() as usize).min(last)]);

@@ -7,7 +7,7 @@ use rtformer::Size;
 use rtformer::video::{Matrix, Options, Range, Rate, RawFormat};
 
 use super::super::misuse;
-use super::super::model::{DeviceArgs, ModelArgs};
+use super::super::model::{DeviceArgs, ModelArgs, strength};
 use super::target::{Target, View, first_mask};
 
 /// Segment a video or a camera, and write a video, masks or JSON lines
@@ -98,11 +98,6 @@ pub(in super::super) struct Args {
 fn fraction(text: &str) -> Result<f32, String> {
     let value = text.parse::<f32>().ok().filter(|value| (0.0..=1.0).contains(value));
     value.ok_or_else(|| format!("`{text}` is not a number from 0 to 1"))
-}
-
-fn strength(text: &str) -> Result<f32, String> {
-    let value = text.parse::<f32>().ok().filter(|value| (0.0..1.0).contains(value));
-    value.ok_or_else(|| format!("`{text}` is not a number from 0 to below 1"))
 }
 
 /// Seconds, `MM:SS` or `HH:MM:SS`, with decimals.
