@@ -80,23 +80,24 @@ def drive(address: str, out: str, rows: int, uris: list[str]) -> None:
     started = time.monotonic()
     pool = ActorPoolStrategy(size=4)
     done = rtformer.ray.segment_to_parquet(uris, out, rows_per_shard=rows, batch_size=8, num_cpus=0.5, compute=pool)
-    print(json.dumps({**asdict(done), "seconds": time.monotonic() - started}), flush=True)
+    # Not printed: Ray's messages about dead nodes can follow on standard output.
+    pathlib.Path(f"{out}.json").write_text(json.dumps({**asdict(done), "seconds": time.monotonic() - started}))
 
 
 class Driver:
     def __init__(self, address: str, out: pathlib.Path, rows: int, uris: list[str]) -> None:
         self.log = tempfile.TemporaryFile("w+")
+        self.done = pathlib.Path(f"{out}.json")
         command = [sys.executable, __file__, "--drive", address, os.fspath(out), str(rows)]
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.log, text=True)
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=self.log, stderr=self.log, text=True)
         self.process.stdin.write("\n".join(uris))
         self.process.stdin.close()
 
     def summary(self) -> dict:
-        printed = self.process.stdout.read()
         if self.process.wait() != 0:
             self.log.seek(0)
             sys.exit(f"the driver failed:\n{self.log.read()[-5000:]}")
-        return json.loads(printed.splitlines()[-1])
+        return json.loads(self.done.read_text())
 
 
 def actors() -> list[dict]:
