@@ -16,6 +16,7 @@
 )]
 
 mod arena;
+mod caches;
 mod element;
 mod error;
 mod extent;
@@ -46,6 +47,7 @@ pub mod winograd;
 
 pub use arena::{Arena, Buffer, SharedBuffer};
 pub use argmax::{ClassId, Confidence, argmax, upsample};
+pub use caches::{Caches, parse_bytes};
 pub use conv::{Activation, ConvShape, Epilogue, Input, PackedConv, Prologue, conv};
 pub use cross_attend::{CrossKeys, cross_attend};
 pub use ea_norm::{ea_group_l1, ea_softmax};

@@ -25,7 +25,7 @@ const FLOORS: &[&[&str]] = &[
 
 /// The modules of `kernels/`: numbers and errors, memory, devices, operations, operations built on others, their tables of shapes.
 const KERNEL_FLOORS: &[&[&str]] = &[
-    &["element", "error", "mapped", "simd"],
+    &["caches", "element", "error", "mapped", "simd"],
     &["extent", "isa", "map"],
     &["gpu", "pages", "peak"],
     &["arena"],

@@ -173,8 +173,8 @@ def arguments() -> argparse.Namespace:
     one.add_argument("--append", action="store_true", help="add to OUT, if it is from the same commit and versions")
     one.add_argument("--out", type=Path, help="default: benches/results/peers-MACHINE.json")
     one.add_argument("--rtformer", type=Path, default=ROOT / "target/release/rtformer", metavar="PROGRAM")
-    other = commands.add_parser("table", help="print the table of a JSON file")
-    other.add_argument("file", type=Path, nargs="?", help="default: the only one in benches/results/")
+    other = commands.add_parser("table", help="print the tables of one JSON file or of all")
+    other.add_argument("file", type=Path, nargs="?", help="default: those of all machines in benches/results/")
     other.add_argument("--readme", type=Path, help="also write it between this file's marks")
     other.add_argument("--check", type=Path, help="print nothing; fail if this file shows anything else")
     args = parser.parse_args()
@@ -186,9 +186,9 @@ def arguments() -> argparse.Namespace:
 
 def show(args: argparse.Namespace) -> None:
     found = [args.file] if args.file else sorted(RESULTS.glob("peers-*.json"))
-    if len(found) != 1:
-        sys.exit(f"error: {len(found)} results in {RESULTS}, expected one; name one, or run `make peers` first")
-    text = table.of(json.loads(found[0].read_text()))
+    if not found:
+        sys.exit(f"error: no results in {RESULTS}; run `make peers` first")
+    text = "\n\n".join(table.of(json.loads(file.read_text())) for file in found)
     if args.check:
         table.MARKS.check(text, args.check)
         return
@@ -213,6 +213,15 @@ def set_up() -> None:
     venv.create(WORK / "venv", with_pip=True)
     subprocess.run([PYTHON, "-m", "pip", "install", "--quiet", "-r", HERE / "requirements.txt"], check=True)
     done.write_text(wanted)
+
+
+def installed() -> dict[str, str]:
+    """The versions in the environment of the packages that requirements.txt names."""
+    lines = (HERE / "requirements.txt").read_text().splitlines()
+    names = [line.split("==")[0] for line in lines if "==" in line]
+    code = "import sys; from importlib.metadata import version; print(*map(version, sys.argv[1:]))"
+    done = subprocess.run([PYTHON, "-c", code, *names], stdout=subprocess.PIPE, text=True, check=True)
+    return dict(zip(names, done.stdout.split()))
 
 
 def made(path: Path, *command) -> Path:
@@ -350,8 +359,7 @@ def slug(about: dict) -> str:
 
 def begun(args: argparse.Namespace, about: dict, out: Path) -> dict:
     """Empty results with their origin; or the contents of OUT, if their origin is the same."""
-    pinned = dict(line.split("==") for line in (HERE / "requirements.txt").read_text().splitlines() if "==" in line)
-    versions = {"rtformer": about["version"], "python": sys.version.split()[0], **pinned}
+    versions = {"rtformer": about["version"], "python": sys.version.split()[0], **installed()}
     source = {key: about[key] for key in ("machine", "instruction_set", "commit")}
     source |= {"versions": versions, "threads": args.threads, "photo": str(PHOTO.relative_to(ROOT))}
     command = " ".join(["python3", "benches/peers/peers.py", *sys.argv[1:]])

@@ -39,8 +39,10 @@ def source(results: dict) -> str:
         repeats[key] = repeats.get(key, 0) + 1
     fewest, most = min(repeats.values()), max(repeats.values())
     runs = f"{fewest} to {most} runs" if fewest < most else f"{most} run{'s' * (most > 1)}"
+    caches = machine.get("caches")
+    l2 = f", L2 {caches['l2_bytes'] >> 10} KB" if caches else ""
     return (
-        f"{machine['cpu']}, {machine['cores']} cores, {results['threads']} threads, {results['instruction_set']}; "
+        f"{machine['cpu']}, {machine['cores']} cores, {results['threads']} threads, {results['instruction_set']}{l2}; "
         f"{results['date']}, commit {results['commit']}; milliseconds, medians of {runs} of `make peers`."
     )
 

@@ -4,8 +4,8 @@
 //! `out[o, y, x] = activation(bias[o] + sum over i, ky, kx of weight[o, i, ky, kx] * in[i, s*y + ky - p, s*x + kx - p] + residual)`,
 //! where `in` is the input after its prologue, and zero outside the map.
 //!
-//! A register tile holds 2 blocks of 16 output channels by up to 14 pixels (AVX-512; 1 by 6 on AVX2). It sums over all
-//! input channels and stores once, so no partial sums go to memory. The zero halo of the input is the padding.
+//! A register tile holds 2 blocks of 16 output channels by up to 14 pixels (AVX-512; 1 by 6 on AVX2 and NEON). It sums
+//! over all input channels and stores once, so no partial sums go to memory. The zero halo of the input is the padding.
 
 pub mod gpu;
 mod input;

@@ -1,5 +1,6 @@
 //! A convolution's shape, and its weights packed in the order that the register tile reads.
 
+use crate::caches::Blocks;
 use crate::pages::Table;
 use crate::{Element, Lanes, ShapeError, floats};
 
@@ -32,7 +33,10 @@ impl ConvShape {
         h * w * self.out_channels * self.in_channels * self.kernel * self.kernel
     }
 
-    pub(super) fn check(&self) -> Result<(), ShapeError> {
+    /// Checks the window, the stride and the numbers of channels.
+    ///
+    /// - errors: [`ShapeError`] for those that the kernels do not support
+    pub fn check(&self) -> Result<(), ShapeError> {
         const OP: &str = "conv";
         let window = (self.kernel, self.padding);
         ShapeError::ensure(matches!(window, (1, 0) | (3, 1)), OP, "(kernel, padding)", window, "(1, 0) or (3, 1)")?;
@@ -61,6 +65,7 @@ pub struct PackedConv {
     element: Element,
     weights: Table,
     bias: Vec<Lanes>,
+    blocks: Blocks,
 }
 
 impl PackedConv {
@@ -94,10 +99,11 @@ impl PackedConv {
             ShapeError::check(OP, "length of the bias", bias.len(), out_channels)?;
         }
 
-        let blocks = out_channels.div_ceil(16);
-        let bias = bias.map_or_else(|| vec![Lanes::ZERO; blocks], Lanes::from_channels);
-        let mut packed = Self { shape, input_lanes, element, weights: Table::zeros(0), bias };
-        packed.weights = Table::zeros(blocks * packed.block_len() / 16);
+        let out_blocks = out_channels.div_ceil(16);
+        let bias = bias.map_or_else(|| vec![Lanes::ZERO; out_blocks], Lanes::from_channels);
+        let blocks = Blocks::of_this_machine();
+        let mut packed = Self { shape, input_lanes, element, weights: Table::zeros(0), bias, blocks };
+        packed.weights = Table::zeros(out_blocks * packed.block_len() / 16);
         for out in 0..out_channels {
             for input in 0..in_channels {
                 for tap in 0..taps {
@@ -108,6 +114,11 @@ impl PackedConv {
             }
         }
         Ok(packed)
+    }
+
+    /// Chooses block sizes for an L2 cache of this many bytes instead of this machine's. Results do not change.
+    pub fn for_l2(self, bytes: usize) -> Self {
+        Self { blocks: Blocks::of_l2(bytes), ..self }
     }
 
     /// The convolution's shape.
@@ -123,6 +134,11 @@ impl PackedConv {
     /// The element type of the products.
     pub fn element(&self) -> Element {
         self.element
+    }
+
+    /// The block sizes.
+    pub(super) fn blocks(&self) -> Blocks {
+        self.blocks
     }
 
     /// Words of all input channels at one pixel.

@@ -9,9 +9,6 @@ use super::{Input, PackedConv};
 use crate::Layout;
 use crate::simd::Simd;
 
-/// The target size of a strip in bytes. It should stay in the L2 cache together with a tile's weights.
-const BYTES: usize = 256 * 1024;
-
 /// The memory layout of a strip, in words: `[in / 16][rows][pixels][words of 16 channels]`.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Strip {
@@ -42,7 +39,7 @@ impl Strip {
         };
         let row = 4 * strip.row_stride() * strip.blocks;
         // `rows` input rows cover `(rows - kernel) / stride + 1` output rows.
-        let rows = (BYTES / row.max(1)).max(strip.kernel);
+        let rows = (conv.blocks().strip() / row.max(1)).max(strip.kernel);
         let stride = strip.tile_stride();
         strip.out_rows = ((rows - strip.kernel) / stride + 1).min(height);
         strip

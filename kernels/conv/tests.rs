@@ -174,7 +174,7 @@ fn convolutions_agree_with_the_formula() {
 fn the_loop_order_for_many_weights_changes_no_result() {
     // 256 channels have 2.4 MB of weights. A view of one pair of blocks has few enough weights for the other order.
     let case = case((256, 3, 9), 256, 3, 1);
-    let (packed, x) = (case.pack(Element::F32), Owned::noise(case.input(), 1));
+    let (packed, x) = (case.pack(Element::F32).for_l2(1 << 20), Owned::noise(case.input(), 1));
     let want = formula(&case, Element::F32, &x.to_nchw(), None);
     for isa in Isa::available() {
         let got = whole_and_split(case.output(), |out| {
@@ -190,7 +190,7 @@ fn several_strips_give_the_same_bits_as_the_map() {
     // Rows of 520 pixels with 64 channels: a few of them fill a strip.
     for (kernel, stride) in [(1, 1), (1, 2), (3, 1), (3, 2)] {
         let case = case((64, 23, 520), 16, kernel, stride);
-        let (packed, x) = (case.pack(Element::F32), Owned::noise(case.input(), 1));
+        let (packed, x) = (case.pack(Element::F32).for_l2(1 << 20), Owned::noise(case.input(), 1));
         let (one, none) = (Lanes::from_channels(&[1.0; 64]), Lanes::from_channels(&[0.0; 64]));
         let prologue = Some(Prologue { scale: &one, shift: &none, relu: false });
         for isa in Isa::available().into_iter().filter(|isa| *isa != Isa::Scalar) {
@@ -250,4 +250,23 @@ fn other_shapes_are_errors() {
     }
     let error = run(Isa::Scalar, &packed, narrow.map().into(), fits.view(), none).expect_err("16 channels are not 17");
     assert_eq!(error.to_string(), "conv: channels of the input is 16, expected 17");
+}
+
+#[test]
+fn the_bits_do_not_depend_on_the_block_sizes() {
+    for_each(CASES, |isa, case| {
+        let x = Owned::noise(case.input(), 1);
+        for norm in case.prologues() {
+            let lanes = norm.as_ref().map(|(scale, shift, _)| [scale, shift].map(|v| Lanes::from_channels(v)));
+            let prologue = lanes.as_ref().map(|[scale, shift]| Prologue { scale, shift, relu: true });
+            let input = Input { map: x.map(), prologue };
+            let outputs = [1, 8 << 10, 64 << 10, 512 << 10, 64 << 20].map(|l2| {
+                let mut out = Owned::zeros(case.output());
+                let packed = case.pack(Element::F32).for_l2(l2);
+                run(isa, &packed, input, out.view(), Epilogue::default()).expect("the shapes fit");
+                out
+            });
+            assert!(outputs.iter().all(|out| out.all() == outputs[0].all()), "block sizes change bits");
+        }
+    });
 }

@@ -1,9 +1,9 @@
 //! The register tile: some blocks of output channels by some neighbouring pixels, summed over all inputs at once.
 //!
 //! Per input value the tile does `blocks` loads of weights, `pixels` broadcasts and `blocks * pixels` multiply-adds.
-//! All sums stay in registers. The weights stream from the L2 cache (2 * 64 bytes per 28 multiply-adds), so blocking
-//! over the input channels would only add stores. The packed weights fix the order of the sum: for every tile size, a
-//! pixel's channel is `bias`, then one fused multiply-add per input channel and tap.
+//! All sums stay in registers. The weights stream from the L2 cache (2 * 64 bytes per 28 multiply-adds on AVX-512, 64
+//! bytes per 12 on AVX2), so blocking over the input channels would only add stores. The packed weights fix the order
+//! of the sum: for every tile size, a pixel's channel is `bias`, then one fused multiply-add per input channel and tap.
 
 use crate::simd::{Simd, Vector};
 
@@ -42,28 +42,69 @@ pub(crate) struct Tile<'a> {
     pub(crate) out: *mut f32,
     /// Floats from one block of `out` to the next.
     pub(crate) out_block: usize,
+    /// Memory that will be read after these tiles, to be fetched into the L2 cache meanwhile.
+    pub(crate) next: Ahead,
+}
+
+/// Memory to prefetch a little at a time. It may be invalid; the default is none.
+#[derive(Clone, Copy)]
+pub(crate) struct Ahead {
+    pub(crate) at: *const f32,
+    /// Cache lines per tap of one block of input channels.
+    pub(crate) lines: usize,
+}
+
+impl Ahead {
+    pub(crate) const NONE: Self = Self { at: std::ptr::null(), lines: 0 };
+
+    /// `rows` rows of weights from `at` on, spread over `steps` taps of all tiles.
+    pub(crate) fn panel(at: *const f32, rows: usize, steps: usize) -> Self {
+        Self { at, lines: rows.div_ceil(steps.max(1)) }
+    }
 }
 
 impl Tile<'_> {
-    /// Computes `blocks` by `pixels` outputs.
+    /// Computes `blocks` by `width` outputs with as few tiles as possible, whose widths differ by at most one. A last
+    /// tile of one pixel would cost almost as much as a full one.
     ///
     /// # Safety
-    /// The CPU supports the instructions of `S`. Everything that the tile's strides reach is inside its memory, which
-    /// no one else writes. `out` overlaps nothing else. `blocks` is 1 or 2, at most `S::TILE_BLOCKS`, and `pixels` is
-    /// in `1 ..= S::TILE_PIXELS`.
+    /// The CPU supports the instructions of `S`. Everything that the tiles' strides reach is inside their memory, which
+    /// no one else writes. `out` overlaps nothing else. `blocks` is 1 or 2, at most `S::TILE_BLOCKS`.
     #[inline(always)]
-    pub(crate) unsafe fn run<S: Simd, const BLOCKED: bool, const STRIDE: usize>(self, blocks: usize, pixels: usize) {
-        debug_assert!((1..=S::TILE_BLOCKS).contains(&blocks) && (1..=S::TILE_PIXELS).contains(&pixels));
+    pub(crate) unsafe fn row<S: Simd, const BLOCKED: bool, const STRIDE: usize>(mut self, blocks: usize, width: usize) {
+        let count = width.div_ceil(S::TILE_PIXELS).max(1);
+        let (pixels, wider) = (width / count, width % count);
+        let step = STRIDE * if BLOCKED { 16 / S::CHANNELS_PER_WORD } else { 1 };
+        // SAFETY: the caller's contract, for consecutive parts of the row.
+        unsafe {
+            if wider > 0 {
+                self.run::<S, BLOCKED, STRIDE>(blocks, pixels + 1, wider);
+                let done = wider * (pixels + 1);
+                self.x = self.x.wrapping_add(done * step);
+                self.out = self.out.wrapping_add(16 * done);
+                self.residual = self.residual.map(|residual| residual.wrapping_add(16 * done));
+            }
+            self.run::<S, BLOCKED, STRIDE>(blocks, pixels, count - wider);
+        }
+    }
+
+    /// Computes `count` tiles of `blocks` by `pixels` outputs, side by side.
+    ///
+    /// # Safety
+    /// As for [`row`](Self::row). `pixels` is at most `S::TILE_PIXELS`.
+    #[inline(always)]
+    unsafe fn run<S: Simd, const BLOCKED: bool, const STRIDE: usize>(self, blocks: usize, pixels: usize, count: usize) {
+        debug_assert!((1..=S::TILE_BLOCKS).contains(&blocks) && pixels <= S::TILE_PIXELS);
         macro_rules! table {
             ($($pixels:literal)*) => {
                 // SAFETY: the caller guarantees the CPU features and the memory; the constants match the arguments.
                 unsafe {
                     match (blocks, pixels) {
                         $((1, $pixels) if $pixels <= S::TILE_PIXELS => {
-                            S::enter(Fixed::<1, $pixels, BLOCKED, STRIDE>(self));
+                            S::enter(Fixed::<1, $pixels, BLOCKED, STRIDE>(self, count));
                         })*
                         $((2, $pixels) if $pixels <= S::TILE_PIXELS && 2 <= S::TILE_BLOCKS => {
-                            S::enter(Fixed::<2, $pixels, BLOCKED, STRIDE>(self));
+                            S::enter(Fixed::<2, $pixels, BLOCKED, STRIDE>(self, count));
                         })*
                         _ => {}
                     }
@@ -74,19 +115,38 @@ impl Tile<'_> {
     }
 }
 
-/// A tile whose size is known at compile time.
-struct Fixed<'a, const BLOCKS: usize, const PIXELS: usize, const BLOCKED: bool, const STRIDE: usize>(Tile<'a>);
+/// Some tiles side by side whose size is known at compile time.
+struct Fixed<'a, const BLOCKS: usize, const PIXELS: usize, const BLOCKED: bool, const STRIDE: usize>(Tile<'a>, usize);
 
 impl<const BLOCKS: usize, const PIXELS: usize, const BLOCKED: bool, const STRIDE: usize> Vector
     for Fixed<'_, BLOCKS, PIXELS, BLOCKED, STRIDE>
 {
     #[inline(always)]
     unsafe fn vector<S: Simd>(self) {
-        let t = self.0;
+        let Self(mut tile, count) = self;
+        for _ in 0..count {
+            // SAFETY: the caller of `Tile::row` guarantees that everything the strides reach is inside the memory.
+            unsafe { tile.sum::<S, BLOCKS, PIXELS, BLOCKED, STRIDE>() }
+        }
+    }
+}
+
+impl Tile<'_> {
+    /// Computes one tile, and moves to the next.
+    ///
+    /// # Safety
+    /// As for [`row`](Self::row).
+    #[inline(always)]
+    unsafe fn sum<S: Simd, const BLOCKS: usize, const PIXELS: usize, const BLOCKED: bool, const STRIDE: usize>(
+        &mut self,
+    ) {
+        let t = *self;
         let r = *t.reduction;
         let pixel = if BLOCKED { 16 / S::CHANNELS_PER_WORD } else { 1 };
         let step = pixel * STRIDE;
-        // SAFETY: the caller of `Tile::run` guarantees that everything the strides reach is inside the memory.
+        // Words per turn of the inner loop.
+        let unrolled = if BLOCKED { S::UNROLL } else { 1 };
+        // SAFETY: the caller's contract.
         unsafe {
             let mut sums = [[S::splat(0.0); PIXELS]; BLOCKS];
             for b in 0..BLOCKS {
@@ -108,21 +168,35 @@ impl<const BLOCKS: usize, const PIXELS: usize, const BLOCKED: bool, const STRIDE
                                 S::prefetch(tap.wrapping_add((PIXELS + p) * step));
                             }
                         }
-                        for word in 0..words {
-                            // Prefetch the weights sixteen rows ahead. Otherwise loads that miss the L2 cache would
-                            // stall (256 channels and more, 45x60: a tenth to a fifth of the layer's time, AVX-512).
-                            let mut w = [S::splat(0.0); BLOCKS];
-                            for b in 0..BLOCKS {
-                                w[b] = S::load(weights.add(b * t.weight_block));
-                                S::prefetch(weights.wrapping_add(b * t.weight_block + 16 * 16));
-                            }
-                            for p in 0..PIXELS {
-                                let x = S::splat(*tap.add(p * step + word));
+                        for _ in 0..self.next.lines {
+                            S::prefetch_l2(self.next.at);
+                            self.next.at = self.next.at.wrapping_add(16);
+                        }
+                        // A macro, because the compiler does not inline a closure into a `#[target_feature]` function.
+                        macro_rules! add {
+                            ($word:expr) => {
+                                let mut w = [S::splat(0.0); BLOCKS];
                                 for b in 0..BLOCKS {
-                                    sums[b][p] = sums[b][p].accumulate(w[b], x);
+                                    w[b] = S::load(weights.add(b * t.weight_block));
+                                    S::prefetch_weights(weights.wrapping_add(b * t.weight_block));
                                 }
+                                for p in 0..PIXELS {
+                                    let x = S::splat(*tap.add(p * step + $word));
+                                    for b in 0..BLOCKS {
+                                        sums[b][p] = sums[b][p].accumulate(w[b], x);
+                                    }
+                                }
+                                weights = weights.add(16);
+                            };
+                        }
+                        let turns = words / unrolled * unrolled;
+                        for word in (0..turns).step_by(unrolled) {
+                            for i in 0..unrolled {
+                                add!(word + i);
                             }
-                            weights = weights.add(16);
+                        }
+                        for word in turns..words {
+                            add!(word);
                         }
                     }
                 }
@@ -144,6 +218,9 @@ impl<const BLOCKS: usize, const PIXELS: usize, const BLOCKED: bool, const STRIDE
                 }
             }
         }
+        self.x = t.x.wrapping_add(PIXELS * step);
+        self.out = t.out.wrapping_add(16 * PIXELS);
+        self.residual = t.residual.map(|residual| residual.wrapping_add(16 * PIXELS));
     }
 }
 

@@ -1,13 +1,10 @@
 //! Convolution with register tiles.
 
 use super::strip::Strip;
-use super::tile::{Reduction, Tile, tiles};
+use super::tile::{Ahead, Reduction, Tile};
 use super::{Activation, Conv};
 use crate::floats_mut;
 use crate::simd::{Simd, Vector, gelu};
-
-/// Weights of up to this many bytes stay in the L2 cache from one row to the next.
-const CACHED_WEIGHTS: usize = 512 * 1024;
 
 impl Vector for Conv<'_> {
     #[inline(always)]
@@ -47,7 +44,7 @@ unsafe fn maps<S: Simd, const BLOCKED: bool, const STRIDE: usize>(mut call: Conv
     // If the weights are small, compute all blocks of one row, then the next row, so that the input is read once. If
     // they are large, compute all rows with the weights of one tile, which stay in the cache.
     let rows = call.out.rows();
-    let many = 4 * call.packed.block_len() * call.out.blocks().len() > CACHED_WEIGHTS;
+    let many = 4 * call.packed.block_len() * call.out.blocks().len() > call.packed.blocks().weights();
     let group = if many { rows.len().max(1) } else { 1 };
     for first in rows.clone().step_by(group) {
         // Rows and columns of the memory start with the halo, so less padding means a larger offset.
@@ -132,29 +129,26 @@ unsafe fn rows_of<S: Simd, const BLOCKED: bool, const STRIDE: usize>(
     end: usize,
 ) {
     let (blocks, output) = (out.blocks(), out.layout());
-    let pixel = if BLOCKED { 16 / S::CHANNELS_PER_WORD } else { 1 };
     let floor = if epilogue.activation == Activation::Relu { 0.0 } else { f32::NEG_INFINITY };
     for block in blocks.clone().step_by(S::TILE_BLOCKS) {
         let count = S::TILE_BLOCKS.min(blocks.end - block);
         for row in first..end {
-            for (column, pixels) in tiles(output.width, S::TILE_PIXELS) {
-                // SAFETY: the caller guarantees that the windows are inside the source. `pixel` checked that the
-                // output's first pixel is in this view; the tile ends inside its row, and its other block is in the
-                // view too. `Tile::run` gets at most the tile size of `S`.
-                unsafe {
-                    let tile = Tile {
-                        reduction: &source.reduction,
-                        x: source.x.add((row - first) * source.advance + column * STRIDE * pixel),
-                        weights: packed.weights_from(block).as_ptr(),
-                        weight_block: packed.block_len(),
-                        bias: packed.biases_from(block).as_ptr(),
-                        residual: epilogue.residual.map(|map| map.pixel(block, row, column)),
-                        floor,
-                        out: out.pixel(block, row, column),
-                        out_block: output.block_stride(),
-                    };
-                    tile.run::<S, BLOCKED, STRIDE>(count, pixels);
-                }
+            // SAFETY: the caller guarantees that the windows are inside the source. `pixel` checked that the output's
+            // first pixel is in this view; the row ends inside the view, and its other block is in the view too.
+            unsafe {
+                let tile = Tile {
+                    reduction: &source.reduction,
+                    x: source.x.add((row - first) * source.advance),
+                    weights: packed.weights_from(block).as_ptr(),
+                    weight_block: packed.block_len(),
+                    bias: packed.biases_from(block).as_ptr(),
+                    residual: epilogue.residual.map(|map| map.pixel(block, row, 0)),
+                    floor,
+                    out: out.pixel(block, row, 0),
+                    out_block: output.block_stride(),
+                    next: Ahead::NONE,
+                };
+                tile.row::<S, BLOCKED, STRIDE>(count, output.width);
             }
             if epilogue.activation == Activation::Gelu {
                 for block in block..block + count {

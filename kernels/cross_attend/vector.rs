@@ -1,7 +1,7 @@
 //! Attention with register tiles: scores, softmax and weighted values of a few pixels at a time.
 
 use super::{CrossAttend, CrossKeys};
-use crate::conv::tile::{MAX_PIXELS, Reduction, Tile, tiles};
+use crate::conv::tile::{Ahead, MAX_PIXELS, Reduction, Tile, tiles};
 use crate::conv::{Input, Norm, Prologue};
 use crate::simd::{Simd, Vector, exp};
 use crate::{Layout, Map, floats, floats_mut};
@@ -51,8 +51,9 @@ impl Vector for CrossAttend<'_> {
                             floor: f32::NEG_INFINITY,
                             out: scores.add(block * pixels * 16),
                             out_block: pixels * 16,
+                            next: Ahead::NONE,
                         };
-                        tile.run::<S, true, 1>(count, pixels);
+                        tile.row::<S, true, 1>(count, pixels);
                     }
                 }
                 // SAFETY: the tiles have just written `key_blocks` blocks of `pixels` times 16 scores; there is room
@@ -75,8 +76,9 @@ impl Vector for CrossAttend<'_> {
                             floor: f32::NEG_INFINITY,
                             out: out.pixel(block, row, column),
                             out_block: output.block_stride(),
+                            next: Ahead::NONE,
                         };
-                        tile.run::<S, true, 1>(count, pixels);
+                        tile.row::<S, true, 1>(count, pixels);
                     }
                 }
             }

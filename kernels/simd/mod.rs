@@ -4,7 +4,6 @@
 //! into (`with_avx2`, `with_avx512`, `with_neon`). To add an instruction set, add one implementation of [`Simd`] and
 //! one such function. Every body uses fused multiply-add for every multiplication followed by an addition, in tails
 //! too, so that an element's value does not depend on tile boundaries.
-//! depend on where the tiles fall.
 
 mod math;
 #[cfg(target_arch = "aarch64")]
@@ -44,9 +43,31 @@ pub(crate) trait Simd: Copy {
     /// Channels per 32-bit word that [`Simd::accumulate`] multiplies: 1 for f32, 2 for bf16.
     const CHANNELS_PER_WORD: usize = 1;
 
+    /// Words per turn of a tile's innermost loop. More than one if the loop's own instructions would slow it down.
+    const UNROLL: usize = 1;
+
+    /// The number of pixels to compute together if about `pixels` are wanted, at least one tile of them.
+    #[inline(always)]
+    fn whole_tiles(pixels: usize) -> usize {
+        pixels
+    }
+
     /// Prefetches the cache line at `at`, which may be an invalid address.
     #[inline(always)]
     unsafe fn prefetch(_at: *const f32) {}
+
+    /// Prefetches the cache line at `at`, which may be an invalid address, into the L2 cache.
+    #[inline(always)]
+    unsafe fn prefetch_l2(_at: *const f32) {}
+
+    /// Prefetches the next cache line of one of many planes that are read or written in turn: more than the hardware's
+    /// prefetcher follows.
+    #[inline(always)]
+    unsafe fn prefetch_plane(_at: *const f32) {}
+
+    /// Prefetches weights that a tile reads soon after those at `at`.
+    #[inline(always)]
+    unsafe fn prefetch_weights(_at: *const f32) {}
 
     /// Runs `body` in a separate function that is compiled for this instruction set.
     unsafe fn enter<V: Vector>(body: V);

@@ -50,6 +50,12 @@ impl Simd for NeonLanes {
     const TILE_BLOCKS: usize = 1;
     const TILE_PIXELS: usize = 6;
 
+    // Tiles of few pixels: a part of a tile would be a large part of the work.
+    #[inline(always)]
+    fn whole_tiles(pixels: usize) -> usize {
+        pixels / Self::TILE_PIXELS * Self::TILE_PIXELS
+    }
+
     #[inline(always)]
     unsafe fn enter<V: Vector>(body: V) {
         // SAFETY: the caller guarantees the CPU features.

@@ -21,6 +21,7 @@
 mod scalar;
 mod vector;
 
+use crate::caches::Blocks;
 use crate::conv::{Activation, ConvShape, Epilogue, Input};
 use crate::pages::Table;
 use crate::simd::Kernel;
@@ -39,11 +40,8 @@ const FAR: f32 = 1.5;
 const NEAR_SQUARED: f32 = 4.0 / 9.0;
 const FAR_SQUARED: f32 = 2.25;
 const SQUARES: f32 = 97.0 / 36.0; // 4/9 + 9/4
-/// The target size of the scratch buffer in bytes: transformed inputs and sums of one group of tiles. Most of it should
-/// stay in the L2 cache.
-const SCRATCH: usize = 640 * 1024;
 
-/// Transformed weights of more bytes than this do not stay in the L2 cache; 256 by 256 channels have twice as many.
+/// Transformed weights of more bytes than this may come from memory; 256 by 256 channels have twice as many.
 const UNCACHED_WEIGHTS: usize = 4 << 20;
 
 /// Weights and bias of a 3x3 convolution, transformed and packed for [`winograd`].
@@ -56,6 +54,7 @@ pub struct PackedWinograd {
     element: Element,
     weights: Table,
     bias: Vec<Lanes>,
+    blocks: Blocks,
 }
 
 impl PackedWinograd {
@@ -96,7 +95,12 @@ impl PackedWinograd {
             }
         }
         let bias = bias.map_or_else(|| vec![Lanes::ZERO; blocks], Lanes::from_channels);
-        Ok(Self { shape, element, weights, bias })
+        Ok(Self { shape, element, weights, bias, blocks: Blocks::of_this_machine() })
+    }
+
+    /// Chooses block sizes for an L2 cache of this many bytes instead of this machine's. Results do not change.
+    pub fn for_l2(self, bytes: usize) -> Self {
+        Self { blocks: Blocks::of_l2(bytes), ..self }
     }
 
     /// The convolution's shape.
@@ -138,7 +142,7 @@ impl PackedWinograd {
         let tile = POINTS * 4 * (self.in_blocks() * self.block_words() + 16 * self.bias.len());
         // Weights that exceed the cache are read once per group. Use a large group then, although its sums exceed the
         // L2 cache.
-        if self.bytes() > UNCACHED_WEIGHTS { 56 } else { (SCRATCH / tile).clamp(14, 84) }
+        if self.bytes() > UNCACHED_WEIGHTS { 56 } else { (self.blocks.winograd() / tile).clamp(14, 84) }
     }
 
     /// Lanes from one point's inputs to those of the next. One more than needed: if the distance were a multiple of
@@ -358,6 +362,19 @@ mod tests {
             let got = run(isa, &packed, input, none, output).to_nchw();
             assert_close(&got, &run(Isa::Scalar, &packed, input, none, output).to_nchw(), 2e-5);
             assert_close(&got, &run(isa, &exact, input, none, output).to_nchw(), 0.1);
+        });
+    }
+
+    #[test]
+    #[cfg_attr(miri, ignore = "minutes under Miri")]
+    fn the_bits_do_not_depend_on_the_block_sizes() {
+        with_inputs(|isa, case, input, output| {
+            let (weight, bias) = case.weights();
+            let outputs = [1, 320 << 10, 512 << 10, 1 << 20, 64 << 20].map(|l2| {
+                let packed = PackedWinograd::pack(case.shape(), &weight, Some(&bias), Element::F32);
+                run(isa, &packed.expect("the shapes fit").for_l2(l2), input, Epilogue::default(), output)
+            });
+            assert!(outputs.iter().all(|out| out.all() == outputs[0].all()), "block sizes change bits");
         });
     }
 

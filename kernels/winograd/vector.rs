@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::{FAR, FAR_SQUARED, Grid, NEAR, NEAR_SQUARED, PATCH, POINTS, SQUARES, TILE, Winograd};
-use crate::conv::tile::{Reduction, Tile, tiles};
+use crate::conv::tile::{Ahead, Reduction, Tile};
 use crate::conv::{Activation, Norm};
 use crate::simd::{Simd, Vector, gelu};
 use crate::{Lanes, floats};
@@ -79,7 +79,10 @@ unsafe fn transform<S: Simd, const FIRST: usize, const END: usize>(
         for r in FIRST..END {
             let line = forward(half[r]);
             for c in 0..PATCH {
-                line[c].store_words(to.add((r * PATCH + c) * plane));
+                let to = to.add((r * PATCH + c) * plane);
+                line[c].store_words(to);
+                // The next tile's place.
+                S::prefetch_plane(to.wrapping_add(16));
             }
         }
     }
@@ -88,7 +91,7 @@ unsafe fn transform<S: Simd, const FIRST: usize, const END: usize>(
 impl Vector for Winograd<'_> {
     #[inline(always)]
     unsafe fn vector<S: Simd>(mut self) {
-        let (grid, group) = (self.grid(), self.packed.group());
+        let (grid, group) = (self.grid(), S::whole_tiles(self.packed.group()));
         for first in (0..grid.len()).step_by(group) {
             let some = first..(first + group).min(grid.len());
             // SAFETY: the caller guarantees the CPU features, and the public function has checked the call; a group of
@@ -173,27 +176,30 @@ impl Winograd<'_> {
             for block in blocks.clone().step_by(S::TILE_BLOCKS) {
                 let together = S::TILE_BLOCKS.min(blocks.end - block);
                 let weights = &packed.weights[(point * packed.bias.len() + block) * words..];
-                for (first, pixels) in tiles(count, S::TILE_PIXELS) {
-                    // SAFETY: the caller guarantees the CPU features. Tiles are `pixel` words apart, blocks of channels
-                    // one group of tiles apart; both planes have room for a group of every block. The weights of
-                    // `together` blocks are contiguous.
-                    unsafe {
-                        let tile = Tile {
-                            reduction: &reduction,
-                            x: inputs.as_ptr().add(point * input_plane).cast::<f32>().add(first * pixel),
-                            weights: floats(weights).as_ptr(),
-                            weight_block: words * 16,
-                            bias: floats(&ZEROS).as_ptr(),
-                            residual: None,
-                            floor: f32::NEG_INFINITY,
-                            out: sums
-                                .as_mut_ptr()
-                                .add(point * output_plane + (block - blocks.start) * group + first)
-                                .cast(),
-                            out_block: group * 16,
-                        };
-                        tile.run::<S, true, 1>(together, pixels);
-                    }
+                // The weights that follow are fetched while the tiles use these.
+                let (point_after, block_after) = match block + together {
+                    after if after < blocks.end => (point, after),
+                    _ => ((point + 1) % POINTS, blocks.start),
+                };
+                let after = &packed.weights[(point_after * packed.bias.len() + block_after) * words..];
+                let steps = words.div_ceil(pixel) * count.div_ceil(S::TILE_PIXELS);
+                // SAFETY: the caller guarantees the CPU features. Tiles are `pixel` words apart, blocks of channels one
+                // group of tiles apart; both planes have room for a group of every block. The weights of `together`
+                // blocks are contiguous.
+                unsafe {
+                    let tile = Tile {
+                        reduction: &reduction,
+                        x: inputs.as_ptr().add(point * input_plane).cast::<f32>(),
+                        weights: floats(weights).as_ptr(),
+                        weight_block: words * 16,
+                        bias: floats(&ZEROS).as_ptr(),
+                        residual: None,
+                        floor: f32::NEG_INFINITY,
+                        out: sums.as_mut_ptr().add(point * output_plane + (block - blocks.start) * group).cast(),
+                        out_block: group * 16,
+                        next: Ahead::panel(floats(after).as_ptr(), together * words, steps),
+                    };
+                    tile.row::<S, true, 1>(together, count);
                 }
             }
         }
@@ -222,7 +228,9 @@ impl Winograd<'_> {
                     for c in 0..PATCH {
                         let mut line = [S::splat(0.0); PATCH];
                         for r in 0..PATCH {
-                            line[r] = S::load(from.add((r * PATCH + c) * plane * 16));
+                            let from = from.add((r * PATCH + c) * plane * 16);
+                            line[r] = S::load(from);
+                            S::prefetch_plane(from.wrapping_add(16));
                         }
                         let line = backward(line);
                         for r in 0..TILE {

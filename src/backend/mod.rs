@@ -11,7 +11,7 @@ mod metal;
 mod reference;
 mod times;
 
-pub use cpu::{Algorithm, Cpu, Maps};
+pub use cpu::{Algorithm, Cpu, Maps, Threads};
 pub use cuda::cuda;
 pub(crate) use cuda::{cuda_numbers, has_cuda};
 pub use gpu::Gpu;
@@ -62,7 +62,7 @@ impl<'a, T> Epilogue<'a, T> {
 
 pub use rtformer_kernels::conv::Activation;
 pub use rtformer_kernels::gpu::GpuElement;
-pub use rtformer_kernels::{Confidence, Element, Isa};
+pub use rtformer_kernels::{Caches, Confidence, Element, Isa};
 
 /// The window of an average pool. Zeros of the padding count: the sum is always divided by `kernel * kernel`.
 ///

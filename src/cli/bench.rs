@@ -1,5 +1,6 @@
 //! `rtformer bench`: measures the network as papers do, and the time that a user waits.
 
+mod caches;
 mod compare;
 mod frame;
 mod machine;
@@ -19,6 +20,7 @@ use rtformer::{Segmenter, Size, Variant, bench};
 
 use super::model::{DeviceArgs, opened, weights_path};
 use super::{Outcome, console::Console, misuse};
+pub(super) use caches::Caches;
 use profile::Profile;
 use report::Report;
 use stages::Stage;

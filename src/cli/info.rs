@@ -8,6 +8,7 @@ use rtformer::{Device, Model};
 use serde::Serialize;
 
 use super::Outcome;
+use super::bench::Caches;
 use super::model::{embedded, weights_path};
 
 /// Describe a weights file, or this program and its embedded weights
@@ -57,6 +58,15 @@ struct Program {
     commit: &'static str,
     devices: Vec<String>,
     instruction_sets: Vec<&'static str>,
+    threads: Threads,
+    caches: Caches,
+}
+
+/// The default number of threads, and why.
+#[derive(Debug, Serialize)]
+struct Threads {
+    number: usize,
+    reason: String,
 }
 
 /// The number of values stored as one type.
@@ -81,20 +91,23 @@ pub(super) fn run(args: &Args) -> anyhow::Result<Outcome> {
         Some(path) => Weights::open(path)?,
         None => embedded()?,
     };
-    let info = Info::of(&weights, args.weights.is_none().then(Program::this))?;
+    let info = Info::of(&weights, args.weights.is_none().then(Program::this).transpose()?)?;
     let text = if args.json { serde_json::to_string_pretty(&info)? + "\n" } else { info.text() };
     std::io::stdout().lock().write_all(text.as_bytes())?;
     Ok(Outcome::Done)
 }
 
 impl Program {
-    fn this() -> Self {
-        Self {
+    fn this() -> rtformer::Result<Self> {
+        let threads = rtformer::backend::Threads::of_this_process();
+        Ok(Self {
             version: env!("CARGO_PKG_VERSION"),
             commit: env!("RTFORMER_COMMIT"),
             devices: Device::available().iter().map(ToString::to_string).collect(),
             instruction_sets: Device::instruction_sets(),
-        }
+            threads: Threads { number: threads.number, reason: threads.reason },
+            caches: Caches::this()?,
+        })
     }
 }
 
@@ -128,10 +141,12 @@ impl Info {
     /// The text form.
     fn text(&self) -> String {
         let mut text = String::new();
-        if let Some(Program { version, commit, devices, instruction_sets }) = &self.program {
+        if let Some(Program { version, commit, devices, instruction_sets, threads, caches }) = &self.program {
             let _ = writeln!(text, "rtformer {version}, commit {commit}");
             let _ = writeln!(text, "  devices       {}", devices.join(", "));
-            let _ = writeln!(text, "  instructions  {}\n", instruction_sets.join(", "));
+            let _ = writeln!(text, "  instructions  {}", instruction_sets.join(", "));
+            let _ = writeln!(text, "  threads       {}: {}", threads.number, threads.reason);
+            let _ = writeln!(text, "  caches        {caches}\n");
         }
         let stored: Vec<_> =
             self.stored.iter().map(|stored| format!("{} {}", short(stored.numbers), stored.dtype)).collect();

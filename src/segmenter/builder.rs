@@ -305,6 +305,7 @@ impl Builder {
             }
             _ => {
                 let cpu = Cpu::new(self.isa.map_or_else(device::default_isa, Ok)?, self.threads)?;
+                let cpu = cpu.l2_cache(Device::l2_cache()?)?;
                 let cpu = match precision {
                     Precision::F32 => cpu,
                     Precision::Bf16 => cpu.bf16()?,

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use rtformer_kernels::Isa;
+use rtformer_kernels::{Caches, Isa, parse_bytes};
 
 use crate::backend::{cuda_numbers, has_cuda};
 use crate::error::{Error, Result};
@@ -89,6 +89,26 @@ impl Device {
                 "instruction set `{name}` is not available; this CPU has {}",
                 Self::instruction_sets().join(", ")
             ),
+        })
+    }
+
+    /// The size in bytes of the L2 cache from which the CPU's block sizes follow: the one that the environment variable `RTFORMER_L2`
+    /// names, such as `512K`, or else this machine's. It affects only the speed.
+    ///
+    /// ```
+    /// # use rtformer::Device;
+    /// assert!(Device::l2_cache()? >= 64 << 10);
+    /// # Ok::<(), rtformer::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Device`] if the variable is not a size from 64K to 64M.
+    pub fn l2_cache() -> Result<usize> {
+        let Some(text) = std::env::var_os("RTFORMER_L2") else { return Ok(Caches::of_this_machine().l2) };
+        let bytes = text.to_str().and_then(parse_bytes).filter(|bytes| Caches::PLAUSIBLE_L2.contains(bytes));
+        bytes.ok_or_else(|| Error::Device {
+            device: "cpu".into(),
+            reason: format!("RTFORMER_L2 is {text:?}; expected the size of an L2 cache from 64K to 64M, such as 512K"),
         })
     }
 

@@ -30,9 +30,58 @@ fn bench_writes_four_stages_and_their_conditions() {
     for key in ["model", "instruction_set", "precision", "device", "commit", "version"] {
         assert!(report[key].as_str().is_some_and(|text| !text.is_empty()), "{key}");
     }
-    for key in ["cpu", "cores", "os", "arch"] {
+    for key in ["cpu", "cores", "caches", "os", "arch"] {
         assert!(!report["machine"][key].is_null(), "machine.{key}");
     }
+}
+
+#[test]
+fn the_size_of_the_l2_cache_changes_block_sizes_but_no_mask() {
+    let folder = tempfile::tempdir().unwrap();
+    let photo = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/street/0016E5_07959.jpg");
+    let mut masks = Vec::new();
+    for (l2, bytes) in [("64K", 64 << 10), ("512K", 512 << 10), ("64M", 64 << 20)] {
+        let (_, json, _) = run(rtformer(&["info", "--json"]).env("RTFORMER_L2", l2));
+        let info: Value = serde_json::from_str(&json).unwrap();
+        assert_eq!(info["caches"]["blocks_for_l2_bytes"], bytes, "{json}");
+        let mask = folder.path().join(format!("{l2}.png"));
+        let args = ["segment", photo, "--device", "cpu", "--threads", "2", "-o"];
+        let (code, _, error) = run(rtformer(&args).arg(&mask).env("RTFORMER_L2", l2));
+        assert_eq!(code, 0, "{error}");
+        masks.push(fs::read(&mask).unwrap());
+    }
+    assert!(masks.windows(2).all(|pair| pair[0] == pair[1]), "block sizes change the mask");
+    for wrong in ["", "0", "512", "1G", "half"] {
+        let (code, _, error) =
+            run(rtformer(&["segment", photo, "--device", "cpu", "-o", "-"]).env("RTFORMER_L2", wrong));
+        assert!(code != 0 && error.contains("RTFORMER_L2"), "{wrong}: {error}");
+    }
+}
+
+#[test]
+fn info_shows_the_threads_and_their_reason() {
+    let (_, text, _) = run(&mut rtformer(&["info"]));
+    assert!(text.contains("  threads  ") && text.contains("  caches  ") && text.contains(" L2 "), "{text}");
+    let (_, json, _) = run(rtformer(&["info", "--json"]).env("RAYON_NUM_THREADS", "3"));
+    let info: Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(info["threads"], serde_json::json!({"number": 3, "reason": "RAYON_NUM_THREADS"}));
+}
+
+/// A process that may run on one CPU only starts one thread.
+#[cfg(target_os = "linux")]
+#[test]
+fn the_affinity_mask_limits_the_threads() {
+    let taskset = std::process::Command::new("taskset")
+        .args(["-c", "0"])
+        .arg(env!("CARGO_BIN_EXE_rtformer"))
+        .args(["info", "--json"])
+        .output();
+    let Ok(output) = taskset.as_ref().map(|output| &output.stdout).map(|json| serde_json::from_slice::<Value>(json))
+    else {
+        eprintln!("SKIPPED: there is no taskset");
+        return;
+    };
+    assert_eq!(output.unwrap()["threads"]["number"], 1);
 }
 
 #[test]

@@ -1,7 +1,10 @@
 //! Convolutions: chooses the algorithm of a layer and how to split it.
 
+use std::sync::{Arc, OnceLock};
+
+use parking_lot::Mutex;
 use rtformer_kernels as kernels;
-use rtformer_kernels::{ConvShape, Element, Input, Isa, Layout, PackedConv, PackedWinograd, Prologue};
+use rtformer_kernels::{ConvShape, Element, Input, Isa, Layout, PackedConv, PackedWinograd, Prologue, ShapeError};
 
 use super::failure::Failure;
 use super::split::Split;
@@ -54,7 +57,7 @@ pub struct Conv {
     shape: ConvShape,
     /// Interleaved channels in the maps that it reads.
     lanes: usize,
-    packed: Packed,
+    packed: Arc<Packing>,
     prologue: Option<(Norm, bool)>,
 }
 
@@ -64,8 +67,47 @@ enum Packed {
     Winograd(PackedWinograd),
 }
 
-/// Bytes of transformed weights that stay in the L2 cache while tiles are processed.
-const LARGE_WEIGHTS: usize = 1 << 20;
+/// Weights that a thread of the pool packs while the next layers are read from the file. Whoever needs them first packs them, or waits
+/// until they are packed.
+struct Packing {
+    packed: OnceLock<Result<Packed, ShapeError>>,
+    /// Taken when packing starts.
+    todo: Mutex<Option<Todo>>,
+}
+
+/// What to pack, and how.
+struct Todo {
+    winograd: bool,
+    shape: ConvShape,
+    lanes: usize,
+    element: Element,
+    l2: usize,
+    weight: Vec<f32>,
+    bias: Vec<f32>,
+}
+
+impl Packing {
+    fn packed(&self) -> Result<&Packed, ShapeError> {
+        let packed = self.packed.get_or_init(|| match self.todo.lock().take() {
+            Some(todo) => todo.pack(),
+            // Only if packing panicked before.
+            None => Err(ShapeError { op: "pack", what: "layers to pack", got: "0".into(), want: "1".into() }),
+        });
+        packed.as_ref().map_err(Clone::clone)
+    }
+}
+
+impl Todo {
+    fn pack(self) -> Result<Packed, ShapeError> {
+        let Self { winograd, shape, lanes, element, l2, weight, bias } = self;
+        let bias = Some(&bias[..]);
+        Ok(if winograd {
+            Packed::Winograd(PackedWinograd::pack(shape, &weight, bias, element)?.for_l2(l2))
+        } else {
+            Packed::Direct(PackedConv::pack(shape, &weight, bias, lanes, element)?.for_l2(l2))
+        })
+    }
+}
 
 impl Cpu {
     fn takes_winograd(&self, shape: &ConvShape, lanes: usize) -> bool {
@@ -85,14 +127,20 @@ impl Cpu {
         // The photo is planar: its three channels in a block of sixteen would take five times the memory.
         // Also, three channels do not form pairs for bf16.
         let (lanes, element) = if layer.reads_photo { (1, Element::F32) } else { (16, self.element) };
-        let bias = Some(&folded.bias[..]);
-        let packed = if self.takes_winograd(&shape, lanes) {
-            PackedWinograd::pack(shape, &folded.weight, bias, element).map(Packed::Winograd)
-        } else {
-            PackedConv::pack(shape, &folded.weight, bias, lanes, element).map(Packed::Direct)
+        shape.check().map_err(|e| Error::Backend { operation: "pack", reason: format!("`{}`: {e}", layer.name) })?;
+        let todo = Todo {
+            winograd: self.takes_winograd(&shape, lanes),
+            shape,
+            lanes,
+            element,
+            l2: self.l2,
+            weight: folded.weight,
+            bias: folded.bias,
         };
-        let packed =
-            packed.map_err(|e| Error::Backend { operation: "pack", reason: format!("`{}`: {e}", layer.name) })?;
+        let packed = Arc::new(Packing { packed: OnceLock::new(), todo: Mutex::new(Some(todo)) });
+        let later = Arc::clone(&packed);
+        // An error is reported by the first frame.
+        self.pool.spawn(move || drop(later.packed()));
         Ok(Conv {
             name: layer.name,
             shape,
@@ -116,13 +164,14 @@ impl Cpu {
                 shift: &norm.shift,
                 relu: *relu,
             });
-            let split = match &conv.packed {
+            let packed = conv.packed.packed().map_err(|error| Failure::from(error).named("conv"))?;
+            let split = match packed {
                 Packed::Direct(_) => Split::BOTH,
                 // A piece reads the weights of its blocks and the tiles of its rows. If there are more weights than tiles, split blocks.
                 Packed::Winograd(packed) => {
                     let tiles = h.div_ceil(kernels::WINOGRAD_TILE) * w.div_ceil(kernels::WINOGRAD_TILE);
-                    // Weights that do not fit into the cache are read once per piece.
-                    let pieces = if packed.bytes() > LARGE_WEIGHTS { 1 } else { Split::TILES.pieces };
+                    // Weights that do not fit into the L2 cache are read once per piece.
+                    let pieces = if packed.bytes() > self.l2 { 1 } else { Split::TILES.pieces };
                     Split { pieces, blocks_first: tiles < shape.out_channels, ..Split::TILES }
                 }
             };
@@ -135,7 +184,7 @@ impl Cpu {
                     let residual = residual.as_ref().map(|maps| maps.image(i)).transpose()?;
                     let epilogue = kernels::Epilogue { residual, activation: epilogue.activation };
                     let input = Input { map: x.image(i)?, prologue };
-                    match &conv.packed {
+                    match packed {
                         Packed::Direct(packed) => {
                             let mut scratch = self.buffers().scratch(kernels::conv::scratch_len(packed, &input))?;
                             Ok(kernels::conv(self.isa, packed, input, out, epilogue, &mut scratch)?)

@@ -6,15 +6,17 @@ mod conv;
 mod failure;
 mod readout;
 mod split;
+mod threads;
 mod workers;
 
 use std::borrow::Cow;
 
 use rtformer_kernels as kernels;
-use rtformer_kernels::{Element, Isa, Lanes, Layout, ShapeError};
+use rtformer_kernels::{Caches, Element, Isa, Lanes, Layout, ShapeError};
 
 pub use buffers::Maps;
 pub use conv::Algorithm;
+pub use threads::Threads;
 
 use buffers::Buffers;
 use conv::Conv;
@@ -48,6 +50,8 @@ pub struct Cpu {
     /// The element type of products in convolutions and attention. Maps are always f32.
     element: Element,
     algorithm: Algorithm,
+    /// Bytes of the L2 cache from which the block sizes follow.
+    l2: usize,
     threads: usize,
     workers: PerProcess<Workers>,
 }
@@ -73,7 +77,7 @@ impl Cpu {
     /// The maximum number of threads of a backend.
     pub const MOST_THREADS: usize = 1024;
 
-    /// Creates a backend for `isa` with its own threads; 0 threads means one per core.
+    /// Creates a backend for `isa` with its own threads; 0 threads means [`Threads::of_this_process`].
     ///
     /// ```
     /// # use rtformer::backend::{Cpu, Isa};
@@ -88,11 +92,13 @@ impl Cpu {
         if threads > Self::MOST_THREADS {
             return Err(refused(format!("cannot use {threads} threads; the maximum is {}", Self::MOST_THREADS)));
         }
+        let threads = if threads == 0 { Threads::of_this_process().number } else { threads };
         let (workers, threads) = Workers::start(threads).map_err(refused)?;
         Ok(Self {
             isa,
             element: Element::F32,
             algorithm: Algorithm::Fastest,
+            l2: Caches::of_this_machine().l2,
             threads,
             workers: PerProcess::new(workers),
         })
@@ -124,6 +130,26 @@ impl Cpu {
     /// Selects the algorithm for layers that are packed from now on.
     pub fn algorithm(self, algorithm: Algorithm) -> Self {
         Self { algorithm, ..self }
+    }
+
+    /// Chooses block sizes for an L2 cache of this many bytes instead of this machine's, for layers that are packed from now on.
+    /// Results are bit-identical for all sizes.
+    ///
+    /// ```
+    /// # use rtformer::backend::{Cpu, Isa};
+    /// assert!(Cpu::new(Isa::best(), 1)?.l2_cache(512 << 10).is_ok());
+    /// assert!(Cpu::new(Isa::best(), 1)?.l2_cache(512).is_err());
+    /// # Ok::<(), rtformer::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Device`] for less than 64 KB or more than 64 MB.
+    pub fn l2_cache(self, bytes: usize) -> Result<Self> {
+        if Caches::PLAUSIBLE_L2.contains(&bytes) {
+            return Ok(Self { l2: bytes, ..self });
+        }
+        let reason = format!("an L2 cache of {bytes} bytes is not plausible; expected 64K to 64M");
+        Err(Error::Device { device: "cpu".into(), reason })
     }
 
     /// The instruction set in use.

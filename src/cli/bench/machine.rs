@@ -6,6 +6,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
+use super::caches::Caches;
+
 /// The machine, as far as it is known.
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Machine {
@@ -14,6 +16,8 @@ pub(super) struct Machine {
     cores: usize,
     #[serde(skip_serializing_if = "Option::is_none")]
     memory_bytes: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    caches: Option<Caches>,
     os: String,
     arch: String,
 }
@@ -24,6 +28,8 @@ impl Machine {
             cpu: cpu().unwrap_or_else(|| "unknown".into()),
             cores: std::thread::available_parallelism().map_or(1, usize::from),
             memory_bytes: memory(),
+            // An invalid RTFORMER_L2 has been refused when the network was opened.
+            caches: Caches::this().ok(),
             os: std::env::consts::OS.into(),
             arch: std::env::consts::ARCH.into(),
         }
@@ -36,6 +42,9 @@ impl std::fmt::Display for Machine {
         write!(f, "{cpu}, {cores} cores")?;
         if let Some(bytes) = self.memory_bytes {
             write!(f, ", {:.1} GiB", bytes as f64 / f64::from(1 << 30))?;
+        }
+        if let Some(caches) = &self.caches {
+            write!(f, "; {caches}")?;
         }
         write!(f, "; {os} {arch}")
     }
