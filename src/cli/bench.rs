@@ -6,6 +6,7 @@ mod frame;
 mod machine;
 mod profile;
 mod report;
+mod scaling;
 mod stages;
 mod stats;
 mod video;
@@ -23,6 +24,7 @@ use super::{Outcome, console::Console, misuse};
 pub(super) use caches::Caches;
 use profile::Profile;
 use report::Report;
+use scaling::Scaling;
 use stages::Stage;
 use video::Video;
 
@@ -39,6 +41,9 @@ use video::Video;
 /// The results of paper and mask stay on the device. With --batch N, a run processes N frames. Times
 /// are in milliseconds. Percentiles are interpolated linearly between ranks. FPS is frames per second
 /// at the median.
+///
+/// With several numbers of threads, such as --threads 1,2,4,8, the stages are measured with the first,
+/// and the stage mask with each in turns. If there are fewer cores, the rest is modelled by Amdahl's law.
 ///
 /// Example: rtformer bench --size 1024x512 --stages frame,file --json bench.json
 #[derive(Debug, clap::Args)]
@@ -108,12 +113,15 @@ pub(super) fn run(args: &Args, console: &Console) -> anyhow::Result<Outcome> {
         Some(photo) => frame::photo(photo)?,
         None => frame::noise(args.size()?),
     };
-    let segmenter = Arc::new(args.segmenter()?);
+    let [threads, ..] = args.device.threads[..] else { return Err(misuse("--threads has no number")) };
+    let segmenter = Arc::new(args.segmenter(usize::from(threads))?);
     console.detail(&segmenter.to_string());
     let stages = stages::measure(args, &segmenter, &frame, console)?;
     let profile = args.profile.then(|| Profile::measure(&segmenter, &frame, args.runs, args.warmup)).transpose()?;
     let video = args.video.then(|| Video::measure(&segmenter, &frame, args.runs, args.warmup)).transpose()?;
-    let report = Report::new(args, frame.dimensions().into(), &segmenter, stages, profile, video);
+    let several = args.device.threads.len() > 1;
+    let scaling = several.then(|| Scaling::measure(args, &frame, console)).transpose()?;
+    let report = Report::new(args, frame.dimensions().into(), &segmenter, stages, profile, video, scaling);
 
     let to_stdout = args.json.as_deref() == Some(Path::new("-"));
     if to_stdout {
@@ -154,8 +162,9 @@ impl Args {
         Ok([width, height])
     }
 
-    fn segmenter(&self) -> anyhow::Result<Segmenter> {
-        let builder = self.device.builder();
+    /// The network on this number of threads.
+    fn segmenter(&self, threads: usize) -> anyhow::Result<Segmenter> {
+        let builder = self.device.builder().threads(threads);
         let Some(weights) = &self.weights else { return opened(bench::random(self.variant, builder)) };
         opened(match weights_path(weights)? {
             Some(path) => builder.weights(path).build(),

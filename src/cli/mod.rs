@@ -129,7 +129,8 @@ fn run(cli: &Cli) -> u8 {
     let console = Console::new(cli.quiet, cli.verbose);
     // The error that follows names the photo and says what to do.
     rtformer::pixels::hide_decoder_panics();
-    let started = cli.command.device().map_or(Ok(()), DeviceArgs::start_threads);
+    let started =
+        cli.command.device().map_or(Ok(()), |device| device.start_threads(matches!(cli.command, Command::Bench(_))));
     let done = started.and_then(|()| match &cli.command {
         Command::Segment(args) => segment::run(args, &console),
         Command::Video(args) => video::run(args, &console),

@@ -32,9 +32,11 @@ pub(super) struct DeviceArgs {
     #[arg(long, value_name = "PRECISION")]
     pub(super) precision: Option<Precision>,
 
-    /// Number of CPU threads, at most 1024; 0 uses one thread per core
-    #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u16).range(0..=MOST_THREADS))]
-    pub(super) threads: u16,
+    /// Number of CPU threads, at most 1024; 0 uses one thread per core that this process may use (see `rtformer info`). `bench` takes
+    /// several numbers, separated by commas, and compares them
+    #[arg(long, value_name = "N", default_value = "0", value_delimiter = ',', num_args = 1, action = clap::ArgAction::Set,
+        value_parser = clap::value_parser!(u16).range(0..=MOST_THREADS))]
+    pub(super) threads: Vec<u16>,
 
     /// Pad photos at the bottom and on the right to a multiple of N pixels (1 to 256) before the network sees them, or `none`; masks
     /// keep the photo's size [default: as stored in the weights]
@@ -65,17 +67,29 @@ impl ModelArgs {
 impl DeviceArgs {
     /// A builder with these flags. The weights are not set yet.
     pub(super) fn builder(&self) -> Builder {
-        let mut builder = Segmenter::builder().device(self.device).threads(usize::from(self.threads));
+        let mut builder = Segmenter::builder().device(self.device).threads(self.first_threads());
         builder = builder.pad(self.pad.unwrap_or_default());
         self.precision.map_or(builder.clone(), |precision| builder.precision(precision))
     }
 
+    /// The number of threads, or the first of several; 0 for the default.
+    fn first_threads(&self) -> usize {
+        self.threads.first().map_or(0, |&threads| usize::from(threads))
+    }
+
     /// Starts the threads for all work outside the network, such as drawing pictures; their number is the same as the network's. Must be
-    /// called only once.
-    pub(super) fn start_threads(&self) -> anyhow::Result<()> {
-        let pool = rayon::ThreadPoolBuilder::new().num_threads(usize::from(self.threads));
+    /// called only once. `several` says whether the command takes several numbers of threads.
+    pub(super) fn start_threads(&self, several: bool) -> anyhow::Result<()> {
+        if self.threads.len() > 1 && !several {
+            return Err(misuse("--threads has several numbers, expected one; only `bench` compares several"));
+        }
+        let threads = match self.first_threads() {
+            0 => rtformer::backend::Threads::of_this_process().number,
+            threads => threads,
+        };
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads);
         pool.build_global()
-            .map_err(|e| misuse(format!("--threads {}: cannot start the threads: {e}; use fewer", self.threads)))
+            .map_err(|e| misuse(format!("--threads {threads}: cannot start the threads: {e}; use fewer")))
     }
 }
 

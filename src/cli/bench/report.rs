@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::super::console::counted;
 use super::machine::{self, Machine};
 use super::profile::Profile;
+use super::scaling::Scaling;
 use super::stages::Stage;
 use super::stats::Figures;
 use super::video::Video;
@@ -49,6 +50,9 @@ pub(super) struct Report {
     pub(super) profile: Option<Profile>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) video: Option<Video>,
+    /// Only with several numbers of threads.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) scaling: Option<Scaling>,
 }
 
 /// The value for files that were written before the key existed.
@@ -64,6 +68,7 @@ impl Report {
         stages: BTreeMap<Stage, Figures>,
         profile: Option<Profile>,
         video: Option<Video>,
+        scaling: Option<Scaling>,
     ) -> Self {
         Self {
             stages,
@@ -87,6 +92,7 @@ impl Report {
             pad_multiple: segmenter.pad_multiple(),
             profile,
             video,
+            scaling,
         }
     }
 
@@ -129,6 +135,10 @@ impl Report {
         if let Some(profile) = &self.profile {
             text += "\n";
             text += &profile.table();
+        }
+        if let Some(scaling) = &self.scaling {
+            text += "\n";
+            text += &scaling.table();
         }
         text
     }
