@@ -158,6 +158,21 @@ pub trait Backend: Send + Sync {
         Ok(())
     }
 
+    /// Waits until the layers that were packed so far can be used, because a backend may pack them on other threads meanwhile. Call it
+    /// after loading a network, in the process that loaded it.
+    ///
+    /// ```
+    /// # use rtformer::backend::{Backend, Cpu, Isa};
+    /// assert!(Cpu::new(Isa::best(), 1)?.finish_packing().is_ok());
+    /// # Ok::<(), rtformer::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Backend`] for a layer that could not be packed.
+    fn finish_packing(&self) -> Result<()> {
+        Ok(())
+    }
+
     /// Starts (`true`) or stops recording the time of each operation; returns what was recorded so far.
     ///
     /// ```

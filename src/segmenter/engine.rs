@@ -75,6 +75,7 @@ impl<B: Backend> Loaded<B> {
         preparation: Preparation,
     ) -> Result<Self> {
         let network = Network::load(&backend, model, parameters)?;
+        backend.finish_packing()?;
         Ok(Self { backend, network, preparation })
     }
 

@@ -62,14 +62,14 @@ pub struct Conv {
 }
 
 /// The weights of a convolution, packed for its algorithm.
-enum Packed {
+pub(super) enum Packed {
     Direct(PackedConv),
     Winograd(PackedWinograd),
 }
 
 /// Weights that a thread of the pool packs while the next layers are read from the file. Whoever needs them first packs them, or waits
 /// until they are packed.
-struct Packing {
+pub(super) struct Packing {
     packed: OnceLock<Result<Packed, ShapeError>>,
     /// Taken when packing starts.
     todo: Mutex<Option<Todo>>,
@@ -87,7 +87,7 @@ struct Todo {
 }
 
 impl Packing {
-    fn packed(&self) -> Result<&Packed, ShapeError> {
+    pub(super) fn packed(&self) -> Result<&Packed, ShapeError> {
         let packed = self.packed.get_or_init(|| match self.todo.lock().take() {
             Some(todo) => todo.pack(),
             // Only if packing panicked before.
@@ -138,9 +138,10 @@ impl Cpu {
             bias: folded.bias,
         };
         let packed = Arc::new(Packing { packed: OnceLock::new(), todo: Mutex::new(Some(todo)) });
+        self.packing.lock().push(Arc::clone(&packed));
         let later = Arc::clone(&packed);
-        // An error is reported by the first frame.
-        self.pool.spawn(move || drop(later.packed()));
+        // Whoever uses the layer gets the error.
+        self.workers().spawn(move || drop(later.packed()));
         Ok(Conv {
             name: layer.name,
             shape,

@@ -10,7 +10,9 @@ mod threads;
 mod workers;
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
+use parking_lot::Mutex;
 use rtformer_kernels as kernels;
 use rtformer_kernels::{Caches, Element, Isa, Lanes, Layout, ShapeError};
 
@@ -19,7 +21,7 @@ pub use conv::Algorithm;
 pub use threads::Threads;
 
 use buffers::Buffers;
-use conv::Conv;
+use conv::{Conv, Packing};
 use failure::Failure;
 use readout::Readout;
 use split::Split;
@@ -54,6 +56,8 @@ pub struct Cpu {
     l2: usize,
     threads: usize,
     workers: PerProcess<Workers>,
+    /// Layers that are being packed.
+    packing: Mutex<Vec<Arc<Packing>>>,
 }
 
 /// `scale * x + shift`, with one scale and one shift per channel.
@@ -101,6 +105,7 @@ impl Cpu {
             l2: Caches::of_this_machine().l2,
             threads,
             workers: PerProcess::new(workers),
+            packing: Mutex::default(),
         })
     }
 
@@ -207,6 +212,12 @@ impl Backend for Cpu {
 
     fn ready(&self) -> Result<()> {
         self.workers().ready().map_err(|reason| Error::Device { device: "cpu".into(), reason })
+    }
+
+    fn finish_packing(&self) -> Result<()> {
+        let packing = std::mem::take(&mut *self.packing.lock());
+        // From the end, because the threads start with the first.
+        packing.iter().rev().try_for_each(|layer| layer.packed().map(drop).map_err(failed("pack")))
     }
 
     fn profile(&self, on: bool) -> Vec<OpTime> {

@@ -42,6 +42,14 @@ impl Workers {
             Err(_) => work(),
         }
     }
+
+    /// Runs `work` later on the threads; now on this one if they are not [`ready`](Self::ready).
+    pub(super) fn spawn(&self, work: impl FnOnce() + Send + 'static) {
+        match &self.pool {
+            Ok(pool) => pool.spawn(work),
+            Err(_) => work(),
+        }
+    }
 }
 
 fn pool(threads: usize) -> Result<ThreadPool, String> {
