@@ -7,9 +7,6 @@
 
 use crate::simd::{Simd, Vector};
 
-/// The maximum number of pixels in a tile of any instruction set.
-pub(crate) const MAX_PIXELS: usize = 14;
-
 /// The inputs that each output sums over. A word is one channel in f32 or two in bf16: [`Simd::CHANNELS_PER_WORD`].
 #[derive(Clone, Copy)]
 pub(crate) struct Reduction {
@@ -195,8 +192,10 @@ impl Tile<'_> {
                                 add!(word + i);
                             }
                         }
-                        for word in turns..words {
-                            add!(word);
+                        if unrolled > 1 {
+                            for word in turns..words {
+                                add!(word);
+                            }
                         }
                     }
                 }

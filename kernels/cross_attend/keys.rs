@@ -1,10 +1,12 @@
 //! The keys and values of one frame, packed for the register tile.
 
-use crate::conv::tile::MAX_PIXELS;
 use crate::{Element, Lanes, Layout, Map, ShapeError, floats_mut};
 
 /// The bias of a padding key: its weight after the softmax is exactly zero.
 const NO_KEY: f32 = -1e30;
+
+/// The number of pixels whose scores are computed together: one tile on AVX-512, two of the narrower ones.
+pub(super) const MAX_PIXELS: usize = 14;
 
 /// Keys and values, packed for products of one element type. The factor `1 / s` is folded into the keys.
 ///

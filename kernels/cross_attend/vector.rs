@@ -1,7 +1,8 @@
 //! Attention with register tiles: scores, softmax and weighted values of a few pixels at a time.
 
+use super::keys::MAX_PIXELS;
 use super::{CrossAttend, CrossKeys};
-use crate::conv::tile::{Ahead, MAX_PIXELS, Reduction, Tile, tiles};
+use crate::conv::tile::{Ahead, Reduction, Tile, tiles};
 use crate::conv::{Input, Norm, Prologue};
 use crate::simd::{Simd, Vector, exp};
 use crate::{Layout, Map, floats, floats_mut};
@@ -28,7 +29,7 @@ impl Vector for CrossAttend<'_> {
                 // and weights.
                 unsafe { S::enter(Queries { x, keys, row, to: queries.cast_mut() }) }
             }
-            for (column, pixels) in tiles(output.width, S::TILE_PIXELS) {
+            for (column, pixels) in tiles(output.width, MAX_PIXELS / S::TILE_PIXELS * S::TILE_PIXELS) {
                 let of_queries = Reduction {
                     words: keys.query_words(),
                     block_stride: if converts { input.width * words } else { input.block_stride() },
@@ -128,7 +129,7 @@ impl Vector for Softmax {
         let Self { scores, blocks, pixels, weights } = self;
         let words = 16 / S::CHANNELS_PER_WORD;
         // SAFETY: whoever constructs the value guarantees `[blocks][pixels][16]` floats, room for as many words, and
-        // the CPU features; a tile has at most `MAX_PIXELS` pixels.
+        // the CPU features; there are at most `MAX_PIXELS` pixels.
         unsafe {
             // Each step runs for all pixels before the next step, so that pixels do not wait for each other's
             // reductions.

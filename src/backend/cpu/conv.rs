@@ -171,8 +171,8 @@ impl Cpu {
                 // A piece reads the weights of its blocks and the tiles of its rows. If there are more weights than tiles, split blocks.
                 Packed::Winograd(packed) => {
                     let tiles = h.div_ceil(kernels::WINOGRAD_TILE) * w.div_ceil(kernels::WINOGRAD_TILE);
-                    // Weights that do not fit into the L2 cache are read once per piece.
-                    let pieces = if packed.bytes() > self.l2 { 1 } else { Split::TILES.pieces };
+                    // Weights that are much larger than the L2 cache are read once per piece.
+                    let pieces = if packed.bytes() > 2 * self.l2 { 1 } else { Split::TILES.pieces };
                     Split { pieces, blocks_first: tiles < shape.out_channels, ..Split::TILES }
                 }
             };

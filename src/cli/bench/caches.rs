@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 /// Sizes in bytes.
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
-pub(in crate::cli) struct Caches {
+pub(in super::super) struct Caches {
     l1_bytes: usize,
     l2_bytes: usize,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -17,7 +17,7 @@ pub(in crate::cli) struct Caches {
 }
 
 impl Caches {
-    pub(in crate::cli) fn this() -> rtformer::Result<Self> {
+    pub(in super::super) fn this() -> rtformer::Result<Self> {
         let rtformer::backend::Caches { l1, l2, l3, source } = rtformer::backend::Caches::of_this_machine();
         let blocks_for_l2_bytes = Device::l2_cache()?;
         Ok(Self { l1_bytes: l1, l2_bytes: l2, l3_bytes: l3, source: source.into(), blocks_for_l2_bytes })
