@@ -43,6 +43,7 @@ pub mod backend;
 pub mod bench;
 #[cfg(feature = "cli")]
 #[doc(hidden)]
+#[allow(rustdoc::bare_urls, reason = "comments on arguments are help texts, which show addresses as they are")]
 pub mod cli;
 mod convert;
 pub mod error;

@@ -146,8 +146,9 @@ pub struct Fit {
 /// Fits the law to runs. `budgets`, in FLOPs, are added to those of the runs. The same runs give the same result.
 ///
 /// # Errors
-/// [`Error::Input`] if a number is not positive. [`Error::Runs`] if the runs do not determine the law: fewer than eight runs, two budgets,
-/// three sizes, three numbers of crops or six different pairs of them, or FLOPs that do not grow with the size.
+/// [`Error::Input`](crate::Error::Input) if a number is not positive. [`Error::Runs`](crate::Error::Runs) if the runs do not determine the
+/// law: fewer than eight runs, two budgets, three sizes, three numbers of crops or six different pairs of them, or FLOPs that do not grow
+/// with the size.
 ///
 /// ```
 /// use rtformer::plan::{Run, fit};
