@@ -108,7 +108,10 @@ impl Device {
         let bytes = text.to_str().and_then(parse_bytes).filter(|bytes| Caches::PLAUSIBLE_L2.contains(bytes));
         bytes.ok_or_else(|| Error::Device {
             device: "cpu".into(),
-            reason: format!("RTFORMER_L2 is {text:?}; expected the size of an L2 cache from 64K to 64M, such as 512K"),
+            reason: format!(
+                "RTFORMER_L2 is `{}`; expected the size of an L2 cache from 64K to 64M, such as 512K",
+                text.display()
+            ),
         })
     }
 

@@ -60,12 +60,13 @@ impl Scaling {
         }
         console.finish();
         let times = residents.iter().map(|(_, times)| Figures::of(times, args.batch).median_ms);
-        Ok(Self::of(measured.iter().copied().zip(times).collect(), &missing))
+        let measured: Vec<_> = measured.iter().copied().zip(times).collect();
+        Ok(Self::of(&measured, &missing))
     }
 
     /// From measured pairs of threads and milliseconds, sorted by threads, and the numbers of threads to model.
-    fn of(measured: Vec<(usize, f64)>, missing: &[usize]) -> Self {
-        let parallel_share = parallel_share(&measured);
+    fn of(measured: &[(usize, f64)], missing: &[usize]) -> Self {
+        let parallel_share = parallel_share(measured);
         let least = measured.first().copied().unwrap_or((1, 0.0));
         let line = |(threads, ms): (usize, f64), modelled| Line {
             threads,
@@ -118,21 +119,21 @@ mod tests {
     fn the_model_continues_the_measured_times() {
         // 80 % splits: 100, 60 and 40 ms for one, two and four threads.
         for measured in [vec![(1, 100.0), (2, 60.0)], vec![(2, 60.0), (4, 40.0)]] {
-            let scaling = Scaling::of(measured, &[8]);
+            let scaling = Scaling::of(&measured, &[8]);
             assert_eq!(scaling.parallel_share, Some(0.8));
             let line = scaling.lines.last().unwrap();
             assert!(line.modelled && (line.ms - 30.0).abs() < 1e-9, "{line:?}");
         }
-        let scaling = Scaling::of(vec![(1, 100.0), (2, 60.0)], &[8]);
+        let scaling = Scaling::of(&[(1, 100.0), (2, 60.0)], &[8]);
         let efficiencies: Vec<_> = scaling.lines.iter().map(|line| line.efficiency).collect();
         assert_eq!(efficiencies, [1.0, 0.8333, 0.4167]);
     }
 
     #[test]
     fn without_two_measured_numbers_nothing_is_modelled() {
-        let scaling = Scaling::of(vec![(1, 100.0)], &[2, 4]);
+        let scaling = Scaling::of(&[(1, 100.0)], &[2, 4]);
         assert_eq!((scaling.parallel_share, scaling.lines.len()), (None, 1));
         // Noise can make more threads seem slower.
-        assert_eq!(Scaling::of(vec![(1, 100.0), (2, 120.0)], &[]).parallel_share, Some(0.0));
+        assert_eq!(Scaling::of(&[(1, 100.0), (2, 120.0)], &[]).parallel_share, Some(0.0));
     }
 }
