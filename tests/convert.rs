@@ -138,7 +138,7 @@ fn a_description_of_classes_is_read_or_refused() {
 fn metadata_are_kept_and_changed() {
     let folder = tempfile::tempdir().unwrap();
     let (first, second) = (folder.path().join("first.safetensors"), folder.path().join("second.safetensors"));
-    let said = [("explainer", "{\"atoms\": [1]}"), ("adaptive", "[0.5]"), ("format", "pt"), ("model", "theirs")];
+    let said = [("explainer", "{\"atoms\": [1]}"), ("adaptive", "[0.5]"), ("format", "pt"), ("model", "rtformer")];
     let input = folder.path().join("input.safetensors");
     std::fs::write(&input, renamed(|name| vec![name.to_owned()], &said)).unwrap();
     let mine = data("field/datasets/mine.json");
