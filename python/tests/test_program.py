@@ -84,7 +84,7 @@ def test_interrupts_finish_the_photos_in_progress(street, tmp_path):
 @pytest.mark.skipif(os.name != "posix", reason="signals")
 def test_ctrl_c_ends_commands_that_do_not_wait_for_photos(tmp_path):
     """`bench` has no handler, so the signal has its usual effect."""
-    process = subprocess.Popen([*OWN, "bench", "--size", "640x480"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen([*OWN, "bench", "--size", "640x480", "--runs", "100000"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         time.sleep(3)
         assert process.poll() is None, "bench ended by itself"
