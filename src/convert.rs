@@ -4,7 +4,7 @@
 mod pull;
 
 #[cfg(feature = "download")]
-pub use pull::pull;
+pub use pull::{Pull, Pulling, pull};
 
 use crate::backend::Reference;
 use crate::error::{Error, Result};

@@ -60,9 +60,9 @@ pub mod video;
 pub mod weights;
 
 pub use backend::Isa;
-#[cfg(feature = "download")]
-pub use convert::pull;
 pub use convert::{Hints, infer_config};
+#[cfg(feature = "download")]
+pub use convert::{Pull, Pulling, pull};
 pub use error::{Error, ErrorKind, Result};
 /// The crate whose pictures the API takes and returns, such as [`image::RgbImage`], in the version that it uses.
 pub use image;

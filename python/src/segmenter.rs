@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
-use rtformer::Builder;
+use rtformer::{Builder, Pull};
 use rtformer::eval::LabelFormat;
-use rtformer::weights::{Fetch, Official};
+use rtformer::weights::Official;
 
 use crate::channels::Channels;
 use crate::error::exception;
@@ -238,7 +238,7 @@ fn weights_file(weights: PathBuf) -> rtformer::Result<Option<PathBuf>> {
         return Ok(None);
     }
     match weights.to_str().and_then(Official::named).filter(|_| !weights.exists()) {
-        Some(official) => rtformer::pull(official, &Fetch::default(), &mut |_, _| ()).map(Some),
+        Some(official) => rtformer::pull(official, &Pull::from_env(), &mut |_| ()).map(Some),
         None => Ok(Some(weights)),
     }
 }

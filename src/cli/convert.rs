@@ -90,19 +90,18 @@ pub(super) fn run(args: &Args, console: &Console) -> anyhow::Result<Outcome> {
 }
 
 /// What the user specified about the checkpoint and the output.
-#[derive(Debug, Default)]
-pub(super) struct Wanted<'a> {
-    pub(super) dataset: Option<Dataset>,
-    pub(super) hints: Hints,
-    pub(super) temperature: Option<f32>,
-    pub(super) pad_multiple: Option<Pad>,
-    pub(super) part: Option<&'a str>,
-    pub(super) store: Store,
+struct Wanted<'a> {
+    dataset: Option<Dataset>,
+    hints: Hints,
+    temperature: Option<f32>,
+    pad_multiple: Option<Pad>,
+    part: Option<&'a str>,
+    store: Store,
 }
 
 /// The value of `--pad-multiple`; `Pad(None)` is the word `none`.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Pad(Option<u32>);
+struct Pad(Option<u32>);
 
 fn pad_multiple(text: &str) -> Result<Pad, String> {
     if text == "none" {
@@ -133,7 +132,7 @@ fn dataset(name: &str) -> anyhow::Result<Dataset> {
 ///
 /// # Errors
 /// All errors name the input, except errors about the output.
-pub(super) fn convert(input: &Path, output: &Path, wanted: Wanted<'_>, console: &Console) -> anyhow::Result<()> {
+fn convert(input: &Path, output: &Path, wanted: Wanted<'_>, console: &Console) -> anyhow::Result<()> {
     let Wanted { dataset, hints, temperature, pad_multiple, part, store } = wanted;
     let name = || input.display().to_string();
     let Source { mut checkpoint, config: own, dataset } = Source::open(input, part, dataset)?;
