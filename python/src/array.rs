@@ -3,7 +3,7 @@
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedBytes;
-use pyo3::types::{PyDict, PyTuple};
+use pyo3::types::{PyDict, PySlice, PyTuple};
 
 /// A vector that NumPy uses in place. An array that is made from it keeps it alive as its `base`.
 ///
@@ -81,7 +81,42 @@ pub(crate) fn shape(array: &Bound<'_, PyAny>) -> PyResult<Vec<usize>> {
     array.getattr(intern!(array.py(), "shape"))?.extract()
 }
 
-/// A copy of an array's bytes in row-major order, whatever its strides.
+/// An array's strides in bytes.
+pub(crate) fn strides(array: &Bound<'_, PyAny>) -> PyResult<Vec<isize>> {
+    array.getattr(intern!(array.py(), "strides"))?.extract()
+}
+
+/// The view of an array `[height, width, channels]` with its channels in reverse order.
+pub(crate) fn reversed_channels<'py>(array: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+    let py = array.py();
+    let reversed = PySlice::new(py, isize::MAX, isize::MIN, -1);
+    array.get_item((py.Ellipsis(), reversed))
+}
+
+/// A copy of the bytes of an array `[height, width]` or `[height, width, channels]` in row-major order, whatever its strides.
+///
+/// `tobytes` copies packed arrays at once, but others byte by byte. NumPy's copies between arrays are three to ten times as fast if they
+/// follow the order of the memory: whole rows where the pixels of a row are packed, and otherwise one channel at a time.
 pub(crate) fn bytes(array: &Bound<'_, PyAny>) -> PyResult<PyBackedBytes> {
+    let (shape, strides) = (shape(array)?, strides(array)?);
+    // The step to the next element of a packed array, for each axis.
+    let packed = |axis: usize| shape[axis + 1..].iter().product::<usize>() as isize;
+    let is_packed = |axis: usize| strides[axis] == packed(axis) || shape[axis] == 1;
+    if (0..shape.len()).all(is_packed) {
+        return packed_bytes(array);
+    }
+    let numpy = numpy(array.py())?;
+    if (1..shape.len()).all(is_packed) || shape.len() < 3 {
+        return packed_bytes(&numpy.call_method1(intern!(array.py(), "ascontiguousarray"), (array,))?);
+    }
+    let copy = numpy.call_method1(intern!(array.py(), "empty"), (&shape, "uint8"))?;
+    for channel in 0..shape[2] {
+        let plane = (array.py().Ellipsis(), channel);
+        copy.set_item(&plane, array.get_item(&plane)?)?;
+    }
+    packed_bytes(&copy)
+}
+
+fn packed_bytes(array: &Bound<'_, PyAny>) -> PyResult<PyBackedBytes> {
     Ok(array.call_method0(intern!(array.py(), "tobytes"))?.extract()?)
 }

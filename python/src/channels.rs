@@ -25,6 +25,15 @@ impl Channels {
         }
     }
 
+    /// The format with the same channels in reverse order, if there is one: RGB and BGR.
+    pub(crate) fn reversed(format: PixelFormat) -> Option<PixelFormat> {
+        match format {
+            PixelFormat::Rgb8 => Some(PixelFormat::Bgr8),
+            PixelFormat::Bgr8 => Some(PixelFormat::Rgb8),
+            _ => None,
+        }
+    }
+
     /// The order with this name.
     pub(crate) fn named(name: &str) -> PyResult<Self> {
         match name {

@@ -149,5 +149,12 @@ fn raw(frame: &Bound<'_, PyAny>, channels: Channels) -> PyResult<Raw> {
              channels{hint}"
         )));
     };
-    Ok(Raw { data: array::bytes(frame)?, width, height, format })
+    // A view `rgb[:, :, ::-1]` of packed pixels is packed in the other order.
+    let (data, format) = match Channels::reversed(format) {
+        Some(format) if array::strides(frame)?.last() == Some(&-1) => {
+            (array::bytes(&array::reversed_channels(frame)?)?, format)
+        }
+        _ => (array::bytes(frame)?, format),
+    };
+    Ok(Raw { data, width, height, format })
 }
