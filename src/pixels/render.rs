@@ -142,19 +142,38 @@ pub fn overlay(photo: &Pixels, mask: &Mask, palette: &Palette, alpha: f32) -> Rg
     if row_length == 0 {
         return picture;
     }
+    // For each colour, and at the end black for ids without one, what becomes of each value of red, green and blue.
+    let tables: Vec<_> = (0..=palette.len())
+        .map(|id| {
+            palette.color(id as u16).map(|color| std::array::from_fn::<_, 256, _>(|v| blend(v as u8, color, alpha)))
+        })
+        .collect();
+    let (channels, offsets, ignored) = (photo.format().channels(), photo.format().offsets(), mask.ignore_id());
     let rows = picture.par_chunks_exact_mut(row_length).enumerate();
     let draw = |(y, row): (usize, &mut [u8])| {
         let y = y as u32;
-        for (x, pixel) in (0..).zip(row.as_chunks_mut::<3>().0) {
-            *pixel = photo.rgb(x, y);
-            let Some(id) = mask.reached(x, y).filter(|&id| id != mask.ignore_id()) else { continue };
-            for (value, color) in pixel.iter_mut().zip(palette.color(id)) {
-                *value = (f32::from(*value) * (1.0 - alpha) + f32::from(color) * alpha).round() as u8;
-            }
+        let pixels = row.as_chunks_mut::<3>().0.iter_mut().zip(photo.row(y).chunks_exact(channels));
+        for (x, (pixel, source)) in (0..).zip(pixels) {
+            let [r, g, b] = offsets.map(|offset| source[offset]);
+            *pixel = match mask.reached(x, y).filter(|&id| id != ignored) {
+                None => [r, g, b],
+                Some(id) => {
+                    let table = &tables[usize::from(id).min(tables.len() - 1)];
+                    [table[0][usize::from(r)], table[1][usize::from(g)], table[2][usize::from(b)]]
+                }
+            };
         }
     };
     process::parallel(|| rows.for_each(draw));
     picture
+}
+
+/// The mean of a value and a colour with the weight `alpha`, rounded; halves are rounded up.
+fn blend(value: u8, color: u8, alpha: f32) -> u8 {
+    let mean = f32::from(value) * (1.0 - alpha) + f32::from(color) * alpha;
+    // `f32::round` is a call of a function on CPUs without SSE 4.1.
+    let whole = mean as u8;
+    whole + u8::from(mean - f32::from(whole) >= 0.5)
 }
 
 /// The mask in the colours of its classes. Ignored pixels are black.

@@ -206,3 +206,30 @@ fn a_failed_write_names_the_file_and_leaves_nothing() {
         assert!(!path.exists());
     }
 }
+
+#[test]
+fn an_overlay_is_the_rounded_mean_of_photo_and_colour() {
+    // Every value of a channel, under every colour, in rows that end within the mask and beyond it.
+    let photo = RgbImage::from_fn(256, 8, |x, y| image::Rgb([x as u8, 255 - x as u8, (x * 7 + y) as u8]));
+    let palette = Palette::new(vec![[0, 128, 255], [255, 1, 77]]);
+    let ids: Vec<u16> = (0..256 * 7).map(|i| [0, 1, 2, 255][i as usize / 256 % 4]).collect(); // 2 has no colour: black
+    let mask = mask(256, 7, 3, &ids);
+    for alpha in [0.0, 0.1, 0.25, 0.5, 0.7, 1.0, f32::NAN] {
+        let picture = overlay(&(&photo).into(), &mask, &palette, alpha);
+        let alpha = if alpha.is_nan() { 0.0 } else { alpha };
+        for (x, y, pixel) in picture.enumerate_pixels() {
+            let below = photo.get_pixel(x, y).0;
+            let want = match (y, ids.get((y * 256 + x) as usize)) {
+                (7, _) | (_, Some(255) | None) => below,
+                (_, Some(&id)) => std::array::from_fn(|i| {
+                    let color = palette.color(id)[i];
+                    (f32::from(below[i]) * (1.0 - alpha) + f32::from(color) * alpha).round() as u8
+                }),
+            };
+            assert_eq!(pixel.0, want, "({x}, {y}), alpha {alpha}");
+        }
+    }
+    let bgr: Vec<u8> = photo.pixels().flat_map(|pixel| [pixel[2], pixel[1], pixel[0], 9]).collect();
+    let bgr = Pixels::new(&bgr, 256, 8, 4 * 256, super::super::PixelFormat::Bgra8).unwrap();
+    assert_eq!(overlay(&bgr, &mask, &palette, 0.3), overlay(&(&photo).into(), &mask, &palette, 0.3));
+}
