@@ -73,7 +73,7 @@ pub use stream::{Scenes, Shown};
 pub use y4m::Y4mWriter;
 
 #[cfg(feature = "video")]
-use crate::error::Error;
+use crate::error::{Error, Result};
 use crate::pixels::Pixels;
 
 /// A frame of a video.
@@ -108,6 +108,20 @@ impl<'a> From<&'a Frame> for Pixels<'a> {
     fn from(frame: &'a Frame) -> Self {
         Pixels::from(&frame.image).named(&frame.name)
     }
+}
+
+/// An iterator over what `read` returns, up to its end or first error.
+#[cfg(feature = "video")]
+fn until_error(mut read: impl FnMut() -> Result<Option<Frame>>) -> impl Iterator<Item = Result<Frame>> {
+    let mut ended = false;
+    std::iter::from_fn(move || {
+        if ended {
+            return None;
+        }
+        let frame = read().transpose();
+        ended = !matches!(frame, Some(Ok(_)));
+        frame
+    })
 }
 
 /// An [`Error::Video`].

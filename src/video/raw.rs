@@ -9,7 +9,7 @@ use image::RgbImage;
 use super::colors::{self, Colors, Matrix, Planes, Range};
 use super::rate::Rate;
 use super::y4m::LARGEST_SIDE;
-use super::{Frame, failure};
+use super::{Frame, failure, until_error};
 use crate::error::{Error, Result};
 use crate::memory;
 
@@ -114,7 +114,6 @@ pub(super) struct RawReader {
     format: RawFormat,
     colors: Colors,
     number: u64,
-    ended: bool,
 }
 
 impl RawReader {
@@ -128,9 +127,15 @@ impl RawReader {
     ) -> Self {
         let matrix = matrix.unwrap_or(Matrix::of_size(format.width, format.height));
         let colors = Colors { range: range.unwrap_or_default(), matrix };
-        Self { input, name: name.to_owned(), format, colors, number: 0, ended: false }
+        Self { input, name: name.to_owned(), format, colors, number: 0 }
     }
 
+    /// The frames up to the end or the first error.
+    pub(super) fn frames(mut self) -> impl Iterator<Item = Result<Frame>> + Send {
+        until_error(move || self.read())
+    }
+
+    /// The next frame; `None` at the end. It must not be called again after that, or after an error.
     fn read(&mut self) -> Result<Option<Frame>> {
         let RawFormat { width, height, layout, rate } = self.format;
         let (number, bytes) = (self.number + 1, layout.bytes(width, height));
@@ -174,19 +179,6 @@ fn whole(data: Vec<u8>, width: u32, height: u32) -> Result<RgbImage> {
     RgbImage::from_raw(width, height, data).ok_or_else(|| Error::Pixels(format!("{width}x{height} has the wrong size")))
 }
 
-impl Iterator for RawReader {
-    type Item = Result<Frame>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        if self.ended {
-            return None;
-        }
-        let read = self.read().transpose();
-        self.ended = !matches!(read, Some(Ok(_)));
-        read
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::io::Cursor;
@@ -194,7 +186,7 @@ mod tests {
     use super::*;
 
     fn frames(format: &str, bytes: Vec<u8>) -> Vec<Result<Frame>> {
-        RawReader::new(Box::new(Cursor::new(bytes)), "-", format.parse().unwrap(), None, None).collect()
+        RawReader::new(Box::new(Cursor::new(bytes)), "-", format.parse().unwrap(), None, None).frames().collect()
     }
 
     #[test]

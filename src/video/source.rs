@@ -159,11 +159,11 @@ impl Source {
         let Options { raw, range, matrix, .. } = *options;
         let source = if let Some(format) = raw {
             let reader = RawReader::new(input, name, format, range, matrix);
-            Self::new(Box::new(part(begun(reader, name)?, *options)), format.rate, options)
+            Self::new(Box::new(part(begun(reader.frames(), name)?, *options)), format.rate, options)
         } else {
             let reader = Y4mReader::new(input, name, range, matrix)?;
             let (rate, colors) = (reader.rate(), reader.colors());
-            let frames = part(begun(reader, name)?, *options);
+            let frames = part(begun(reader.frames(), name)?, *options);
             let (range, matrix) = (Some(colors.range), Some(colors.matrix));
             Self { range, matrix, ..Self::new(Box::new(frames), rate, options) }
         };
@@ -180,12 +180,9 @@ impl Source {
         let (start, duration) = (options.start, options.duration);
         let live = is_live(format, address);
         let mut reader = FfmpegReader::new(&Input { name, address, format, start, duration, live })?;
-        let first = match reader.next() {
-            Some(first) => first?,
-            None => return Err(failure(name, "has no frames")),
-        };
+        let first = reader.read()?.ok_or_else(|| failure(name, "has no frames"))?;
         let (rate, time_base) = (reader.rate(), reader.time_base());
-        let frames = std::iter::once(Ok(first)).chain(reader);
+        let frames = std::iter::once(Ok(first)).chain(reader.frames());
         let source = Self::new(Box::new(frames), rate, options);
         let audio = (!live && format.is_none()).then(|| Audio { address: address.to_owned(), start, duration });
         let source = Self { time_base, audio, live: live || options.realtime, ..source };

@@ -9,7 +9,7 @@ use y4m::{Colorspace, Decoder, Ratio};
 
 use super::colors::{self, Colors, Matrix, Planes, Range};
 use super::rate::Rate;
-use super::{Frame, failure};
+use super::{Frame, failure, until_error};
 use crate::error::{Error, Result};
 
 /// The first bytes of the format.
@@ -33,8 +33,6 @@ pub(super) struct Y4mReader {
     rate: Rate,
     size: (u32, u32),
     number: u64,
-    /// Set at the end of the stream and after an error.
-    ended: bool,
 }
 
 impl Y4mReader {
@@ -92,7 +90,7 @@ impl Y4mReader {
         let Ratio { num, den } = decoder.get_framerate();
         let colors = Colors { range: range.unwrap_or(said), matrix: matrix.unwrap_or(Matrix::of_size(size.0, size.1)) };
         let rate = Rate::new(num as u64, den as u64).unwrap_or_default();
-        Ok(Self { name: name.to_owned(), decoder, bytes, colors, rate, size, number: 0, ended: false })
+        Ok(Self { name: name.to_owned(), decoder, bytes, colors, rate, size, number: 0 })
     }
 
     pub(super) fn rate(&self) -> Rate {
@@ -103,6 +101,12 @@ impl Y4mReader {
         self.colors
     }
 
+    /// The frames up to the end or the first error.
+    pub(super) fn frames(mut self) -> impl Iterator<Item = Result<Frame>> + Send {
+        until_error(move || self.read())
+    }
+
+    /// The next frame; `None` at the end. It must not be called again after that, or after an error.
     fn read(&mut self) -> Result<Option<Frame>> {
         let number = self.number + 1;
         let start = self.bytes.load(Ordering::Relaxed);
@@ -141,19 +145,6 @@ impl Y4mReader {
         };
         let rgb = colors::to_rgb(planes, self.size.0, self.size.1, self.colors)?;
         Ok(Some(Frame::new(rgb, number, self.rate.time(number - 1), &self.name)))
-    }
-}
-
-impl Iterator for Y4mReader {
-    type Item = Result<Frame>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        if self.ended {
-            return None;
-        }
-        let read = self.read().transpose();
-        self.ended = !matches!(read, Some(Ok(_)));
-        read
     }
 }
 
@@ -253,7 +244,7 @@ mod tests {
         match reader(bytes) {
             Err(error) => (0, error.to_string()),
             Ok(frames) => {
-                let all: Vec<_> = frames.collect();
+                let all: Vec<_> = frames.frames().collect();
                 let text = all.last().and_then(|last| last.as_ref().err()).map_or(String::new(), ToString::to_string);
                 (all.iter().filter(|frame| frame.is_ok()).count(), text)
             }
@@ -304,7 +295,7 @@ mod tests {
             assert_eq!(writer.write(&RgbImage::new(3, 5)).unwrap_err().kind(), ErrorKind::InvalidInput);
             let reader = Y4mReader::new(Box::new(Cursor::new(bytes)), "-", None, Some(matrix)).unwrap();
             assert_eq!((reader.rate(), reader.colors()), (rate, Colors { range, matrix }));
-            for (n, (frame, want)) in (0..).zip(reader.map(Result::unwrap).zip(&frames)) {
+            for (n, (frame, want)) in (0..).zip(reader.frames().map(Result::unwrap).zip(&frames)) {
                 assert_eq!((frame.number, frame.time), (n + 1, rate.time(n)));
                 assert!(frame.image.iter().zip(want.iter()).all(|(a, b)| a.abs_diff(*b) <= 2), "{range:?}");
             }
@@ -314,7 +305,7 @@ mod tests {
     #[test]
     fn samples_of_more_bits_are_rounded() {
         let mono = b"YUV4MPEG2 W3 H1 Cmono12 XCOLORRANGE=FULL\nFRAME\n\x00\x00\x07\x08\xff\x0f";
-        let frame = reader(mono).unwrap().next().unwrap().unwrap();
+        let frame = reader(mono).unwrap().read().unwrap().unwrap();
         assert_eq!(frame.image.as_raw(), &[0, 0, 0, 128, 128, 128, 255, 255, 255]); // 0, 2055 and 4095 of 4095
     }
 }

@@ -17,7 +17,7 @@ use super::{abilities, command, passthrough};
 use crate::error::Result;
 use crate::memory;
 use crate::video::rate::Rate;
-use crate::video::{Frame, failure};
+use crate::video::{Frame, failure, until_error};
 
 /// How to open a video.
 pub(in crate::video) struct Input<'a> {
@@ -42,7 +42,6 @@ pub(in crate::video) struct FfmpegReader {
     live: bool,
     number: u64,
     last: Option<Duration>,
-    ended: bool,
 }
 
 /// What `showinfo` says about the stream.
@@ -101,7 +100,6 @@ impl FfmpegReader {
             live: input.live,
             number: 0,
             last: None,
-            ended: false,
         })
     }
 
@@ -115,7 +113,13 @@ impl FfmpegReader {
         self.stream.lock().time_base
     }
 
-    fn read(&mut self) -> Result<Option<Frame>> {
+    /// The frames up to the end or the first error.
+    pub(in crate::video) fn frames(mut self) -> impl Iterator<Item = Result<Frame>> + Send {
+        until_error(move || self.read())
+    }
+
+    /// The next frame; `None` at the end. It must not be called again after that, or after an error.
+    pub(in crate::video) fn read(&mut self) -> Result<Option<Frame>> {
         match read_ppm(&mut self.frames) {
             Ok(Some(image)) => {
                 self.number += 1;
@@ -156,19 +160,6 @@ impl FfmpegReader {
                 _ => Ok(()),
             },
         }
-    }
-}
-
-impl Iterator for FfmpegReader {
-    type Item = Result<Frame>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        if self.ended {
-            return None;
-        }
-        let read = self.read().transpose();
-        self.ended = !matches!(read, Some(Ok(_)));
-        read
     }
 }
 
