@@ -72,6 +72,6 @@ pictures:        ## the README's and the model card's pictures, from the embedde
 	cargo build --release
 	$(PYTHON) weights/train/pictures.py --rtformer target/release/rtformer --data $(CAMVID)
 
-video:           ## the long measurements of videos, five minutes; needs ffmpeg
+video:           ## the long measurements of videos, six minutes; needs ffmpeg; CAMVID=folder also measures the accuracy of smoothing
 	cargo build --release
-	python3 tests/video.py target/release/rtformer
+	$(if $(CAMVID),CAMVID=$(CAMVID)) python3 tests/video.py target/release/rtformer

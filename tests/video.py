@@ -1,9 +1,12 @@
 """The long measurements of `rtformer video`: `make video`. Needs ffmpeg; takes about five minutes.
 
-usage: python3 tests/video.py RTFORMER [memory] [throughput] [realtime] [smoothing]
+usage: python3 tests/video.py RTFORMER [memory] [throughput] [realtime] [smoothing] [reuse] [accuracy]
+
+`accuracy` needs the environment variable CAMVID: a folder with `val` and `val_labels`, whose frames are a video of 15 frames per second.
 """
 
 import json
+import os
 import pathlib
 import subprocess
 import sys
@@ -94,17 +97,22 @@ def realtime():
     )
 
 
+def fixed_camera(clip, x, frames=60):
+    """A clip of a still photo with sensor noise, and a pasted car at the horizontal position `x`, an expression of FFmpeg."""
+    moving = (
+        f"[1]crop=90:60:200:200[car];[0]loop=loop=-1:size=1,fps=25[still];[still][car]overlay=x='{x}':y=230:eof_action=repeat,"
+        "noise=alls=4:allf=t"
+    )
+    photos = [str(STREET / "0016E5_07959.jpg"), str(STREET / "0016E5_08007.jpg")]
+    make = ["ffmpeg", "-v", "error", "-y", "-i", photos[0], "-i", photos[1], "-filter_complex", moving]
+    subprocess.run([*make, "-frames:v", str(frames), "-c:v", "ffv1", "-pix_fmt", "bgr0", clip], check=True)
+
+
 def smoothing():
-    """The flip rate of a fixed camera: a still photo with sensor noise, and a pasted car that moves; with and without smoothing."""
+    """The flip rate of a fixed camera with and without smoothing."""
     with tempfile.TemporaryDirectory() as folder:
         clip = f"{folder}/fixed.mkv"
-        moving = (
-            "[1]crop=90:60:200:200[car];[0]loop=loop=-1:size=1,fps=25[still];[still][car]overlay=x='mod(n*6,480)':y=230:eof_action=repeat,"
-            "noise=alls=4:allf=t"
-        )
-        photos = [str(STREET / "0016E5_07959.jpg"), str(STREET / "0016E5_08007.jpg")]
-        make = ["ffmpeg", "-v", "error", "-y", "-i", photos[0], "-i", photos[1], "-filter_complex", moving]
-        subprocess.run([*make, "-frames:v", "60", "-c:v", "ffv1", "-pix_fmt", "bgr0", clip], check=True)
+        fixed_camera(clip, "mod(n*6,480)")
         rates = {}
         for strength in ("0", "0.5", "0.8", "0.9"):
             output = subprocess.run(
@@ -117,7 +125,69 @@ def smoothing():
         print(f"smoothing: flip rate of a fixed camera with noise: {text}")
 
 
+def cpu_time(arguments):
+    """Runs the program; returns what it prints, and its CPU time in seconds, which depends less on other programs than the time."""
+    ours = subprocess.Popen([PROGRAM, *arguments], stdout=subprocess.PIPE)
+    printed = ours.stdout.read()
+    _, status, used = os.wait4(ours.pid, 0)
+    assert status == 0
+    return printed, used.ru_utime + used.ru_stime
+
+
+def reuse():
+    """What `--reuse` saves, and the pixels that differ from those of the frames' own masks."""
+    with tempfile.TemporaryDirectory() as folder:
+        clip = f"{folder}/clip.mkv"
+        pan = ["-loop", "1", "-i", str(STREET / "0016E5_07959.jpg"), "-vf", "crop=416:312:n:20", "-frames:v", "60"]
+        videos = {
+            "a fixed camera, a car for a third of the time": lambda: fixed_camera(clip, "if(lt(n,20),24*n,-200)"),
+            "a fixed camera, a car all the time": lambda: fixed_camera(clip, "mod(n*6,480)"),
+            "a camera that moves by one pixel": lambda: subprocess.run(
+                ["ffmpeg", "-v", "error", "-y", *pan, "-c:v", "ffv1", "-pix_fmt", "bgr0", clip], check=True
+            ),
+        }
+        for name, make in videos.items():
+            make()
+            common = ["video", clip, "-q"]
+            rows, spent = cpu_time([*common, "--json"])
+            reusing, less = cpu_time([*common, "--json", "--reuse"])
+            reused = [json.loads(row)["reused"] for row in reusing.splitlines()]
+            views = [cpu_time([*common, "-o", "-", "--view", "mask", *more])[0] for more in ([], ["--reuse"])]
+            own, kept = (view.split(b"FRAME\n")[1:] for view in views)
+            wrong = [differing(a, b) for a, b in zip(own, kept, strict=True)]
+            # The same for the mask of the frame before, which is what noise and motion change.
+            flicker = [differing(a, b) for a, b, again in zip(own[1:], own, reused[1:]) if again]
+            print(
+                f"reuse: {name}: {100 * sum(reused) / len(reused):.0f} % of {len(reused)} frames reused, CPU time {spent:.1f} -> {less:.1f} s "
+                f"({100 * (less / spent - 1):+.0f} %)"
+            )
+            if flicker:
+                print(
+                    f"reuse: {100 * sum(wrong) / sum(reused):.2f} % of the pixels of a reused mask differ from the frame's own; "
+                    f"{100 * sum(flicker) / len(flicker):.2f} % differ between the own masks of neighbouring frames"
+                )
+
+
+def differing(a, b):
+    """The share of pixels that differ in two frames of three planes."""
+    n = len(a) // 3
+    planes = zip(a[:n], a[n : 2 * n], a[2 * n :], b[:n], b[n : 2 * n], b[2 * n :])
+    return 0 if a == b else sum(p[:3] != p[3:] for p in planes) / n
+
+
+def accuracy():
+    """The mean IoU and the flip rate of a labelled video of a moving car, with and without smoothing."""
+    camvid = pathlib.Path(os.environ["CAMVID"])
+    for strength in ("0", "0.5", "0.8", "0.9"):
+        arguments = ["--video", str(camvid / "val"), "--labels", str(camvid / "val_labels"), "--smooth", strength, "--json"]
+        report = json.loads(subprocess.run([PROGRAM, "eval", "-q", *arguments], check=True, capture_output=True).stdout)
+        print(
+            f"accuracy: S {strength}: mean IoU {100 * report['miou']:.2f} %, flip rate {100 * report['flip_rate']:.3f} %, "
+            f"{report['images']} frames"
+        )
+
+
 if __name__ == "__main__":
     PROGRAM = sys.argv[1]
-    for name in sys.argv[2:] or ["memory", "throughput", "realtime", "smoothing"]:
+    for name in sys.argv[2:] or ["memory", "throughput", "realtime", "smoothing", "reuse"] + ["accuracy"] * ("CAMVID" in os.environ):
         globals()[name]()

@@ -12,7 +12,7 @@ use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rtformer::video::{FlipCounter, Frame, Keep, Scenes, Shown, Smoother, Source, stop_children};
+use rtformer::video::{FlipCounter, Frame, Keep, Scenes, Shown, Smoother, Source, Streaming, stop_children};
 
 use super::console::{Console, counted};
 use super::lines::Lines;
@@ -56,11 +56,13 @@ pub(super) fn run(args: &Args, console: &Console) -> anyhow::Result<Outcome> {
         lines: args.json.then(Lines::default),
         done: 0,
         dropped: 0,
+        reused: 0,
         failed: 0,
         ages: VecDeque::new(),
     };
     let started = Instant::now();
-    run.all(segmenter.stream(source, keep), &stop)?;
+    let reuse = args.reuse.then_some(Smoother::THRESHOLD);
+    run.all(segmenter.stream(source, Streaming { keep, reuse }), &stop)?;
     let failed = run.failed;
     run.finish(args, keep, started)?;
     Ok(match failed {
@@ -134,6 +136,7 @@ struct Run<'a> {
     lines: Option<Lines>,
     done: u64,
     dropped: u64,
+    reused: u64,
     failed: u64,
     /// Milliseconds from the arrival of the last frames until their masks were written.
     ages: VecDeque<f64>,
@@ -185,6 +188,7 @@ impl Run<'_> {
         self.ages.push_back(report::age(shown.arrived));
         self.done += 1;
         self.dropped += shown.dropped;
+        self.reused += u64::from(shown.reused);
         let flip_rate = self.flips.count(&shown.frame.image, shown.scene.mask());
         let Some(lines) = &mut self.lines else { return Ok(true) };
         lines.print(&report::line(&shown, flip_rate, self.dropped, written.as_deref(), self.ages.back().copied()));
@@ -194,7 +198,7 @@ impl Run<'_> {
 
     /// Completes the output and prints the summary.
     fn finish(self, args: &Args, keep: Keep, started: Instant) -> anyhow::Result<()> {
-        let Self { console, output, flips, lines, done, dropped, failed, ages, .. } = self;
+        let Self { console, output, flips, lines, done, dropped, reused, failed, ages, .. } = self;
         output.finish()?;
         let seconds = started.elapsed().as_secs_f64();
         let frames = counted(usize::try_from(done).unwrap_or(usize::MAX), "frame");
@@ -204,6 +208,9 @@ impl Run<'_> {
             ages.sort_by(f64::total_cmp);
             let p95 = ages.get(ages.len().saturating_sub(1) * 95 / 100).copied().unwrap_or(0.0);
             text += &format!(", {dropped} dropped, age of masks {p95:.0} ms (p95)");
+        }
+        if args.reuse {
+            text += &format!(", {:.1} % reused", 100.0 * reused as f64 / done.max(1) as f64);
         }
         if let Some(rate) = flips.rate() {
             text += &format!(", flip rate {:.3} %", 100.0 * rate);

@@ -82,6 +82,11 @@ impl Scene {
         self.mask
     }
 
+    /// The same scene with other times.
+    pub(crate) fn with_timings(self, timings: Timings) -> Self {
+        Self { timings, ..self }
+    }
+
     /// Moves the mask out, without a copy. An empty mask stays behind, until [`set_mask`](Self::set_mask).
     ///
     /// ```

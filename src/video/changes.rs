@@ -3,13 +3,14 @@
 use rayon::prelude::*;
 
 use crate::pixels::Pixels;
+use crate::process;
 
 /// The map of the blocks of a frame that differ from the previous frame.
 ///
 /// A block changed if the mean absolute difference of its bytes is above a threshold in grey levels. Noise is below it, and an edge that
 /// moves is above it; `docs/book/src/video.md` has the measurement.
 ///
-/// The map is what reuses work between frames needs: a result for an unchanged block still holds.
+/// Where no block changed, an earlier result still holds: see [`Streaming::reuse`](super::Streaming::reuse).
 ///
 /// ```
 /// use rtformer::video::Changes;
@@ -19,7 +20,7 @@ use crate::pixels::Pixels;
 /// after.put_pixel(40, 20, image::Rgb([255; 3]));
 /// let changes = Changes::between(&(&before).into(), &(&after).into(), 0.5).unwrap();
 /// assert!(changes.at(40, 20) && !changes.at(0, 0));
-/// assert_eq!(changes.share(), 1.0 / 48.0);
+/// assert!(changes.share() == 1.0 / 48.0 && !changes.is_empty());
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Changes {
@@ -40,7 +41,7 @@ impl Changes {
         let channels = after.format().channels();
         let columns = width.div_ceil(Self::BLOCK) as usize;
         let side = Self::BLOCK as usize * channels;
-        let rows = (0..height.div_ceil(Self::BLOCK)).into_par_iter().flat_map_iter(|row| {
+        let row = |row: u32| {
             let mut sums = vec![0_u32; columns];
             let mut bytes = vec![0_u32; columns];
             for y in row * Self::BLOCK..((row + 1) * Self::BLOCK).min(height) {
@@ -51,8 +52,9 @@ impl Changes {
                 }
             }
             sums.into_iter().zip(bytes).map(move |(sum, bytes)| sum as f32 > threshold * bytes as f32)
-        });
-        Some(Self { columns, changed: rows.collect() })
+        };
+        let rows = (0..height.div_ceil(Self::BLOCK)).into_par_iter().flat_map_iter(row);
+        Some(Self { columns, changed: process::parallel(|| rows.collect()) })
     }
 
     /// Whether the block of this pixel changed.
@@ -61,6 +63,11 @@ impl Changes {
     /// If the pixel is below the frame's last block.
     pub fn at(&self, x: u32, y: u32) -> bool {
         self.changed[(y / Self::BLOCK) as usize * self.columns + (x / Self::BLOCK) as usize]
+    }
+
+    /// Whether no block changed.
+    pub fn is_empty(&self) -> bool {
+        !self.changed.contains(&true)
     }
 
     /// The share of blocks that changed.
@@ -84,6 +91,8 @@ mod tests {
         }
         let share = |threshold| Changes::between(&(&before).into(), &(&after).into(), threshold).unwrap().share();
         assert_eq!((share(2.9), share(3.0), share(3.1)), (1.0, 0.0, 0.0));
+        let is_empty = |threshold| Changes::between(&(&before).into(), &(&after).into(), threshold).unwrap().is_empty();
+        assert!(is_empty(3.0) && !is_empty(2.9));
         let mut corner = before.clone();
         corner.put_pixel(18, 10, image::Rgb([0; 3]));
         let changes = Changes::between(&(&before).into(), &(&corner).into(), 5.0).unwrap();

@@ -60,7 +60,8 @@ pub enum Matrix {
 }
 
 impl Matrix {
-    /// The matrix of a video that does not name one: BT.709 from 1280 pixels of width or 577 of height, as in mpv.
+    /// The matrix of a video that does not name one: BT.709 from 1280 pixels of width or 577 of height, as in mpv. This is right for videos,
+    /// also if FFmpeg writes them as y4m, which does not change their samples. Frames that FFmpeg converts from RGB are BT.601 at every size.
     pub fn of_size(width: u32, height: u32) -> Self {
         if width >= 1280 || height > 576 { Self::Bt709 } else { Self::Bt601 }
     }

@@ -24,8 +24,8 @@
 //! # }
 //! ```
 //!
-//! [`Smoother`] averages logits over time where the picture does not change, and [`FlipCounter`] measures how much masks flicker. Both are
-//! built on [`Changes`], the map of the blocks that changed.
+//! [`Smoother`] averages logits over time where the picture does not change, [`Streaming::reuse`] keeps a result while nothing changes, and
+//! [`FlipCounter`] measures how much masks flicker. The first two are built on [`Changes`], the map of the blocks that changed.
 
 mod changes;
 #[cfg(feature = "video")]
@@ -40,6 +40,7 @@ mod queue;
 mod rate;
 #[cfg(feature = "video")]
 mod raw;
+mod reuse;
 mod smooth;
 #[cfg(feature = "video")]
 mod source;
@@ -68,7 +69,7 @@ pub use raw::{RawFormat, RawLayout};
 pub use smooth::Smoother;
 #[cfg(feature = "video")]
 pub use source::{Options, Source};
-pub use stream::{Scenes, Shown};
+pub use stream::{Scenes, Shown, Streaming};
 #[cfg(feature = "video")]
 pub use y4m::Y4mWriter;
 

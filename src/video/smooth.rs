@@ -6,6 +6,7 @@ use rayon::prelude::*;
 use super::changes::Changes;
 use crate::error::{Error, Result};
 use crate::pixels::IdsMut;
+use crate::process;
 use crate::segmenter::Scene;
 
 /// Smooths masks over time.
@@ -75,14 +76,16 @@ impl Smoother {
             let blocks = (0..width).step_by(block).filter(|x| !changes.at(*x as u32, y as u32));
             blocks.map(|x| x..(x + block).min(width)).collect::<Vec<_>>()
         };
-        logits.par_chunks_mut(width).zip(self.average.par_chunks(width)).enumerate().for_each(|(i, (new, old))| {
+        let rows = logits.par_chunks_mut(width).zip(self.average.par_chunks(width)).enumerate();
+        let average = |(i, (new, old)): (usize, (&mut [f32], &[f32]))| {
             let y = i % (plane / width);
             for columns in still(y) {
                 for (new, old) in new[columns.clone()].iter_mut().zip(&old[columns]) {
                     *new = self.strength * old + (1.0 - self.strength) * *new;
                 }
             }
-        });
+        };
+        process::parallel(|| rows.for_each(average));
         // The average of changed blocks is the frame's own logits, whose mask is known.
         let best = |y: usize, set: &mut dyn FnMut(usize, usize)| {
             for x in still(y).into_iter().flatten() {
@@ -96,11 +99,11 @@ impl Smoother {
         match scene.mask_mut().ids_mut() {
             IdsMut::U8(ids) => {
                 let rows = ids.par_chunks_mut(width).enumerate();
-                rows.for_each(|(y, row)| best(y, &mut |x, class| row[x] = class as u8));
+                process::parallel(|| rows.for_each(|(y, row)| best(y, &mut |x, class| row[x] = class as u8)));
             }
             IdsMut::U16(ids) => {
                 let rows = ids.par_chunks_mut(width).enumerate();
-                rows.for_each(|(y, row)| best(y, &mut |x, class| row[x] = class as u16));
+                process::parallel(|| rows.for_each(|(y, row)| best(y, &mut |x, class| row[x] = class as u16)));
             }
         }
         for (x, y, pixel) in frame.enumerate_pixels() {

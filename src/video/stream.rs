@@ -6,6 +6,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::queue::{Arrival, Keep, Queue};
+use super::reuse::Reuse;
 use crate::error::{Error, Result};
 use crate::pixels::Pixels;
 use crate::segmenter::{Scene, Segmenter};
@@ -33,6 +34,36 @@ pub struct Shown<F> {
     pub arrived: Instant,
     /// The number of frames between the previous scene and this one that were dropped; 0 with [`Keep::Every`].
     pub dropped: u64,
+    /// Whether the scene is that of an earlier frame, see [`Streaming::reuse`]. Its timings are 0.
+    pub reused: bool,
+}
+
+/// How a stream is segmented. [`Keep`] alone converts to it.
+///
+/// ```
+/// use rtformer::video::{Keep, Smoother, Streaming};
+///
+/// let fixed_camera = Streaming { keep: Keep::Newest, reuse: Some(Smoother::THRESHOLD) };
+/// assert_eq!(Streaming::from(Keep::Newest), Streaming { reuse: None, ..fixed_camera });
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Streaming {
+    /// Which frames are segmented.
+    pub keep: Keep,
+    /// Reuse the scene of the last segmented frame while no block differs from that frame by more than this threshold in grey levels
+    /// ([`Changes`](super::Changes)); `None` segments every frame. [`Smoother::THRESHOLD`](super::Smoother::THRESHOLD) is above the noise
+    /// of cameras.
+    ///
+    /// A reused scene equals, bit for bit, the scene of the earlier frame. It differs from the frame's own scene in what changes of the
+    /// picture below the threshold would change: pixels that flicker with the noise, and things that are too small or have too little
+    /// contrast to change the mean of a block of 8x8 pixels by the threshold.
+    pub reuse: Option<f32>,
+}
+
+impl From<Keep> for Streaming {
+    fn from(keep: Keep) -> Self {
+        Self { keep, reuse: None }
+    }
 }
 
 /// The scenes of a stream, in the order of its frames. See [`Segmenter::stream`].
@@ -52,7 +83,7 @@ impl Segmenter {
     /// does with the scenes. Memory is bounded: with [`Keep::Every`], at most seven frames are read but not yet returned (on GPUs, 26), and
     /// with [`Keep::Newest`], four.
     ///
-    /// Each scene is identical, bit for bit, to the result of [`segment`](Self::segment). An error takes the place of its frame, and the
+    /// Each scene is identical, bit for bit, to the result of [`segment`](Self::segment), unless [`Streaming::reuse`] is set. An error takes the place of its frame, and the
     /// stream continues. The stream ends when the frames end. When [`Scenes`] is dropped, no more frames are taken; the thread that reads
     /// them ends after the frame that it waits for.
     ///
@@ -70,13 +101,14 @@ impl Segmenter {
     /// }
     /// # Ok::<(), rtformer::Error>(())
     /// ```
-    pub fn stream<F, I>(self: &Arc<Self>, frames: I, keep: Keep) -> Scenes<F>
+    pub fn stream<F, I>(self: &Arc<Self>, frames: I, how: impl Into<Streaming>) -> Scenes<F>
     where
         F: Send + 'static,
         for<'a> Pixels<'a>: From<&'a F>,
         I: IntoIterator<Item = Result<F>>,
         I::IntoIter: Send + 'static,
     {
+        let Streaming { keep, reuse } = how.into();
         let together = if self.device().is_gpu() && keep == Keep::Every { TOGETHER } else { 1 };
         let queue = Arc::new(Queue::new(keep, WAITING.max(together)));
         // With `Newest`, no scene waits: the next frame is taken when the scene is, so that it is still new.
@@ -92,25 +124,41 @@ impl Segmenter {
             drop(ending);
         });
         let (segmenter, taken) = (Arc::clone(self), Arc::clone(&queue));
-        spawn("scenes", move || segmenter.segment_arrivals(&taken, together, &sender));
+        spawn("scenes", move || segmenter.segment_arrivals(&taken, together, reuse.map(Reuse::new), &sender));
         Scenes { shown, queue }
     }
 
     /// Segments what arrives until the queue ends or nobody takes the scenes.
-    fn segment_arrivals<F>(&self, queue: &Queue<F>, together: usize, sender: &SyncSender<Result<Shown<F>>>)
-    where
+    fn segment_arrivals<F>(
+        &self,
+        queue: &Queue<F>,
+        together: usize,
+        mut reuse: Option<Reuse>,
+        sender: &SyncSender<Result<Shown<F>>>,
+    ) where
         for<'a> Pixels<'a>: From<&'a F>,
     {
         while let Some(first) = queue.pop() {
             let more = std::iter::from_fn(|| queue.try_pop()).take(together - 1);
             let arrivals: Vec<_> = std::iter::once(first).chain(more).collect();
-            let read = arrivals.iter().filter_map(|arrival| arrival.frame.as_ref().ok());
+            // The frames that go through the network.
+            let mut is_new = |frame: &F| reuse.as_mut().is_none_or(|reuse| reuse.is_new(&frame.into()));
+            let new: Vec<_> = arrivals.iter().map(|arrival| arrival.frame.as_ref().is_ok_and(&mut is_new)).collect();
+            let read = arrivals.iter().zip(&new).filter(|(_, new)| **new).filter_map(|(a, _)| a.frame.as_ref().ok());
             let mut scenes = self.segment_each(read.map(Pixels::from)).into_iter();
-            for Arrival { frame, at, dropped } in arrivals {
+            for (Arrival { frame, at, dropped }, new) in arrivals.into_iter().zip(new) {
                 let shown = frame.and_then(|frame| {
-                    let missing = || Error::Backend { operation: "stream", reason: "a frame has no scene".into() };
-                    let scene = scenes.next().unwrap_or_else(|| Err(missing()))?;
-                    Ok(Shown { frame, scene, arrived: at, dropped })
+                    let earlier = reuse.as_ref().filter(|_| !new).and_then(Reuse::scene);
+                    let reused = earlier.is_some();
+                    let scene = match earlier {
+                        Some(scene) => Ok(scene),
+                        None if new => scenes.next().unwrap_or_else(|| Err(missing())),
+                        None => self.segment(Pixels::from(&frame)), // the earlier frame failed
+                    };
+                    if let Some(reuse) = reuse.as_mut().filter(|_| !reused) {
+                        reuse.keep(scene.as_ref().ok());
+                    }
+                    Ok(Shown { frame, scene: scene?, arrived: at, dropped, reused })
                 });
                 if sender.send(shown).is_err() {
                     return;
@@ -118,6 +166,11 @@ impl Segmenter {
             }
         }
     }
+}
+
+/// The error for a frame without a scene, which does not happen.
+fn missing() -> Error {
+    Error::Backend { operation: "stream", reason: "a frame has no scene".into() }
 }
 
 impl<F> Scenes<F> {

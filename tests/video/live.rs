@@ -64,3 +64,39 @@ fn smoothing_halves_the_flips_of_a_noisy_still() {
     assert!(plain > 0.0 && smooth < 0.5 * plain, "{plain} became {smooth}");
     assert_eq!(rate(&["--smooth", "0"]), plain, "a strength of 0 changes nothing");
 }
+
+#[test]
+fn a_result_is_reused_until_a_block_changes() {
+    // Noise, then a bright square, then noise again.
+    let (width, height) = (96, 72);
+    let mut bytes = format!("YUV4MPEG2 W{width} H{height} F10:1 Cmono XCOLORRANGE=FULL\n").into_bytes();
+    for frame in 0..9_u32 {
+        bytes.extend(b"FRAME\n");
+        bytes.extend((0..width * height).map(|i: u32| {
+            let (x, y) = (i % width, i / width);
+            let noise = (i.wrapping_mul(2_654_435_761) ^ frame.wrapping_mul(97_531)).wrapping_mul(2_246_822_519) >> 29;
+            let square = (3..6).contains(&frame) && (40..56).contains(&x) && (24..40).contains(&y);
+            if square { 250 } else { (x + y + noise) as u8 }
+        }));
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("fixed.y4m");
+    fs::write(&file, bytes).unwrap();
+    let digests = |more: &[&str]| {
+        let output = run(video(text(&file)).arg("--json").args(more));
+        assert_eq!(code(&output), 0, "{}", stderr(&output));
+        let rows = lines(&output);
+        let reused: Vec<_> = rows.iter().map(|row| row["reused"].as_bool().unwrap()).collect();
+        let free = rows.iter().all(|row| row["timings"]["model_ms"].as_f64().unwrap() > 0.0 || row["reused"] == true);
+        assert!(free, "{rows:?}");
+        (rows.iter().map(|row| row["digest"].to_string()).collect::<Vec<_>>(), reused, stderr(&output))
+    };
+    let (own, reused, text) = digests(&[]);
+    assert!(!reused.contains(&true) && !text.contains("reused"), "{text}");
+    let (kept, reused, text) = digests(&["--reuse"]);
+    assert_eq!(reused, [false, true, true, false, true, true, false, true, true]);
+    assert!(text.contains("66.7 % reused"), "{text}");
+    for (i, digest) in kept.iter().enumerate() {
+        assert_eq!(*digest, own[i / 3 * 3], "frame {}", i + 1);
+    }
+}

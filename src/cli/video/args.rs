@@ -63,6 +63,11 @@ pub(in super::super) struct Args {
     #[arg(long, value_name = "S", value_parser = strength)]
     pub(super) smooth: Option<f32>,
 
+    /// Keep the last result while no block of 8x8 pixels changes by more than 6 grey levels on average, so that a fixed camera costs nothing
+    /// while nothing moves
+    #[arg(long)]
+    pub(super) reuse: bool,
+
     /// Keep only the newest frame, and play files at their own speed; dropped frames are counted [default: for cameras only]
     #[arg(long)]
     pub(super) realtime: bool,

@@ -24,6 +24,8 @@ struct Line {
     dropped: u64,
     /// The number of frames that were dropped so far.
     dropped_total: u64,
+    /// Whether the result is that of an earlier frame (`--reuse`).
+    reused: bool,
     /// Milliseconds from the frame's arrival until its mask was written.
     age_ms: Option<f64>,
     timings: Timings,
@@ -48,7 +50,7 @@ pub(super) fn line(
     output: Option<&Path>,
     age_ms: Option<f64>,
 ) -> String {
-    let Shown { frame, scene, dropped, .. } = shown;
+    let Shown { frame, scene, dropped, reused, .. } = shown;
     to_json(&Line {
         frame: frame.number,
         time: frame.time.as_secs_f64(),
@@ -57,6 +59,7 @@ pub(super) fn line(
         flip_rate,
         dropped: *dropped,
         dropped_total,
+        reused: *reused,
         age_ms,
         timings: scene.timings(),
         digest: scene.mask().digest(),
