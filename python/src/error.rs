@@ -10,6 +10,7 @@ mod classes {
     pyo3::import_exception!(rtformer.errors, NotFoundError);
     pyo3::import_exception!(rtformer.errors, FileError);
     pyo3::import_exception!(rtformer.errors, ImageError);
+    pyo3::import_exception!(rtformer.errors, VideoError);
     pyo3::import_exception!(rtformer.errors, WeightsError);
     pyo3::import_exception!(rtformer.errors, InputError);
     pyo3::import_exception!(rtformer.errors, FrameTypeError);
@@ -27,6 +28,7 @@ pub(crate) fn exception(error: Error) -> PyErr {
         ErrorKind::NotFound => classes::NotFoundError::new_err(text),
         ErrorKind::Io => classes::FileError::new_err(text),
         ErrorKind::Image => classes::ImageError::new_err(text),
+        ErrorKind::Video => classes::VideoError::new_err(text),
         ErrorKind::Weights => classes::WeightsError::new_err(text),
         ErrorKind::Input => classes::InputError::new_err(text),
         ErrorKind::Device => classes::DeviceError::new_err(text),

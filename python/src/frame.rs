@@ -42,6 +42,8 @@ pub(crate) struct Raw {
 pub(crate) enum Photo {
     Image(Image),
     Raw(Raw),
+    /// Of a video.
+    Frame(rtformer::video::Frame),
 }
 
 impl Frame {
@@ -81,6 +83,7 @@ impl Photo {
     pub(crate) fn pixels<'a>(&'a self, name: Option<&'a Path>) -> rtformer::Result<Pixels<'a>> {
         match self {
             Self::Image(image) => Ok(image.into()),
+            Self::Frame(frame) => Ok(frame.into()),
             Self::Raw(Raw { data, width, height, format }) => {
                 let pixels = Pixels::new(data, *width, *height, *width as usize * format.channels(), *format)?;
                 Ok(match name {

@@ -14,6 +14,7 @@ mod scene;
 mod segmenter;
 mod shares;
 mod stream;
+mod video;
 
 use pyo3::prelude::*;
 
@@ -31,6 +32,8 @@ mod _rtformer {
     use super::shares::{ClassShare, Timings};
     #[pymodule_export]
     use super::stream::Stream;
+    #[pymodule_export]
+    use super::video::Video;
 
     /// Runs the command line; `args` begins with the program's name. Returns the exit code. A process can call it once.
     #[pyfunction]

@@ -87,6 +87,24 @@ impl Scene {
 
 #[pymethods]
 impl Scene {
+    /// The number of the frame in its video, from 1. `None` for other frames.
+    #[getter]
+    fn number(&self) -> Option<u64> {
+        match &self.photo {
+            Photo::Frame(frame) => Some(frame.number),
+            _ => None,
+        }
+    }
+
+    /// The time at which the frame is shown, in seconds from the start of its video. `None` for other frames.
+    #[getter]
+    fn time(&self) -> Option<f64> {
+        match &self.photo {
+            Photo::Frame(frame) => Some(frame.time.as_secs_f64()),
+            _ => None,
+        }
+    }
+
     /// The class of each pixel: `uint8 [height, width]`, `uint16` for more than 256 classes. Pixels without a class are 255 or
     /// 65535.
     #[getter]

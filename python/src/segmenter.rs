@@ -2,19 +2,22 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
-use rtformer::{Builder, Pull};
 use rtformer::eval::LabelFormat;
+use rtformer::video::Options;
 use rtformer::weights::Official;
+use rtformer::{Builder, Pull};
 
 use crate::channels::Channels;
-use crate::error::exception;
+use crate::error::{exception, invalid};
 use crate::evaluation::{self, Labels};
 use crate::frame::{Frame, Photo};
 use crate::scene::{Scene, palette};
 use crate::stream::Stream;
+use crate::video::Video;
 
 /// A network with its weights on a device. Threads can share one, and on a CPU, forked children can.
 ///
@@ -133,6 +136,57 @@ impl Segmenter {
         return_exceptions: bool,
     ) -> PyResult<Stream> {
         Stream::new(Arc::clone(&self.segmenter), frames, Channels::named(channels)?, prefetch, return_exceptions)
+    }
+
+    /// An iterator over the scenes of a video or a camera, in order. It reads and segments frames ahead while the caller works on a
+    /// scene, in bounded memory.
+    ///
+    /// - `input`: a video file or address, which needs the program `ffmpeg`; a device, such as `"v4l2:/dev/video0"`; a y4m file; or a folder
+    ///   of numbered pictures
+    /// - `every`: segment only every Nth frame
+    /// - `start`, `duration`: the part of the video, in seconds; `None` is to the end
+    /// - `fps`: frames per second of numbered pictures; `None` is 25
+    /// - `realtime`: treat a file like a camera: play it at its own speed, and keep only the newest frame
+    /// - `smooth`: average over time where the picture does not change, with this weight for the past, 0 to below 1. The segmenter
+    ///   needs `logits=True`; the scenes then have none
+    /// - `reuse`: keep the last result while no block of 8x8 pixels changes by more than 6 grey levels on average
+    ///
+    /// Of a file, every frame is segmented. Of a camera, only the newest one is; `Video.dropped` counts the others. `Scene.number` and
+    /// `Scene.time` say which frame it is, and `Scene.overlay(0)` is the frame itself.
+    #[pyo3(signature = (
+        input, *, every = 1, start = 0.0, duration = None, fps = None, realtime = false, smooth = None, reuse = false
+    ))]
+    #[allow(clippy::too_many_arguments, reason = "Python's keyword arguments")]
+    fn video(
+        &self,
+        py: Python<'_>,
+        input: PathBuf,
+        every: u64,
+        start: f64,
+        duration: Option<f64>,
+        fps: Option<f64>,
+        realtime: bool,
+        smooth: Option<f32>,
+        reuse: bool,
+    ) -> PyResult<Video> {
+        let logits =
+            self.arguments.bind(py).get_item("logits")?.is_some_and(|logits| logits.is_truthy().unwrap_or(false));
+        if smooth.is_some() && !logits {
+            return Err(invalid("`smooth` needs logits: make the segmenter with logits=True"));
+        }
+        let seconds = |name: &str, value: f64| {
+            let why = |_| invalid(format!("invalid {name} {value}: expected seconds, from 0"));
+            Duration::try_from_secs_f64(value).map_err(why)
+        };
+        let options = Options {
+            every,
+            start: seconds("start", start)?,
+            duration: duration.map(|value| seconds("duration", value)).transpose()?,
+            rate: fps.map(|fps| format!("{fps:.6}").parse()).transpose().map_err(exception)?,
+            realtime,
+            ..Options::default()
+        };
+        Video::open(py, &self.segmenter, input, options, (smooth, reuse))
     }
 
     /// Measures the quality on labelled photos, as `rtformer eval --json` does. Returns a dictionary:

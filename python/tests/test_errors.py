@@ -11,6 +11,7 @@ BUILT_IN = {
     rtformer.NotFoundError: FileNotFoundError,
     rtformer.FileError: OSError,
     rtformer.ImageError: ValueError,
+    rtformer.VideoError: ValueError,
     rtformer.WeightsError: ValueError,
     rtformer.InputError: ValueError,
     rtformer.FrameTypeError: TypeError,

@@ -52,6 +52,19 @@ def test_everything_else_works_in_a_child(seg, frame, street):
     assert in_child(lambda: rtformer.Segmenter(device="cpu")(frame).digest) == scene.digest, "opened in the child"
 
 
+def test_a_video_must_be_opened_in_the_child(seg, tmp_path):
+    clip = tmp_path / "clip.y4m"
+    clip.write_bytes(b"YUV4MPEG2 W32 H24 F10:1 Cmono\n" + 2 * (b"FRAME\n" + bytes(range(256)) * 3))
+    video = seg.video(clip)
+
+    def advance():
+        with pytest.raises(RuntimeError, match="forked child"):
+            next(video)
+        return [scene.digest for scene in seg.video(clip)]
+
+    assert in_child(advance) == [scene.digest for scene in video]
+
+
 def test_the_reference_works_in_a_child(tiny, frame):
     seg = rtformer.Segmenter(tiny, "reference")
     expected = seg(frame).digest

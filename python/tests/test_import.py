@@ -47,6 +47,7 @@ scene = seg(np.zeros((4, 4, 3), np.uint8), channels="bgr")
 shares: list[float] = [c.share for c in scene.classes]
 for other in seg.stream(["a.jpg", b"..."]): other.save_mask("m.png")
 both: list[rtformer.Scene | rtformer.Error] = seg.batch([], return_exceptions=True)
+times: list[float | None] = [scene.time for scene in seg.video("a.mp4", start=1, smooth=0.5)]
 miou: float | None = seg.eval("a", "b")["miou"]
 """
     wrong = {"seg(7)": "arg-type", 'seg("a", channels="rbg")': "arg-type", "scene.masks": "attr-defined"}

@@ -8,7 +8,7 @@ OpenCV's arrays are BGR. Say so, or the masks are worse without an error::
 Everything else is RGB by default: `seg("street.jpg")`, Pillow images, and arrays `[height, width, 3]`.
 """
 
-from rtformer._rtformer import ClassShare, Scene, Segmenter, Stream, Timings, __version__
+from rtformer._rtformer import ClassShare, Scene, Segmenter, Stream, Timings, Video, __version__
 from rtformer.errors import (
     DeviceError,
     DownloadError,
@@ -20,6 +20,7 @@ from rtformer.errors import (
     InternalError,
     NotFoundError,
     OutOfMemoryError,
+    VideoError,
     WeightsError,
 )
 
@@ -39,6 +40,8 @@ __all__ = [
     "Segmenter",
     "Stream",
     "Timings",
+    "Video",
+    "VideoError",
     "WeightsError",
     "__version__",
 ]

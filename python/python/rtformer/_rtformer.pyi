@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from rtformer.errors import Error
 
-__all__ = ["ClassShare", "Scene", "Segmenter", "Stream", "Timings", "__version__", "_main"]
+__all__ = ["ClassShare", "Scene", "Segmenter", "Stream", "Timings", "Video", "__version__", "_main"]
 
 __version__: str
 
@@ -80,6 +80,10 @@ class Scene:
     @property
     def timings(self) -> Timings: ...
     @property
+    def number(self) -> int | None: ...
+    @property
+    def time(self) -> float | None: ...
+    @property
     def height(self) -> int: ...
     @property
     def width(self) -> int: ...
@@ -92,6 +96,15 @@ class Scene:
 class Stream:
     def __iter__(self) -> Stream: ...
     def __next__(self) -> Any: ...
+
+@final
+class Video:
+    @property
+    def fps(self) -> float: ...
+    @property
+    def dropped(self) -> int: ...
+    def __iter__(self) -> Video: ...
+    def __next__(self) -> Scene: ...
 
 @final
 class Segmenter:
@@ -135,6 +148,18 @@ class Segmenter:
         channels: _Channels = "rgb",
         return_exceptions: bool,
     ) -> Iterator[Scene | Error]: ...
+    def video(
+        self,
+        input: _Path,
+        *,
+        every: int = 1,
+        start: float = 0.0,
+        duration: float | None = None,
+        fps: float | None = None,
+        realtime: bool = False,
+        smooth: float | None = None,
+        reuse: bool = False,
+    ) -> Video: ...
     def eval(
         self,
         images: _Path | Sequence[_Path],

@@ -11,6 +11,7 @@ __all__ = [
     "InternalError",
     "NotFoundError",
     "OutOfMemoryError",
+    "VideoError",
     "WeightsError",
 ]
 
@@ -29,6 +30,10 @@ class FileError(Error, OSError):
 
 class ImageError(Error, ValueError):
     """A file or bytes are not an image that can be decoded."""
+
+
+class VideoError(Error, ValueError):
+    """A video cannot be read: it is damaged or empty, or the program ffmpeg, which it needs, is missing or failed."""
 
 
 class WeightsError(Error, ValueError):
