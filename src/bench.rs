@@ -1,9 +1,10 @@
 //! Functions for benchmarks: networks with random parameters, inputs that stay on the device, and profiles.
 
 use crate::error::{Error, Result};
-use crate::model::{Noise, Variant};
+use crate::model::{Config, Noise, Variant};
 use crate::pixels::{Input, Mask, Pixels};
 use crate::segmenter::{Builder, Segmenter};
+use crate::timing::timed;
 use crate::weights::Dataset;
 
 pub use crate::backend::OpTime;
@@ -22,9 +23,62 @@ pub use crate::segmenter::{FrameProfile, Resident};
 /// # Errors
 /// As [`Builder::build`].
 pub fn random(variant: Variant, builder: Builder) -> Result<Segmenter> {
+    random_as(|classes| variant.config(classes), builder)
+}
+
+/// [`random`] for a network of any width: that of Slim is 32, that of Base 64. The head has twice and DAPPM four times as many channels.
+///
+/// ```
+/// use rtformer::{Device, Segmenter, bench};
+///
+/// let segmenter = bench::random_of_width(12, Segmenter::builder().device(Device::Cpu))?;
+/// assert_eq!(segmenter.model().name(), "RTFormer (base channels 12)");
+/// # Ok::<(), rtformer::Error>(())
+/// ```
+///
+/// # Errors
+/// As [`Builder::build`]; [`Error::Config`] if the width is 0 or more than 1024.
+pub fn random_of_width(width: u32, builder: Builder) -> Result<Segmenter> {
+    let width = width as usize;
+    let sizes = |classes| Config {
+        base_channels: width,
+        head_channels: 2 * width,
+        spp_channels: 4 * width,
+        ..Config::slim(classes)
+    };
+    sizes(1).check()?;
+    random_as(sizes, builder)
+}
+
+fn random_as(config: impl Fn(usize) -> Config, builder: Builder) -> Result<Segmenter> {
     let dataset = Dataset::named("cityscapes").ok_or_else(|| Error::Config("unknown data set `cityscapes`".into()))?;
-    let model = variant.config(dataset.classes.len()).into();
+    let model = config(dataset.classes.len()).into();
     builder.open(|builder| builder.load("random".into(), &model, &dataset, 1.0, &mut Noise::new(7)))
+}
+
+/// The milliseconds of each of `runs` frames, 8-bit frame to 8-bit mask, after `warmup` frames that are not measured: the stage `frame` of
+/// `rtformer bench`.
+///
+/// ```
+/// # use rtformer::{Device, Segmenter, bench};
+/// # let segmenter = Segmenter::open("tests/data/golden/tiny.safetensors", Device::Cpu)?;
+/// let times = bench::frames(&segmenter, &image::RgbImage::new(64, 48), 1, 3)?;
+/// assert!(times.len() == 3 && times.iter().all(|ms| *ms > 0.0));
+/// # Ok::<(), rtformer::Error>(())
+/// ```
+///
+/// # Errors
+/// As [`Segmenter::segment`].
+pub fn frames(segmenter: &Segmenter, photo: &image::RgbImage, warmup: u32, runs: u32) -> Result<Vec<f64>> {
+    let mut mask = Mask::new(0, 0, segmenter.model().num_classes());
+    let mut once = || -> Result<f64> {
+        let (done, milliseconds) = timed(|| segmenter.segment_into(photo, &mut mask));
+        done.map(|_| milliseconds)
+    };
+    for _ in 0..warmup {
+        once()?;
+    }
+    (0..runs).map(|_| once()).collect()
 }
 
 /// The network's input for a photo: resized if the builder set a size, and normalised.

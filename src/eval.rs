@@ -28,7 +28,7 @@ pub mod risk;
 pub use calibration::Calibration;
 pub use evaluation::{Evaluation, Ious, Measures, Measuring, Watch};
 pub use labels::{LabelFormat, LabelImage, LabelKind};
-pub use pairs::{Pair, Pairs, find_labels, find_pairs};
+pub use pairs::{Pair, Pairs, find_labels, find_pairs, find_photos};
 
 use crate::error::{Error, Result};
 use crate::pixels::Mask;

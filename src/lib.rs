@@ -22,7 +22,7 @@
 //! ```
 //!
 //! Start with [`Segmenter`]; [`Segmenter::builder`] has all options. [`pixels`] reads photos and writes pictures, [`weights`] reads
-//! checkpoints, [`eval`] measures accuracy, and [`plan`] predicts the best network size for a training budget. [`model`] is the network itself, generic over a [`backend`]; most users need
+//! checkpoints, [`eval`] measures accuracy, and [`plan`] finds the best trade between speed and quality, and the best network size for a training budget. [`model`] is the network itself, generic over a [`backend`]; most users need
 //! neither. [`video`] is for videos and cameras.
 //!
 //! # Cargo features

@@ -2,13 +2,11 @@
 
 mod caches;
 mod compare;
-mod frame;
 mod machine;
 mod profile;
 mod report;
 mod scaling;
 mod stages;
-mod stats;
 mod video;
 
 use std::io::Write as _;
@@ -16,11 +14,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rtformer::files::write_whole;
-use rtformer::pixels::Limits;
 use rtformer::{Segmenter, Size, Variant, bench};
 
 use super::model::{DeviceArgs, opened, weights_path};
-use super::{Outcome, console::Console, misuse};
+use super::{Outcome, console::Console, frame, misuse};
 pub(super) use caches::Caches;
 use profile::Profile;
 use report::Report;
@@ -49,12 +46,13 @@ use video::Video;
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
 pub(super) struct Args {
-    /// Size of the frame in pixels
-    #[arg(long, value_name = "WIDTHxHEIGHT", default_value = "2048x1024")]
-    size: Size,
+    /// Size of the frame of noise in pixels; with --photo, the size at which the network sees the photo, as for `segment`: native, WxH or
+    /// within:WxH [default: 2048x1024; with --photo, native]
+    #[arg(long, value_name = "SIZE")]
+    size: Option<Size>,
 
-    /// Measure on this photo, at its own size, instead of noise [default: noise]
-    #[arg(long, value_name = "FILE", conflicts_with = "size")]
+    /// Measure on this photo instead of noise
+    #[arg(long, value_name = "FILE")]
     photo: Option<PathBuf>,
 
     /// Variant of the network, with random parameters and Cityscapes' 19 classes
@@ -111,7 +109,7 @@ pub(super) fn run(args: &Args, console: &Console) -> anyhow::Result<Outcome> {
     }
     let frame = match &args.photo {
         Some(photo) => frame::photo(photo)?,
-        None => frame::noise(args.size()?),
+        None => frame::noise(frame::sides(args.size)?),
     };
     let [threads, ..] = args.device.threads[..] else { return Err(misuse("--threads has no number")) };
     let segmenter = Arc::new(args.segmenter(usize::from(threads))?);
@@ -147,24 +145,10 @@ impl Args {
         &self.device
     }
 
-    /// The width and height of the frame of noise.
-    fn size(&self) -> anyhow::Result<[u32; 2]> {
-        let Size::Exact { width, height } = self.size else {
-            let size = self.size;
-            return Err(misuse(format!("invalid --size `{size}`: expected WIDTHxHEIGHT, such as 2048x1024")));
-        };
-        let (pixels, most) = (u64::from(width) * u64::from(height), Limits::default().max_pixels);
-        if pixels > most {
-            return Err(misuse(format!(
-                "invalid --size `{width}x{height}`: it has {pixels} pixels, expected at most {most}"
-            )));
-        }
-        Ok([width, height])
-    }
-
     /// The network on this number of threads.
     fn segmenter(&self, threads: usize) -> anyhow::Result<Segmenter> {
-        let builder = self.device.builder().threads(threads);
+        let seen = self.photo.as_ref().and(self.size).unwrap_or_default();
+        let builder = self.device.builder().threads(threads).size(seen);
         let Some(weights) = &self.weights else { return opened(bench::random(self.variant, builder)) };
         opened(match weights_path(weights)? {
             Some(path) => builder.weights(path).build(),

@@ -6,18 +6,16 @@ use std::io::{Write, stdout};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
-use anyhow::{anyhow, bail};
-use clap::builder::{PossibleValuesParser, TypedValueParser};
-use rtformer::eval::{Evaluation, LabelFormat, LabelKind, Measures, Measuring, Pair, Pairs, find_labels, find_pairs};
+use rtformer::eval::{Evaluation, LabelFormat, Measures, Measuring, Pair};
 use rtformer::pixels::render;
-use rtformer::{Error, Segmenter, Size};
+use rtformer::{Segmenter, Size};
 use serde::Serialize;
 
 use super::console::{Console, counted};
+use super::labels::LabelArgs;
 use super::model::{DeviceArgs, ModelArgs, opened};
 use super::photos::{self, PhotoArgs};
-use super::{Outcome, batch, misuse};
-use super::{list, plot};
+use super::{Outcome, batch, misuse, plot};
 
 const ABOUT: &str = "Measure the IoU (intersection over union) on labelled photos";
 
@@ -59,26 +57,8 @@ pub(super) struct Args {
     #[arg(long, value_name = "S", requires = "video", value_parser = super::model::strength)]
     smooth: Option<f32>,
 
-    /// Content of the labels: auto (decided for each file), index (grey values or palette indices, whose meaning follows from the file
-    /// name), color (the classes' colours), train-id or label-id (ids, regardless of the file name)
-    #[arg(long, value_name = "KIND", default_value = "auto", value_parser = kinds())]
-    label_kind: LabelKind,
-
-    /// Id of the first class in the labels, such as 1 for labels that count from one; lower ids are ignored [default: 0, or what
-    /// the file name implies]
-    #[arg(long, value_name = "N")]
-    first_id: Option<u16>,
-
-    /// Ignore pixels with this id, as stored in the label file; can be repeated. 255 is always ignored unless it is a class [default:
-    /// no other id]
-    #[arg(long, value_name = "N")]
-    ignore_id: Vec<u16>,
-
-    /// Ending of the label files' names: the labels of SUB/P.jpg are SUB/P followed by this, such as _gt.png (".png" may be omitted)
-    /// [default: .png,
-    /// _L.png or .mask.png, and Cityscapes' names]
-    #[arg(long, value_name = "SUFFIX", allow_hyphen_values = true)]
-    label_suffix: Option<String>,
+    #[command(flatten)]
+    format: LabelArgs,
 
     /// Print one JSON object instead of a table
     #[arg(long)]
@@ -114,14 +94,9 @@ impl Args {
     }
 }
 
-fn kinds() -> impl TypedValueParser<Value = LabelKind> {
-    PossibleValuesParser::new(LabelKind::NAMES).try_map(|name| name.parse::<LabelKind>())
-}
-
 pub(super) fn run(args: &Args, console: &Console) -> anyhow::Result<Outcome> {
     // Check the flags before any photo is processed.
-    let format = LabelFormat { kind: args.label_kind, first_id: args.first_id, ignore_ids: args.ignore_id.clone() };
-    format.check().map_err(|error| misuse(error.to_string()))?;
+    let format = args.format.checked()?;
     if let Some(path) = args.plot.as_ref().filter(|path| !args.overwrite && path.exists()) {
         return Err(misuse(format!("{}: exists already; use --overwrite to replace it", path.display())));
     }
@@ -132,7 +107,8 @@ pub(super) fn run(args: &Args, console: &Console) -> anyhow::Result<Outcome> {
     if let Some(input) = &args.video {
         return video::run(args, input, &format, console);
     }
-    let found = pairs(args)?;
+    let images = args.images.as_deref().unwrap_or(Path::new("."));
+    let found = args.format.pairs(images, args.list.as_deref(), args.labels.as_deref())?;
     found.failed.iter().for_each(|error| console.error(&error.to_string()));
     let segmenter = opened(args.model.builder()?.size(args.size).confidence(true).build())?;
     console.note(&segmenter.to_string());
@@ -168,43 +144,6 @@ fn report(
         console.note(&format!("confusion matrix -> {}", path.display()));
     }
     Ok(())
-}
-
-/// The photos and their labels, from folders or from a list.
-fn pairs(args: &Args) -> anyhow::Result<Pairs> {
-    let suffix = args.label_suffix.as_deref();
-    let listed = args.images.as_deref().filter(|path| list::has_list_extension(path) && !path.is_dir());
-    let Some(file) = args.list.as_deref().or(listed) else {
-        let images = args.images.as_deref().unwrap_or(Path::new("."));
-        let labels = args
-            .labels
-            .as_deref()
-            .ok_or_else(|| misuse("--labels is missing; use it to name the folder of the label images"))?;
-        return Ok(find_pairs(images, labels, suffix)?);
-    };
-    let entries = list::read(file).map_err(|reason| anyhow!("{}: {reason}", file.display()))?;
-    if entries.is_empty() {
-        bail!("{}: lists no photos; expected at least one line with the path of a photo", file.display());
-    }
-    let (with, without): (Vec<_>, Vec<_>) = entries.into_iter().partition(|entry| entry.label.is_some());
-    let mut found = Pairs { pairs: Vec::new(), failed: Vec::new() };
-    match &args.labels {
-        Some(labels) if !without.is_empty() => {
-            found = find_labels(without.iter().map(|entry| &entry.photo), labels, suffix)?;
-        }
-        _ => found.failed.extend(without.iter().map(|entry| {
-            let reason = format!(
-                "line {} names {} without a label; add the label's path to the line, or name the folder of the labels with --labels",
-                entry.line,
-                entry.photo.display()
-            );
-            Error::image(file, reason)
-        })),
-    }
-    found
-        .pairs
-        .extend(with.into_iter().filter_map(|list::Entry { photo, label, .. }| Some(Pair { photo, label: label? })));
-    Ok(found)
 }
 
 /// Counts every pair and reports it.

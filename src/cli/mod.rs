@@ -8,7 +8,9 @@ mod canvas;
 mod console;
 mod convert;
 mod eval;
+mod frame;
 mod info;
+mod labels;
 mod lines;
 mod list;
 mod manual;
@@ -21,6 +23,7 @@ mod plot;
 #[cfg(feature = "download")]
 mod pull;
 mod segment;
+mod stats;
 mod stop;
 mod video;
 
@@ -58,7 +61,7 @@ enum Command {
     Convert(convert::Args),
     #[cfg(feature = "download")]
     Pull(pull::Args),
-    Plan(plan::Args),
+    Plan(Box<plan::Args>),
     Info(info::Args),
     Completions(manual::CompletionsArgs),
     Man(manual::ManArgs),

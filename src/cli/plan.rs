@@ -1,8 +1,10 @@
-//! Compute-optimal training: how large a network and how many crops a budget is best spent on.
+//! Plans: which way to run networks fits the time there is, and which network to train in a budget.
 
 mod chart;
+mod inference;
 mod pictures;
 mod rate;
+mod speed;
 mod table;
 mod train;
 
@@ -17,7 +19,11 @@ use serde::Serialize;
 use super::console::Console;
 use super::{Outcome, misuse};
 
-/// Predict the best network size and number of crops for a training budget from small runs
+/// Choose how to run a network in the time there is, or what to train in a budget
+///
+/// --images compares weights, sizes and precisions on your photos: it measures the time of each combination on this machine and its quality,
+/// on your labels or as the consistency with the first combination. It prints all of them, marks the Pareto-optimal ones, and chooses one
+/// for --fps, --latency or --miou.
 ///
 /// --fit fits L = E + A / N^alpha + B / D^beta to finished training runs: L is the cross entropy on held-out photos, N the number of
 /// parameters, D the number of crops. It prints the law and the best N and D for each budget, with 80 % bootstrap intervals. The FLOPs of a
@@ -29,21 +35,26 @@ use super::{Outcome, misuse};
 pub(super) struct Args {
     /// A table of runs, CSV with a header: the columns params, crops, flops and cross_entropy, and optionally unique, the number of
     /// different photos. Other columns are ignored
-    #[arg(long, value_name = "FILE.csv", required_unless_present = "train", conflicts_with = "train")]
+    #[arg(long, value_name = "FILE.csv", required_unless_present_any = ["train", "images"],
+        conflicts_with_all = ["train", "images", "fps"])]
     fit: Option<PathBuf>,
 
     /// Recommend what to train for --flops or --hours
-    #[arg(long)]
+    #[arg(long, conflicts_with = "images")]
     train: bool,
 
     /// The budget, training FLOPs, such as 1.6e14. With --fit, predict for it and for the budgets in the file; without it, only for those
-    #[arg(long, value_name = "C", value_parser = budget)]
+    #[arg(long, value_name = "C", value_parser = budget, conflicts_with = "images")]
     flops: Option<f64>,
 
     #[command(flatten)]
     training: train::TrainArgs,
 
-    /// Draw the runs and the fit: isoflop.png, frontier.png and loss.png in this folder
+    #[command(flatten)]
+    inference: inference::InferenceArgs,
+
+    /// Draw in this folder: with --images, time against quality as front.png; otherwise the runs and the fit as isoflop.png, frontier.png
+    /// and loss.png
     #[arg(long, value_name = "DIR")]
     plot: Option<PathBuf>,
 
@@ -114,13 +125,15 @@ impl Study {
 }
 
 pub(super) fn run(args: &Args, console: &Console) -> anyhow::Result<Outcome> {
+    inference::check(args)?;
     check_plots(args)?;
-    let text = match &args.fit {
-        Some(path) => fitted(args, path, console)?,
-        None => train::run(args, console)?,
+    let (text, outcome) = match &args.fit {
+        Some(path) => (fitted(args, path, console)?, Outcome::Done),
+        None if args.train => (train::run(args, console)?, Outcome::Done),
+        None => inference::run(args, console)?,
     };
     std::io::stdout().lock().write_all(text.as_bytes())?;
-    Ok(Outcome::Done)
+    Ok(outcome)
 }
 
 fn fitted(args: &Args, path: &Path, console: &Console) -> anyhow::Result<String> {
@@ -138,7 +151,8 @@ fn fitted(args: &Args, path: &Path, console: &Console) -> anyhow::Result<String>
 /// Refuses to replace plots before any work is done.
 fn check_plots(args: &Args) -> anyhow::Result<()> {
     let Some(folder) = args.plot.as_ref().filter(|_| !args.overwrite) else { return Ok(()) };
-    let existing = pictures::NAMES.iter().map(|name| folder.join(name)).find(|path| path.exists());
+    let names = if args.inference.images.is_some() { &inference::NAMES[..] } else { &pictures::NAMES };
+    let existing = names.iter().map(|name| folder.join(name)).find(|path| path.exists());
     existing.map_or(Ok(()), |path| {
         Err(misuse(format!("{}: exists already; use --overwrite to replace it", path.display())))
     })

@@ -108,6 +108,30 @@ pub fn find_pairs(images: impl AsRef<Path>, labels: impl AsRef<Path>, suffix: Op
     Ok(Pairs { pairs, failed })
 }
 
+/// The photos under a folder, sorted by their paths, and an [`Error::Read`] for each folder that could not be read. Hidden files are skipped.
+///
+/// ```
+/// # let root = tempfile::tempdir().unwrap();
+/// # std::fs::write(root.path().join("street.jpg"), "").unwrap();
+/// let (photos, failed) = rtformer::eval::find_photos(root.path())?;
+/// assert_eq!((photos, failed.len()), (vec![root.path().join("street.jpg")], 0));
+/// # Ok::<(), rtformer::Error>(())
+/// ```
+///
+/// # Errors
+/// [`Error::Read`] if the folder cannot be read; [`Error::Input`] if it has no photos.
+pub fn find_photos(images: impl AsRef<Path>) -> Result<(Vec<PathBuf>, Vec<Error>)> {
+    let images = images.as_ref();
+    let mut failed = Vec::new();
+    let mut photos = files(images, images, &Image::EXTENSIONS, &mut failed)?;
+    photos.retain(|photo| !is_ground_truth(photo));
+    if photos.is_empty() {
+        let (images, endings) = (images.display(), Image::EXTENSIONS.join(", "));
+        return Err(Error::Input(format!("{images}: found no photos; expected files that end in {endings}")));
+    }
+    Ok((photos, failed))
+}
+
 /// Finds the label images of some photos in a folder.
 ///
 /// As [`find_pairs`], except that a photo's path need not begin at any given folder: the labels of `A/SUB/P.jpg` are at `A/SUB/P.png`,

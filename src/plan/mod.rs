@@ -1,3 +1,13 @@
+//! Plans: which way to run a network gives the best quality in the time there is, and which network to train in a budget.
+//!
+//! # Inference
+//!
+//! [`front`] finds the Pareto-optimal [`Point`]s of time against quality, [`choose`] the one that meets a [`Goal`]. Times come from
+//! [`bench::frames`](crate::bench::frames), qualities from [`Evaluation`](crate::eval::Evaluation). [`largest_within`] finds the widest network that is fast
+//! enough.
+//!
+//! # Training
+//!
 //! Compute-optimal training: which model size and how many crops give the lowest loss for a budget, predicted from small runs.
 //!
 //! [`fit`] is approach 3 of Hoffmann et al., "Training Compute-Optimal Large Language Models", arXiv:2203.15556:
@@ -26,6 +36,7 @@
 //! `D' = U + U R (1 - exp(-(D / U - 1) / R))` (Muennighoff et al., arXiv:2305.16264). `R` is fitted only if the runs of some budget differ
 //! in `U`; otherwise the runs do not determine it, and `D` is used as it is.
 
+mod front;
 mod law;
 mod laws;
 mod profiles;
@@ -39,6 +50,7 @@ mod widths;
 use serde::Serialize;
 
 use crate::error::Result;
+pub use front::{Goal, Point, choose, front, is_flat, largest_within, saving};
 pub use laws::Laws;
 pub use profiles::{Envelope, IsoFlop, Parabola, envelope, isoflop};
 pub use widths::{Advice, Widths};

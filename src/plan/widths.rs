@@ -21,6 +21,8 @@ pub struct Widths {
     flops: [f64; 3],
     /// The smallest and the largest width of the runs.
     pub range: (u32, u32),
+    /// The largest width to choose.
+    widest: u32,
 }
 
 /// What to train, and what to expect of it.
@@ -73,7 +75,13 @@ impl Widths {
             params: fitted("parameters", &|run| run.params)?,
             flops: fitted("FLOPs per crop", &|run| run.flops / run.crops)?,
             range: (smallest, largest),
+            widest: largest.saturating_mul(REACH).max(STEP),
         })
+    }
+
+    /// These networks without those that are wider than `widest`.
+    pub fn up_to(&self, widest: u32) -> Self {
+        Self { widest: widest.min(self.widest), ..self.clone() }
     }
 
     /// Parameters of the network with a width.
@@ -88,9 +96,8 @@ impl Widths {
 
     /// The widths to choose from: multiples of four.
     pub fn choices(&self) -> impl Iterator<Item = u32> + '_ {
-        let last = self.range.1.saturating_mul(REACH).max(STEP);
         // Below the runs' widths the polynomials may turn negative.
-        (STEP..=last)
+        (STEP..=self.widest)
             .step_by(STEP as usize)
             .filter(|&width| self.params(width) > 0.0 && self.flops_per_crop(width) > 0.0)
     }

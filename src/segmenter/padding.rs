@@ -1,5 +1,6 @@
 //! How photos are padded.
 
+use std::fmt;
 use std::str::FromStr;
 
 use crate::error::{Error, Result};
@@ -15,6 +16,7 @@ use crate::weights::check_pad_multiple;
 ///
 /// assert_eq!("32".parse::<Padding>()?, Padding::Multiple(32));
 /// assert_eq!("none".parse::<Padding>()?, Padding::None);
+/// assert_eq!(Padding::Multiple(32).to_string(), "32");
 /// assert!("0".parse::<Padding>().is_err());
 /// # Ok::<(), rtformer::Error>(())
 /// ```
@@ -39,6 +41,17 @@ impl Padding {
         };
         check_pad_multiple(multiple).map_err(|reason| Error::Input(format!("cannot pad to {reason}")))?;
         Ok(multiple)
+    }
+}
+
+/// As it is parsed; `from weights` if the weights decide.
+impl fmt::Display for Padding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::FromWeights => f.write_str("from weights"),
+            Self::None => f.write_str("none"),
+            Self::Multiple(multiple) => multiple.fmt(f),
+        }
     }
 }
 

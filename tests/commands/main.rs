@@ -7,6 +7,7 @@ mod convert;
 mod plan;
 mod pull;
 mod video;
+mod ways;
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -134,12 +134,89 @@ fn plan_recommends_what_to_train() {
         ["width", "crops", "cross_entropy"].map(|name| &same[name])
     );
     assert_eq!((&hours["budget"]["hours"], &hours["rates"][0]["flops_per_second"]), (&1.0.into(), &4e10.into()));
+    assert_eq!(
+        (&same["crop"], &same["batch"], &same["speed"]),
+        (&"256x192".into(), &12.into(), &serde_json::Value::Null)
+    );
     let batched = json(&["--flops", "1.44e14", "--batch", "24", "--frames", "100"]);
     assert!((value(&batched, "iterations") * 2.0 / value(&same, "iterations") - 1.0).abs() < 1e-9);
     assert!((value(&batched, "epochs") * 100.0 / value(&batched, "crops") - 1.0).abs() < 1e-9);
 
     let (code, out, _) = run(&mut rtformer(&[&args[..], &["--flops", "4e13", "--frames", "100"]].concat()));
     assert!(code == 0 && out.contains("twice") && out.contains("does not say what repeated photos are worth"), "{out}");
+}
+
+#[test]
+fn plan_trains_as_the_runs_of_the_table_were_trained() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("sweep.csv");
+    let add = |crop: &str| -> String {
+        let line = |(i, line): (usize, &str)| {
+            if i == 0 { format!("{line},crop,batch\n") } else { format!("{line},{crop},8\n") }
+        };
+        study().lines().enumerate().map(line).collect()
+    };
+    fs::write(&path, add("320x240")).unwrap();
+    let args = ["plan", "--train", "--flops", "4e13", "--sweep", text(&path)];
+    let (code, out, err) = run(&mut rtformer(&[&args[..], &["--json"]].concat()));
+    assert_eq!(code, 0, "{err}");
+    let json: serde_json::Value = serde_json::from_str(&out).unwrap();
+    assert_eq!((&json["crop"], &json["batch"]), (&"320x240".into(), &8.into()));
+    let command = json["command"].as_str().unwrap();
+    assert!(command.contains("--batch 8 --crops 320x240 320x240 320x240"), "{command}");
+    let [crops, iterations] = ["crops", "iterations"].map(|name| json[name]["value"].as_f64().unwrap());
+    assert!((iterations * 8.0 / crops - 1.0).abs() < 1e-9, "{out}");
+    let (code, _, err) = run(&mut rtformer(&[&args[..], &["--batch", "12"]].concat()));
+    assert!(code == 2 && err.contains("sweep.csv: --batch is 12, but the table's runs have 8"), "{err}");
+}
+
+/// The largest width that is fast enough depends on the machine; what follows from it does not.
+#[test]
+fn plan_recommends_only_networks_that_are_fast_enough() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("sweep.csv");
+    fs::write(&path, study()).unwrap();
+    let args = [
+        "plan",
+        "--train",
+        "--flops",
+        "1.6e14",
+        "--sweep",
+        text(&path),
+        "--json",
+        "--device",
+        "cpu",
+        "--size",
+        "64x48",
+    ];
+    let json = |more: &[&str]| -> serde_json::Value {
+        let (code, out, err) = run(&mut rtformer(&[&args[..], more].concat()));
+        assert_eq!(code, 0, "{err}");
+        serde_json::from_str(&out).unwrap()
+    };
+    // Any network has a minute for a frame.
+    let (slow, free) = (json(&["--fps", "0.016"]), json(&["--fps", "1e-4"]));
+    assert_eq!((&slow["width"], &slow["cross_entropy"]), (&free["width"], &free["cross_entropy"]));
+    assert_eq!(slow["speed"]["size"], "64x48");
+
+    // What half of the time of the narrowest measured networks leaves.
+    let times = slow["widths"].as_array().unwrap();
+    assert!(times.len() > 2 && times.iter().all(|row| row["cross_entropy"]["low"].is_number()), "{slow}");
+    let [(narrow, _), (wide, fps)] =
+        [&times[0], &times[times.len() - 1]].map(|row| (row["width"].as_f64().unwrap(), row["fps"].as_f64().unwrap()));
+    assert!(narrow < wide);
+    let fast = json(&["--fps", &format!("{}", 3.0 * fps)]);
+    let widest = fast["speed"]["widest"].as_f64().unwrap();
+    let width = fast["width"]["value"].as_f64().unwrap();
+    assert!(widest < wide && width <= widest && fast["width"]["high"].as_f64().unwrap() <= widest, "{fast}");
+    for row in fast["widths"].as_array().unwrap() {
+        let reaches = row["fps"].as_f64().unwrap() >= 3.0 * fps;
+        assert_eq!(reaches, row["width"].as_f64().unwrap() <= widest, "{fast}");
+    }
+    assert!(fast["cross_entropy"]["value"].as_f64() >= slow["cross_entropy"]["value"].as_f64());
+
+    let (code, out, err) = run(&mut rtformer(&[&args[..], &["--fps", "1e9"]].concat()));
+    assert!(code == 2 && out.is_empty() && err.contains("not even width 4 reaches it at 64x48"), "{err}");
 }
 
 /// A script that prints what it was called with and what `sweep.py --measure` would print.

@@ -6,9 +6,9 @@ use std::fs;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
+use super::super::stats::Figures;
 use super::profile::Profile;
 use super::report::Report;
-use super::stats::Figures;
 use super::{Console, Outcome};
 
 /// The number of operations that are shown: those whose time changed most. The others share one line.
@@ -53,6 +53,7 @@ fn read(path: &Path) -> anyhow::Result<Report> {
 /// The settings that differ, except the program.
 fn differences(a: &Report, b: &Report) -> Vec<String> {
     let size = |[width, height]: [u32; 2]| format!("{width}x{height}");
+    let seen = |report: &Report| report.network_size.clone().unwrap_or_else(|| "native".into());
     let weights = |report: &Report| report.weights.clone().unwrap_or_else(|| "random".into());
     let frame = |report: &Report| report.photo.clone().unwrap_or_else(|| "noise".into());
     let rows = [
@@ -65,6 +66,7 @@ fn differences(a: &Report, b: &Report) -> Vec<String> {
         ("weights", weights(a), weights(b)),
         ("classes", a.classes.to_string(), b.classes.to_string()),
         ("size", size(a.size), size(b.size)),
+        ("network's size", seen(a), seen(b)),
         ("batch", a.batch.to_string(), b.batch.to_string()),
         ("padding", a.pad_multiple.to_string(), b.pad_multiple.to_string()),
         ("frame", frame(a), frame(b)),

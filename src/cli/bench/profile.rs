@@ -8,7 +8,7 @@ use rtformer::bench::{self, FrameProfile};
 use rtformer::pixels::Mask;
 use serde::{Deserialize, Serialize};
 
-use super::stats::rounded;
+use super::super::stats::rounded;
 
 /// The operations of one frame, in the network's order.
 ///

@@ -3,15 +3,15 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use rtformer::Segmenter;
+use rtformer::{Segmenter, Size};
 use serde::{Deserialize, Serialize};
 
 use super::super::console::counted;
+use super::super::stats::Figures;
 use super::machine::{self, Machine};
 use super::profile::Profile;
 use super::scaling::Scaling;
 use super::stages::Stage;
-use super::stats::Figures;
 use super::video::Video;
 use super::{Args, Console};
 
@@ -26,8 +26,11 @@ pub(super) struct Report {
     /// `None` for noise.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) photo: Option<String>,
-    /// Width and height.
+    /// Width and height of the frame.
     pub(super) size: [u32; 2],
+    /// The size at which the network sees the photo, unless it is the photo's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) network_size: Option<String>,
     pub(super) classes: usize,
     pub(super) machine: Machine,
     pub(super) threads: usize,
@@ -77,6 +80,12 @@ impl Report {
             weights: args.weights.is_some().then(|| segmenter.weights_name().display().to_string()),
             photo: args.photo.as_ref().map(|photo| photo.display().to_string()),
             size,
+            network_size: args
+                .photo
+                .as_ref()
+                .and(args.size)
+                .filter(|size| *size != Size::Native)
+                .map(|size| size.to_string()),
             classes: segmenter.model().num_classes(),
             machine: Machine::this(),
             threads: segmenter.threads(),
@@ -101,7 +110,8 @@ impl Report {
         let Self { model, classes, size: [width, height], .. } = self;
         let weights = self.weights.as_deref().unwrap_or("random parameters");
         let frame = self.photo.as_ref().map_or("noise".into(), |photo| format!("`{photo}`"));
-        format!("{model} ({weights}), {classes} classes, {width}x{height} of {frame}")
+        let seen = self.network_size.as_ref().map_or(String::new(), |size| format!(", seen at {size}"));
+        format!("{model} ({weights}), {classes} classes, {width}x{height} of {frame}{seen}")
     }
 
     /// The device and the precision.

@@ -7,7 +7,7 @@ use image::RgbImage;
 use rtformer::bench;
 use serde::{Deserialize, Serialize};
 
-use super::stats::{Figures, rounded};
+use super::super::stats::{Figures, rounded};
 use super::{Args, Console};
 
 /// The figures of the stage `mask` for several numbers of threads.

@@ -11,7 +11,7 @@ use rtformer::pixels::{Image, IndexedPicture, Mask};
 use rtformer::{Segmenter, bench};
 use serde::{Deserialize, Serialize};
 
-use super::stats::Figures;
+use super::super::stats::Figures;
 use super::{Args, Console, misuse};
 
 /// What is measured, in the order of the report.
@@ -65,11 +65,13 @@ pub(super) fn measure(
     let (width, height) = frame.dimensions();
     let classes = segmenter.model().num_classes();
     let batch = args.batch as usize;
-    let resident = bench::resident(segmenter, &vec![bench::prepare(segmenter, frame)?; batch])?;
-    let floats = width as usize * height as usize * classes * batch;
+    let input = bench::prepare(segmenter, frame)?;
+    let (seen_width, seen_height) = (input.width, input.height);
+    let resident = bench::resident(segmenter, &vec![input; batch])?;
+    let floats = seen_width * seen_height * classes * batch;
     if args.stages.contains(&Stage::Paper) && Vec::<f32>::new().try_reserve_exact(floats).is_err() {
         return Err(misuse(format!(
-            "stage paper: {classes} floats for each of {batch} times {width}x{height} pixels do not fit into memory; reduce --size or --batch, or \
+            "stage paper: {classes} floats for each of {batch} times {seen_width}x{seen_height} pixels do not fit into memory; reduce --size or --batch, or \
              leave out the stage with --stages"
         )));
     }

@@ -9,7 +9,7 @@ use rtformer::Segmenter;
 use rtformer::video::Keep;
 use serde::{Deserialize, Serialize};
 
-use super::stats::{percentile, rounded};
+use super::super::stats::{percentile, rounded};
 
 /// Measured on a stream of frames in memory.
 #[derive(Debug, Serialize, Deserialize)]

@@ -84,7 +84,7 @@ enum Labels {
 impl Labels {
     fn find(args: &Args, input: &Path) -> anyhow::Result<Self> {
         let Some(labels) = &args.labels else { return Ok(Self::Numbers(HashMap::new())) };
-        let suffix = args.label_suffix.as_deref();
+        let suffix = args.format.label_suffix.as_deref();
         if input.is_dir() {
             let pairs = find_labels(numbered(input)?, labels, suffix)?.pairs;
             return Ok(Self::Pictures(pairs.into_iter().map(|Pair { photo, label }| (photo, label)).collect()));

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::super::console::Console;
 use super::super::misuse;
 use super::positive;
+use super::table::Table;
 
 /// The flags that say how the runs were trained, and on what machine the next one will be.
 #[derive(Debug, clap::Args)]
@@ -19,13 +20,13 @@ pub(super) struct RateArgs {
     #[arg(long, value_name = "R", requires = "hours", value_parser = flops_per_second)]
     rate: Option<f64>,
 
-    /// Crops per iteration, as in the table's runs
-    #[arg(long, value_name = "N", requires = "train", default_value_t = 12, value_parser = clap::value_parser!(u32).range(2..=65536))]
-    pub(super) batch: u32,
+    /// Crops per iteration [default: as in the table's runs, or 12 if they do not say]
+    #[arg(long, value_name = "N", requires = "train", value_parser = clap::value_parser!(u32).range(2..=65536))]
+    batch: Option<u32>,
 
-    /// Size of the crops in the table's runs
-    #[arg(long, value_name = "WxH", requires = "train", default_value = "256x192")]
-    pub(super) crop: String,
+    /// Size of the crops [default: as in the table's runs, or 256x192 if they do not say]
+    #[arg(long, value_name = "WxH", requires = "train")]
+    crop: Option<String>,
 
     /// The Python that measures the rate; it needs weights/train/requirements.txt
     #[arg(long, value_name = "FILE", env = "RTFORMER_PYTHON", default_value = "python3")]
@@ -38,6 +39,43 @@ pub(super) struct RateArgs {
 
 fn flops_per_second(text: &str) -> Result<f64, String> {
     positive(text, "a positive number of FLOPs per second, such as 4e10")
+}
+
+/// How the runs of a table were trained, and the next one will be.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Recipe {
+    /// Crops per iteration.
+    pub(super) batch: u32,
+    /// The size of the crops, `WxH`.
+    pub(super) crop: String,
+}
+
+impl RateArgs {
+    /// The recipe of the table's runs, completed by the flags. The prediction holds for no other recipe.
+    pub(super) fn recipe(&self, table: &Table) -> anyhow::Result<Recipe> {
+        let flag = self.batch.map(|batch| batch.to_string());
+        let batch = agreed("batch", flag.as_deref(), &table.batches, "12")?;
+        let crop = agreed("crop", self.crop.as_deref(), &table.crops, "256x192")?;
+        let number = batch.parse().ok().filter(|batch| *batch >= 2);
+        let batch = number.with_context(|| format!("column `batch` has `{batch}`, expected a whole number from 2"))?;
+        Ok(Recipe { batch, crop })
+    }
+}
+
+/// The value of a flag that the table may know as well.
+fn agreed(name: &str, flag: Option<&str>, table: &[String], default: &str) -> anyhow::Result<String> {
+    match (flag, table) {
+        (Some(flag), [only]) if flag != only => Err(misuse(format!(
+            "--{name} is {flag}, but the table's runs have {only}, and the prediction holds only for that"
+        ))),
+        (Some(flag), _) => Ok(flag.to_owned()),
+        (None, []) => Ok(default.to_owned()),
+        (None, [only]) => Ok(only.clone()),
+        (None, several) => Err(misuse(format!(
+            "the table's runs differ in `{name}` ({}); use --{name} to say how the next one is trained",
+            several.join(", ")
+        ))),
+    }
 }
 
 /// The rate at one width. Narrow networks use a machine less well.
@@ -62,7 +100,7 @@ pub(super) fn at(rates: &[Rate], width: u32) -> f64 {
 }
 
 /// The rates of this machine: `--rate`, or what `sweep.py --measure` reports for the smallest, a middle and the largest width of the runs.
-pub(super) fn rates(args: &RateArgs, widths: &Widths, console: &Console) -> anyhow::Result<Vec<Rate>> {
+pub(super) fn rates(args: &RateArgs, recipe: &Recipe, widths: &Widths, console: &Console) -> anyhow::Result<Vec<Rate>> {
     let (low, high) = widths.range;
     if let Some(rate) = args.rate {
         return Ok(vec![Rate { width: low, flops_per_second: rate }]);
@@ -73,7 +111,7 @@ pub(super) fn rates(args: &RateArgs, widths: &Widths, console: &Console) -> anyh
     measured.dedup();
     let script = args.folder.join("sweep.py");
     console.note(&format!("measuring the training rate with {}: about a minute; --rate skips this", script.display()));
-    measure(args, &script, &measured).map_err(|reason| {
+    measure(args, recipe, &script, &measured).map_err(|reason| {
         misuse(format!(
             "cannot measure this machine's training rate: {reason:#}. Name a Python with weights/train/requirements.txt by --python and the \
              folder of sweep.py by --recipe; or give --rate, which `python weights/train/sweep.py --measure` prints on the machine that is \
@@ -82,10 +120,10 @@ pub(super) fn rates(args: &RateArgs, widths: &Widths, console: &Console) -> anyh
     })
 }
 
-fn measure(args: &RateArgs, script: &Path, widths: &[u32]) -> anyhow::Result<Vec<Rate>> {
+fn measure(args: &RateArgs, recipe: &Recipe, script: &Path, widths: &[u32]) -> anyhow::Result<Vec<Rate>> {
     ensure!(script.is_file(), "{}: no such file", script.display());
     let mut command = Command::new(&args.python);
-    command.arg(script).args(["--measure", "--crop", &args.crop, "--batch", &args.batch.to_string(), "--widths"]);
+    command.arg(script).args(["--measure", "--crop", &recipe.crop, "--batch", &recipe.batch.to_string(), "--widths"]);
     command.args(widths.iter().map(ToString::to_string));
     let output = command.output().with_context(|| format!("cannot run {}", args.python.display()))?;
     let errors = String::from_utf8_lossy(&output.stderr);
@@ -115,6 +153,26 @@ fn parse(text: &str, widths: &[u32]) -> anyhow::Result<Vec<Rate>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn flags_and_table_agree() {
+        let table = |batches: &[&str]| batches.iter().map(ToString::to_string).collect::<Vec<_>>();
+        for (flag, known, want) in [
+            (None, &[][..], Ok("12")),
+            (None, &["8"], Ok("8")),
+            (Some("8"), &["8"], Ok("8")),
+            (Some("8"), &["6", "8"], Ok("8")),
+            (Some("8"), &[], Ok("8")),
+            (Some("8"), &["6"], Err("--batch is 8, but the table's runs have 6")),
+            (None, &["6", "8"], Err("differ in `batch` (6, 8); use --batch")),
+        ] {
+            match (agreed("batch", flag, &table(known), "12"), want) {
+                (Ok(got), Ok(want)) => assert_eq!(got, want),
+                (Err(got), Err(want)) => assert!(got.to_string().contains(want), "{got}"),
+                (got, want) => panic!("{got:?}, expected {want:?}"),
+            }
+        }
+    }
 
     #[test]
     fn rates_between_widths_are_interpolated() {

@@ -13,13 +13,17 @@ const NEEDED: [&str; 4] = ["params", "crops", "flops", "cross_entropy"];
 const UNIQUE: &str = "unique";
 
 /// A table of runs, and what else it says about them.
-#[derive(Debug, PartialEq)]
+#[derive(Debug, Default, PartialEq)]
 pub(super) struct Table {
     pub(super) runs: Vec<Run>,
     /// The width of each run's network, if the table has the column `width`.
     pub(super) widths: Option<Vec<u32>>,
     /// The learning rate as the table writes it, if it has the column `lr` and all runs share one.
     pub(super) learning_rate: Option<String>,
+    /// The different values of the column `crop`; empty without the column.
+    pub(super) crops: Vec<String>,
+    /// The different values of the column `batch`; empty without the column.
+    pub(super) batches: Vec<String>,
 }
 
 /// The runs of a CSV file. Columns are found by name, in any order; unknown ones are ignored.
@@ -43,6 +47,7 @@ fn parse(text: &str) -> anyhow::Result<Table> {
     };
     let unique = place(UNIQUE)?;
     let (width, rate) = (place("width")?, place("lr")?);
+    let recipe = [place("crop")?, place("batch")?];
     let mut places = [0; 4];
     let mut missing = Vec::new();
     for (slot, name) in places.iter_mut().zip(NEEDED) {
@@ -61,6 +66,7 @@ fn parse(text: &str) -> anyhow::Result<Table> {
         );
     }
     let (mut runs, mut widths, mut rates) = (Vec::new(), Vec::new(), Vec::new());
+    let mut recipes = [Vec::new(), Vec::new()];
     for record in reader.records() {
         let record = record?;
         let line = || line(text, record.position().map_or(0, |position| position.byte() as usize));
@@ -90,10 +96,15 @@ fn parse(text: &str) -> anyhow::Result<Table> {
             widths.push(whole as u32);
         }
         rates.extend(rate.map(|place| record[place].to_owned()));
+        for (values, place) in recipes.iter_mut().zip(recipe) {
+            let value = place.map(|place| record[place].to_owned());
+            values.extend(value.filter(|value| !values.contains(value)));
+        }
     }
     rates.dedup();
     let learning_rate = rates.pop().filter(|rate| rates.is_empty() && rate.parse::<f64>().is_ok_and(|rate| rate > 0.0));
-    Ok(Table { runs, widths: width.map(|_| widths), learning_rate })
+    let [crops, batches] = recipes;
+    Ok(Table { runs, widths: width.map(|_| widths), learning_rate, crops, batches })
 }
 
 /// The number of the line of a record, from 1. `csv` counts from the end of the record before, ahead of `\n` in `\r\n` and of blank lines.
@@ -123,11 +134,15 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("sweep.csv");
         std::fs::write(&path, format!("\u{feff}{}", cases[0].0)).unwrap(); // Excel's byte-order mark
-        assert_eq!(read(&path).unwrap(), Table { runs: vec![run], widths: None, learning_rate: None });
+        assert_eq!(read(&path).unwrap(), Table { runs: vec![run], ..Table::default() });
         let more = "width,lr,params,crops,flops,cross_entropy\n8,1.5e-3,1e6,200,1e13,0.5\n12,1.5e-3,1e6,200,1e13,0.5\n";
         let table = parse(more).unwrap();
         assert_eq!((table.widths, table.learning_rate), (Some(vec![8, 12]), Some("1.5e-3".into())));
         assert_eq!(parse(&more.replace("12,1.5e-3", "12,3e-3")).unwrap().learning_rate, None); // two rates
+        let recipe =
+            "params,crops,flops,cross_entropy,crop,batch\n1e6,200,1e13,0.5,256x192,12\n1e6,200,1e13,0.5,256x192,8\n";
+        let table = parse(recipe).unwrap();
+        assert_eq!((table.crops, table.batches), (vec!["256x192".to_owned()], vec!["12".to_owned(), "8".to_owned()]));
         std::fs::write(&path, b"PK\x03\x04\xff\xff").unwrap();
         let error = format!("{:#}", read(&path).unwrap_err());
         assert!(error.contains("sweep.csv: ") && error.contains("not UTF-8"), "{error}");

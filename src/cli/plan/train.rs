@@ -10,6 +10,7 @@ use serde::Serialize;
 use super::super::console::Console;
 use super::super::misuse;
 use super::rate::{self, Rate, RateArgs};
+use super::speed::{self, Speed, Timed};
 use super::{Args, Study, plot, positive, shown, table};
 
 /// Flags of `--train`.
@@ -70,7 +71,25 @@ struct Report {
     /// The relative standard deviation of single runs around the law.
     deviation: f64,
     interval: f64,
+    /// The networks that are fast enough, with --fps.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    speed: Option<Speed>,
+    /// Time against loss, with --fps: the widths whose time was measured.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    widths: Vec<Choice>,
+    crop: String,
+    batch: u32,
     command: String,
+}
+
+/// A width with its time on this machine and its expected loss for the budget.
+#[derive(Serialize)]
+struct Choice {
+    #[serde(flatten)]
+    time: Timed,
+    params: f64,
+    crops: f64,
+    cross_entropy: Interval,
 }
 
 pub(super) fn run(args: &Args, console: &Console) -> anyhow::Result<String> {
@@ -98,24 +117,48 @@ pub(super) fn run(args: &Args, console: &Console) -> anyhow::Result<String> {
     let pairs: Vec<_> = known.iter().copied().zip(table.runs.iter().copied()).collect();
     let widths = Widths::of(&pairs).with_context(named)?;
     let study = Study::of(&table.runs, args.flops.as_slice()).with_context(named)?;
-    let rates = if train.hours.is_some() { rate::rates(&train.recipe, &widths, console)? } else { Vec::new() };
+    let trained = train.recipe.recipe(&table).map_err(|error| error.context(named()))?;
+    let rates =
+        if train.hours.is_some() { rate::rates(&train.recipe, &trained, &widths, console)? } else { Vec::new() };
 
     let photos = train.frames.map(f64::from);
     let most = table.runs.iter().filter_map(|run| run.unique).max_by(f64::total_cmp);
+    let flops = |width| match budget {
+        Budget::Flops(flops) => flops,
+        Budget::Hours(hours) => hours * 3600.0 * rate::at(&rates, width),
+    };
+    let crops = |width| flops(width) / widths.flops_per_crop(width);
+    let advise = |widths: &Widths, share: f64| study.laws.advise(widths, |width| share * crops(width), photos);
+
+    let speed = match args.inference.fps {
+        // Networks that even twice the budget would not train are not measured.
+        Some(fps) => {
+            let widest = advise(&widths, 2.0).width.high;
+            Some(speed::measure(&args.inference, fps, &widths.up_to(widest as u32), console)?)
+        }
+        None => None,
+    };
+    let choice = |&time: &Timed| {
+        let (params, crops) = (widths.params(time.width), crops(time.width));
+        let cross_entropy = study.laws.cross_entropy(params, crops, photos.or(study.laws.photos()));
+        Choice { time, params, crops, cross_entropy }
+    };
+    let choices = speed.iter().flat_map(|speed| &speed.measured).map(choice).collect();
+    let fast = speed.as_ref().map_or(widths.clone(), |speed| widths.up_to(speed.widest));
     let recipe = |share: f64| {
-        let flops = |width| match budget {
-            Budget::Flops(flops) => share * flops,
-            Budget::Hours(hours) => share * hours * 3600.0 * rate::at(&rates, width),
-        };
-        let advice = study.laws.advise(&widths, |width| flops(width) / widths.flops_per_crop(width), photos);
+        let advice = advise(&fast, share);
         let over = |unit: f64| scaled(advice.crops, unit);
-        Recipe { advice, iterations: over(f64::from(train.recipe.batch)), epochs: photos.or(most).map(over) }
+        Recipe { advice, iterations: over(f64::from(trained.batch)), epochs: photos.or(most).map(over) }
     };
     let [recipe, half, twice] = [1.0, 0.5, 2.0].map(recipe);
     plot(args, &study, console)?;
     let report = Report {
         extrapolated: extrapolated(&recipe.advice, &study.laws, &widths),
-        command: command(&train.recipe, &recipe, table.learning_rate.as_deref()),
+        command: command(&train.recipe, &trained, &recipe, table.learning_rate.as_deref()),
+        speed,
+        widths: choices,
+        crop: trained.crop,
+        batch: trained.batch,
         budget,
         rates,
         photos: photos.or(most),
@@ -139,9 +182,9 @@ fn extrapolated(advice: &Advice, laws: &Laws, widths: &Widths) -> bool {
 }
 
 /// The command that trains the recommended network as the table's runs were trained.
-fn command(args: &RateArgs, recipe: &Recipe, learning_rate: Option<&str>) -> String {
-    let RateArgs { batch, crop, folder, .. } = args;
-    let script = folder.join("train.py");
+fn command(args: &RateArgs, trained: &rate::Recipe, recipe: &Recipe, learning_rate: Option<&str>) -> String {
+    let rate::Recipe { batch, crop } = trained;
+    let script = args.folder.join("train.py");
     let mut text = format!("python {} --data DATA --out run", script.display());
     let _ = write!(
         text,
@@ -178,6 +221,9 @@ fn text(report: &Report, most: Option<f64>, widths: &Widths) -> String {
     row("iterations", &|recipe| number(&recipe.iterations));
     row("epochs", &|recipe| recipe.epochs.map_or("unknown".into(), |epochs| number(&epochs)));
     row("cross entropy", &|recipe| shown(&recipe.advice.cross_entropy));
+    if let Some(speed) = &report.speed {
+        text += &fast_enough(speed, &report.widths);
+    }
     for Rate { width, flops_per_second } in &report.rates {
         let _ = write!(text, "\n  rate {flops_per_second:.2e} FLOPs per second");
         if report.rates.len() > 1 {
@@ -207,6 +253,26 @@ fn text(report: &Report, most: Option<f64>, widths: &Widths) -> String {
         );
     }
     text + &format!("\n\n  {}\n", report.command)
+}
+
+/// The widths that were measured: time against loss.
+fn fast_enough(speed: &Speed, widths: &[Choice]) -> String {
+    let Speed { fps, size, device, precision, widest, .. } = speed;
+    let mut text = format!(
+        "\n  {:>5}  {:>9}  {:>8}  {:24}  {size}, {device}, {precision}\n",
+        "width", "median ms", "FPS", "cross entropy"
+    );
+    for Choice { time: Timed { width, latency_ms, fps }, cross_entropy, .. } in widths {
+        let loss = shown(cross_entropy);
+        let _ = writeln!(text, "  {width:>5}  {latency_ms:>9.2}  {fps:>8.2}  {loss}");
+    }
+    let all = widths.last().is_some_and(|last| last.time.width == *widest);
+    let beyond = if all {
+        ", and wider ones are too large for twice the budget"
+    } else {
+        "; only networks up to it are recommended"
+    };
+    text + &format!("  width {widest} reaches {fps} frames per second{beyond}\n")
 }
 
 /// A number that follows from the width, without an interval if all resamples agree on the width.

@@ -1,13 +1,35 @@
-//! The frame to measure on: a photo, or noise, which needs no file.
+//! The frame to measure the speed on: a photo, or noise, which needs no file.
 
 use std::path::Path;
 
 use image::{Rgb, RgbImage};
-use rtformer::pixels::Image;
+use rtformer::Size;
+use rtformer::pixels::{Image, Limits};
+
+use super::misuse;
+
+/// The frame of noise, unless another size is given.
+const FRAME: [u32; 2] = [2048, 1024];
 
 /// A photo at its own size.
 pub(super) fn photo(path: &Path) -> rtformer::Result<RgbImage> {
     Image::open(path).map(Image::into_rgb)
+}
+
+/// The width and height of the frame of noise, from the flag `--size`.
+pub(super) fn sides(size: Option<Size>) -> anyhow::Result<[u32; 2]> {
+    let [width, height] = match size {
+        None => FRAME,
+        Some(Size::Exact { width, height }) => [width, height],
+        Some(size) => return Err(misuse(format!("invalid --size `{size}`: expected WIDTHxHEIGHT, such as 2048x1024"))),
+    };
+    let (pixels, most) = (u64::from(width) * u64::from(height), Limits::default().max_pixels);
+    if pixels > most {
+        return Err(misuse(format!(
+            "invalid --size `{width}x{height}`: it has {pixels} pixels, expected at most {most}"
+        )));
+    }
+    Ok([width, height])
 }
 
 /// A frame of noise that is smooth over some pixels. A JPEG decoder would take several times as long for white noise as for a photo.
