@@ -19,16 +19,24 @@
 //! # }
 //! ```
 
+mod areas;
+mod boundary;
 mod calibration;
 mod evaluation;
+mod figures;
 mod labels;
 mod pairs;
+mod photo;
 pub mod risk;
 
+pub use areas::{Area, Areas};
+pub use boundary::Boundaries;
 pub use calibration::Calibration;
-pub use evaluation::{Evaluation, Ious, Measures, Measuring, Watch};
+pub use evaluation::{Evaluation, Measured, Measures, Measuring, Observe, PerClass, Watch};
+pub use figures::{Figure, Figures, Interval, Intervals, LEVEL, intervals, paired_intervals};
 pub use labels::{LabelFormat, LabelImage, LabelKind};
 pub use pairs::{Pair, Pairs, find_labels, find_pairs, find_photos};
+pub use photo::Counted;
 
 use crate::error::{Error, Result};
 use crate::pixels::Mask;

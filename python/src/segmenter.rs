@@ -192,7 +192,8 @@ impl Segmenter {
     /// Measures the quality on labelled photos, as `rtformer eval --json` does. Returns a dictionary:
     ///
     /// - `miou`, `pixel_accuracy`, and `ece`, the expected calibration error: 0 to 1, or `None` if nothing was counted
-    /// - `iou`: the IoU of each class, by name
+    /// - `mdice`, `mean_accuracy`, `fwiou`, `kappa`, `boundary_miou`, `image_miou`, `image_mdice`: as described in the book's chapter on accuracy
+    /// - `iou`, `dice`, `accuracy`, `boundary_iou`: of each class, by name
     /// - `confusion`: pixels of each true class (rows) that were predicted as each class (columns)
     /// - `classes`, `images`, `pixels`, `ignored_share`
     /// - `failed`, the number of photos that were not counted, and `errors`, the reasons

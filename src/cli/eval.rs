@@ -1,5 +1,6 @@
 //! `rtformer eval`: measures the quality of a network on labelled photos.
 
+mod detail;
 mod video;
 
 use std::io::{Write, stdout};
@@ -11,6 +12,7 @@ use rtformer::pixels::render;
 use rtformer::{Segmenter, Size};
 use serde::Serialize;
 
+use self::detail::{Confidence, DetailArgs, Row};
 use super::console::{Console, counted};
 use super::labels::LabelArgs;
 use super::model::{DeviceArgs, ModelArgs, opened};
@@ -34,6 +36,7 @@ const MUCH_IGNORED: f64 = 0.15;
 
 #[derive(Debug, clap::Args)]
 #[command(about = ABOUT, long_about = format!("{ABOUT}\n\n{LABELS}"))]
+#[command(group = clap::ArgGroup::new("written").multiple(true))]
 pub(super) struct Args {
     /// Folder of the photos, or a list file (.txt or .lst)
     #[arg(long, value_name = "PATH", required_unless_present_any = ["list", "video"])]
@@ -65,11 +68,11 @@ pub(super) struct Args {
     json: bool,
 
     /// Draw the confusion matrix to this PNG file
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", group = "written")]
     plot: Option<PathBuf>,
 
-    /// Replace the --plot file if it exists
-    #[arg(long, requires = "plot")]
+    /// Replace the files that other flags name if they exist
+    #[arg(long, requires = "written")]
     overwrite: bool,
 
     /// Size in pixels at which the network sees a photo: native (the photo's size), WxH (exactly), or within:WxH (the largest that fits in
@@ -80,6 +83,9 @@ pub(super) struct Args {
     /// Number of photos that go through the network together, if consecutive photos have the same size [default: 1 on CPUs, 8 on GPUs]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     batch: Option<u16>,
+
+    #[command(flatten)]
+    detail: DetailArgs,
 
     #[command(flatten)]
     photos: PhotoArgs,
@@ -98,8 +104,9 @@ pub(super) fn run(args: &Args, console: &Console) -> anyhow::Result<Outcome> {
     // Check the flags before any photo is processed.
     let format = args.format.checked()?;
     if let Some(path) = args.plot.as_ref().filter(|path| !args.overwrite && path.exists()) {
-        return Err(misuse(format!("{}: exists already; use --overwrite to replace it", path.display())));
+        return Err(detail::exists(path));
     }
+    args.detail.check(args.overwrite)?;
     // clap does not check `requires` if the required flag conflicts with another one that is present.
     if args.smooth.is_some() && args.video.is_none() {
         return Err(misuse("--smooth is for videos; name one with --video"));
@@ -113,7 +120,8 @@ pub(super) fn run(args: &Args, console: &Console) -> anyhow::Result<Outcome> {
     let segmenter = opened(args.model.builder()?.size(args.size).confidence(true).build())?;
     console.note(&segmenter.to_string());
 
-    let mut evaluation = Evaluation { failed: found.failed.len(), ..Evaluation::new(&segmenter)? };
+    let mut evaluation = args.detail.evaluation(Evaluation::new(&segmenter)?)?;
+    evaluation.failed = found.failed.len();
     measure(args, format, console, &segmenter, &found.pairs, &mut evaluation);
 
     report(args, console, &segmenter, &evaluation, None)?;
@@ -133,6 +141,9 @@ fn report(
         writeln!(stdout(), "{}", serde_json::to_string(&report)?)?;
     } else {
         stdout().lock().write_all(report.table(evaluation).as_bytes())?;
+    }
+    if let Some(path) = args.detail.write(evaluation)? {
+        console.note(&format!("table of photos -> {}", path.display()));
     }
     if let Some(path) = &args.plot {
         let names: Vec<_> = segmenter.dataset().classes.iter().map(|class| class.name.as_str()).collect();
@@ -189,6 +200,13 @@ struct Report<'a> {
     measures: Measures<'a>,
     #[serde(flatten)]
     flips: Option<Flips>,
+    /// The 95 % intervals of the figures over resampled photos.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    confidence_intervals: Option<Confidence>,
+    /// The width of boundaries as a share of the diagonal.
+    boundary_width: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    worst: Option<Vec<Row<'a>>>,
     model: String,
     weights: String,
     dataset: &'a str,
@@ -208,6 +226,9 @@ impl<'a> Report<'a> {
         Self {
             measures: evaluation.measures(),
             flips,
+            confidence_intervals: Confidence::of(&args.detail, evaluation),
+            boundary_width: args.detail.boundary_width,
+            worst: args.detail.worst(evaluation),
             model: segmenter.model().name(),
             weights: segmenter.weights_name().display().to_string(),
             dataset: &segmenter.dataset().name,
@@ -230,16 +251,23 @@ impl<'a> Report<'a> {
         if self.flips.is_some() && self.measures.images == 0 {
             return flips;
         }
-        let wide =
-            self.measures.classes.iter().map(|name| name.chars().count()).max().unwrap_or(0).max("mean IoU".len());
-        let mut text = format!("{:wide$}  {:>7}  {:>10}  {:>15}\n", "class", "IoU %", "accuracy %", "labelled pixels");
-        for (class, (name, iou)) in self.measures.iou.0.iter().enumerate() {
-            let (accuracy, labelled) = (evaluation.confusion.accuracy(class), evaluation.confusion.labelled(class));
-            text += &format!("{name:wide$}  {:>7}  {:>10}  {labelled:>15}\n", percent(*iou), percent(accuracy));
+        let wide = self.measures.classes.iter().map(|name| name.chars().count()).max().unwrap_or(0).max("class".len());
+        let mut text = format!(
+            "{:wide$}  {:>7}  {:>7}  {:>14}  {:>10}  {:>15}\n",
+            "class", "IoU %", "Dice %", "boundary IoU %", "accuracy %", "labelled pixels"
+        );
+        let measures = &self.measures;
+        let mut line = |name: &str, shares: [Option<f64>; 4], pixels: u64| {
+            let [iou, dice, boundary, accuracy] = shares.map(percent);
+            text += &format!("{name:wide$}  {iou:>7}  {dice:>7}  {boundary:>14}  {accuracy:>10}  {pixels:>15}\n");
+        };
+        for (class, (name, iou)) in measures.iou.0.iter().enumerate() {
+            let [dice, boundary, accuracy] =
+                [&measures.dice, &measures.boundary_iou, &measures.accuracy].map(|each| each.0[class].1);
+            line(name, [*iou, dice, boundary, accuracy], evaluation.confusion.labelled(class));
         }
-        let (miou, accuracy) = (percent(self.measures.miou), percent(self.measures.pixel_accuracy));
-        text += &format!("{:wide$}  {miou:>7}\n", "mean IoU");
-        text += &format!("{:wide$}  {:>7}  {accuracy:>10}  {:>15}\n", "pixels", "", self.measures.pixels);
+        line("mean", [measures.miou, measures.mdice, measures.boundary_miou, measures.mean_accuracy], measures.pixels);
+        text += &detail::summary(&evaluation.figures(), self.confidence_intervals.as_ref());
         let (ece, temperature) = (percent(self.measures.ece), self.temperature);
         text += &format!("\nexpected calibration error {ece} % at a temperature of {temperature}\n");
         if let Some(share) = self.measures.ignored_share.filter(|share| *share > MUCH_IGNORED) {
@@ -253,7 +281,8 @@ impl<'a> Report<'a> {
         if self.measures.failed > 0 {
             text += &format!(", {} failed", self.measures.failed);
         }
-        text + "\n"
+        text += "\n";
+        text + &self.worst.as_deref().map_or(String::new(), detail::listed)
     }
 }
 

@@ -6,10 +6,10 @@ use std::thread;
 
 use serde::{Serialize, Serializer};
 
-use super::{Calibration, Confusion, LabelFormat, LabelImage, Pair};
+use super::{Area, Areas, Boundaries, Calibration, Confusion, Counted, Figure, Figures, LabelFormat, LabelImage, Pair};
 use crate::error::{Error, Result};
-use crate::pixels::{Decoder, Image};
-use crate::segmenter::Segmenter;
+use crate::pixels::{Decoder, Image, Mask};
+use crate::segmenter::{Scene, Segmenter};
 
 /// How photos and labels are read, and how many photos go through the network together.
 ///
@@ -29,7 +29,8 @@ pub struct Measuring {
     pub batch: usize,
 }
 
-/// The quality of a network on labelled photos: a confusion matrix, and the calibration of its confidence.
+/// The quality of a network on labelled photos: a confusion matrix, the calibration of its confidence, the agreement along contours, and
+/// what was counted on each photo.
 ///
 /// ```no_run
 /// use std::ops::ControlFlow;
@@ -52,6 +53,10 @@ pub struct Evaluation {
     pub confusion: Confusion,
     /// The confidence of the predictions; empty if the segmenter does not return it.
     pub calibration: Calibration,
+    /// The pixels along the classes' contours.
+    pub boundaries: Boundaries,
+    /// What was counted on each photo, in their order.
+    pub photos: Vec<Counted>,
     /// The number of photos that were counted.
     pub images: usize,
     /// The number of photos that failed.
@@ -60,6 +65,23 @@ pub struct Evaluation {
 
 /// What is called after each pair, with the photo or its error; [`ControlFlow::Break`] ends the measurement.
 pub type Watch<'a> = dyn FnMut(&Pair, Result<&Image, &Error>) -> ControlFlow<()> + 'a;
+
+/// A photo that was counted, for [`Evaluation::observe`].
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct Measured<'a> {
+    /// The decoded photo.
+    pub photo: &'a Image,
+    /// Its labels.
+    pub labels: &'a LabelImage,
+    /// The network's result.
+    pub scene: &'a Scene,
+    /// What was counted.
+    pub counted: &'a Counted,
+}
+
+/// What [`Evaluation::observe`] calls after each pair; [`ControlFlow::Break`] ends the measurement.
+pub type Observe<'a> = dyn FnMut(&Pair, Result<Measured<'_>, &Error>) -> ControlFlow<()> + 'a;
 
 /// A photo, and its decoded images or the error.
 type Opened<'a> = (&'a Pair, Result<(Image, LabelImage)>);
@@ -72,7 +94,46 @@ impl Evaluation {
     pub fn new(segmenter: &Segmenter) -> Result<Self> {
         let classes: Vec<_> = segmenter.dataset().classes.iter().map(|class| class.name.clone()).collect();
         let confusion = Confusion::new(classes.len())?;
-        Ok(Self { classes, confusion, calibration: Calibration::default(), images: 0, failed: 0 })
+        let boundaries = Boundaries::new(classes.len(), Boundaries::WIDTH)?;
+        let (calibration, photos) = (Calibration::default(), Vec::new());
+        Ok(Self { classes, confusion, calibration, boundaries, photos, images: 0, failed: 0 })
+    }
+
+    /// Counts a photo. `confidence` is as in [`Calibration::count`]; `None` leaves the calibration unchanged.
+    ///
+    /// ```
+    /// # use rtformer::Segmenter;
+    /// # use rtformer::eval::{Evaluation, LabelImage, Pair};
+    /// # use rtformer::pixels::Mask;
+    /// let mut evaluation = Evaluation::new(&Segmenter::builder().build()?)?;
+    /// let labels = LabelImage::new("street.png", 2, 1, vec![0, 1])?;
+    /// let pair = Pair { photo: "street.jpg".into(), label: "street.png".into() };
+    /// evaluation.count(&pair, &labels, &Mask::new(2, 1, evaluation.classes.len()), None)?;
+    /// assert_eq!((evaluation.images, evaluation.confusion.pixel_accuracy()), (1, Some(0.5)));
+    /// # Ok::<(), rtformer::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`Confusion::count`] and [`Calibration::count`].
+    pub fn count(
+        &mut self,
+        pair: &Pair,
+        labels: &LabelImage,
+        mask: &Mask,
+        confidence: Option<&[f32]>,
+    ) -> Result<&Counted> {
+        let mut regions = Areas::new(self.classes.len());
+        let mut boundaries = Boundaries::new(self.classes.len(), self.boundaries.width())?;
+        let ignored = regions.count(labels, mask)?;
+        if let Some(confidence) = confidence {
+            self.calibration.count(labels, mask, confidence)?;
+        }
+        self.confusion.count(labels, mask)?;
+        boundaries.count(labels, mask)?;
+        boundaries.areas().occurring().for_each(|(class, area)| self.boundaries.add(class, area));
+        self.photos.push(Counted::new(&pair.photo, &pair.label, &regions, boundaries.areas(), ignored));
+        self.images += 1;
+        Ok(&self.photos[self.photos.len() - 1])
     }
 
     /// Segments photos and counts their pixels. The next pairs are decoded while the network runs; at most two batches are in memory.
@@ -94,6 +155,13 @@ impl Evaluation {
     /// # Ok::<(), rtformer::Error>(())
     /// ```
     pub fn measure(&mut self, segmenter: &Segmenter, pairs: &[Pair], measuring: &Measuring, watch: &mut Watch<'_>) {
+        self.observe(segmenter, pairs, measuring, &mut |pair, measured| {
+            watch(pair, measured.map(|measured| measured.photo))
+        });
+    }
+
+    /// [`measure`](Self::measure), but `observe` also gets the labels, the network's result and what was counted.
+    pub fn observe(&mut self, segmenter: &Segmenter, pairs: &[Pair], measuring: &Measuring, observe: &mut Observe<'_>) {
         let batch = measuring.batch.max(1);
         thread::scope(|scope| {
             let (sender, opened) = sync_channel::<Opened<'_>>(batch);
@@ -106,7 +174,7 @@ impl Evaluation {
             });
             loop {
                 let batch: Vec<_> = opened.iter().take(batch).collect();
-                if batch.is_empty() || self.count(segmenter, batch, watch).is_break() {
+                if batch.is_empty() || self.count_batch(segmenter, batch, observe).is_break() {
                     break;
                 }
             }
@@ -115,38 +183,68 @@ impl Evaluation {
     }
 
     /// Segments a batch and counts it.
-    fn count(&mut self, segmenter: &Segmenter, batch: Vec<Opened<'_>>, watch: &mut Watch<'_>) -> ControlFlow<()> {
+    fn count_batch(
+        &mut self,
+        segmenter: &Segmenter,
+        batch: Vec<Opened<'_>>,
+        observe: &mut Observe<'_>,
+    ) -> ControlFlow<()> {
         let photos = batch.iter().filter_map(|(_, opened)| opened.as_ref().ok()).map(|(photo, _)| photo);
         let mut scenes = segmenter.segment_each(photos).into_iter();
         for (pair, opened) in batch {
-            let counted = opened.and_then(|(photo, labels)| {
+            let segmented = opened.and_then(|(photo, labels)| {
                 let missing = || Error::Backend { operation: "segment_each", reason: "a photo has no result".into() };
-                let scene = scenes.next().unwrap_or_else(|| Err(missing()))?;
-                self.confusion.count(&labels, scene.mask())?;
-                if let Some(confidence) = scene.confidence() {
-                    self.calibration.count(&labels, scene.mask(), confidence)?;
-                }
-                Ok(photo)
+                Ok((photo, labels, scenes.next().unwrap_or_else(|| Err(missing()))?))
             });
+            let counted = match &segmented {
+                Ok((photo, labels, scene)) => self
+                    .count(pair, labels, scene.mask(), scene.confidence())
+                    .map(|counted| Measured { photo, labels, scene, counted }),
+                Err(error) => {
+                    self.failed += 1;
+                    observe(pair, Err(error))?;
+                    continue;
+                }
+            };
             match counted {
-                Ok(_) => self.images += 1,
-                Err(_) => self.failed += 1,
+                Ok(measured) => observe(pair, Ok(measured))?,
+                Err(error) => {
+                    self.failed += 1;
+                    observe(pair, Err(&error))?;
+                }
             }
-            watch(pair, counted.as_ref())?;
         }
         ControlFlow::Continue(())
     }
 
+    /// The figures of all photos.
+    pub fn figures(&self) -> Figures {
+        Figures::of(&Areas::of(&self.confusion), self.boundaries.areas(), &self.photos)
+    }
+
     /// The measures, for printing and JSON.
     pub fn measures(&self) -> Measures<'_> {
-        let Self { classes, confusion, calibration, images, failed } = self;
-        let names = classes.iter().map(String::as_str);
+        let Self { classes, confusion, calibration, boundaries, images, failed, .. } = self;
+        let (regions, figures) = (Areas::of(confusion), self.figures());
+        let each = |areas: &Areas, measure: fn(Area) -> Option<f64>| {
+            PerClass((0..).zip(classes).map(|(class, name)| (name.as_str(), measure(areas.get(class)))).collect())
+        };
         Measures {
-            miou: confusion.miou(),
-            pixel_accuracy: confusion.pixel_accuracy(),
+            miou: figures.get(Figure::Miou),
+            pixel_accuracy: figures.get(Figure::PixelAccuracy),
+            mean_accuracy: figures.get(Figure::MeanAccuracy),
+            mdice: figures.get(Figure::Mdice),
+            fwiou: figures.get(Figure::Fwiou),
+            kappa: figures.get(Figure::Kappa),
+            boundary_miou: figures.get(Figure::BoundaryMiou),
+            image_miou: figures.get(Figure::ImageMiou),
+            image_mdice: figures.get(Figure::ImageMdice),
             ece: calibration.error(),
-            iou: Ious(names.clone().enumerate().map(|(class, name)| (name, confusion.iou(class))).collect()),
-            classes: names.collect(),
+            iou: each(&regions, Area::iou),
+            dice: each(&regions, Area::dice),
+            accuracy: each(&regions, Area::accuracy),
+            boundary_iou: each(boundaries.areas(), Area::iou),
+            classes: classes.iter().map(String::as_str).collect(),
             confusion: (0..confusion.classes()).map(|class| confusion.row(class)).collect(),
             images: *images,
             pixels: confusion.pixels(),
@@ -167,14 +265,34 @@ fn open(pair: &Pair, measuring: &Measuring, segmenter: &Segmenter) -> Result<(Im
 #[derive(Debug, Serialize)]
 #[non_exhaustive]
 pub struct Measures<'a> {
-    /// [`Confusion::miou`].
+    /// [`Areas::miou`].
     pub miou: Option<f64>,
-    /// [`Confusion::pixel_accuracy`].
+    /// [`Areas::pixel_accuracy`].
     pub pixel_accuracy: Option<f64>,
+    /// [`Areas::mean_accuracy`].
+    pub mean_accuracy: Option<f64>,
+    /// [`Areas::mdice`].
+    pub mdice: Option<f64>,
+    /// [`Areas::frequency_weighted_iou`].
+    pub fwiou: Option<f64>,
+    /// [`Areas::kappa`].
+    pub kappa: Option<f64>,
+    /// The mean of [`boundary_iou`](Self::boundary_iou).
+    pub boundary_miou: Option<f64>,
+    /// The mean over photos of each photo's mean `IoU`.
+    pub image_miou: Option<f64>,
+    /// The mean over photos of each photo's mean Dice coefficient.
+    pub image_mdice: Option<f64>,
     /// The expected calibration error, [`Calibration::error`].
     pub ece: Option<f64>,
-    /// [`Confusion::iou`] of each class.
-    pub iou: Ious<'a>,
+    /// [`Area::iou`] of each class.
+    pub iou: PerClass<'a>,
+    /// [`Area::dice`] of each class.
+    pub dice: PerClass<'a>,
+    /// [`Area::accuracy`] of each class.
+    pub accuracy: PerClass<'a>,
+    /// The boundary `IoU` of each class; see [`Boundaries`].
+    pub boundary_iou: PerClass<'a>,
     /// The classes' names, by id.
     pub classes: Vec<&'a str>,
     /// One row for each true class, one column for each predicted class: numbers of pixels.
@@ -189,11 +307,11 @@ pub struct Measures<'a> {
     pub failed: usize,
 }
 
-/// The `IoU` of each class with its name, in the order of the class ids.
+/// A measure of each class with its name, in the order of the class ids.
 #[derive(Debug)]
-pub struct Ious<'a>(pub Vec<(&'a str, Option<f64>)>);
+pub struct PerClass<'a>(pub Vec<(&'a str, Option<f64>)>);
 
-impl Serialize for Ious<'_> {
+impl Serialize for PerClass<'_> {
     fn serialize<S: Serializer>(&self, to: S) -> std::result::Result<S::Ok, S::Error> {
         to.collect_map(self.0.iter().copied())
     }

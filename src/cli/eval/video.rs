@@ -21,7 +21,7 @@ pub(super) fn run(args: &Args, input: &Path, format: &LabelFormat, console: &Con
     console.note(&segmenter.to_string());
     let mut smoother = args.smooth.map(Smoother::new).transpose()?;
     let mut flips = FlipCounter::default();
-    let mut evaluation = Evaluation::new(&segmenter)?;
+    let mut evaluation = args.detail.evaluation(Evaluation::new(&segmenter)?)?;
     let mut frames = 0;
     let bar = console.count("frames");
     for shown in segmenter.stream(Source::open(input, &Options::default())?, Keep::Every) {
@@ -65,11 +65,8 @@ fn count(
     let labels = LabelImage::open_as(path, segmenter.dataset(), format)?;
     let (width, height) = shown.frame.image.dimensions();
     labels.check_size(&shown.frame.name, width, height)?;
-    evaluation.confusion.count(&labels, shown.scene.mask())?;
-    if let Some(confidence) = shown.scene.confidence().filter(|_| !smoothed) {
-        evaluation.calibration.count(&labels, shown.scene.mask(), confidence)?;
-    }
-    evaluation.images += 1;
+    let pair = Pair { photo: shown.frame.name.clone(), label: path.to_path_buf() };
+    evaluation.count(&pair, &labels, shown.scene.mask(), shown.scene.confidence().filter(|_| !smoothed))?;
     Ok(())
 }
 

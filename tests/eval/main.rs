@@ -1,5 +1,7 @@
 //! `rtformer eval` from the command line, on a data set with known results.
 
+mod measures;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 
