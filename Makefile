@@ -1,5 +1,5 @@
 # Maintainers' commands; `.ci/run` runs the same checks.
-.PHONY: test test-isa ptx neon memcheck miri darwin objects lint doc deny bench peers peers-table cluster goldens parity-full smoke pictures video
+.PHONY: test test-isa ptx neon memcheck miri darwin objects lint doc deny bench peers peers-table cluster goldens parity-full smoke pictures video coco
 
 test:            ## the README's test command
 	cargo test --release --workspace
@@ -71,6 +71,10 @@ smoke:           ## check the training recipe against the program, seven minutes
 pictures:        ## the README's and the model card's pictures, from the embedded weights; CAMVID and PYTHON as for smoke
 	cargo build --release
 	$(PYTHON) weights/train/pictures.py --rtformer target/release/rtformer --data $(CAMVID)
+
+coco:            ## compare `segment --emit rle,polygons` with its masks through pycocotools; PYTHON with pycocotools, numpy and pillow
+	cargo build --release
+	$(PYTHON) tests/data/coco.py check target/release/rtformer
 
 video:           ## the long measurements of videos, six minutes; needs ffmpeg; CAMVID=folder also measures the accuracy of smoothing
 	cargo build --release

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use image::{DynamicImage, RgbImage};
 use rtformer::pixels::{Image, Mask, PixelFormat, Pixels, Size};
 use rtformer::weights::{Checkpoint, Store, Weights, save};
-use rtformer::{Builder, Device, Error, ErrorKind, Segmenter};
+use rtformer::{Augmentation, Builder, Device, Error, ErrorKind, Segmenter};
 use safetensors::SafeTensors;
 
 fn data(name: &str) -> PathBuf {
@@ -50,6 +50,47 @@ fn a_photo_gives_the_same_result_as_paddleseg() {
             assert!(worst <= 1e-4 * greatest, "{device} {way}: off by {worst:e} of {greatest}");
             let mask = golden.tensor(&format!("{way}.mask")).unwrap();
             assert_eq!(scene.mask().ids_u8().unwrap(), mask.data(), "{device} {way}");
+        }
+    }
+}
+
+/// Mirrored and scaled versions, compared with PaddleSeg's `aug_inference`.
+#[test]
+fn augmented_photos_give_the_same_result_as_paddleseg() {
+    let bytes = std::fs::read(data("golden/photo.augmented.safetensors")).unwrap();
+    let golden = SafeTensors::deserialize(&bytes).unwrap();
+    let photo = photo();
+    let ways = [
+        ("flip", Size::Native, true, vec![]),
+        ("scales", Size::Native, false, vec![0.75, 1.0, 1.25]),
+        ("fit", Size::Within { width: 120, height: 51 }, true, vec![0.75, 1.25]),
+    ];
+    for device in [Device::Cpu, Device::Reference] {
+        for (way, size, flip, scales) in ways.clone() {
+            let builder = tiny().device(device).size(size).augment(Augmentation { flip, scales });
+            let scene = builder.clone().logits(true).confidence(true).build().unwrap().segment(&photo).unwrap();
+            let mask = golden.tensor(&format!("{way}.mask")).unwrap();
+            assert_eq!(scene.mask().ids_u8().unwrap(), mask.data(), "{device} {way}");
+            let mut reused = Mask::new(1, 1, 5);
+            builder.build().unwrap().segment_into(&photo, &mut reused).unwrap();
+            assert_eq!(&reused, scene.mask(), "{device} {way}");
+            let got = scene.logits().unwrap();
+            if let Ok(want) = golden.tensor(&format!("{way}.logits")) {
+                let want = floats(want.data());
+                let greatest = want.iter().fold(0f32, |m, v| m.max(v.abs()));
+                let worst = got.iter().zip(&want).fold(0f32, |m, (a, b)| m.max((a - b).abs()));
+                assert!(
+                    got.len() == want.len() && worst <= 1e-4 * greatest,
+                    "{device} {way}: off by {worst:e} of {greatest}"
+                );
+            }
+            // The confidence is the softmax of these logits.
+            let pixels = photo.width() as usize * photo.height() as usize;
+            for pixel in [0, 777, pixels - 1] {
+                let all: Vec<f64> = (0..5).map(|class| f64::from(got[class * pixels + pixel]).exp()).collect();
+                let want = all[scene.mask().iter().nth(pixel).unwrap() as usize] / all.iter().sum::<f64>();
+                assert!((f64::from(scene.confidence().unwrap()[pixel]) - want).abs() < 1e-5, "{device} {way}");
+            }
         }
     }
 }

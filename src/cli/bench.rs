@@ -16,7 +16,7 @@ use std::sync::Arc;
 use rtformer::files::write_whole;
 use rtformer::{Segmenter, Size, Variant, bench};
 
-use super::model::{DeviceArgs, opened, weights_path};
+use super::model::{AugmentArgs, DeviceArgs, opened, weights_path};
 use super::{Outcome, console::Console, frame, misuse};
 pub(super) use caches::Caches;
 use profile::Profile;
@@ -62,6 +62,9 @@ pub(super) struct Args {
     /// Weights: a .safetensors file, a name that `rtformer pull` knows, or `embedded` [default: random parameters]
     #[arg(long, value_name = "FILE|NAME")]
     weights: Option<String>,
+
+    #[command(flatten)]
+    augment: AugmentArgs,
 
     #[command(flatten)]
     device: DeviceArgs,
@@ -148,7 +151,7 @@ impl Args {
     /// The network on this number of threads.
     fn segmenter(&self, threads: usize) -> anyhow::Result<Segmenter> {
         let seen = self.photo.as_ref().and(self.size).unwrap_or_default();
-        let builder = self.device.builder().threads(threads).size(seen);
+        let builder = self.device.builder().threads(threads).size(seen).augment(self.augment.augmentation());
         let Some(weights) = &self.weights else { return opened(bench::random(self.variant, builder)) };
         opened(match weights_path(weights)? {
             Some(path) => builder.weights(path).build(),

@@ -11,6 +11,7 @@ mod eval;
 mod frame;
 mod info;
 mod labels;
+mod legend;
 mod lines;
 mod list;
 mod manual;

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use rtformer::backend::Cpu;
 use rtformer::weights::{Official, Weights};
-use rtformer::{Builder, Device, ErrorKind, Padding, Precision, Segmenter};
+use rtformer::{Augmentation, Builder, Classes, Device, ErrorKind, Padding, Precision, Segmenter};
 
 use super::misuse;
 
@@ -15,7 +15,56 @@ pub(super) struct ModelArgs {
     pub(super) weights: String,
 
     #[command(flatten)]
+    pub(super) augment: AugmentArgs,
+
+    /// Classes to keep, separated by commas; pixels of all others get the ignore id (255, or 65535 if there are more than 255 classes)
+    /// [default: all]
+    #[arg(long, value_name = "CLASS,…", value_delimiter = ',')]
+    classes: Vec<String>,
+
+    /// Merge classes into one, such as vehicle=car,truck,bus; can be repeated. It has the id and the colour of the first. The network decides
+    /// among its own classes first
+    #[arg(long, value_name = "NAME=CLASS,…", value_parser = merge)]
+    merge: Vec<(String, Vec<String>)>,
+
+    #[command(flatten)]
     pub(super) device: DeviceArgs,
+}
+
+/// The flags for test-time augmentation.
+#[derive(Clone, Debug, clap::Args)]
+pub(super) struct AugmentArgs {
+    /// Average the logits of the photo and its mirror image: more accurate, and twice as slow
+    #[arg(long)]
+    flip: bool,
+
+    /// Average the logits of the photo at these factors of its size, 0.1 to 4, separated by commas, such as 0.75,1,1.25 [default: 1]
+    #[arg(long, value_name = "FACTOR,…", value_delimiter = ',')]
+    scales: Vec<f64>,
+}
+
+impl AugmentArgs {
+    pub(super) fn augmentation(&self) -> Augmentation {
+        Augmentation { flip: self.flip, scales: self.scales.clone() }
+    }
+
+    /// The flags as text; `None` without any.
+    pub(super) fn text(&self) -> Option<String> {
+        let Self { flip, scales } = self;
+        let scales: Vec<_> = scales.iter().map(ToString::to_string).collect();
+        let flip = flip.then(|| "flip".to_owned());
+        let scales = (!scales.is_empty()).then(|| format!("scales {}", scales.join(",")));
+        let parts: Vec<_> = flip.into_iter().chain(scales).collect();
+        (!parts.is_empty()).then(|| parts.join(", "))
+    }
+}
+
+fn merge(text: &str) -> Result<(String, Vec<String>), String> {
+    let (name, classes) = text
+        .split_once('=')
+        .filter(|(name, classes)| !name.is_empty() && !classes.is_empty())
+        .ok_or_else(|| format!("`{text}` is not a name and classes; expected something like vehicle=car,truck,bus"))?;
+    Ok((name.to_owned(), classes.split(',').map(str::to_owned).collect()))
 }
 
 const MOST_THREADS: i64 = Cpu::MOST_THREADS as i64;
@@ -47,11 +96,33 @@ pub(super) struct DeviceArgs {
 impl ModelArgs {
     /// A builder with these flags. The weights are not opened yet.
     pub(super) fn builder(&self) -> anyhow::Result<Builder> {
-        let builder = self.device.builder();
+        let builder = self.device.builder().augment(self.augment.augmentation()).classes(self.classes());
         Ok(match weights_path(&self.weights)? {
             Some(path) => builder.weights(path),
             None => builder,
         })
+    }
+
+    /// The classes that masks have.
+    pub(super) fn classes(&self) -> Classes {
+        Classes { merge: self.merge.clone(), keep: self.classes.clone() }
+    }
+
+    /// `--classes` and `--merge` as text; `None` without any.
+    pub(super) fn classes_text(&self) -> Option<String> {
+        let merged = self.merge.iter().map(|(name, classes)| format!("{name}={}", classes.join(",")));
+        let kept = (!self.classes.is_empty()).then(|| self.classes.join(","));
+        let parts: Vec<_> = merged.chain(kept).collect();
+        (!parts.is_empty()).then(|| parts.join(" "))
+    }
+
+    /// The weights' data set, with merged classes renamed, and the ids of the classes that masks have.
+    pub(super) fn kept_classes(&self) -> anyhow::Result<Vec<(u16, String)>> {
+        let weights = match weights_path(&self.weights)? {
+            Some(path) => Weights::open(path)?,
+            None => embedded()?,
+        };
+        Ok(self.classes().kept(&weights.dataset()?)?)
     }
 
     /// The SHA-256 of the weights, which tells whether two runs used the same ones.

@@ -11,6 +11,7 @@ mod pipeline;
 mod record;
 mod report;
 mod run;
+mod shapes;
 mod shard;
 mod sorted;
 mod target;
@@ -35,6 +36,7 @@ use target::Target;
 pub(super) use args::Args;
 
 pub(super) fn run(args: &Args, console: &Console) -> anyhow::Result<Outcome> {
+    args.find_binaries()?;
     args.check()?;
     let mut stores = Stores::new(usize::from(args.retries));
     let target = Target::open(args, &mut stores)?;

@@ -258,7 +258,7 @@ fn open(pair: &Pair, measuring: &Measuring, segmenter: &Segmenter) -> Result<(Im
     let photo = measuring.decoder.open(&pair.photo)?;
     let labels = LabelImage::open_as(&pair.label, segmenter.dataset(), &measuring.format)?;
     labels.check_size(&pair.photo, photo.width(), photo.height())?; // before the network runs
-    Ok((photo, labels))
+    Ok((photo, labels.with_ids(segmenter.class_ids())))
 }
 
 /// The measures of an [`Evaluation`]. Ratios are 0 to 1, or `None` if nothing was counted.

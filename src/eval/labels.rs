@@ -169,6 +169,22 @@ impl LabelImage {
         Err(Error::image(&self.name, format!("is {w}x{h}, but {other} is {width}x{height}: {advice}")))
     }
 
+    /// These labels with the classes that masks have: `ids` has the new id of each class, as
+    /// [`Segmenter::class_ids`](crate::Segmenter::class_ids) returns them.
+    ///
+    /// ```
+    /// let labels = rtformer::eval::LabelImage::new("street_labels.png", 3, 1, vec![0, 1, 255])?;
+    /// assert_eq!(labels.with_ids(Some(&[1, 1])).ids(), [1, 1, 255]);
+    /// # Ok::<(), rtformer::Error>(())
+    /// ```
+    #[must_use]
+    pub fn with_ids(mut self, ids: Option<&[u16]>) -> Self {
+        if let Some(new) = ids {
+            self.ids.iter_mut().for_each(|id| *id = new.get(usize::from(*id)).copied().unwrap_or(*id));
+        }
+        self
+    }
+
     /// Checks that every id is one of `classes` classes or the ignore id.
     pub(super) fn check_ids(&self, classes: usize) -> Result<()> {
         let ignore = Confusion::ignore_id(classes);

@@ -6,6 +6,7 @@ mod npy;
 pub mod palette;
 pub mod prepare;
 pub mod render;
+pub mod shapes;
 pub mod sniff;
 pub mod stream;
 

@@ -231,6 +231,21 @@ pub fn label_ids(mask: &Mask, train_to_label: &[u16]) -> GrayImage {
     picture
 }
 
+/// One class of a mask: 255 where it is, 0 elsewhere.
+///
+/// ```
+/// use rtformer::pixels::{Mask, render};
+///
+/// let mask = Mask::from_ids(3, 1, 5, [4_u8, 0, 255])?;
+/// assert_eq!(render::binary(&mask, 4).as_raw(), &[255, 0, 0]);
+/// # Ok::<(), rtformer::Error>(())
+/// ```
+pub fn binary(mask: &Mask, class: u16) -> GrayImage {
+    let mut picture = GrayImage::new(mask.width(), mask.height());
+    picture.iter_mut().zip(mask.iter()).for_each(|(pixel, id)| *pixel = if id == class { 255 } else { 0 });
+    picture
+}
+
 /// Writes a colour picture as PNG.
 ///
 /// ```

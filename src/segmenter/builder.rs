@@ -6,6 +6,8 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use super::Segmenter;
+use super::augment::Augmentation;
+use super::classes::Classes;
 use super::device::{self, Device, Precision};
 use super::embedded::default_weights;
 use super::engine::{Engine, Loaded};
@@ -45,6 +47,8 @@ pub struct Builder {
     isa: Option<Isa>,
     padding: Padding,
     readout: Readout,
+    augmentation: Augmentation,
+    classes: Classes,
 }
 
 /// The largest difference between a GPU's logits and the CPU's with which [`Device::Auto`] uses the GPU, relative to the largest logit.
@@ -163,6 +167,31 @@ impl Builder {
         self
     }
 
+    /// Averages the logits of several versions of each photo: more accurate, and slower by the number of versions. The default is the photo alone.
+    ///
+    /// ```
+    /// # use rtformer::{Augmentation, Segmenter};
+    /// let builder = Segmenter::builder().augment(Augmentation { flip: true, ..Augmentation::default() });
+    /// assert!(builder.build().is_ok());
+    /// ```
+    pub fn augment(mut self, versions: Augmentation) -> Self {
+        self.augmentation = versions;
+        self
+    }
+
+    /// Which classes masks have: some can be merged, others ignored. The default is all of the network's classes.
+    ///
+    /// ```
+    /// # use rtformer::{Classes, Segmenter};
+    /// let keep = |name: &str| Segmenter::builder().classes(Classes { keep: vec![name.into()], ..Classes::default() }).build();
+    /// assert!(keep("road").is_ok());
+    /// assert!(keep("rood").unwrap_err().to_string().contains("no class `rood`"));
+    /// ```
+    pub fn classes(mut self, classes: Classes) -> Self {
+        self.classes = classes;
+        self
+    }
+
     /// Pixels whose class has a lower probability than this become the mask's [ignore id](crate::pixels::Mask::ignore_id).
     ///
     /// ```
@@ -268,6 +297,9 @@ impl Builder {
         if let Some(p) = self.readout.reject_below.filter(|p| !(0.0..=1.0).contains(p)) {
             return Err(Error::Input(format!("cannot reject pixels below the probability {p}: expected 0 to 1")));
         }
+        self.augmentation.check()?;
+        let mut dataset = dataset.clone();
+        let ids = self.classes.apply(&mut dataset)?;
         let device = self.device.resolve()?;
         let precision = self.precision.unwrap_or(if device.is_gpu() { Precision::F16 } else { Precision::F32 });
         let preparation = Preparation {
@@ -319,7 +351,7 @@ impl Builder {
         Ok(Segmenter {
             weights,
             model: model.clone(),
-            labels: Arc::new(Labels { dataset: dataset.clone(), palette }),
+            labels: Arc::new(Labels { dataset, palette, ids }),
             preparation,
             temperature,
             engine,
@@ -329,6 +361,7 @@ impl Builder {
             threads,
             precision,
             readout: self.readout,
+            augmentation: self.augmentation,
             spares: PerProcess::new(Mutex::default()),
             process: std::process::id(),
         })

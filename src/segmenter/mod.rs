@@ -1,6 +1,8 @@
 //! Segments photos: connects weights, networks, backends and pixels.
 
+mod augment;
 mod builder;
+mod classes;
 mod device;
 mod embedded;
 mod engine;
@@ -15,7 +17,9 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+pub use augment::Augmentation;
 pub use builder::Builder;
+pub use classes::Classes;
 pub use device::{Device, Precision};
 pub use padding::Padding;
 pub use profile::FrameProfile;
@@ -64,6 +68,7 @@ pub struct Segmenter {
     threads: usize,
     precision: Precision,
     readout: Readout,
+    augmentation: Augmentation,
     /// Buffers for confidences that are not returned. The next frame reuses their memory.
     spares: PerProcess<Mutex<Vec<Vec<f32>>>>,
     /// The process that opened this.
@@ -196,6 +201,20 @@ impl Segmenter {
     /// ```
     pub fn temperature(&self) -> f32 {
         self.temperature
+    }
+
+    /// The mask's id of each of the network's classes, where the ignore id stands for classes that are not kept; `None` if all classes stay
+    /// as they are. See [`Builder::classes`].
+    ///
+    /// ```
+    /// # use rtformer::{Classes, Segmenter};
+    /// let classes = Classes { keep: vec!["class 1".into()], ..Classes::default() };
+    /// let segmenter = Segmenter::builder().weights("tests/data/golden/tiny.safetensors").classes(classes).build()?;
+    /// assert_eq!(segmenter.class_ids(), Some(&[255, 1, 255, 255, 255][..]));
+    /// # Ok::<(), rtformer::Error>(())
+    /// ```
+    pub fn class_ids(&self) -> Option<&[u16]> {
+        self.labels.ids.as_deref()
     }
 
     /// The path of the weights, or `embedded` or `random`.

@@ -15,6 +15,8 @@ use crate::weights::Dataset;
 pub(super) struct Labels {
     pub(super) dataset: Dataset,
     pub(super) palette: Palette,
+    /// The mask's id of each of the network's classes, if some are merged or ignored.
+    pub(super) ids: Option<Vec<u16>>,
 }
 
 /// A segmented photo.
@@ -122,6 +124,18 @@ impl Scene {
         }
         self.mask = mask;
         Ok(())
+    }
+
+    /// The data set whose classes the mask has.
+    ///
+    /// ```
+    /// # let segmenter = rtformer::Segmenter::open("tests/data/golden/tiny.safetensors", rtformer::Device::Cpu)?;
+    /// let scene = segmenter.segment(&image::RgbImage::new(64, 48))?;
+    /// assert_eq!(scene.dataset(), segmenter.dataset());
+    /// # Ok::<(), rtformer::Error>(())
+    /// ```
+    pub fn dataset(&self) -> &Dataset {
+        &self.labels.dataset
     }
 
     /// The classes that occur, largest share first. Rejected pixels belong to no class.

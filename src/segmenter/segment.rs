@@ -5,7 +5,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use super::engine::{Spent, Wanted};
-use super::{Device, Scene, Segmenter};
+use super::{Device, Scene, Segmenter, classes};
 use crate::backend::Confidence;
 use crate::error::{Error, Result};
 use crate::memory;
@@ -134,7 +134,7 @@ impl Segmenter {
             };
             self.run(std::slice::from_ref(photo), &mut [wanted])
         });
-        self.reject(mask, reject.then_some(&confidence));
+        self.finish(mask, reject.then_some(&confidence));
         self.spares.enter(Mutex::default).lock().push(confidence);
         Ok(timings(photo, spent?, total, 1))
     }
@@ -168,7 +168,7 @@ impl Segmenter {
         });
         let spent = spent?;
         for (scene, photo) in scenes.iter_mut().zip(photos) {
-            self.reject(&mut scene.mask, scene.confidence.as_deref());
+            self.finish(&mut scene.mask, scene.confidence.as_deref());
             if !self.readout.confidence {
                 scene.confidence = None;
             }
@@ -180,7 +180,7 @@ impl Segmenter {
     /// Runs the network in the process that opened it, or in one that was forked from it.
     fn run(&self, photos: &[Pixels<'_>], wanted: &mut [Wanted<'_>]) -> Result<Spent> {
         if self.device == Device::Cpu {
-            return self.engine.run(photos, wanted); // on its own threads
+            return self.run_engine(photos, wanted); // on its own threads
         }
         if self.device.is_gpu() && std::process::id() != self.process {
             return Err(Error::Device {
@@ -189,12 +189,24 @@ impl Segmenter {
                     .into(),
             });
         }
-        process::parallel(|| self.engine.run(photos, wanted))
+        process::parallel(|| self.run_engine(photos, wanted))
+    }
+
+    fn run_engine(&self, photos: &[Pixels<'_>], wanted: &mut [Wanted<'_>]) -> Result<Spent> {
+        if self.augmentation.is_none() { self.engine.run(photos, wanted) } else { self.run_augmented(photos, wanted) }
     }
 
     /// A request to write the confidence to `values`, at the weights' temperature.
     fn confidence<'a>(&self, values: &'a mut [f32]) -> Confidence<'a> {
         Confidence { values, temperature: self.temperature }
+    }
+
+    /// Assigns the ignore id to pixels with too low a confidence, and merges and drops classes.
+    fn finish(&self, mask: &mut Mask, confidence: Option<&[f32]>) {
+        self.reject(mask, confidence);
+        if let Some(ids) = &self.labels.ids {
+            classes::replace(mask, ids);
+        }
     }
 
     /// Assigns the ignore id to pixels with too low a confidence.

@@ -2,6 +2,7 @@
 """Write the golden files: the results of PaddleSeg's own RTFormer, stage by stage.
 
     python tests/data/reference.py small                        tiny models  -> tests/data/golden/ (committed)
+    python tests/data/reference.py augmented                    photo.augmented.safetensors alone, from the committed weights
     python tests/data/reference.py full --out DIR --photo JPG   the four published widths -> DIR (0.7 GB)
 
 The network is PaddleSeg's file `paddleseg/models/rtformer.py`, unmodified, in eval mode on the CPU. The weights
@@ -66,6 +67,8 @@ def main():
     commands = parser.add_subparsers(dest="command", required=True)
     small = commands.add_parser("small", help="tiny models, committed")
     small.add_argument("--out", type=Path, default=HERE / "golden")
+    augmented = commands.add_parser("augmented", help="test-time augmentation with the committed tiny weights")
+    augmented.add_argument("--out", type=Path, default=HERE / "golden")
     full = commands.add_parser("full", help="the four published widths")
     full.add_argument("--out", type=Path, required=True)
     full.add_argument("--photo", type=Path, required=True, help="a street photo; resized to each size that needs one")
@@ -78,6 +81,8 @@ def main():
     with paddle.no_grad():
         if args.command == "small":
             write_small(args.out)
+        elif args.command == "augmented":
+            write_augmented(args.out, "tiny")
         else:
             write_full(args.out, args.photo, [args.only] if args.only else list(FULL))
 
@@ -101,6 +106,7 @@ def write_small(out):
                "a 4x5 low map under cross_size 3: pooling windows overlap and vary; no full-size logits, only the mask",
                keep=STAGES + ["mask"])
     write_photo(out, "tiny", tiny)
+    write_augmented(out, "tiny")
 
     thirds = build("thirds", SMALL["thirds"], seed=2)
     write_weights(out, "thirds", thirds, SMALL["thirds"])
@@ -388,6 +394,50 @@ def write_photo(out, name, model):
         "photo": "photo.png",
         "why": "PaddleSeg's own preprocessing; resized logits go back to the photo's size before the argmax",
     })
+
+
+def write_augmented(out, name):
+    """The photo with mirrored and scaled versions, through PaddleSeg's `aug_inference` and the weights in `out`."""
+    model = RTFormer(num_classes=SMALL[name][-1], **arguments(SMALL[name]))
+    model.eval()
+    weights = read(out / f"{name}.safetensors")
+    assert weights.keys() == model.state_dict().keys()
+    model.set_state_dict({key: paddle.to_tensor(value) for key, value in weights.items()})
+    fit = [Resize(target_size=(120, 51), keep_ratio=True)]
+    ways = {
+        "flip": ([], True, [1.0]),
+        "scales": ([], False, [0.75, 1.0, 1.25]),  # 72x48, 96x64 and 120x80
+        "fit": (fit, True, [0.75, 1.25]),  # of 76x51: 57x38 and 95x64
+    }
+    tensors = {}
+    for way, (resize, flip, scales) in ways.items():
+        data = Compose(resize + [Normalize(mean=MEAN, std=STD)])({"img": str(out / "photo.png")})
+        pred, logits = infer.aug_inference(model, paddle.to_tensor(data["img"][None]), data["trans_info"], scales=scales, flip_horizontal=flip)
+        if way != "flip":
+            tensors[f"{way}.logits"] = logits.numpy()
+        tensors[f"{way}.mask"] = pred.numpy()[:, 0].astype(np.uint8)
+        print(f"  photo, {way}: closest call {margin(logits.numpy()):.1e}")
+    save(out / "photo.augmented.safetensors", tensors, {
+        "weights": f"{name}.safetensors",
+        "photo": "photo.png",
+        "why": "PaddleSeg's aug_inference: the mean of the logits of mirrored and scaled versions",
+    })
+
+
+def arguments(spec):
+    base, layers, spp, heads, head, cross, injection, _ = spec
+    return dict(layer_nums=layers, base_channels=base, spp_channels=spp, num_heads=heads, head_channels=head,
+                use_injection=injection, cross_size=cross)
+
+
+def read(path):
+    """The f32 tensors of a safetensors file that `save` wrote."""
+    file = path.read_bytes()
+    start = 8 + int.from_bytes(file[:8], "little")
+    header = json.loads(file[8:start])
+    header.pop("__metadata__")
+    take = lambda entry: np.frombuffer(file[start:][slice(*entry["data_offsets"])], np.float32).reshape(entry["shape"])
+    return {name: take(entry) for name, entry in header.items()}
 
 
 # ------------------------------------------------------------------------------------------------ the pickles

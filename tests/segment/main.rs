@@ -1,5 +1,6 @@
 //! `rtformer segment` from the command line.
 
+mod classes;
 mod identity;
 #[cfg(unix)]
 mod processes;

@@ -54,6 +54,7 @@ fn read(path: &Path) -> anyhow::Result<Report> {
 fn differences(a: &Report, b: &Report) -> Vec<String> {
     let size = |[width, height]: [u32; 2]| format!("{width}x{height}");
     let seen = |report: &Report| report.network_size.clone().unwrap_or_else(|| "native".into());
+    let versions = |report: &Report| report.augmentation.clone().unwrap_or_else(|| "none".into());
     let weights = |report: &Report| report.weights.clone().unwrap_or_else(|| "random".into());
     let frame = |report: &Report| report.photo.clone().unwrap_or_else(|| "noise".into());
     let rows = [
@@ -67,6 +68,7 @@ fn differences(a: &Report, b: &Report) -> Vec<String> {
         ("classes", a.classes.to_string(), b.classes.to_string()),
         ("size", size(a.size), size(b.size)),
         ("network's size", seen(a), seen(b)),
+        ("augmentation", versions(a), versions(b)),
         ("batch", a.batch.to_string(), b.batch.to_string()),
         ("padding", a.pad_multiple.to_string(), b.pad_multiple.to_string()),
         ("frame", frame(a), frame(b)),

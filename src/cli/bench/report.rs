@@ -31,6 +31,9 @@ pub(super) struct Report {
     /// The size at which the network sees the photo, unless it is the photo's own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) network_size: Option<String>,
+    /// What `--flip` and `--scales` add to the stages `frame` and `file`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) augmentation: Option<String>,
     pub(super) classes: usize,
     pub(super) machine: Machine,
     pub(super) threads: usize,
@@ -86,6 +89,7 @@ impl Report {
                 .and(args.size)
                 .filter(|size| *size != Size::Native)
                 .map(|size| size.to_string()),
+            augmentation: args.augment.text(),
             classes: segmenter.model().num_classes(),
             machine: Machine::this(),
             threads: segmenter.threads(),
@@ -111,7 +115,8 @@ impl Report {
         let weights = self.weights.as_deref().unwrap_or("random parameters");
         let frame = self.photo.as_ref().map_or("noise".into(), |photo| format!("`{photo}`"));
         let seen = self.network_size.as_ref().map_or(String::new(), |size| format!(", seen at {size}"));
-        format!("{model} ({weights}), {classes} classes, {width}x{height} of {frame}{seen}")
+        let versions = self.augmentation.as_ref().map_or(String::new(), |text| format!("; frame and file with {text}"));
+        format!("{model} ({weights}), {classes} classes, {width}x{height} of {frame}{seen}{versions}")
     }
 
     /// The device and the precision.

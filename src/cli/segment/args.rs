@@ -1,13 +1,14 @@
 //! The flags of `segment`, and which of them can be combined.
 
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use rtformer::Size;
 
 use super::super::misuse;
 use super::super::model::{DeviceArgs, ModelArgs};
 use super::super::photos::PhotoArgs;
-use super::emit::Emit;
+use super::emit::{self, Emit};
 use super::shard::Shard;
 
 /// Segment photos and write their masks, overlays and other outputs
@@ -37,6 +38,19 @@ pub(in super::super) struct Args {
     /// Print one line with a JSON object per photo on standard output
     #[arg(long)]
     pub(super) json: bool,
+
+    /// Write the names and colours of the classes that occur below the overlay
+    #[arg(long)]
+    pub(super) legend: bool,
+
+    /// The classes of `--emit binary`, which are known once the weights are open
+    #[arg(skip)]
+    binaries: OnceLock<Vec<(&'static str, u16)>>,
+
+    /// With `--emit polygons`, leave out corners that are at most this many pixels away from the line that remains; 0 keeps all, and the
+    /// outlines then cover exactly the mask's pixels
+    #[arg(long, value_name = "PIXELS", default_value_t = 1.0, value_parser = tolerance)]
+    pub(super) tolerance: f64,
 
     /// Opacity of the classes' colours in the overlay, 0 to 1
     #[arg(long, value_name = "ALPHA", default_value_t = 0.5, value_parser = fraction)]
@@ -99,6 +113,11 @@ fn fraction(text: &str) -> Result<f32, String> {
     if (0.0..=1.0).contains(&value) { Ok(value) } else { Err(format!("{value} is not between 0 and 1")) }
 }
 
+fn tolerance(text: &str) -> Result<f64, String> {
+    let value = text.parse::<f64>().ok().filter(|value| (0.0..=1000.0).contains(value));
+    value.ok_or_else(|| format!("`{text}` is not a number of pixels from 0 to 1000"))
+}
+
 /// A number of bytes.
 fn bytes(text: &str) -> Result<u64, String> {
     let units = [("k", 10, 3), ("M", 10, 6), ("G", 10, 9), ("Ki", 2, 10), ("Mi", 2, 20), ("Gi", 2, 30), ("", 10, 0)];
@@ -134,13 +153,38 @@ impl Args {
             ([], _) => vec![Emit::Mask, Emit::Overlay],
             (some, _) => some.to_vec(),
         };
+        if emits.contains(&Emit::Binary) {
+            emits.retain(|emit| *emit != Emit::Binary);
+            emits.extend(self.binaries().iter().map(|(slug, _)| Emit::BinaryOf(slug)));
+        }
+        if emits.contains(&Emit::Polygons) {
+            emits.push(Emit::PolygonsCoco);
+        }
         emits.sort();
         emits.dedup();
         emits
     }
 
-    /// Rejects flags that contradict `-o -`.
+    /// The classes of `--emit binary`: their names in file names, and their ids.
+    pub(super) fn binaries(&self) -> &[(&'static str, u16)] {
+        self.binaries.get().map_or(&[], Vec::as_slice)
+    }
+
+    /// Finds the classes of `--emit binary` in the weights. Must be called before [`emits`](Self::emits).
+    pub(super) fn find_binaries(&self) -> anyhow::Result<()> {
+        if self.emit.contains(&Emit::Binary) {
+            let classes = self.model.kept_classes()?;
+            let slugs = emit::slugs(classes.iter().map(|(_, name)| name.as_str()));
+            self.binaries.get_or_init(|| slugs.into_iter().zip(classes).map(|(slug, (id, _))| (slug, id)).collect());
+        }
+        Ok(())
+    }
+
+    /// Rejects flags that contradict `-o -`, and `--legend` without an overlay.
     pub(super) fn check(&self) -> anyhow::Result<()> {
+        if self.legend && !self.emits().contains(&Emit::Overlay) {
+            return Err(misuse("--legend is written below overlays, and none is written; add `overlay` to --emit"));
+        }
         if !self.to_stdout() {
             return Ok(());
         }

@@ -125,6 +125,7 @@ mod tests {
             depth: "auto".into(),
             reject_below: None,
             alpha,
+            ..Settings::default()
         };
         Record::new(Path::new(photo), b"", &settings)
     }

@@ -9,8 +9,10 @@ use std::path::{Path, PathBuf};
 use rtformer::pixels::{Image, render};
 use rtformer::{Error, Scene};
 
+use super::super::legend;
 use super::emit::Emit;
 use super::record::{Origin, Record};
+use super::shapes;
 
 /// The stem of every photo's outputs, in order: the output folder mirrors the input folder.
 ///
@@ -106,14 +108,27 @@ pub(super) fn check_writable(emits: &[Emit], stem: &Path) -> rtformer::Result<()
     Ok(())
 }
 
+/// How outputs are drawn.
+pub(super) struct Drawing<'a> {
+    /// The data set's own id of each class.
+    pub(super) labels: &'a [u16],
+    /// The opacity of overlays.
+    pub(super) alpha: f32,
+    /// The tolerance of polygons, in pixels.
+    pub(super) tolerance: f64,
+    /// Whether overlays have a legend.
+    pub(super) legend: bool,
+    /// The id of each class with a picture of its own, by its name in file names.
+    pub(super) binaries: &'a [(&'static str, u16)],
+}
+
 /// Encodes one output of a scene, except JSON, including its record.
 pub(super) fn encode(
     emit: Emit,
     mut out: &mut dyn Write,
     image: &Image,
     scene: &Scene,
-    labels: &[u16],
-    alpha: f32,
+    drawing: &Drawing<'_>,
     record: &Record,
 ) -> io::Result<()> {
     let mask = scene.mask();
@@ -122,8 +137,16 @@ pub(super) fn encode(
     let text = (keyword, text.as_str());
     match emit {
         Emit::Mask => Ok(scene.to_indexed().with_text(text).write_to(out)?),
-        Emit::Overlay => render::write_rgb(out, &scene.overlay(image, alpha), Some(text)),
-        Emit::Labelid => render::write_gray(out, &render::label_ids(mask, labels), Some(text)),
+        Emit::Overlay => {
+            let overlay = scene.overlay(image, drawing.alpha);
+            let overlay = if drawing.legend { legend::add(&overlay, &scene.classes()) } else { overlay };
+            render::write_rgb(out, &overlay, Some(text))
+        }
+        Emit::Labelid => render::write_gray(out, &render::label_ids(mask, drawing.labels), Some(text)),
+        Emit::BinaryOf(class) => {
+            let id = drawing.binaries.iter().find(|(name, _)| *name == class).map(|(_, id)| *id);
+            render::write_gray(out, &render::binary(mask, id.unwrap_or(mask.ignore_id())), Some(text))
+        }
         Emit::Confidence => {
             let confidence = scene.confidence().unwrap_or_default();
             render::write_gray(out, &render::confidence_picture(confidence, width, height), Some(text))
@@ -134,8 +157,15 @@ pub(super) fn encode(
             render::write_npy_to(&mut out, logits, [logits.len() / (w * h).max(1), h, w])?;
             record.append_to(out)
         }
-        Emit::Json => Ok(()), // the caller writes it
+        Emit::Polygons => write_json(out, &shapes::geojson(scene, drawing.tolerance, record)),
+        Emit::PolygonsCoco => write_json(out, &shapes::coco_polygons(scene, drawing.tolerance, record)),
+        Emit::Rle => write_json(out, &shapes::coco_runs(scene, record)),
+        Emit::Json | Emit::Binary => Ok(()), // the caller writes JSON, and one picture for each class
     }
+}
+
+fn write_json(out: &mut dyn Write, value: &serde_json::Value) -> io::Result<()> {
+    writeln!(out, "{value}")
 }
 
 #[cfg(test)]

@@ -38,7 +38,7 @@ pub(super) struct Record {
 }
 
 /// The settings that determine the content of an output. The device and the number of threads do not.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(super) struct Settings {
     /// The SHA-256 of the weights file.
     pub(super) weights: String,
@@ -51,10 +51,23 @@ pub(super) struct Settings {
     /// Only for overlays.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) alpha: Option<f32>,
+    /// Only for polygons.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) tolerance: Option<f64>,
+    /// Only for overlays.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(super) legend: bool,
+    /// `--flip` and `--scales`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) augmentation: Option<String>,
+    /// `--classes` and `--merge`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) classes: Option<String>,
 }
 
 /// The origin of a file, according to its record.
 #[derive(Debug, PartialEq)]
+#[allow(clippy::large_enum_variant, reason = "it lives for one comparison")]
 pub(super) enum Origin {
     /// The file does not exist or is empty.
     Missing,
@@ -73,6 +86,9 @@ impl Record {
     /// The record for one kind of output.
     pub(super) fn of(&self, emit: Emit) -> Self {
         let mut record = self.clone();
+        let polygons = matches!(emit, Emit::Polygons | Emit::PolygonsCoco);
+        record.settings.tolerance = record.settings.tolerance.filter(|_| polygons);
+        record.settings.legend &= emit == Emit::Overlay;
         record.settings.alpha = record.settings.alpha.filter(|_| emit == Emit::Overlay);
         record
     }
@@ -150,6 +166,7 @@ mod tests {
             depth: "auto".into(),
             reject_below: Some(0.1),
             alpha: Some(0.3),
+            ..Settings::default()
         };
         Record { photo: "Stra\u{df}e \"1\"\n.jpg".into(), sha256: "cd".repeat(32), settings }
     }

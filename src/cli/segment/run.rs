@@ -19,7 +19,7 @@ use super::args::Args;
 use super::emit::Emit;
 use super::inputs::Failure;
 use super::jobs::{self, Job};
-use super::outputs::{self, Progress};
+use super::outputs::{self, Drawing, Progress};
 use super::pipeline;
 use super::record::{Record, Settings};
 use super::report::{self, Lines};
@@ -295,10 +295,17 @@ impl<'a> Run<'a> {
             let tag = tag.unwrap_or_default();
             fingerprints.extend(self.target.fingerprint(emit, &job.stem, &tag, &photo.version, &photo.record));
         };
+        let drawing = Drawing {
+            labels: &self.labels,
+            alpha: self.args.alpha,
+            tolerance: self.args.tolerance,
+            legend: self.args.legend,
+            binaries: self.args.binaries(),
+        };
         for &emit in self.emits.iter().filter(|emit| **emit != Emit::Json) {
             let record = photo.record.of(emit);
             let tag = self.target.write(&path(emit), replaces(emit), |out| {
-                outputs::encode(emit, out, &photo.image, &scene, &self.labels, self.args.alpha, &record)
+                outputs::encode(emit, out, &photo.image, &scene, &drawing, &record)
             })?;
             written(emit, tag);
         }
@@ -331,6 +338,10 @@ pub(super) fn settings(args: &Args) -> anyhow::Result<Settings> {
         depth: if let Depth::Bits(bits) = args.photos.depth { bits.to_string() } else { "auto".into() },
         reject_below: args.reject_below,
         alpha: Some(args.alpha),
+        tolerance: Some(args.tolerance),
+        legend: args.legend,
+        augmentation: args.model.augment.text(),
+        classes: args.model.classes_text(),
     })
 }
 

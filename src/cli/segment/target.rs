@@ -225,7 +225,7 @@ impl Bucket {
     /// Reads the record of an output.
     fn origin(&self, emit: Emit, path: &Path) -> rtformer::Result<Origin> {
         let part = match emit {
-            Emit::Json => Part::All,
+            emit if emit.is_json() => Part::All,
             Emit::Logits => Part::Last(record::TAIL),
             _ => Part::First(record::HEAD),
         };
@@ -251,6 +251,7 @@ mod tests {
             depth: "auto".into(),
             reject_below: None,
             alpha: None,
+            ..Settings::default()
         }
     }
 

@@ -72,6 +72,7 @@ fn outputs_of_a_run_are_not_inputs_of_the_next() {
         depth: "auto".into(),
         reject_below: None,
         alpha: None,
+        ..Settings::default()
     };
     let (keyword, text) = Record::new(Path::new("e.jpg"), b"", &settings).text();
     let mut png = Vec::new();
