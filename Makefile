@@ -1,5 +1,5 @@
 # Maintainers' commands; `.ci/run` runs the same checks.
-.PHONY: test test-isa ptx neon memcheck miri darwin objects lint doc deny bench peers peers-table cluster goldens parity-full smoke pictures video coco
+.PHONY: test test-isa ptx neon memcheck miri darwin objects lint doc deny bench peers peers-table cluster goldens parity-full smoke pictures video coco resplits
 
 test:            ## the README's test command
 	cargo test --release --workspace
@@ -79,3 +79,12 @@ coco:            ## compare `segment --emit rle,polygons` with its masks through
 video:           ## the long measurements of videos, six minutes; needs ffmpeg; CAMVID=folder also measures the accuracy of smoothing
 	cargo build --release
 	$(if $(CAMVID),CAMVID=$(CAMVID)) python3 tests/video.py target/release/rtformer
+
+WEIGHTS ?= weights/rtformer-slim-camvid.safetensors
+resplits:        ## the guarantee of `calibrate --images` over 200 splits of CamVid, ten minutes; CAMVID=folder with train and val, WEIGHTS=file
+	cargo build --release
+	rm -rf target/resplits && mkdir -p target/resplits/photos
+	ln -s $(abspath $(CAMVID))/train $(abspath $(CAMVID))/val target/resplits/photos/
+	target/release/rtformer calibrate --images target/resplits/photos --group-by '([^/]*)..[.]jpg$$' --epsilon 0.02 --weights $(WEIGHTS) \
+	  -o target/resplits/calibrated.safetensors --write-losses target/resplits/losses.csv
+	$(PYTHON) tests/resplits.py --program target/release/rtformer --losses target/resplits/losses.csv

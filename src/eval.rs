@@ -28,6 +28,7 @@ mod labels;
 mod pairs;
 mod photo;
 pub mod risk;
+mod tradeoff;
 
 pub use areas::{Area, Areas};
 pub use boundary::Boundaries;
@@ -37,6 +38,7 @@ pub use figures::{Figure, Figures, Interval, Intervals, LEVEL, intervals, paired
 pub use labels::{LabelFormat, LabelImage, LabelKind};
 pub use pairs::{Pair, Pairs, find_labels, find_pairs, find_photos};
 pub use photo::Counted;
+pub use tradeoff::{Risk, Tradeoff, Trial};
 
 use crate::error::{Error, Result};
 use crate::pixels::Mask;

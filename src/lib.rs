@@ -68,5 +68,7 @@ pub use error::{Error, ErrorKind, Result};
 pub use image;
 pub use model::{Config, Model, Variant};
 pub use pixels::{Image, Size};
-pub use segmenter::{Augmentation, Builder, ClassShare, Classes, Device, Padding, Precision, Scene, Segmenter};
+pub use segmenter::{
+    Augmentation, Builder, Calibrated, ClassShare, Classes, Device, Padding, Policy, Precision, Scene, Segmenter,
+};
 pub use timing::Timings;

@@ -3,6 +3,7 @@
 //! Tensors have the logical shape `[n, c, h, w]`; each backend chooses its memory layout. Operations do not change their
 //! inputs, unless they take them by value. Results are within 1e-4 relative error of [`Reference`] (max |a-b| over max |b|).
 
+mod areas;
 mod cpu;
 mod cuda;
 mod gpu;
@@ -11,6 +12,7 @@ mod metal;
 mod reference;
 mod times;
 
+pub use areas::{Area, Areas};
 pub use cpu::{Algorithm, Cpu, Maps, Threads};
 pub use cuda::cuda;
 pub(crate) use cuda::{cuda_numbers, has_cuda};

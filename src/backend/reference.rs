@@ -3,8 +3,9 @@
 use candle_core::{D, Device, Tensor};
 use candle_nn::ops::softmax;
 
+use super::areas::place;
 use super::times::Times;
-use super::{Activation, Backend, Confidence, Epilogue, OpTime, Window, check_upload, common_extent};
+use super::{Activation, Area, Areas, Backend, Confidence, Epilogue, OpTime, Window, check_upload, common_extent};
 use crate::error::{Error, Result};
 use crate::memory;
 use crate::pixels::{Extent, IdsMut, Input, Pixels, Preparation};
@@ -318,6 +319,19 @@ impl Backend for Reference {
         let full = self.op("upsample", || bilinear(&logits.narrow(0, image, 1)?, size))?;
         out.copy_from_slice(&self.download(&full)?);
         Ok(())
+    }
+}
+
+impl Areas for Reference {
+    fn crop(&self, x: &Tensor, area: Area) -> Result<Tensor> {
+        area.check("crop", self.shape(x))?;
+        self.op("crop", || x.narrow(2, area.top, area.height)?.narrow(3, area.left, area.width)?.contiguous())
+    }
+
+    fn paste(&self, x: Tensor, patch: &Tensor, at: (usize, usize)) -> Result<Tensor> {
+        let [n, c, _, _] = self.shape(&x);
+        let Area { top, left, height, width } = place(self.shape(&x), self.shape(patch), at)?;
+        self.op("paste", || x.slice_assign(&[0..n, 0..c, top..top + height, left..left + width], patch))
     }
 }
 

@@ -20,7 +20,7 @@ use super::model::{AugmentArgs, DeviceArgs, opened, weights_path};
 use super::{Outcome, console::Console, frame, misuse};
 pub(super) use caches::Caches;
 use profile::Profile;
-use report::Report;
+use report::{Adaptive, Report};
 use scaling::Scaling;
 use stages::Stage;
 use video::Video;
@@ -73,6 +73,11 @@ pub(super) struct Args {
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1024))]
     batch: u32,
 
+    /// Compute less where the network is certain early, by the rule that `rtformer calibrate` stored in --weights for a risk of at most
+    /// EPS, 0 to 1. Only the stages frame and file are measured, best with --photo. On the CPU [default: the full network]
+    #[arg(long, value_name = "EPS", requires = "weights", conflicts_with = "video", value_parser = super::model::epsilon)]
+    adaptive: Option<f64>,
+
     /// Stages to measure, separated by commas
     #[arg(long, value_name = "STAGE,…", value_delimiter = ',', default_value = "paper,mask,frame,file")]
     stages: Vec<Stage>,
@@ -101,7 +106,7 @@ pub(super) struct Args {
 
     /// Compare two files written by --json, and measure nothing
     #[arg(long, num_args = 2, value_names = ["A.json", "B.json"], conflicts_with_all = [
-        "size", "photo", "variant", "weights", "DeviceArgs", "batch", "stages", "runs", "warmup", "json", "profile", "video",
+        "size", "photo", "variant", "weights", "DeviceArgs", "batch", "adaptive", "stages", "runs", "warmup", "json", "profile", "video",
     ])]
     compare: Option<Vec<PathBuf>>,
 }
@@ -115,6 +120,11 @@ pub(super) fn run(args: &Args, console: &Console) -> anyhow::Result<Outcome> {
         None => frame::noise(frame::sides(args.size)?),
     };
     let [threads, ..] = args.device.threads[..] else { return Err(misuse("--threads has no number")) };
+    if args.adaptive.is_some() && args.device.threads.len() > 1 {
+        return Err(misuse(
+            "--threads has several numbers, expected one with --adaptive: the stage that compares them runs the full network",
+        ));
+    }
     let segmenter = Arc::new(args.segmenter(usize::from(threads))?);
     console.detail(&segmenter.to_string());
     let stages = stages::measure(args, &segmenter, &frame, console)?;
@@ -122,7 +132,18 @@ pub(super) fn run(args: &Args, console: &Console) -> anyhow::Result<Outcome> {
     let video = args.video.then(|| Video::measure(&segmenter, &frame, args.runs, args.warmup)).transpose()?;
     let several = args.device.threads.len() > 1;
     let scaling = several.then(|| Scaling::measure(args, &frame, console)).transpose()?;
-    let report = Report::new(args, frame.dimensions().into(), &segmenter, stages, profile, video, scaling);
+    let adaptive = match args.adaptive {
+        Some(epsilon) => Some(Adaptive {
+            epsilon,
+            policy: segmenter.policy().to_string(),
+            compute_share: segmenter.segment(&frame)?.compute_share(),
+        }),
+        None => None,
+    };
+    let report = Report {
+        adaptive,
+        ..Report::new(args, frame.dimensions().into(), &segmenter, stages, profile, video, scaling)
+    };
 
     let to_stdout = args.json.as_deref() == Some(Path::new("-"));
     if to_stdout {
@@ -151,7 +172,10 @@ impl Args {
     /// The network on this number of threads.
     fn segmenter(&self, threads: usize) -> anyhow::Result<Segmenter> {
         let seen = self.photo.as_ref().and(self.size).unwrap_or_default();
-        let builder = self.device.builder().threads(threads).size(seen).augment(self.augment.augmentation());
+        let mut builder = self.device.builder().threads(threads).size(seen).augment(self.augment.augmentation());
+        if let Some(epsilon) = self.adaptive {
+            builder = builder.adaptive(epsilon);
+        }
         let Some(weights) = &self.weights else { return opened(bench::random(self.variant, builder)) };
         opened(match weights_path(weights)? {
             Some(path) => builder.weights(path).build(),

@@ -1,21 +1,41 @@
 //! `rtformer calibrate`: chooses the least safe threshold whose risk is certified to be small.
 
+mod groups;
 mod losses;
+mod photos;
 
 use std::fmt::Write as _;
 use std::io::Write as _;
 use std::path::PathBuf;
 
+use rtformer::Size;
+use rtformer::eval::Risk;
 use rtformer::eval::risk::{Bound, Choice, Limit, choose, smallest_epsilon, units_needed};
 use serde::Serialize;
 
 use super::console::Console;
+use super::model::{DeviceArgs, ModelArgs};
+use super::photos::PhotoArgs;
 use super::{Outcome, misuse};
+use groups::GroupBy;
 use losses::Losses;
 
-/// Choose a threshold with a guarantee on its risk, from a table of losses
+/// Find out how much can be computed less on your photos, with a guarantee on what changes
 ///
-/// The table is a CSV file with one column per threshold, safest first, and one row per unit. The first
+/// With --images, photos are segmented by the full network and by cheaper policies: stopping at the
+/// auxiliary head except in uncertain tiles of 64 pixels, or a smaller size. A photo's loss is the
+/// share of pixels that differ from the full network's mask (`consistency`; needs no labels), or the
+/// accuracy that is lost (`accuracy`). The fastest policy whose risk is certified to be at most EPSILON
+/// is stored in a copy of the weights, for --adaptive. If none saves time on this machine, the command
+/// says `no saving found`, and the copy runs the full network.
+///
+/// Photos must be independent and of the kind that you will segment. --group-by counts the photos of a
+/// clip as one unit. Example:
+///
+///   rtformer calibrate --images photos --epsilon 0.02 --delta 0.05 -o calibrated.safetensors
+///   rtformer segment street.jpg --weights calibrated.safetensors --adaptive 0.02 -o out
+///
+/// With --losses, only the statistics run, on a table of losses. The table is a CSV file with one column per threshold, safest first, and one row per unit. The first
 /// line names the thresholds. The values are losses from 0 to 1, such as the share of a photo's pixels
 /// that differ. The risk of a threshold is its expected loss on new units of the same kind. Units must
 /// be independent: photos of different scenes, not the pixels of a photo and not neighbouring frames.
@@ -44,8 +64,38 @@ use losses::Losses;
 #[command(verbatim_doc_comment)]
 pub(super) struct Args {
     /// Table of losses
-    #[arg(long, value_name = "FILE.csv")]
-    losses: PathBuf,
+    #[arg(long, value_name = "FILE.csv", required_unless_present = "images")]
+    losses: Option<PathBuf>,
+
+    /// Folder of photos, searched recursively
+    #[arg(long, value_name = "FOLDER", conflicts_with = "losses", requires = "out")]
+    images: Option<PathBuf>,
+
+    /// Folder of label images, for --risk accuracy; names are as for `rtformer eval`
+    #[arg(long, value_name = "FOLDER", requires = "images")]
+    labels: Option<PathBuf>,
+
+    /// What counts as a loss
+    #[arg(long, value_name = "consistency|accuracy", default_value_t = Risk::Consistency)]
+    risk: Risk,
+
+    /// Photos that form one independent unit: those of a `folder`, or those whose paths match a regular expression alike (its first
+    /// group, or else the whole match). The unit's loss is the mean of its photos' [default: each photo]
+    #[arg(long, value_name = "folder|REGEX", requires = "images")]
+    group_by: Option<GroupBy>,
+
+    /// Weights file to write
+    #[arg(short, long, value_name = "FILE", requires = "images")]
+    out: Option<PathBuf>,
+
+    /// Also write the units' losses to this CSV file: a line of names, and one line for each unit. Its columns up to the first `size` are
+    /// one sequence for --losses, the others another
+    #[arg(long, value_name = "FILE.csv", requires = "images")]
+    write_losses: Option<PathBuf>,
+
+    /// Replace the files that are written if they exist
+    #[arg(long, requires = "images")]
+    overwrite: bool,
 
     /// Largest acceptable risk, from 0 to 1
     #[arg(long, value_name = "EPSILON", allow_negative_numbers = true)]
@@ -55,13 +105,31 @@ pub(super) struct Args {
     #[arg(long, value_name = "DELTA", default_value_t = 0.05, allow_negative_numbers = true)]
     delta: f64,
 
-    /// How thresholds are certified
-    #[arg(long, value_name = "hb|wsr|crc", default_value_t = Bound::HoeffdingBentkus)]
-    bound: Bound,
+    /// How thresholds are certified [default: wsr for --images, hb for --losses]
+    #[arg(long, value_name = "hb|wsr|crc")]
+    bound: Option<Bound>,
 
     /// Print JSON
     #[arg(long)]
     json: bool,
+
+    /// Size in pixels at which the full network sees a photo: native (the photo's size), WxH (exactly), or within:WxH (the largest that
+    /// fits in either orientation, with the photo's proportions)
+    #[arg(long, value_name = "SIZE", default_value = "native")]
+    size: Size,
+
+    #[command(flatten)]
+    photos: PhotoArgs,
+
+    #[command(flatten)]
+    model: ModelArgs,
+}
+
+impl Args {
+    /// The flags of the network, if it runs.
+    pub(super) fn device(&self) -> Option<&DeviceArgs> {
+        self.images.is_some().then_some(&self.model.device)
+    }
 }
 
 /// What `--json` prints. The lists have one entry per threshold.
@@ -87,23 +155,27 @@ struct Report {
 
 pub(super) fn run(args: &Args, console: &Console) -> anyhow::Result<Outcome> {
     let limit = Limit::new(args.epsilon, args.delta).map_err(|error| misuse(error.to_string()))?;
-    let path = args.losses.display();
-    let losses = losses::read(&args.losses).map_err(|reason| anyhow::anyhow!("{path}: {reason}"))?;
+    if let Some(images) = &args.images {
+        return photos::run(args, images, limit, console);
+    }
+    let Some(table) = &args.losses else { return Err(misuse("--images or --losses is missing")) };
+    let (path, bound) = (table.display(), args.bound.unwrap_or(Bound::HoeffdingBentkus));
+    let losses = losses::read(table).map_err(|reason| anyhow::anyhow!("{path}: {reason}"))?;
     if losses.names_are_numbers() {
         console.note(&format!(
             "note: {path}: the first line has only numbers; they are read as the names of the thresholds. If they are losses, add \
              a line of names above them"
         ));
     }
-    let choice = choose(&losses.columns, limit, args.bound)?;
-    if args.bound == Bound::Conformal && !choice.monotone {
+    let choice = choose(&losses.columns, limit, bound)?;
+    if bound == Bound::Conformal && !choice.monotone {
         console.note(&format!(
             "warning: {path}: some losses fall from a threshold to the next; conformal risk control guarantees nothing for such \
              losses; use --bound hb or wsr"
         ));
     }
     let certified = choice.chosen.map_or(0, |last| last + 1);
-    let report = Report::new(losses, choice, limit, args.bound);
+    let report = Report::new(losses, choice, limit, bound);
     let text = if args.json { serde_json::to_string_pretty(&report)? + "\n" } else { report.text(certified) };
     std::io::stdout().lock().write_all(text.as_bytes())?;
     Ok(Outcome::Done)

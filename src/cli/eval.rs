@@ -1,5 +1,6 @@
 //! `rtformer eval`: measures the quality of a network on labelled photos.
 
+mod adaptive;
 mod detail;
 mod video;
 
@@ -18,6 +19,7 @@ use super::labels::LabelArgs;
 use super::model::{DeviceArgs, ModelArgs, opened};
 use super::photos::{self, PhotoArgs};
 use super::{Outcome, batch, misuse, plot};
+use adaptive::Compared;
 
 const ABOUT: &str = "Measure the IoU (intersection over union) on labelled photos";
 
@@ -80,6 +82,11 @@ pub(super) struct Args {
     #[arg(long, value_name = "SIZE", default_value = "native")]
     size: Size,
 
+    /// Compute less where the network is certain early, by the rule that `rtformer calibrate` stored in the weights for a risk of at most
+    /// EPS, 0 to 1; also reports risk, work and time next to the full network's. On the CPU [default: the full network]
+    #[arg(long, value_name = "EPS", conflicts_with = "video", value_parser = super::model::epsilon)]
+    adaptive: Option<f64>,
+
     /// Number of photos that go through the network together, if consecutive photos have the same size [default: 1 on CPUs, 8 on GPUs]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     batch: Option<u16>,
@@ -117,14 +124,19 @@ pub(super) fn run(args: &Args, console: &Console) -> anyhow::Result<Outcome> {
     let images = args.images.as_deref().unwrap_or(Path::new("."));
     let found = args.format.pairs(images, args.list.as_deref(), args.labels.as_deref())?;
     found.failed.iter().for_each(|error| console.error(&error.to_string()));
-    let segmenter = opened(args.model.builder()?.size(args.size).confidence(true).build())?;
+    let builder = args.model.builder()?.size(args.size).confidence(true);
+    let segmenter = opened(match args.adaptive {
+        Some(epsilon) => builder.adaptive(epsilon).build(),
+        None => builder.build(),
+    })?;
     console.note(&segmenter.to_string());
 
     let mut evaluation = args.detail.evaluation(Evaluation::new(&segmenter)?)?;
     evaluation.failed = found.failed.len();
     measure(args, format, console, &segmenter, &found.pairs, &mut evaluation);
 
-    report(args, console, &segmenter, &evaluation, None)?;
+    let compared = args.adaptive.map(|_| Compared::measure(args, console, &segmenter, &found.pairs)).transpose()?;
+    report(args, console, &segmenter, &evaluation, None, compared)?;
     Ok(if evaluation.failed == 0 { Outcome::Done } else { Outcome::SomeFailed })
 }
 
@@ -135,8 +147,9 @@ fn report(
     segmenter: &Segmenter,
     evaluation: &Evaluation,
     flips: Option<Flips>,
+    adaptive: Option<Compared>,
 ) -> anyhow::Result<()> {
-    let report = Report::new(args, segmenter, evaluation, flips);
+    let report = Report { adaptive, ..Report::new(args, segmenter, evaluation, flips) };
     if args.json {
         writeln!(stdout(), "{}", serde_json::to_string(&report)?)?;
     } else {
@@ -207,6 +220,8 @@ struct Report<'a> {
     boundary_width: f64,
     #[serde(skip_serializing_if = "Option::is_none")]
     worst: Option<Vec<Row<'a>>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    adaptive: Option<Compared>,
     model: String,
     weights: String,
     dataset: &'a str,
@@ -229,6 +244,7 @@ impl<'a> Report<'a> {
             confidence_intervals: Confidence::of(&args.detail, evaluation),
             boundary_width: args.detail.boundary_width,
             worst: args.detail.worst(evaluation),
+            adaptive: None,
             model: segmenter.model().name(),
             weights: segmenter.weights_name().display().to_string(),
             dataset: &segmenter.dataset().name,
@@ -277,6 +293,9 @@ impl<'a> Report<'a> {
             );
         }
         text += &flips;
+        if let Some(compared) = &self.adaptive {
+            text += &compared.text();
+        }
         text += &counted(self.measures.images, "photo");
         if self.measures.failed > 0 {
             text += &format!(", {} failed", self.measures.failed);

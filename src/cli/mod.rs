@@ -76,6 +76,7 @@ impl Command {
             Self::Video(args) => Some(args.device()),
             Self::Eval(args) => Some(args.device()),
             Self::Bench(args) => Some(args.device()),
+            Self::Calibrate(args) => args.device(),
             _ => None,
         }
     }

@@ -127,11 +127,15 @@ impl ModelArgs {
 
     /// The SHA-256 of the weights, which tells whether two runs used the same ones.
     pub(super) fn digest(&self) -> anyhow::Result<String> {
-        let weights = match weights_path(&self.weights)? {
+        Ok(self.opened()?.digest())
+    }
+
+    /// The weights file.
+    pub(super) fn opened(&self) -> anyhow::Result<Weights> {
+        Ok(match weights_path(&self.weights)? {
             Some(path) => Weights::open(path)?,
             None => embedded()?,
-        };
-        Ok(weights.digest())
+        })
     }
 }
 
@@ -170,6 +174,12 @@ pub(super) fn opened(segmenter: rtformer::Result<Segmenter>) -> anyhow::Result<S
         ErrorKind::Device | ErrorKind::OutOfMemory => misuse(error.to_string()),
         _ => error.into(),
     })
+}
+
+/// A risk for `--adaptive`.
+pub(super) fn epsilon(text: &str) -> Result<f64, String> {
+    let value = text.parse::<f64>().ok().filter(|value| (0.0..=1.0).contains(value));
+    value.ok_or_else(|| format!("`{text}` is not a risk from 0 to 1, such as 0.02"))
 }
 
 /// A strength of smoothing.

@@ -3,6 +3,7 @@
 //! Each family of networks has its own folder. [`Model`] says which network a weights file holds, and [`Network`] is that network on a
 //! device. To add a family, add a folder here and a variant to both; the segmenter does not change.
 
+pub mod ladder;
 mod noise;
 mod parts;
 pub mod rtformer;
@@ -13,7 +14,7 @@ pub use noise::Noise;
 pub use parts::Parameters;
 pub use rtformer::{Config, Observer, RtFormer, Variant};
 
-use crate::backend::Backend;
+use crate::backend::{Areas, Backend};
 use crate::error::Result;
 use crate::weights::{MODEL, Weights};
 
@@ -63,6 +64,13 @@ impl Model {
     pub fn name(&self) -> String {
         match self {
             Self::RtFormer(config) => config.name(),
+        }
+    }
+
+    /// The multiplications of the network's parts, per pixel of the photo.
+    pub fn work(&self) -> ladder::Work {
+        match self {
+            Self::RtFormer(config) => config.work(),
         }
     }
 
@@ -127,6 +135,36 @@ impl<B: Backend> Network<B> {
     pub fn forward(&self, b: &B, x: B::Tensor) -> Result<B::Tensor> {
         match self {
             Self::RtFormer(network) => network.forward(b, x),
+        }
+    }
+
+    /// Also loads the auxiliary head, which [`climb`](Self::climb) needs.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    pub fn with_auxiliary(self, backend: &B, model: &Model, parameters: &mut dyn Parameters) -> Result<Self> {
+        match (self, model) {
+            (Self::RtFormer(network), Model::RtFormer(config)) => {
+                network.with_auxiliary(backend, config, parameters).map(Self::RtFormer)
+            }
+        }
+    }
+}
+
+impl<B: Areas> Network<B> {
+    /// As [`forward`](Self::forward), but asks `decide` after the auxiliary head what to do with its logits,
+    /// `[1, classes, ceil(h/8), ceil(w/8)]`; see [`RtFormer::climb`].
+    ///
+    /// # Errors
+    /// As [`RtFormer::climb`].
+    pub fn climb(
+        &self,
+        b: &B,
+        x: B::Tensor,
+        decide: &mut dyn FnMut(&B::Tensor) -> Result<ladder::Step>,
+    ) -> Result<B::Tensor> {
+        match self {
+            Self::RtFormer(network) => network.climb(b, x, decide),
         }
     }
 }

@@ -196,7 +196,7 @@ impl Segmenter {
         let (mean, model) = timed(|| self.mean_logits(&input));
         let mean = mean?;
         let (done, argmax) = timed(|| self.on_threads(|| mean.read_out(wanted)));
-        done.map(|()| Spent { prepare, model, argmax })
+        done.map(|()| Spent { prepare, model, argmax, ..Spent::default() })
     }
 
     /// The mean logits of all versions, at the input's size.

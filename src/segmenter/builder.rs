@@ -6,6 +6,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use super::Segmenter;
+use super::adaptive::{Calibrated, Plan, Policy, on_a_gpu, with_versions};
 use super::augment::Augmentation;
 use super::classes::Classes;
 use super::device::{self, Device, Precision};
@@ -49,6 +50,9 @@ pub struct Builder {
     readout: Readout,
     augmentation: Augmentation,
     classes: Classes,
+    exits: bool,
+    adaptive: Option<f64>,
+    policy: Policy,
 }
 
 /// The largest difference between a GPU's logits and the CPU's with which [`Device::Auto`] uses the GPU, relative to the largest logit.
@@ -138,6 +142,25 @@ impl Builder {
     /// ```
     pub fn pad(mut self, padding: Padding) -> Self {
         self.padding = padding;
+        self
+    }
+
+    /// Computes less where the network is certain early, by the rule in the weights' metadata that `rtformer calibrate` certified for a
+    /// risk of at most `epsilon` (a smaller risk is accepted). On the CPU only.
+    ///
+    /// ```
+    /// # use rtformer::{Error, Segmenter};
+    /// let refused = Segmenter::builder().adaptive(0.02).build();
+    /// assert!(matches!(refused, Err(Error::Weights { .. })), "the embedded weights are not calibrated");
+    /// ```
+    pub fn adaptive(mut self, epsilon: f64) -> Self {
+        self.adaptive = Some(epsilon);
+        self
+    }
+
+    /// Also loads the auxiliary head if the weights have it, so that [`Segmenter::with_policy`] can use it. On the CPU only.
+    pub fn exits(mut self, wanted: bool) -> Self {
+        self.exits = wanted;
         self
     }
 
@@ -233,7 +256,8 @@ impl Builder {
         }
         let temperature = weights.temperature()?;
         let pad_multiple = self.padding.multiple(weights.pad_multiple()?)?;
-        let builder = Self { padding: Padding::Multiple(pad_multiple), ..self };
+        let (exits, policy) = self.exits_of(&weights, pad_multiple)?;
+        let builder = Self { padding: Padding::Multiple(pad_multiple), exits, policy, ..self };
         builder.open(|builder| {
             let mut reader = weights.reader(model.name());
             let loaded = builder.load(path.clone(), &model, &dataset, temperature, &mut reader);
@@ -246,11 +270,33 @@ impl Builder {
         })
     }
 
+    /// Whether to load the auxiliary head, and the policy.
+    fn exits_of(&self, weights: &Weights, pad_multiple: u32) -> Result<(bool, Policy)> {
+        let has_head = weights.shape("seghead_extra.conv2.weight").is_some();
+        let Some(epsilon) = self.adaptive else { return Ok((self.exits && has_head, Policy::Full)) };
+        let Some(rule) = Calibrated::of(weights)? else {
+            return Err(Error::weights(
+                weights.path(),
+                "it is not calibrated for adaptive inference; use a file that `rtformer calibrate` wrote",
+            ));
+        };
+        let precision = self.precision.unwrap_or(Precision::F32).to_string();
+        let found =
+            [("size", self.readout.size.to_string()), ("padding", pad_multiple.to_string()), ("precision", precision)];
+        rule.check(weights, epsilon, found)?;
+        let policy = rule.policy();
+        Ok((has_head && (self.exits || matches!(policy, Policy::Tiles { .. })), policy))
+    }
+
     /// Loads the network on the selected device. [`Device::Auto`] uses a GPU if its results match the CPU's, or else the CPU, and records
     /// the reason.
     pub(crate) fn open(self, load: impl Fn(Self) -> Result<Segmenter>) -> Result<Segmenter> {
         if self.device != Device::Auto {
             return load(self);
+        }
+        if self.exits || self.adaptive.is_some() {
+            let reason = "adaptive inference runs on the CPU".into();
+            return load(Self { device: Device::Cpu, ..self }).map(|opened| Segmenter { reason, ..opened });
         }
         let on = |device| load(Self { device, ..self.clone() });
         let (opened, reason) = match device::fastest(self.precision, self.isa) {
@@ -301,6 +347,12 @@ impl Builder {
         let mut dataset = dataset.clone();
         let ids = self.classes.apply(&mut dataset)?;
         let device = self.device.resolve()?;
+        if device.is_gpu() && (self.exits || self.adaptive.is_some()) {
+            return Err(on_a_gpu(&device.to_string()));
+        }
+        if self.adaptive.is_some() && !self.augmentation.is_none() {
+            return Err(with_versions());
+        }
         let precision = self.precision.unwrap_or(if device.is_gpu() { Precision::F16 } else { Precision::F32 });
         let preparation = Preparation {
             normalization: Normalization { mean: dataset.mean, std: dataset.std },
@@ -316,24 +368,24 @@ impl Builder {
             let reason = format!("the instruction set {} is for the CPU; omit it, or use the device cpu", isa.name());
             return Err(Error::Device { device: device.to_string(), reason });
         }
-        let (engine, instruction_set, threads): (Box<dyn Engine>, _, _) = match device {
+        let (engine, instruction_set, threads): (Arc<dyn Engine>, _, _) = match device {
             Device::Reference => {
                 if precision != Precision::F32 {
                     return Err(unfit("f32"));
                 }
-                let loaded = Loaded::new(Reference::folded(), model, parameters, preparation)?;
-                (Box::new(loaded), "candle", all())
+                let loaded = Loaded::new(Reference::folded(), model, parameters, preparation, self.exits)?;
+                (Arc::new(loaded), "candle", all())
             }
             Device::Cuda(number) => {
                 let element = precision.on_gpu().ok_or_else(|| unfit("f16 and f32"))?;
                 let gpu = crate::backend::cuda(number, element)?;
-                (Box::new(OnGpu::new(gpu, model, parameters, preparation)?), "cuda", all())
+                (Arc::new(OnGpu::new(gpu, model, parameters, preparation)?), "cuda", all())
             }
             #[cfg(target_os = "macos")]
             Device::Metal => {
                 let element = precision.on_gpu().ok_or_else(|| unfit("f16 and f32"))?;
                 let gpu = crate::backend::metal(element)?;
-                (Box::new(OnGpu::new(gpu, model, parameters, preparation)?), "metal", all())
+                (Arc::new(OnGpu::new(gpu, model, parameters, preparation)?), "metal", all())
             }
             _ => {
                 let cpu = Cpu::new(self.isa.map_or_else(device::default_isa, Ok)?, self.threads)?;
@@ -344,7 +396,7 @@ impl Builder {
                     Precision::F16 => return Err(unfit("f32 and bf16")),
                 };
                 let (isa, threads) = (cpu.isa().name(), cpu.threads());
-                (Box::new(Loaded::new(cpu, model, parameters, preparation)?), isa, threads)
+                (Arc::new(Loaded::new(cpu, model, parameters, preparation, self.exits)?), isa, threads)
             }
         };
         let palette = Palette::new(dataset.classes.iter().map(|class| class.color).collect());
@@ -355,6 +407,8 @@ impl Builder {
             preparation,
             temperature,
             engine,
+            plan: Plan { policy: self.policy, temperature, work: model.work() },
+            exits: self.exits,
             device,
             reason: "selected by name".into(),
             instruction_set,

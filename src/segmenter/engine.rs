@@ -1,6 +1,7 @@
 //! A network on its device, behind an interface that does not name the backend.
 
-use crate::backend::{Backend, Confidence, OpTime};
+use super::adaptive::{Plan, Policy};
+use crate::backend::{Areas, Backend, Confidence, OpTime};
 use crate::error::{Error, Result};
 use crate::memory;
 use crate::model::{Model, Network, Parameters};
@@ -18,11 +19,19 @@ pub(super) struct Wanted<'a> {
 }
 
 /// Milliseconds for all photos: before, in and after the network. On a GPU, the time after the network is part of `model`.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Spent {
     pub(super) prepare: f64,
     pub(super) model: f64,
     pub(super) argmax: f64,
+    /// The multiplications, as a share of the full network's.
+    pub(super) share: f64,
+}
+
+impl Default for Spent {
+    fn default() -> Self {
+        Self { prepare: 0.0, model: 0.0, argmax: 0.0, share: 1.0 }
+    }
 }
 
 /// A result that can be computed and left on the device.
@@ -47,8 +56,8 @@ pub(super) trait Engine: Send + Sync {
     /// Runs `work` on the device's threads.
     fn enter(&self, work: &mut (dyn FnMut() + Send));
 
-    /// Prepares photos of one size, runs the network on them, and writes the requested outputs of each.
-    fn run(&self, photos: &[Pixels<'_>], wanted: &mut [Wanted<'_>]) -> Result<Spent>;
+    /// Prepares photos of one size, runs the network on them as `plan` says, and writes the requested outputs of each.
+    fn run(&self, photos: &[Pixels<'_>], wanted: &mut [Wanted<'_>], plan: &Plan) -> Result<Spent>;
 
     /// Copies inputs of one size to the device.
     fn upload(&self, inputs: &[Input]) -> Result<Box<dyn Uploaded + '_>>;
@@ -67,24 +76,73 @@ pub(super) struct Loaded<B: Backend> {
     preparation: Preparation,
 }
 
-impl<B: Backend> Loaded<B> {
+impl<B: Areas> Loaded<B> {
+    /// `exits`: with the auxiliary head.
     pub(super) fn new(
         backend: B,
         model: &Model,
         parameters: &mut dyn Parameters,
         preparation: Preparation,
+        exits: bool,
     ) -> Result<Self> {
-        let network = Network::load(&backend, model, parameters)?;
+        let mut network = Network::load(&backend, model, parameters)?;
+        if exits {
+            network = network.with_auxiliary(&backend, model, parameters)?;
+        }
         backend.finish_packing()?;
         Ok(Self { backend, network, preparation })
     }
 
     /// Prepares photos and runs the network on them, on the device's threads.
-    fn run_photos(&self, photos: &[Pixels<'_>], wanted: &mut [Wanted<'_>]) -> Result<Spent> {
+    fn run_photos(&self, photos: &[Pixels<'_>], wanted: &mut [Wanted<'_>], plan: &Plan) -> Result<Spent> {
         let Some(first) = photos.first() else { return Ok(Spent::default()) };
-        let extent = self.preparation.extent(first.width(), first.height())?;
-        let (input, prepare) = timed(|| self.backend.prepare(photos, &self.preparation));
-        Ok(Spent { prepare, ..self.forward(input?, extent, wanted)? })
+        if matches!(plan.policy, Policy::Tiles { .. }) && photos.len() > 1 {
+            // Every photo stops elsewhere.
+            let mut all = Spent { share: 0.0, ..Spent::default() };
+            for (photo, wanted) in photos.iter().zip(wanted) {
+                let one = self.run_photos(std::slice::from_ref(photo), std::slice::from_mut(wanted), plan)?;
+                all.prepare += one.prepare;
+                all.model += one.model;
+                all.argmax += one.argmax;
+                all.share += one.share / photos.len() as f64;
+            }
+            return Ok(all);
+        }
+        let preparation = plan.policy.preparation(self.preparation, first);
+        let extent = preparation.extent(first.width(), first.height())?;
+        let (input, prepare) = timed(|| self.backend.prepare(photos, &preparation));
+        let spent = match plan.policy {
+            Policy::Full => self.forward(input?, extent, wanted)?,
+            Policy::Tiles { threshold } => self.climb(input?, extent, wanted, plan, threshold)?,
+            Policy::Size { .. } => {
+                let pixels = |extent: Extent| (extent.full.0 * extent.full.1) as f64;
+                let share = pixels(extent) / pixels(self.preparation.extent(first.width(), first.height())?);
+                Spent { share, ..self.forward(input?, extent, wanted)? }
+            }
+        };
+        Ok(Spent { prepare, ..spent })
+    }
+
+    /// Runs the network on one input of this extent as far as the plan needs it.
+    fn climb(
+        &self,
+        input: B::Tensor,
+        extent: Extent,
+        wanted: &mut [Wanted<'_>],
+        plan: &Plan,
+        threshold: f32,
+    ) -> Result<Spent> {
+        let mut share = 1.0;
+        let (logits, model) = timed(|| {
+            self.network.climb(&self.backend, input, &mut |early| {
+                let (step, work) = plan.decide(&self.backend, early, extent, threshold)?;
+                share = work;
+                Ok(step)
+            })
+        });
+        let logits = logits?;
+        let (done, argmax) = timed(|| read_out(&self.backend, &logits, extent, wanted));
+        done.map(|()| Spent { prepare: 0.0, model, argmax, share })
     }
 
     /// Runs the network on inputs of this extent, and frees them.
@@ -92,7 +150,7 @@ impl<B: Backend> Loaded<B> {
         let (logits, model) = timed(|| self.network.forward(&self.backend, inputs));
         let logits = logits?;
         let (done, argmax) = timed(|| read_out(&self.backend, &logits, extent, wanted));
-        done.map(|()| Spent { prepare: 0.0, model, argmax })
+        done.map(|()| Spent { model, argmax, ..Spent::default() })
     }
 
     /// Runs `work` on the device's threads. If a frame needs too much memory, the backend releases
@@ -166,14 +224,14 @@ pub(super) fn joined(inputs: &[Input]) -> Result<(Vec<f32>, [usize; 4], Extent)>
     Ok((floats, [inputs.len(), 3, height, width], extent))
 }
 
-impl<B: Backend> Engine for Loaded<B> {
+impl<B: Areas> Engine for Loaded<B> {
     fn enter(&self, work: &mut (dyn FnMut() + Send)) {
         self.backend.run(work);
     }
 
-    fn run(&self, photos: &[Pixels<'_>], wanted: &mut [Wanted<'_>]) -> Result<Spent> {
+    fn run(&self, photos: &[Pixels<'_>], wanted: &mut [Wanted<'_>], plan: &Plan) -> Result<Spent> {
         // Everything runs on the device's threads, so that they wake up only once.
-        self.on_threads(|| self.run_photos(photos, wanted))
+        self.on_threads(|| self.run_photos(photos, wanted, plan))
     }
 
     fn upload(&self, inputs: &[Input]) -> Result<Box<dyn Uploaded + '_>> {
@@ -196,7 +254,7 @@ struct OnDevice<'a, B: Backend> {
     extent: Extent,
 }
 
-impl<B: Backend> Uploaded for OnDevice<'_, B> {
+impl<B: Areas> Uploaded for OnDevice<'_, B> {
     fn run(&self, wanted: &mut [Wanted<'_>]) -> Result<Spent> {
         let Self { engine, tensor, extent } = self;
         engine.on_threads(|| engine.forward(tensor.clone(), *extent, wanted))

@@ -1,5 +1,6 @@
 //! Segments photos: connects weights, networks, backends and pixels.
 
+mod adaptive;
 mod augment;
 mod builder;
 mod classes;
@@ -17,6 +18,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+pub use adaptive::{Calibrated, Policy};
 pub use augment::Augmentation;
 pub use builder::Builder;
 pub use classes::Classes;
@@ -26,6 +28,7 @@ pub use profile::FrameProfile;
 pub use resident::Resident;
 pub use scene::{ClassShare, Scene};
 
+use adaptive::Plan;
 use builder::Readout;
 use engine::Engine;
 use parking_lot::Mutex;
@@ -61,7 +64,10 @@ pub struct Segmenter {
     labels: Arc<Labels>,
     preparation: Preparation,
     temperature: f32,
-    engine: Box<dyn Engine>,
+    engine: Arc<dyn Engine>,
+    plan: Plan,
+    /// Whether the auxiliary head is loaded.
+    exits: bool,
     device: Device,
     reason: String,
     instruction_set: &'static str,
@@ -76,6 +82,21 @@ pub struct Segmenter {
 }
 
 impl Segmenter {
+    /// The same network with another plan.
+    fn share(&self, plan: Plan) -> Self {
+        Self {
+            weights: self.weights.clone(),
+            model: self.model.clone(),
+            labels: Arc::clone(&self.labels),
+            engine: Arc::clone(&self.engine),
+            reason: self.reason.clone(),
+            augmentation: self.augmentation.clone(),
+            spares: PerProcess::new(Mutex::default()),
+            plan,
+            ..*self
+        }
+    }
+
     /// A builder with all options.
     ///
     /// ```

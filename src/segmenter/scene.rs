@@ -39,6 +39,7 @@ pub struct Scene {
     pub(super) confidence: Option<Vec<f32>>,
     pub(super) logits: Option<Vec<f32>>,
     pub(super) timings: Timings,
+    pub(super) compute_share: f64,
 }
 
 /// A class's share of a scene.
@@ -290,6 +291,18 @@ impl Scene {
     /// The mask, for smoothing over time.
     pub(crate) fn mask_mut(&mut self) -> &mut Mask {
         &mut self.mask
+    }
+
+    /// The multiplications that the photo took, as a share of the full network's. 1 unless
+    /// [`Builder::adaptive`](super::Builder::adaptive) is used; it may then also be slightly above 1.
+    ///
+    /// ```
+    /// # let segmenter = rtformer::Segmenter::open("tests/data/golden/tiny.safetensors", rtformer::Device::Cpu)?;
+    /// assert_eq!(segmenter.segment(&image::RgbImage::new(64, 48))?.compute_share(), 1.0);
+    /// # Ok::<(), rtformer::Error>(())
+    /// ```
+    pub fn compute_share(&self) -> f64 {
+        self.compute_share
     }
 
     /// The time of each stage, in milliseconds.

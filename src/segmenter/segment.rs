@@ -5,7 +5,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use super::engine::{Spent, Wanted};
-use super::{Device, Scene, Segmenter, classes};
+use super::{Device, Policy, Scene, Segmenter, classes};
 use crate::backend::Confidence;
 use crate::error::{Error, Result};
 use crate::memory;
@@ -92,6 +92,9 @@ impl Segmenter {
 
     /// The largest number of photos of this size that go through the network together.
     pub(super) fn together(&self, photo: &Pixels<'_>) -> Result<usize> {
+        if self.plan.policy != Policy::Full {
+            return Ok(1); // each has its own share of the work
+        }
         let (height, width) = self.preparation.extent(photo.width(), photo.height())?.full;
         let pixels = (height * width).max(photo.width() as usize * photo.height() as usize);
         Ok((BATCH_PIXELS / pixels).max(1))
@@ -155,6 +158,7 @@ impl Segmenter {
                 confidence: self.readout.needs_confidence().then(|| floats(1)).transpose()?,
                 logits: self.readout.logits.then(|| floats(classes)).transpose()?,
                 timings: Timings::default(),
+                compute_share: 1.0,
             });
         }
         let (spent, total) = timed(|| {
@@ -173,6 +177,7 @@ impl Segmenter {
                 scene.confidence = None;
             }
             scene.timings = timings(photo, spent, total, photos.len());
+            scene.compute_share = spent.share;
         }
         Ok(scenes)
     }
@@ -193,7 +198,11 @@ impl Segmenter {
     }
 
     fn run_engine(&self, photos: &[Pixels<'_>], wanted: &mut [Wanted<'_>]) -> Result<Spent> {
-        if self.augmentation.is_none() { self.engine.run(photos, wanted) } else { self.run_augmented(photos, wanted) }
+        if self.augmentation.is_none() {
+            self.engine.run(photos, wanted, &self.plan)
+        } else {
+            self.run_augmented(photos, wanted)
+        }
     }
 
     /// A request to write the confidence to `values`, at the weights' temperature.

@@ -1,11 +1,13 @@
 //! Opens safetensors files. The header is checked; the tensors stay in the file.
 
 use std::collections::BTreeMap;
+use std::io::Write as _;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use rtformer_kernels::Mapped;
 use safetensors::tensor::{Dtype, SafeTensorError, SafeTensors, TensorInfo};
+use sha2::{Digest, Sha256};
 
 use super::sniff::Looks;
 use super::tensor::{Number, check_numbers};
@@ -119,6 +121,55 @@ impl Weights {
     /// ```
     pub fn digest(&self) -> String {
         files::digest(&self.bytes)
+    }
+
+    /// The SHA-256 of the tensors' names, types, shapes and bytes, in hexadecimal. It does not depend on the metadata.
+    ///
+    /// ```
+    /// # use rtformer::weights::Weights;
+    /// # let folder = tempfile::tempdir().unwrap();
+    /// let (weights, path) = (Weights::open("tests/data/golden/tiny.safetensors")?, folder.path().join("tiny.safetensors"));
+    /// weights.save_with("note", "a copy", &path)?;
+    /// let copy = Weights::open(&path)?;
+    /// assert_eq!(copy.tensors_digest(), weights.tensors_digest());
+    /// assert_ne!(copy.digest(), weights.digest());
+    /// # Ok::<(), rtformer::Error>(())
+    /// ```
+    pub fn tensors_digest(&self) -> String {
+        let mut hash = Sha256::new();
+        let mut add = |name: &str, entry: &Entry| {
+            hash.update(format!("{name} {} {:?}\n", entry.dtype, entry.shape));
+            hash.update(&self.bytes[entry.range.clone()]);
+        };
+        for (name, entry) in &self.tensors {
+            add(name, entry);
+            if let Some(scales) = &entry.scales {
+                add(SCALES, scales);
+            }
+        }
+        files::hex(&hash.finalize())
+    }
+
+    /// Writes a copy with another entry in the metadata to `path`, in place of one with the same key. Tensors stay as they are. If
+    /// writing fails, an existing file does not change.
+    ///
+    /// # Errors
+    /// [`Error::Write`].
+    pub fn save_with(&self, key: &str, value: &str, path: &Path) -> Result<()> {
+        // The header was parsed when the file was opened.
+        let length = self.bytes.first_chunk().map_or(0, |length| u64::from_le_bytes(*length) as usize);
+        let (head, tensors) = self.bytes[8..].split_at(length);
+        let mut header: serde_json::Map<String, serde_json::Value> =
+            serde_json::from_slice(head).map_err(|error| self.broken(format!("its header is invalid: {error}")))?;
+        let metadata = header.entry("__metadata__").or_insert_with(|| serde_json::json!({}));
+        metadata[key] = value.into();
+        let mut header = serde_json::Value::Object(header).to_string().into_bytes();
+        header.resize(header.len().next_multiple_of(8), b' ');
+        files::write_whole(path, |file| {
+            file.write_all(&(header.len() as u64).to_le_bytes())?;
+            file.write_all(&header)?;
+            file.write_all(tensors)
+        })
     }
 
     /// The value of `key` in the metadata; `None` if it is missing.

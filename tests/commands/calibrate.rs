@@ -1,7 +1,8 @@
-//! `calibrate --losses`: a threshold and its guarantee.
+//! `calibrate`: a threshold and its guarantee, from a table of losses and from photos.
 
 use std::fmt::Write as _;
 use std::fs;
+use std::path::{Path, PathBuf};
 
 use crate::{rtformer, run, text};
 
@@ -57,4 +58,156 @@ fn a_faulty_table_or_limit_is_named() {
         assert_eq!((code, out.as_str()), (expected, ""), "{err}");
         assert!(wanted.iter().all(|words| err.contains(words)), "{err}");
     }
+}
+
+/// A folder with three frames of a street.
+fn photos(folder: &Path) -> PathBuf {
+    let street = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/street");
+    let photos = folder.join("photos");
+    fs::create_dir_all(&photos).unwrap();
+    for name in ["0016E5_07959.jpg", "0016E5_08007.jpg", "0016E5_08055.jpg"] {
+        fs::copy(street.join(name), photos.join(name)).unwrap();
+    }
+    photos
+}
+
+/// The JSON of a command that must succeed, and what it wrote to standard error.
+fn json(args: &[&str]) -> (serde_json::Value, String) {
+    let (code, out, err) = run(&mut rtformer(args));
+    assert_eq!(code, 0, "{args:?}: {err}");
+    (serde_json::from_str(&out).unwrap_or_else(|error| panic!("{error}: {out}")), err)
+}
+
+#[test]
+fn photos_are_calibrated_and_the_rule_is_applied() {
+    let folder = tempfile::tempdir().unwrap();
+    let photos = photos(folder.path());
+    let (photos, out) = (text(&photos), folder.path().join("calibrated.safetensors"));
+    let table = folder.path().join("losses.csv");
+    let calibrate =
+        ["calibrate", "--images", photos, "--epsilon", "0.9", "--delta", "0.2", "--bound", "hb", "-o", text(&out)];
+    let (report, err) = json(&[&calibrate[..], &["--json", "--write-losses", text(&table)]].concat());
+    assert!(err.contains("suggest frames of the same clips"), "{err}");
+    assert_eq!((&report["n"], &report["groups"], &report["bound"]), (&3.into(), &3.into(), &"hb".into()));
+    let columns = report["columns"].as_array().unwrap();
+    for list in ["p_values", "empirical_risk", "compute_share", "certified", "needed", "smallest_epsilon"] {
+        assert_eq!(report[list].as_array().unwrap().len(), columns.len(), "{list}");
+    }
+    // Fewer tiles are computed at smaller thresholds, and fewer multiplications at smaller sizes. (One tile less may merge worse.)
+    let shares: Vec<f64> = report["compute_share"].as_array().unwrap().iter().map(|s| s.as_f64().unwrap()).collect();
+    let sizes = columns.iter().position(|name| name.as_str().unwrap().starts_with("size")).unwrap();
+    for family in [&shares[..sizes], &shares[sizes..]] {
+        let falls = family.windows(2).all(|pair| pair[0] > pair[1] - 0.03);
+        assert!(falls && family[0] > family[family.len() - 1], "{family:?}");
+    }
+    let rows = fs::read_to_string(&table).unwrap();
+    assert_eq!(rows.lines().count(), 4);
+    assert!(rows.starts_with("tiles:0.95,") && rows.lines().next().unwrap().ends_with("size:0.5"));
+    // The same statistics on the table give the same p-values.
+    let half = ["calibrate", "--losses", text(&table), "--epsilon", "0.9", "--delta", "0.1", "--json"];
+    assert_eq!(json(&half).0["p_values"], report["p_values"]);
+
+    // An existing file is not replaced, unless asked for.
+    let (code, _, err) = run(&mut rtformer(&calibrate));
+    assert!(code == 2 && err.contains("exists already"), "{err}");
+    let again = [&calibrate[..], &["--overwrite", "--group-by", "folder"]].concat();
+    let (code, shown, err) = run(&mut rtformer(&again));
+    assert!(code == 0 && shown.contains("3 photos, 1 unit") && !err.contains("clips"), "{shown}{err}");
+
+    let photo = folder.path().join("photos/0016E5_07959.jpg");
+    let (line, _) = json(&["segment", text(&photo), "--weights", text(&out), "--adaptive", "0.9", "--json"]);
+    assert!(line["compute_share"].as_f64().is_some_and(|share| share > 0.2 && share < 1.05), "{line}");
+    let (code, _, err) =
+        run(&mut rtformer(&["segment", text(&photo), "--weights", text(&out), "--adaptive", "0.5", "--json"]));
+    assert!(code == 1 && err.contains("calibrated for a risk of at most 0.9, not 0.5"), "{err}");
+}
+
+#[test]
+fn without_a_saving_the_full_network_runs() {
+    let folder = tempfile::tempdir().unwrap();
+    let photos = photos(folder.path());
+    let (photos, out) = (text(&photos), folder.path().join("calibrated.safetensors"));
+    let (report, _) = json(&["calibrate", "--images", photos, "--epsilon", "0.001", "-o", text(&out), "--json"]);
+    assert_eq!((&report["chosen"], &report["saving"]), (&serde_json::Value::Null, &false.into()));
+    assert!(report["message"].as_str().unwrap().starts_with("no saving found"), "{report}");
+
+    let photo = folder.path().join("photos/0016E5_07959.jpg");
+    let segment = |weights: &str, more: &[&str]| {
+        json(&[&["segment", text(&photo), "--weights", weights, "--json"][..], more].concat()).0
+    };
+    let (full, never) = (segment("embedded", &[]), segment(text(&out), &["--adaptive", "0.001"]));
+    assert_eq!(full["digest"], never["digest"]);
+    assert_eq!((&full["compute_share"], &never["compute_share"]), (&1.0.into(), &1.0.into()));
+
+    // The frame is measured with the rule.
+    let bench = [
+        "bench",
+        "--weights",
+        text(&out),
+        "--photo",
+        text(&photo),
+        "--adaptive",
+        "0.001",
+        "--runs",
+        "1",
+        "--warmup",
+        "0",
+    ];
+    let (report, _) = json(&[&bench[..], &["--stages", "frame,mask", "--json", "-"]].concat());
+    assert_eq!((&report["adaptive"]["policy"], &report["adaptive"]["compute_share"]), (&"full".into(), &1.0.into()));
+    assert_eq!(report["stages"].as_object().unwrap().keys().collect::<Vec<_>>(), ["frame"]);
+
+    // Labels: masks of the full network, so its accuracy is 100 %.
+    let labels = folder.path().join("labels");
+    let (code, _, err) = run(&mut rtformer(&["segment", photos, "-o", text(&labels), "--emit", "mask"]));
+    assert_eq!(code, 0, "{err}");
+    let eval = [
+        "eval",
+        "--images",
+        photos,
+        "--labels",
+        text(&labels),
+        "--weights",
+        text(&out),
+        "--adaptive",
+        "0.001",
+        "--json",
+    ];
+    let (report, _) = json(&eval);
+    assert_eq!((&report["miou"], &report["adaptive"]["risk"]), (&1.0.into(), &0.0.into()));
+    let risk = [
+        "--images",
+        photos,
+        "--labels",
+        text(&labels),
+        "--risk",
+        "accuracy",
+        "--epsilon",
+        "0.001",
+        "--overwrite",
+        "--json",
+    ];
+    let (report, _) = json(&[&["calibrate"][..], &risk, &["-o", text(&out)]].concat());
+    assert_eq!((&report["risk"], &report["saving"]), (&"accuracy".into(), &false.into()));
+}
+
+#[test]
+fn unclear_requests_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let photos = photos(folder.path());
+    let (photos, out) = (text(&photos), folder.path().join("calibrated.safetensors"));
+    let cases: [(&[&str], &str); 7] = [
+        (&["--epsilon", "0.1"], "--losses"),
+        (&["--images", photos, "--epsilon", "0.1"], "--out"),
+        (&["--images", photos, "--epsilon", "0.1", "-o", text(&out), "--risk", "accuracy"], "needs --labels"),
+        (&["--images", photos, "--epsilon", "0.1", "-o", text(&out), "--labels", photos], "does not use labels"),
+        (&["--images", photos, "--epsilon", "0.1", "-o", text(&out), "--group-by", "("], "regular expression"),
+        (&["--images", photos, "--epsilon", "0.1", "-o", text(&out), "--group-by", "^ulm"], "does not match"),
+        (&["--images", photos, "--epsilon", "1.5", "-o", text(&out)], "epsilon is 1.5"),
+    ];
+    for (args, wanted) in cases {
+        let (code, _, err) = run(&mut rtformer(&[&["calibrate"][..], args].concat()));
+        assert!(code == 2 && err.contains(wanted), "{args:?}: {code}: {err}");
+    }
+    assert!(!out.exists());
 }

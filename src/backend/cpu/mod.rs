@@ -1,5 +1,6 @@
 //! Implements [`Backend`] with the CPU kernels: channel-blocked maps from a pool of buffers, split over rayon's threads.
 
+mod areas;
 mod buffers;
 mod concat;
 mod conv;

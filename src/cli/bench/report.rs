@@ -52,6 +52,9 @@ pub(super) struct Report {
     /// Frames are padded to a multiple of this number of pixels; 1 means no padding.
     #[serde(default = "one")]
     pub(super) pad_multiple: u32,
+    /// Only with `--adaptive`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) adaptive: Option<Adaptive>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) profile: Option<Profile>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -59,6 +62,15 @@ pub(super) struct Report {
     /// Only with several numbers of threads.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) scaling: Option<Scaling>,
+}
+
+/// What is computed of the frame.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Adaptive {
+    pub(super) epsilon: f64,
+    pub(super) policy: String,
+    /// The share of the full network's multiplications.
+    pub(super) compute_share: f64,
 }
 
 /// The value for files that were written before the key existed.
@@ -103,6 +115,7 @@ impl Report {
             warmup: args.warmup,
             batch: args.batch,
             pad_multiple: segmenter.pad_multiple(),
+            adaptive: None,
             profile,
             video,
             scaling,
@@ -143,6 +156,13 @@ impl Report {
             let Figures { median_ms, p90_ms, p99_ms, min_ms, fps, .. } = figures;
             let (name, what) = (stage.name(), stage.what());
             let _ = writeln!(text, "{name:5} {median_ms:9.2} {p90_ms:9.2} {p99_ms:9.2} {min_ms:9.2} {fps:9.2}  {what}");
+        }
+        if let Some(Adaptive { epsilon, policy, compute_share }) = &self.adaptive {
+            let share = 100.0 * compute_share;
+            let _ = writeln!(
+                text,
+                "\nadaptive at {epsilon}, `{policy}`: {share:.1} % of the full network's multiplications"
+            );
         }
         if let Some(video) = &self.video {
             text += &video.table();

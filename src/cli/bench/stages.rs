@@ -38,6 +38,11 @@ impl Stage {
         }
     }
 
+    /// Whether it starts with a photo, on which adaptive inference decides.
+    pub(super) fn reads_photos(self) -> bool {
+        matches!(self, Self::Frame | Self::File)
+    }
+
     pub(super) fn what(self) -> &'static str {
         match self {
             Self::Paper => "network and full-size logits, input and output on the device (as in papers)",
@@ -63,6 +68,11 @@ pub(super) fn measure(
         })?;
     }
     let (width, height) = frame.dimensions();
+    let stages: Vec<Stage> =
+        args.stages.iter().copied().filter(|stage| args.adaptive.is_none() || stage.reads_photos()).collect();
+    if stages.is_empty() {
+        return Err(misuse("--adaptive measures the stages frame and file; choose one of them with --stages"));
+    }
     let classes = segmenter.model().num_classes();
     let batch = args.batch as usize;
     let input = bench::prepare(segmenter, frame)?;
@@ -91,7 +101,7 @@ pub(super) fn measure(
             segmenter.segment_batch(&photos)?.iter().try_for_each(|scene| save(scene.mask()))
         }
     };
-    let mut times: BTreeMap<Stage, Vec<f64>> = args.stages.iter().map(|stage| (*stage, Vec::new())).collect();
+    let mut times: BTreeMap<Stage, Vec<f64>> = stages.iter().map(|stage| (*stage, Vec::new())).collect();
     let all = args.warmup + args.runs;
     let bar = console.progress(u64::from(all), "runs");
     for run in 0..all {

@@ -1,6 +1,7 @@
 //! Reads a table of losses: a CSV file with a header, one column per threshold and one row per unit.
 
 use std::fs::File;
+use std::io::Write as _;
 use std::path::Path;
 
 use rtformer::files;
@@ -32,6 +33,18 @@ pub(super) fn read(path: &Path) -> Result<Losses, String> {
     let bytes = File::open(path).and_then(|file| files::read_within(file, LONGEST));
     let bytes = bytes.map_err(|error| format!("cannot be read: {error}"))?;
     parse(&files::text(&bytes)?)
+}
+
+/// Writes a table that [`read`] accepts: the thresholds' names, and their losses `[threshold][unit]`.
+pub(super) fn write(path: &Path, names: &[impl ToString], columns: &[Vec<f64>]) -> anyhow::Result<()> {
+    let mut table = csv::Writer::from_writer(Vec::new());
+    table.write_record(names.iter().map(ToString::to_string))?;
+    for unit in 0..columns.first().map_or(0, Vec::len) {
+        table.write_record(columns.iter().map(|column| column[unit].to_string()))?;
+    }
+    let table = table.into_inner()?;
+    files::write_whole(path, |file| file.write_all(&table))?;
+    Ok(())
 }
 
 fn parse(text: &str) -> Result<Losses, String> {
@@ -130,6 +143,8 @@ mod tests {
             assert!(!losses.names_are_numbers());
         }
         assert!(parse("0.9,0.8\n0,0\n").unwrap().names_are_numbers());
+        write(&path, &["never", "0.9"], &[vec![0.0, 0.0], vec![0.25, 1.0]]).unwrap();
+        assert_eq!(read(&path).unwrap().columns, [[0.0, 0.0], [0.25, 1.0]]);
     }
 
     #[test]

@@ -7,8 +7,8 @@ use rtformer::eval::{Boundaries, Counted, Evaluation, Figure, Figures, Intervals
 use rtformer::files::write_whole;
 use serde::Serialize;
 
-use super::percent;
 use super::super::misuse;
+use super::percent;
 
 /// The photos that are listed if only the file of the table was asked for.
 const WORST: usize = 20;

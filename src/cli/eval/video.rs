@@ -49,7 +49,7 @@ pub(super) fn run(args: &Args, input: &Path, format: &LabelFormat, console: &Con
         );
     }
     let flips = Flips { flip_rate: flips.rate(), frames };
-    report(args, console, &segmenter, &evaluation, Some(flips))?;
+    report(args, console, &segmenter, &evaluation, Some(flips), None)?;
     Ok(if evaluation.failed == 0 { Outcome::Done } else { Outcome::SomeFailed })
 }
 

@@ -66,6 +66,11 @@ pub(in super::super) struct Args {
     #[arg(long, value_name = "SIZE", default_value = "native")]
     pub(super) size: Size,
 
+    /// Compute less where the network is certain early, by the rule that `rtformer calibrate` stored in the weights for a risk of at most
+    /// EPS, 0 to 1. On the CPU [default: the full network]
+    #[arg(long, value_name = "EPS", value_parser = super::super::model::epsilon)]
+    pub(super) adaptive: Option<f64>,
+
     /// Number of photos that go through the network together, if consecutive photos have the same size [default: 1 on CPUs, 8 on GPUs]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub(super) batch: Option<u16>,

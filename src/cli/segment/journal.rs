@@ -124,6 +124,7 @@ mod tests {
             pad: "default".into(),
             depth: "auto".into(),
             reject_below: None,
+            adaptive: None,
             alpha,
             ..Settings::default()
         };

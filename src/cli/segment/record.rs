@@ -48,6 +48,8 @@ pub(super) struct Settings {
     pub(super) depth: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) reject_below: Option<f32>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) adaptive: Option<f64>,
     /// Only for overlays.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) alpha: Option<f32>,
@@ -165,6 +167,7 @@ mod tests {
             pad: "default".into(),
             depth: "auto".into(),
             reject_below: Some(0.1),
+            adaptive: Some(0.02),
             alpha: Some(0.3),
             ..Settings::default()
         };

@@ -21,6 +21,8 @@ struct Report<'a> {
     /// The share of pixels that belong to no class, for `--reject-below`.
     rejected: f64,
     mean_confidence: Option<f64>,
+    /// The share of the full network's multiplications.
+    compute_share: f64,
     timings: Milliseconds,
     /// The mask's digest; see [`rtformer::pixels::Mask::digest`].
     digest: String,
@@ -69,6 +71,7 @@ pub(super) fn scene(
         rejected: (1.0 - classes.iter().map(|class| class.share).sum::<f64>()).max(0.0),
         classes,
         mean_confidence: scene.mean_confidence(),
+        compute_share: scene.compute_share(),
         timings: Milliseconds { stages, encode_ms },
         digest: scene.mask().digest(),
         outputs: named(outputs),

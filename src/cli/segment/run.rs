@@ -337,6 +337,7 @@ pub(super) fn settings(args: &Args) -> anyhow::Result<Settings> {
         },
         depth: if let Depth::Bits(bits) = args.photos.depth { bits.to_string() } else { "auto".into() },
         reject_below: args.reject_below,
+        adaptive: args.adaptive,
         alpha: Some(args.alpha),
         tolerance: Some(args.tolerance),
         legend: args.legend,
@@ -352,6 +353,9 @@ fn segmenter(args: &Args) -> anyhow::Result<Segmenter> {
     builder = builder.logits(emits.contains(&Emit::Logits));
     if let Some(probability) = args.reject_below {
         builder = builder.reject_below(probability);
+    }
+    if let Some(epsilon) = args.adaptive {
+        builder = builder.adaptive(epsilon);
     }
     opened(builder.build())
 }

@@ -250,6 +250,7 @@ mod tests {
             pad: "default".into(),
             depth: "auto".into(),
             reject_below: None,
+            adaptive: None,
             alpha: None,
             ..Settings::default()
         }

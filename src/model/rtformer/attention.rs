@@ -82,11 +82,15 @@ impl<B: Backend> CrossAttention<B> {
         })
     }
 
-    /// High `[n, 2c, h/8, w/8]` and low `[n, 8c, h/32, w/32]` → high. The residual is included.
-    fn forward(&self, b: &B, high: &B::Tensor, low: &B::Tensor) -> Result<B::Tensor> {
+    /// Low `[n, 8c, h/32, w/32]` → keys and values `[n, 4c, side, side]`.
+    fn keys_and_values(&self, b: &B, low: &B::Tensor) -> Result<B::Tensor> {
         let pooled = b.max_pool_to(low, &self.pool_norm, self.side)?; // 8c, side
-        let kv = b.conv(&self.kv, &pooled, Epilogue::default())?; // 4c, side
-        b.cross_attend(high, &self.norm, &kv)
+        b.conv(&self.kv, &pooled, Epilogue::default())
+    }
+
+    /// High `[n, 2c, h/8, w/8]` → the same shape. The residual is included.
+    fn forward(&self, b: &B, high: &B::Tensor, kv: &B::Tensor) -> Result<B::Tensor> {
+        b.cross_attend(high, &self.norm, kv)
     }
 }
 
@@ -107,6 +111,14 @@ impl<B: Backend> Injection<B> {
         let half = b.conv(&self.0[0], high, Epilogue::default())?;
         b.conv(&self.0[1], &half, Epilogue::residual(low))
     }
+}
+
+/// What the high branch of a block takes from the low one.
+pub(super) struct FromLow<T> {
+    /// `[n, 2c, h/32, w/32]`, to be resized and added.
+    pub(super) sum: T,
+    /// Keys and values `[n, 4c, side, side]`.
+    pub(super) kv: T,
 }
 
 /// One RTFormer block, both branches.
@@ -135,17 +147,36 @@ impl<B: Backend> RtFormerBlock<B> {
 
     /// High and low, both after their ReLU → high and low, both without a ReLU.
     pub(super) fn forward(&self, b: &B, mut high: B::Tensor, mut low: B::Tensor) -> Result<(B::Tensor, B::Tensor)> {
-        low = self.attention_low.forward(b, &low)?;
-        low = self.mlp_low.forward(b, &low)?;
+        low = self.low(b, &low)?;
+        let FromLow { sum, kv } = self.for_high(b, &low)?;
 
         // From here on, the sum is the high branch: both its attention and its residual use it.
-        high = b.resize_add(&b.conv(&self.compression, &low, Epilogue::default())?, &high)?;
-        high = self.attention_high.forward(b, &high, &low)?;
-        high = self.mlp_high.forward(b, &high)?;
-
-        if let Some(injection) = &self.injection {
-            low = injection.forward(b, &high, &low)?;
-        }
+        high = self.high(b, &b.resize_add(&sum, &high)?, &kv)?;
+        low = self.inject(b, &high, low)?;
         Ok((high, low))
+    }
+
+    /// The low branch, after its ReLU, without the injection.
+    pub(super) fn low(&self, b: &B, low: &B::Tensor) -> Result<B::Tensor> {
+        self.mlp_low.forward(b, &self.attention_low.forward(b, low)?)
+    }
+
+    /// What the high branch takes from this result of [`low`](Self::low).
+    pub(super) fn for_high(&self, b: &B, low: &B::Tensor) -> Result<FromLow<B::Tensor>> {
+        let sum = b.conv(&self.compression, low, Epilogue::default())?;
+        Ok(FromLow { sum, kv: self.attention_high.keys_and_values(b, low)? })
+    }
+
+    /// The high branch, after [`FromLow::sum`] was added. Each pixel of the result depends on pixels within two of its own only.
+    pub(super) fn high(&self, b: &B, high: &B::Tensor, kv: &B::Tensor) -> Result<B::Tensor> {
+        self.mlp_high.forward(b, &self.attention_high.forward(b, high, kv)?)
+    }
+
+    /// Adds the high branch to the low one, if the block does this.
+    pub(super) fn inject(&self, b: &B, high: &B::Tensor, low: B::Tensor) -> Result<B::Tensor> {
+        match &self.injection {
+            Some(injection) => injection.forward(b, high, &low),
+            None => Ok(low),
+        }
     }
 }

@@ -7,7 +7,9 @@ mod attention;
 mod block;
 mod config;
 mod dappm;
+mod exit;
 mod head;
+mod work;
 
 pub use config::{Config, Variant};
 
@@ -45,6 +47,8 @@ pub struct RtFormer<B: Backend> {
     layer5: RtFormerBlock<B>,
     spp: Dappm<B>,
     head: Head<B>,
+    /// The auxiliary head on `x3_`, where adaptive inference may stop.
+    auxiliary: Option<Head<B>>,
 }
 
 impl<B: Backend> RtFormer<B> {
@@ -71,6 +75,7 @@ impl<B: Backend> RtFormer<B> {
             layer5: RtFormerBlock::load(parts, "layer5", widths([8 * c, 8 * c]), config.use_injection[1])?,
             spp: Dappm::load(parts, "spp", 8 * c, config.spp_channels, 2 * c)?,
             head: Head::load(parts, "seghead", 4 * c, 2 * config.head_channels, config.num_classes)?,
+            auxiliary: None,
         })
     }
 
@@ -86,8 +91,13 @@ impl<B: Backend> RtFormer<B> {
     ///
     /// # Errors
     /// The errors of the backend and of `see`.
-    #[rustfmt::skip] // The aligned comments give the size of each map.
     pub fn observe(&self, b: &B, x: B::Tensor, see: Observer<'_, B>) -> Result<B::Tensor> {
+        self.stages(b, x, see, &mut |_, _| Ok(None))
+    }
+
+    /// The network. `exit` gets `x3_` and `x3`; if it returns logits, the rest does not run.
+    #[rustfmt::skip] // The aligned comments give the size of each map.
+    fn stages(&self, b: &B, x: B::Tensor, see: Observer<'_, B>, exit: Exit<'_, B>) -> Result<B::Tensor> {
         let mut look = |name, x: B::Tensor| see(name, &x).map(|()| x);
 
         let x0 = look("stem", self.stem(b, x)?)?;                                   // c,  1/4
@@ -101,6 +111,7 @@ impl<B: Backend> RtFormer<B> {
         let x3_ = look("x3_", self.layer3_.forward(b, x3_)?)?;                      // 2c, 1/8
 
         let x3 = b.relu(&x3)?;
+        if let Some(logits) = exit(&x3_, &x3)? { return Ok(logits) }
         let (x4_, x4) = self.layer4.forward(b, x3_, x3)?;                           // 2c, 1/8; 8c, 1/32
         let (x4_, x4) = (look("x4_", x4_)?, look("x4", x4)?);
         let (x4_, x4) = (b.relu(&x4_)?, b.relu(&x4)?);
@@ -121,6 +132,10 @@ impl<B: Backend> RtFormer<B> {
         b.conv(&self.stem[1], &half, Epilogue::activate(Activation::Relu))
     }
 }
+
+/// A callback that receives `x3_` and `x3`, both after their ReLU, and may return the final logits.
+type Exit<'a, B> =
+    &'a mut dyn FnMut(&<B as Backend>::Tensor, &<B as Backend>::Tensor) -> Result<Option<<B as Backend>::Tensor>>;
 
 /// A callback that receives each stage's name and result.
 ///

@@ -11,6 +11,7 @@ use std::collections::VecDeque;
 use parking_lot::Mutex;
 use rtformer_kernels::gpu::Device;
 
+use super::adaptive::Plan;
 use super::engine::{Engine, Spent, Uploaded, Wanted};
 use crate::backend::{Gpu, OpTime, Table};
 use crate::error::{Error, Result};
@@ -87,7 +88,8 @@ impl<D: Device> Engine for OnGpu<D> {
         work();
     }
 
-    fn run(&self, photos: &[Pixels<'_>], wanted: &mut [Wanted<'_>]) -> Result<Spent> {
+    /// The plan is always the full network.
+    fn run(&self, photos: &[Pixels<'_>], wanted: &mut [Wanted<'_>], _: &Plan) -> Result<Spent> {
         let Some(first) = photos.first() else { return Ok(Spent::default()) };
         let (height, width) = self.preparation.extent(first.width(), first.height())?.full;
         match self.run_together(photos, wanted, (TOGETHER / (width * height)).max(1)) {

@@ -71,6 +71,7 @@ fn outputs_of_a_run_are_not_inputs_of_the_next() {
         pad: "default".into(),
         depth: "auto".into(),
         reject_below: None,
+        adaptive: None,
         alpha: None,
         ..Settings::default()
     };

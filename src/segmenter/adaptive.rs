@@ -1,0 +1,74 @@
+//! Adaptive inference: computes less where the network is certain early, by a rule that `rtformer calibrate` found and certified.
+//!
+//! This module applies a rule and never looks for one.
+
+mod policy;
+mod rule;
+mod tiles;
+
+pub(super) use policy::Plan;
+pub use policy::Policy;
+pub use rule::Calibrated;
+
+use super::Segmenter;
+use crate::error::{Error, Result};
+
+impl Segmenter {
+    /// What is computed of each photo.
+    ///
+    /// ```
+    /// # use rtformer::{Policy, Segmenter};
+    /// assert_eq!(Segmenter::builder().build()?.policy(), Policy::Full);
+    /// # Ok::<(), rtformer::Error>(())
+    /// ```
+    pub fn policy(&self) -> Policy {
+        self.plan.policy
+    }
+
+    /// A segmenter with another policy on the same network: to measure what it saves, without any guarantee.
+    /// [`Builder::adaptive`](super::Builder::adaptive) applies one that was certified.
+    ///
+    /// ```
+    /// use rtformer::{Device, Policy, Segmenter};
+    ///
+    /// let full = Segmenter::builder().device(Device::Cpu).exits(true).build()?;
+    /// let photo = image::RgbImage::from_pixel(128, 96, image::Rgb([90, 120, 200]));
+    /// let early = full.with_policy(Policy::Tiles { threshold: 0.0 })?.segment(&photo)?;
+    /// assert!(early.compute_share() < 0.5 && full.segment(&photo)?.compute_share() == 1.0);
+    /// # Ok::<(), rtformer::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Input`] for an invalid number; [`Error::Config`] for [`Policy::Tiles`] without the auxiliary head, which
+    /// [`Builder::exits`](super::Builder::exits) loads, and with an [`Augmentation`](super::Augmentation); [`Error::Device`] on a GPU, for any
+    /// policy except [`Policy::Full`].
+    pub fn with_policy(&self, policy: Policy) -> Result<Self> {
+        policy.check()?;
+        if self.device.is_gpu() && policy != Policy::Full {
+            return Err(on_a_gpu(&self.device.to_string()));
+        }
+        if !self.augmentation.is_none() && policy != Policy::Full {
+            return Err(with_versions());
+        }
+        if matches!(policy, Policy::Tiles { .. }) && !self.exits {
+            return Err(Error::Config(format!(
+                "policy `{policy}` needs the auxiliary head, which was not loaded: the weights lack it (`seghead_extra.*`), or \
+                 `Builder::exits` was not called"
+            )));
+        }
+        Ok(self.share(Plan { policy, ..self.plan }))
+    }
+}
+
+/// The error for adaptive inference with an augmentation, for which no rule was certified.
+pub(super) fn with_versions() -> Error {
+    Error::Config(
+        "adaptive inference cannot be combined with mirrored or scaled versions; leave out one of them".into(),
+    )
+}
+
+/// The error for adaptive inference on a GPU.
+pub(super) fn on_a_gpu(device: &str) -> Error {
+    let reason = "adaptive inference runs on the CPU only; use the device cpu, or the full network".into();
+    Error::Device { device: device.to_owned(), reason }
+}
