@@ -1,5 +1,5 @@
 # Maintainers' commands; `.ci/run` runs the same checks.
-.PHONY: test test-isa ptx neon memcheck miri darwin objects lint doc deny bench peers peers-table cluster goldens parity-full smoke pictures video coco resplits
+.PHONY: test test-isa ptx neon memcheck miri darwin objects lint doc deny bench peers peers-table cluster goldens parity-full smoke pictures video coco resplits explain explain-pictures explain-goals
 
 test:            ## the README's test command
 	cargo test --release --workspace
@@ -75,6 +75,19 @@ pictures:        ## the README's and the model card's pictures, from the embedde
 coco:            ## compare `segment --emit rle,polygons` with its masks through pycocotools; PYTHON with pycocotools, numpy and pillow
 	cargo build --release
 	$(PYTHON) tests/data/coco.py check target/release/rtformer
+
+WEIGHTS ?= weights/rtformer-slim-camvid.safetensors
+EXPLAINED ?= target/explained.safetensors
+explain:         ## train an explainer: WEIGHTS= without one in, EXPLAINED= out; CAMVID and PYTHON as for smoke
+	cargo build --release
+	target/release/rtformer explain $(CAMVID)/train --labels $(CAMVID)/train_labels --weights $(WEIGHTS) --emit table -o target/explain-table --overwrite
+	$(PYTHON) weights/train/explain.py target/explain-table --weights $(WEIGHTS) --out $(EXPLAINED)
+
+explain-pictures: ## the documentation's pictures of explanations
+	$(PYTHON) weights/train/explain_pictures.py --rtformer target/release/rtformer --data $(CAMVID) --weights $(EXPLAINED) --out docs/book/src/pictures --work target/explain-pictures
+
+explain-goals:   ## measure the explainer of `make explain` on CamVid's val and on single clips, with controls
+	$(PYTHON) weights/train/explain_goals.py --rtformer target/release/rtformer --data $(CAMVID) --weights $(EXPLAINED) --table target/explain-table --work target/explain-goals
 
 video:           ## the long measurements of videos, six minutes; needs ffmpeg; CAMVID=folder also measures the accuracy of smoothing
 	cargo build --release

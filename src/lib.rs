@@ -48,6 +48,7 @@ pub mod cli;
 mod convert;
 pub mod error;
 pub mod eval;
+pub mod explain;
 pub mod files;
 mod memory;
 pub mod model;
@@ -69,6 +70,7 @@ pub use image;
 pub use model::{Config, Model, Variant};
 pub use pixels::{Image, Size};
 pub use segmenter::{
-    Augmentation, Builder, Calibrated, ClassShare, Classes, Device, Padding, Policy, Precision, Scene, Segmenter,
+    Augmentation, Builder, Calibrated, ClassShare, Classes, Device, Features, Padding, Policy, Precision, Scene,
+    Segmenter,
 };
 pub use timing::Timings;

@@ -2,6 +2,7 @@
 
 mod adaptive;
 mod detail;
+mod rules;
 mod video;
 
 use std::io::{Write, stdout};
@@ -9,6 +10,7 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use rtformer::eval::{Evaluation, LabelFormat, Measures, Measuring, Pair};
+use rtformer::explain::Explainer;
 use rtformer::pixels::render;
 use rtformer::{Segmenter, Size};
 use serde::Serialize;
@@ -64,6 +66,10 @@ pub(super) struct Args {
 
     #[command(flatten)]
     format: LabelArgs,
+
+    /// Measure the masks in which each region has the class of its rule, as `rtformer explain --by-rules` writes them
+    #[arg(long, conflicts_with_all = ["video", "batch", "adaptive"])]
+    by_rules: bool,
 
     /// Print one JSON object instead of a table
     #[arg(long)]
@@ -121,10 +127,13 @@ pub(super) fn run(args: &Args, console: &Console) -> anyhow::Result<Outcome> {
     if let Some(input) = &args.video {
         return video::run(args, input, &format, console);
     }
+    rules::check(args)?;
+    let explainer = if args.by_rules { Some(Explainer::of(&args.model.opened()?)?) } else { None };
     let images = args.images.as_deref().unwrap_or(Path::new("."));
     let found = args.format.pairs(images, args.list.as_deref(), args.labels.as_deref())?;
     found.failed.iter().for_each(|error| console.error(&error.to_string()));
-    let builder = args.model.builder()?.size(args.size).confidence(true);
+    let builder = args.model.builder()?.size(args.size);
+    let builder = if args.by_rules { builder.features(true) } else { builder.confidence(true) };
     let segmenter = opened(match args.adaptive {
         Some(epsilon) => builder.adaptive(epsilon).build(),
         None => builder.build(),
@@ -133,7 +142,12 @@ pub(super) fn run(args: &Args, console: &Console) -> anyhow::Result<Outcome> {
 
     let mut evaluation = args.detail.evaluation(Evaluation::new(&segmenter)?)?;
     evaluation.failed = found.failed.len();
-    measure(args, format, console, &segmenter, &found.pairs, &mut evaluation);
+    if let Some(explainer) = &explainer {
+        let measuring = Measuring { decoder: args.photos.decoder(), format, batch: 1 };
+        rules::measure(explainer, console, &segmenter, (&found.pairs, &measuring), &mut evaluation);
+    } else {
+        measure(args, format, console, &segmenter, &found.pairs, &mut evaluation);
+    }
 
     let compared = args.adaptive.map(|_| Compared::measure(args, console, &segmenter, &found.pairs)).transpose()?;
     report(args, console, &segmenter, &evaluation, None, compared)?;
@@ -234,6 +248,8 @@ struct Report<'a> {
     /// Photos are padded to a multiple of this number of pixels; 1 means no padding.
     pad_multiple: u32,
     batch: u16,
+    /// Whether the masks are those of the rules.
+    by_rules: bool,
 }
 
 impl<'a> Report<'a> {
@@ -256,6 +272,7 @@ impl<'a> Report<'a> {
             size: args.size.to_string(),
             pad_multiple: segmenter.pad_multiple(),
             batch: batch::size(args.batch, segmenter),
+            by_rules: args.by_rules,
         }
     }
 
@@ -285,7 +302,11 @@ impl<'a> Report<'a> {
         line("mean", [measures.miou, measures.mdice, measures.boundary_miou, measures.mean_accuracy], measures.pixels);
         text += &detail::summary(&evaluation.figures(), self.confidence_intervals.as_ref());
         let (ece, temperature) = (percent(self.measures.ece), self.temperature);
-        text += &format!("\nexpected calibration error {ece} % at a temperature of {temperature}\n");
+        text += &if self.by_rules {
+            "\nmasks by rules, which have no confidence\n".to_owned()
+        } else {
+            format!("\nexpected calibration error {ece} % at a temperature of {temperature}\n")
+        };
         if let Some(share) = self.measures.ignored_share.filter(|share| *share > MUCH_IGNORED) {
             let share = percent(Some(share));
             text += &format!(

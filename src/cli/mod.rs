@@ -8,6 +8,7 @@ mod canvas;
 mod console;
 mod convert;
 mod eval;
+mod explain;
 mod frame;
 mod info;
 mod labels;
@@ -57,6 +58,7 @@ enum Command {
     Segment(segment::Args),
     Video(video::Args),
     Eval(eval::Args),
+    Explain(explain::Args),
     Bench(bench::Args),
     Calibrate(calibrate::Args),
     Convert(convert::Args),
@@ -75,6 +77,7 @@ impl Command {
             Self::Segment(args) => Some(args.device()),
             Self::Video(args) => Some(args.device()),
             Self::Eval(args) => Some(args.device()),
+            Self::Explain(args) => Some(args.device()),
             Self::Bench(args) => Some(args.device()),
             Self::Calibrate(args) => args.device(),
             _ => None,
@@ -140,6 +143,7 @@ fn run(cli: &Cli) -> u8 {
         Command::Segment(args) => segment::run(args, &console),
         Command::Video(args) => video::run(args, &console),
         Command::Eval(args) => eval::run(args, &console),
+        Command::Explain(args) => explain::run(args, &console),
         Command::Bench(args) => bench::run(args, &console),
         Command::Calibrate(args) => calibrate::run(args, &console),
         Command::Convert(args) => convert::run(args, &console),

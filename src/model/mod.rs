@@ -15,7 +15,7 @@ pub use parts::Parameters;
 pub use rtformer::{Config, Observer, RtFormer, Variant};
 
 use crate::backend::{Areas, Backend};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::weights::{MODEL, Weights};
 
 /// A network and its sizes, as a weights file describes it.
@@ -136,6 +136,26 @@ impl<B: Backend> Network<B> {
         match self {
             Self::RtFormer(network) => network.forward(b, x),
         }
+    }
+
+    /// [`forward`](Self::forward), and the input of the network's head: logits `[n, classes, ceil(h/8), ceil(w/8)]` and features
+    /// `[n, channels, ceil(h/8), ceil(w/8)]`.
+    ///
+    /// # Errors
+    /// The errors of the backend.
+    pub fn forward_with_features(&self, b: &B, x: B::Tensor) -> Result<(B::Tensor, B::Tensor)> {
+        let mut features = None;
+        let logits = match self {
+            Self::RtFormer(network) => network.observe(b, x, &mut |name, map| {
+                if name == "features" {
+                    features = Some(map.clone());
+                }
+                Ok(())
+            })?,
+        };
+        let missing =
+            || Error::Backend { operation: "features", reason: "the network did not return its features".into() };
+        Ok((logits, features.ok_or_else(missing)?))
     }
 
     /// Also loads the auxiliary head, which [`climb`](Self::climb) needs.

@@ -215,6 +215,19 @@ impl Builder {
         self
     }
 
+    /// Also returns the input of the network's head. On a GPU, photos then run one after the other.
+    ///
+    /// ```
+    /// # use rtformer::Segmenter;
+    /// let scene = Segmenter::builder().features(true).build()?.segment(&image::RgbImage::new(64, 48))?;
+    /// assert_eq!(scene.features().map(|features| features.channels), Some(128));
+    /// # Ok::<(), rtformer::Error>(())
+    /// ```
+    pub fn features(mut self, wanted: bool) -> Self {
+        self.readout.features = wanted;
+        self
+    }
+
     /// Pixels whose class has a lower probability than this become the mask's [ignore id](crate::pixels::Mask::ignore_id).
     ///
     /// ```
@@ -447,6 +460,7 @@ pub(super) struct Readout {
     pub(super) size: Size,
     pub(super) confidence: bool,
     pub(super) logits: bool,
+    pub(super) features: bool,
     pub(super) reject_below: Option<f32>,
 }
 

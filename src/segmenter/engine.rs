@@ -1,6 +1,7 @@
 //! A network on its device, behind an interface that does not name the backend.
 
 use super::adaptive::{Plan, Policy};
+use super::scene::Features;
 use crate::backend::{Areas, Backend, Confidence, OpTime};
 use crate::error::{Error, Result};
 use crate::memory;
@@ -16,6 +17,8 @@ pub(super) struct Wanted<'a> {
     pub(super) confidence: Option<Confidence<'a>>,
     /// `[classes, height, width]`.
     pub(super) logits: Option<&'a mut [f32]>,
+    /// Set to the input of the network's head.
+    pub(super) features: Option<&'a mut Features>,
 }
 
 /// Milliseconds for all photos: before, in and after the network. On a GPU, the time after the network is part of `model`.
@@ -147,7 +150,7 @@ impl<B: Areas> Loaded<B> {
 
     /// Runs the network on inputs of this extent, and frees them.
     fn forward(&self, inputs: B::Tensor, extent: Extent, wanted: &mut [Wanted<'_>]) -> Result<Spent> {
-        let (logits, model) = timed(|| self.network.forward(&self.backend, inputs));
+        let (logits, model) = timed(|| forward(&self.backend, &self.network, inputs, wanted));
         let logits = logits?;
         let (done, argmax) = timed(|| read_out(&self.backend, &logits, extent, wanted));
         done.map(|()| Spent { model, argmax, ..Spent::default() })
@@ -165,7 +168,29 @@ impl<B: Areas> Loaded<B> {
     }
 }
 
-/// Writes the requested outputs of each photo. `logits` are those of inputs of the extent `input`.
+/// Runs the network, and writes the features of each photo that wants them. Returns the logits.
+pub(super) fn forward<B: Backend>(
+    backend: &B,
+    network: &Network<B>,
+    inputs: B::Tensor,
+    wanted: &mut [Wanted<'_>],
+) -> Result<B::Tensor> {
+    if wanted.iter().all(|wanted| wanted.features.is_none()) {
+        return network.forward(backend, inputs);
+    }
+    let (logits, features) = network.forward_with_features(backend, inputs)?;
+    let [_, channels, height, width] = backend.shape(&features);
+    let values = backend.download(&features)?;
+    let photos = values.chunks_exact((channels * height * width).max(1));
+    for (wanted, values) in wanted.iter_mut().zip(photos) {
+        if let Some(features) = &mut wanted.features {
+            **features = Features { channels, height, width, values: values.to_vec() };
+        }
+    }
+    Ok(logits)
+}
+
+/// Writes the requested masks, confidences and logits of each photo. `logits` are those of inputs of the extent `input`.
 pub(super) fn read_out<B: Backend>(
     backend: &B,
     logits: &B::Tensor,

@@ -26,7 +26,7 @@ pub use device::{Device, Precision};
 pub use padding::Padding;
 pub use profile::FrameProfile;
 pub use resident::Resident;
-pub use scene::{ClassShare, Scene};
+pub use scene::{ClassShare, Features, Scene};
 
 use adaptive::Plan;
 use builder::Readout;

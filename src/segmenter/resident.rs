@@ -117,7 +117,7 @@ impl Resident<'_> {
 
     /// A request without outputs.
     fn nothing<'w>(&self) -> Wanted<'w> {
-        Wanted { size: self.size, ids: None, confidence: None, logits: None }
+        Wanted { size: self.size, ids: None, confidence: None, logits: None, features: None }
     }
 
     /// Resizes `logits` for one photo's full-size logits.

@@ -38,8 +38,33 @@ pub struct Scene {
     pub(super) mask: Mask,
     pub(super) confidence: Option<Vec<f32>>,
     pub(super) logits: Option<Vec<f32>>,
+    pub(super) features: Option<Features>,
     pub(super) timings: Timings,
     pub(super) compute_share: f64,
+}
+
+/// The input of the network's head: what the network knows about each place of the photo before it decides on a class.
+///
+/// The map is an eighth of the network's input in height and width, so the pixel `(x, y)` of a photo that was not resized is in the cell
+/// `(x / 8, y / 8)`. If photos are padded, the last rows and columns belong to the padding.
+///
+/// ```
+/// # use rtformer::Segmenter;
+/// let scene = Segmenter::builder().features(true).build()?.segment(&image::RgbImage::new(64, 48))?;
+/// let features = scene.features().unwrap();
+/// assert_eq!((features.channels, features.values.len()), (128, 128 * features.height * features.width));
+/// # Ok::<(), rtformer::Error>(())
+/// ```
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Features {
+    /// The number of channels.
+    pub channels: usize,
+    /// The number of rows.
+    pub height: usize,
+    /// The number of columns.
+    pub width: usize,
+    /// `[channels, height, width]`.
+    pub values: Vec<f32>,
 }
 
 /// A class's share of a scene.
@@ -260,6 +285,11 @@ impl Scene {
     /// The logits at the photo's size, `[classes, height, width]`. `None` unless [`Builder::logits`](super::Builder::logits) requested them.
     pub fn logits(&self) -> Option<&[f32]> {
         self.logits.as_deref()
+    }
+
+    /// The input of the network's head. `None` unless [`Builder::features`](super::Builder::features) requested it.
+    pub fn features(&self) -> Option<&Features> {
+        self.features.as_ref()
     }
 
     /// Moves [`confidence`](Self::confidence) out, without a copy.

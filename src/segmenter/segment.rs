@@ -5,7 +5,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use super::engine::{Spent, Wanted};
-use super::{Device, Policy, Scene, Segmenter, classes};
+use super::{Device, Features, Policy, Scene, Segmenter, classes};
 use crate::backend::Confidence;
 use crate::error::{Error, Result};
 use crate::memory;
@@ -134,6 +134,7 @@ impl Segmenter {
                 ids: Some(mask.ids_mut()),
                 confidence: reject.then(|| self.confidence(&mut confidence)),
                 logits: None,
+                features: None,
             };
             self.run(std::slice::from_ref(photo), &mut [wanted])
         });
@@ -157,6 +158,7 @@ impl Segmenter {
                 mask,
                 confidence: self.readout.needs_confidence().then(|| floats(1)).transpose()?,
                 logits: self.readout.logits.then(|| floats(classes)).transpose()?,
+                features: self.readout.features.then(Features::default),
                 timings: Timings::default(),
                 compute_share: 1.0,
             });
@@ -167,6 +169,7 @@ impl Segmenter {
                 ids: Some(scene.mask.ids_mut()),
                 confidence: scene.confidence.as_deref_mut().map(|values| self.confidence(values)),
                 logits: scene.logits.as_deref_mut(),
+                features: scene.features.as_mut(),
             });
             self.run(photos, &mut wanted.collect::<Vec<_>>())
         });

@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use super::metadata::{KEYS, PAD_MULTIPLE, TEMPERATURE};
+use super::metadata::{EXPLAINER as EXPLAINER_KEY, KEYS, PAD_MULTIPLE, TEMPERATURE};
 use super::names::{self, Dictionary, Found};
 use super::pickled::Pickled;
 use super::sniff::Looks;
-use super::store::{Weights, map};
+use super::store::{EXPLAINER, Weights, map};
 use super::tensor::{Tensor, check_numbers};
 use super::torch::{self, Storages};
 use crate::error::{Error, Result};
@@ -113,7 +113,9 @@ impl Checkpoint {
     fn select(weights: &Weights, part: Option<&str>) -> Result<Self> {
         weights.check_model()?;
         let mut dictionary = Dictionary::new(String::new());
-        dictionary.tensors = weights.names().map(|name| (name.to_owned(), name)).collect();
+        // An explainer belongs to the tensors as they are stored, so a converted file has none.
+        let network = weights.names().filter(|name| !name.starts_with(EXPLAINER));
+        dictionary.tensors = network.map(|name| (name.to_owned(), name)).collect();
         // `safetensors.torch.save_model` writes an array with two names once. The metadata map the second name to the first.
         let is_tied =
             |(name, kept): &(&String, &String)| weights.shape(name).is_none() && weights.shape(kept).is_some();
@@ -127,7 +129,9 @@ impl Checkpoint {
                 tensors.insert(name, Tensor { shape, data });
             }
         }
-        let own = |key: &String| KEYS.contains(&key.as_str()) || [TEMPERATURE, PAD_MULTIPLE].contains(&key.as_str());
+        let own = |key: &String| {
+            KEYS.contains(&key.as_str()) || [TEMPERATURE, PAD_MULTIPLE, EXPLAINER_KEY].contains(&key.as_str())
+        };
         let others = weights.all_metadata().iter().filter(|entry| !own(entry.0) && !is_tied(entry));
         let metadata = others.map(|(key, value)| (key.clone(), value.clone())).collect();
         let (temperature, pad_multiple) = (weights.named_temperature()?, weights.pad_multiple()?);

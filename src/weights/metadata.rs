@@ -19,6 +19,8 @@ pub(crate) const MODEL: &str = "rtformer";
 pub(super) const TEMPERATURE: &str = "temperature";
 /// The key of the multiple to which photos are padded.
 pub(super) const PAD_MULTIPLE: &str = "pad_multiple";
+/// The key of the explainer's description, a JSON object that `explain` reads.
+pub(crate) const EXPLAINER: &str = "explainer";
 /// The keys of colours in label images. A file has both or neither.
 const FURTHER_COLORS: &str = "further_colors";
 const IGNORE_COLORS: &str = "ignore_colors";

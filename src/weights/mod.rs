@@ -9,9 +9,10 @@
 //! The metadata (each value is a string): `format` (`rtformer-1`), `model` (default `rtformer`), `config` (the model's
 //! configuration as JSON), `classes` (JSON array of names), `palette` (JSON array of `[r, g, b]`), `label_ids` (JSON array, only if
 //! a data set has them), `mean` and `std` (JSON arrays of three), `dataset`, `source`, `license`; and optionally `temperature`
-//! (divides the logits before the softmax), `pad_multiple` (width and height are padded to a multiple of it), and
-//! `further_colors` (JSON array with a list of colours for each class) with `ignore_colors` (JSON array of colours). Other keys are kept
-//! when a file is converted.
+//! (divides the logits before the softmax), `pad_multiple` (width and height are padded to a multiple of it),
+//! `further_colors` (JSON array with a list of colours for each class) with `ignore_colors` (JSON array of colours), and `explainer` (JSON
+//! object, with tensors `explainer.*`; see [`explain`](crate::explain)). Other keys are kept when a file is converted. The explainer is not,
+//! because it belongs to the tensors as they are stored.
 
 mod checkpoint;
 mod dataset;
@@ -35,7 +36,7 @@ pub use checkpoint::Checkpoint;
 pub use dataset::{Class, Dataset};
 #[cfg(feature = "download")]
 pub use download::{Fetch, cache_dir, fetch};
-pub(crate) use metadata::MODEL;
+pub(crate) use metadata::{EXPLAINER, MODEL};
 pub use metadata::{check_pad_multiple, check_temperature};
 pub use names::Found;
 pub use official::Official;

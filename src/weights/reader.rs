@@ -5,7 +5,7 @@ use std::fmt;
 use std::path::Path;
 
 use super::checkpoint::Checkpoint;
-use super::store::Weights;
+use super::store::{EXPLAINER, Weights};
 use crate::error::{Error, Result};
 
 /// The auxiliary head, which is used in training only. Files keep it; the network does not use it.
@@ -135,12 +135,13 @@ impl Reader<'_> {
         Ok(numbers.unwrap_or_default())
     }
 
-    /// Checks that every tensor was taken, except those of the auxiliary head, `seghead_extra.*`.
+    /// Checks that every tensor was taken, except those of the auxiliary head, `seghead_extra.*`, and of the explainer, `explainer.*`.
     ///
     /// # Errors
     /// [`Error::LeftoverTensors`], which names the first tensor that is left.
     pub fn finish(self) -> Result<()> {
-        let mut left = self.source.names().filter(|name| !name.starts_with(AUXILIARY) && !self.taken.contains(*name));
+        let other = |name: &str| name.starts_with(AUXILIARY) || name.starts_with(EXPLAINER);
+        let mut left = self.source.names().filter(|name| !other(name) && !self.taken.contains(*name));
         match left.next() {
             None => Ok(()),
             Some(first) => Err(Error::LeftoverTensors {

@@ -17,6 +17,9 @@ use crate::files;
 /// The suffix that an int8 tensor's scales have after its name.
 pub(super) const SCALES: &str = ".scale";
 
+/// What the names of an explainer's tensors start with. They are no part of the network.
+pub(super) const EXPLAINER: &str = "explainer.";
+
 /// An open weights file. Tensors are copied only when a [`Reader`](super::Reader) takes them.
 ///
 /// ```no_run
@@ -123,7 +126,8 @@ impl Weights {
         files::digest(&self.bytes)
     }
 
-    /// The SHA-256 of the tensors' names, types, shapes and bytes, in hexadecimal. It does not depend on the metadata.
+    /// The SHA-256 of the tensors' names, types, shapes and bytes, in hexadecimal. It does not depend on the metadata, nor on the
+    /// explainer's tensors, which belong to the network and are no part of it. Scales are tensors with the suffix `.scale`.
     ///
     /// ```
     /// # use rtformer::weights::Weights;
@@ -136,16 +140,15 @@ impl Weights {
     /// # Ok::<(), rtformer::Error>(())
     /// ```
     pub fn tensors_digest(&self) -> String {
+        let mut stored = BTreeMap::new();
+        for (name, entry) in self.tensors.iter().filter(|(name, _)| !name.starts_with(EXPLAINER)) {
+            stored.insert(name.clone(), entry);
+            stored.extend(entry.scales.as_deref().map(|scales| (format!("{name}{SCALES}"), scales)));
+        }
         let mut hash = Sha256::new();
-        let mut add = |name: &str, entry: &Entry| {
+        for (name, entry) in stored {
             hash.update(format!("{name} {} {:?}\n", entry.dtype, entry.shape));
             hash.update(&self.bytes[entry.range.clone()]);
-        };
-        for (name, entry) in &self.tensors {
-            add(name, entry);
-            if let Some(scales) = &entry.scales {
-                add(SCALES, scales);
-            }
         }
         files::hex(&hash.finalize())
     }
@@ -188,6 +191,25 @@ impl Weights {
         &self.metadata
     }
 
+    /// The bytes of the tensor `name`, which must be stored as U8 with the shape `want`. `model` describes what needs it.
+    ///
+    /// # Errors
+    /// [`Error::MissingTensor`], [`Error::Shape`]; [`Error::Weights`] for another type.
+    pub(crate) fn stored_bytes(&self, name: &str, want: &[usize], model: &str) -> Result<&[u8]> {
+        let (path, model) = (self.path.clone(), model.to_owned());
+        let Some(entry) = self.tensors.get(name) else {
+            return Err(Error::MissingTensor { path, name: name.to_owned(), want: want.to_vec(), model });
+        };
+        if entry.shape != want {
+            let got = entry.shape.clone();
+            return Err(Error::Shape { path, name: name.to_owned(), got, want: want.to_vec(), model });
+        }
+        if entry.dtype != Dtype::U8 {
+            return Err(self.broken(format!("tensor `{name}` is stored as {}; expected U8", entry.dtype)));
+        }
+        Ok(&self.bytes[entry.range.clone()])
+    }
+
     /// The names of the tensors, sorted.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.tensors.keys().map(String::as_str)
@@ -203,7 +225,7 @@ impl Weights {
         self.bytes.len()
     }
 
-    /// The number of parameters, including norm statistics and the auxiliary head.
+    /// The number of the network's parameters, including norm statistics and the auxiliary head.
     ///
     /// ```
     /// let weights = rtformer::Segmenter::embedded_weights()?;
@@ -211,7 +233,7 @@ impl Weights {
     /// # Ok::<(), rtformer::Error>(())
     /// ```
     pub fn parameters(&self) -> usize {
-        self.tensors.values().map(|entry| entry.shape.iter().product::<usize>()).sum()
+        self.network().map(|entry| entry.shape.iter().product::<usize>()).sum()
     }
 
     /// The types of the stored numbers with their counts, the most frequent first: for example `F16` (5.4 M) and `F32` (21 k).
@@ -223,7 +245,7 @@ impl Weights {
     /// ```
     pub fn dtypes(&self) -> Vec<(String, usize)> {
         let mut counts = BTreeMap::new();
-        for entry in self.tensors.values() {
+        for entry in self.network() {
             *counts.entry(entry.dtype.to_string()).or_insert(0) += entry.shape.iter().product::<usize>();
         }
         let mut counts: Vec<_> = counts.into_iter().collect();
@@ -276,6 +298,11 @@ impl Weights {
             channel.iter_mut().for_each(|number| *number *= scale);
         }
         Ok(numbers)
+    }
+
+    /// The network's tensors.
+    fn network(&self) -> impl Iterator<Item = &Entry> {
+        self.tensors.iter().filter(|(name, _)| !name.starts_with(EXPLAINER)).map(|(_, entry)| entry)
     }
 
     pub(super) fn broken(&self, reason: String) -> Error {

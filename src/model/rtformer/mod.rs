@@ -121,7 +121,8 @@ impl<B: Backend> RtFormer<B> {
         let x6 = look("x6", self.spp.forward(b, &x5)?)?;                            // 2c, 1/32
         let [_, _, h, w] = b.shape(&x5_);
         let x6 = b.resize(&x6, (h, w))?;                                            // 2c, 1/8
-        look("logits8", self.head.forward(b, &b.concat(&[&x5_, &x6])?)?)            // classes, 1/8
+        let features = look("features", b.concat(&[&x5_, &x6])?)?;                  // 4c, 1/8
+        look("logits8", self.head.forward(b, &features)?)                           // classes, 1/8
     }
 
     /// `[n, 3, h, w]` → `[n, c, h/4, w/4]`. The map between the two convolutions is the network's largest. Neither it

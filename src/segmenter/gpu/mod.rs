@@ -12,11 +12,11 @@ use parking_lot::Mutex;
 use rtformer_kernels::gpu::Device;
 
 use super::adaptive::Plan;
-use super::engine::{Engine, Spent, Uploaded, Wanted};
-use crate::backend::{Gpu, OpTime, Table};
+use super::engine::{Engine, Spent, Uploaded, Wanted, forward, read_out};
+use crate::backend::{Backend, Gpu, OpTime, Table};
 use crate::error::{Error, Result};
 use crate::model::{Model, Network, Parameters};
-use crate::pixels::{Input, Pixels, Preparation};
+use crate::pixels::{Extent, Input, Pixels, Preparation};
 use crate::timing::timed;
 use lane::Lane;
 
@@ -60,6 +60,17 @@ impl<D: Device> OnGpu<D> {
         idle.map_or_else(|| Ok(Lane::new(self.gpu.fork()?)), Ok)
     }
 
+    /// Runs photos of one size through the network, step by step, for outputs that are not recorded: the features.
+    fn run_plainly(&self, photos: &[Pixels<'_>], wanted: &mut [Wanted<'_>], extent: Extent) -> Result<Spent> {
+        let (input, prepare) = timed(|| self.gpu.prepare(photos, &self.preparation));
+        let input = input?;
+        let (done, model) = timed(|| {
+            let logits = forward(&self.gpu, &self.network, input, wanted)?;
+            read_out(&self.gpu, &logits, extent, wanted)
+        });
+        done.map(|()| Spent { prepare, model, ..Spent::default() })
+    }
+
     /// Runs photos of one size through the network, `together` at a time, on several lanes.
     fn run_together(&self, photos: &[Pixels<'_>], wanted: &mut [Wanted<'_>], together: usize) -> Result<Spent> {
         let mut spent = Spent::default();
@@ -91,7 +102,11 @@ impl<D: Device> Engine for OnGpu<D> {
     /// The plan is always the full network.
     fn run(&self, photos: &[Pixels<'_>], wanted: &mut [Wanted<'_>], _: &Plan) -> Result<Spent> {
         let Some(first) = photos.first() else { return Ok(Spent::default()) };
-        let (height, width) = self.preparation.extent(first.width(), first.height())?.full;
+        let extent = self.preparation.extent(first.width(), first.height())?;
+        if wanted.iter().any(|wanted| wanted.features.is_some()) {
+            return self.run_plainly(photos, wanted, extent);
+        }
+        let (height, width) = extent.full;
         match self.run_together(photos, wanted, (TOGETHER / (width * height)).max(1)) {
             Err(Error::DeviceMemory { .. }) => {
                 // Free the memory of other sizes, and run one photo at a time.

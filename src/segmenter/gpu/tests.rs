@@ -9,9 +9,9 @@ use super::*;
 use crate::Segmenter;
 use crate::backend::Confidence;
 use crate::pixels::{Mask, Normalization, PixelFormat, Size};
-use crate::segmenter::Padding;
 use crate::segmenter::builder::Builder;
 use crate::segmenter::engine::Product;
+use crate::segmenter::{Features, Padding};
 use crate::weights::Weights;
 
 const TINY: &str = "tests/data/golden/tiny.safetensors";
@@ -44,6 +44,7 @@ fn everything(engine: &OnGpu<Emulated>, photos: &[Pixels<'_>], together: usize) 
         ids: Some(mask.ids_mut()),
         confidence: Some(Confidence { values: confidence, temperature: 1.5 }),
         logits: Some(logits),
+        features: None,
     });
     engine.run_together(photos, &mut wanted.collect::<Vec<_>>(), together).unwrap();
     results
@@ -117,6 +118,33 @@ fn every_pixel_format_gives_the_same_results() {
 }
 
 #[test]
+fn features_are_those_of_the_cpu() {
+    let Some(engine) = emulated(Size::Native) else { return };
+    let photos = [photo(1), photo(2)];
+    let pixels: Vec<Pixels<'_>> = photos.iter().map(Into::into).collect();
+    let mut results = [(); 2].map(|()| (Mask::new(40, 33, 5), Features::default()));
+    let wanted = results.iter_mut().map(|(mask, features)| Wanted {
+        size: (33, 40),
+        ids: Some(mask.ids_mut()),
+        confidence: None,
+        logits: None,
+        features: Some(features),
+    });
+    let extent = engine.preparation.extent(40, 33).unwrap();
+    engine.run_plainly(&pixels, &mut wanted.collect::<Vec<_>>(), extent).unwrap();
+    let cpu = Builder::default().weights(TINY).device(crate::Device::Cpu).features(true).build().unwrap();
+    for (photo, (mask, features)) in photos.iter().zip(&results) {
+        let scene = cpu.segment(photo).unwrap();
+        let want = scene.features().unwrap();
+        assert_eq!((features.channels, features.height, features.width), (want.channels, want.height, want.width));
+        let largest = want.values.iter().fold(0.0, |largest: f32, v| largest.max(v.abs()));
+        assert!(features.values.iter().zip(&want.values).all(|(a, b)| (a - b).abs() <= 1e-4 * largest));
+        let same = mask.iter().zip(scene.mask().iter()).filter(|(a, b)| a == b).count();
+        assert!(same + 3 >= 40 * 33, "{same} pixels of 1320");
+    }
+}
+
+#[test]
 fn threads_have_a_lane_each_and_lanes_keep_few_plans() {
     let Some(engine) = emulated(Size::Native) else { return };
     let sizes: Vec<_> = (0..7).map(|i| RgbImage::from_pixel(16 + 8 * i, 16, Rgb([90, 40, 200]))).collect();
@@ -165,6 +193,14 @@ fn compute_repeatedly(engine: &OnGpu<Emulated>) {
         assert!(resident.compute(Product::Mask).unwrap() && resident.compute(Product::Logits).unwrap());
     }
     let (mut mask, alone) = (Mask::new(40, 33, 5), everything(engine, &[(&photo(0)).into()], 1));
-    resident.run(&mut [Wanted { size: (33, 40), ids: Some(mask.ids_mut()), confidence: None, logits: None }]).unwrap();
+    resident
+        .run(&mut [Wanted {
+            size: (33, 40),
+            ids: Some(mask.ids_mut()),
+            confidence: None,
+            logits: None,
+            features: None,
+        }])
+        .unwrap();
     assert_eq!(mask, alone[0].0);
 }
