@@ -22,7 +22,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--program", required=True)
     parser.add_argument("--losses", required=True, help="what calibrate --write-losses wrote")
-    parser.add_argument("--epsilon", type=float, nargs="+", default=[0.02, 0.025, 0.03, 0.04])
+    parser.add_argument("--epsilon", type=float, nargs="+", default=[0.02, 0.06, 0.08, 0.1, 0.12])
     parser.add_argument("--delta", type=float, default=0.05)
     parser.add_argument("--bound", default="wsr")
     parser.add_argument("--splits", type=int, default=200)
