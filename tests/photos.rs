@@ -82,3 +82,32 @@ fn twelve_bit_cameras_are_detected_and_their_photos_can_be_scaled() {
         "{said}"
     );
 }
+
+/// A photo of floats and one of 16 bits, both with the range from 100 to 355, are the same photo as the one of 8 bits that they were made from.
+#[test]
+fn deep_photos_have_a_range() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().to_str().unwrap();
+    let photo = image::open(format!("{DATA}/golden/photo.png")).unwrap().into_rgb8();
+    let (width, height) = photo.dimensions();
+    let floats = photo.as_raw().iter().map(|value| f32::from(*value) + 100.0).collect();
+    image::Rgb32FImage::from_raw(width, height, floats).unwrap().save(folder.path().join("float.tif")).unwrap();
+    let wide = photo.as_raw().iter().map(|value| u16::from(*value) + 100).collect();
+    image::ImageBuffer::<image::Rgb<u16>, Vec<u16>>::from_raw(width, height, wide)
+        .unwrap()
+        .save(folder.path().join("wide.tif"))
+        .unwrap();
+    photo.save(folder.path().join("plain.png")).unwrap();
+    let mask = |name: &str| image::open(folder.path().join(format!("{name}.mask.png"))).unwrap().into_rgb8();
+    for name in ["plain.png", "wide.tif", "float.tif"] {
+        let (code, said) = segment(&folder.path().join(name), &["--out", out, "--depth", "100..355"]);
+        assert_eq!(code, 0, "{name}: {said}");
+    }
+    assert_eq!((mask("wide"), mask("float")), (mask("plain"), mask("plain")));
+    let (code, said) = segment(&folder.path().join("float.tif"), &["--out", out]);
+    assert!(code == 1 && said.contains("whose range is unknown; name it as the depth, such as --depth 0..1"), "{said}");
+    for wrong in ["3..3", "5..1", "0..inf", "..9", "nan..1"] {
+        let (code, said) = segment(&folder.path().join("float.tif"), &["--out", out, "--depth", wrong]);
+        assert!(code == 2 && said.contains("or a range such as 0..4095"), "{wrong}: {said}");
+    }
+}

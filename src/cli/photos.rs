@@ -7,9 +7,9 @@ use rtformer::pixels::{Decoder, Depth};
 
 #[derive(Debug, Clone, Copy, clap::Args)]
 pub(super) struct PhotoArgs {
-    /// Number of significant bits of the samples in 16-bit files: auto (all 16), or 8 to 16, for cameras that store fewer bits without
-    /// scaling them
-    #[arg(long, value_name = "BITS", default_value = "auto")]
+    /// Range of the samples in 16-bit and floating-point files: auto (all 16 bits), 8 to 16 bits, for cameras that store fewer bits without
+    /// scaling them, or the values of black and white, such as 0..4095 or 0..1
+    #[arg(long, value_name = "BITS|LOW..HIGH", default_value = "auto")]
     pub(super) depth: Depth,
 }
 

@@ -228,11 +228,11 @@ impl From<RgbImage> for Image {
 /// assert_eq!(photo.width(), 96);
 /// # Ok::<(), rtformer::Error>(())
 /// ```
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Decoder {
     /// The largest image that is decoded.
     pub limits: Limits,
-    /// The number of significant bits in 16-bit samples.
+    /// The range of 16-bit and floating-point samples.
     pub depth: Depth,
 }
 
@@ -327,8 +327,11 @@ fn decode(bytes: &[u8], name: &Path, with: &Decoder) -> Result<(RgbImage, Option
     let (width, height) = decoder.dimensions();
     check_size(width, height, limits)?;
     let color = decoder.color_type();
-    if matches!(color, ColorType::Rgb32F | ColorType::Rgba32F) {
-        return Err("has floating-point samples, whose range is unknown; convert it to 8 or 16 bits per sample".into());
+    let is_float = matches!(color, ColorType::Rgb32F | ColorType::Rgba32F);
+    if is_float && !matches!(depth, Depth::Range { .. }) {
+        return Err("has floating-point samples, whose range is unknown; name it as the depth, such as --depth 0..1, or convert \
+                    the file to 8 or 16 bits per sample"
+            .into());
     }
     // Ignore an invalid orientation.
     let orientation = match format {
@@ -369,16 +372,20 @@ fn decode(bytes: &[u8], name: &Path, with: &Decoder) -> Result<(RgbImage, Option
     };
     let decoded = if format == ImageFormat::Jpeg { jpeg::checked(bytes, pixels)? } else { pixels()? };
     let (bits, likely_depth) = depth_of(&decoded, *depth, format, bytes)?;
-    let mut upright = DynamicImage::ImageRgb8(into_rgb(decoded, bits));
+    let rgb = match *depth {
+        Depth::Range { low, high } if samples::is_deep(&decoded) && !states_range(format, bytes) => {
+            samples::ranged(&decoded, low, high)
+        }
+        _ => into_rgb(decoded, bits),
+    };
+    let mut upright = DynamicImage::ImageRgb8(rgb);
     upright.apply_orientation(orientation);
     Ok((into_rgb(upright, 16), likely_depth))
 }
 
 /// The number of significant bits in 16-bit samples, and the likely number if `depth` does not state it.
 fn depth_of(image: &DynamicImage, depth: Depth, format: ImageFormat, bytes: &[u8]) -> Result<(u8, Option<u8>), String> {
-    // A PNM file states its range, and the decoder has scaled the samples. But a range of 16 bits may be the writer's default.
-    let stated = format == ImageFormat::Pnm && pnm_maximum(bytes) != Some(u32::from(u16::MAX));
-    let highest = samples::highest(image).filter(|_| !stated);
+    let highest = samples::highest(image).filter(|_| !states_range(format, bytes));
     match (depth, highest) {
         (Depth::Bits(bits), Some(highest)) if highest > u16::MAX >> (16 - bits) => Err(format!(
             "has samples of up to {highest}, but {bits} bits hold at most {}; decode it with a larger depth",
@@ -386,8 +393,13 @@ fn depth_of(image: &DynamicImage, depth: Depth, format: ImageFormat, bytes: &[u8
         )),
         (Depth::Bits(bits), Some(_)) => Ok((bits, None)),
         (Depth::Auto, Some(highest)) => Ok((16, samples::likely_depth(highest))),
-        (_, None) => Ok((16, None)),
+        (Depth::Range { .. }, _) | (_, None) => Ok((16, None)),
     }
+}
+
+/// Whether a PNM file states the range of its samples; the decoder has scaled them. But a range of 16 bits may be the writer's default.
+fn states_range(format: ImageFormat, bytes: &[u8]) -> bool {
+    format == ImageFormat::Pnm && pnm_maximum(bytes) != Some(u32::from(u16::MAX))
 }
 
 /// The largest sample value that the header of a PNM or PAM file allows.

@@ -7,7 +7,7 @@ use std::thread;
 use std::time::Instant;
 
 use anyhow::anyhow;
-use rtformer::pixels::{Depth, Image};
+use rtformer::pixels::Image;
 use rtformer::{Error, Padding, Scene, Segmenter};
 
 use super::super::console::{Console, counted};
@@ -335,7 +335,7 @@ pub(super) fn settings(args: &Args) -> anyhow::Result<Settings> {
             Padding::None => "none".into(),
             Padding::Multiple(multiple) => multiple.to_string(),
         },
-        depth: if let Depth::Bits(bits) = args.photos.depth { bits.to_string() } else { "auto".into() },
+        depth: args.photos.depth.to_string(),
         reject_below: args.reject_below,
         adaptive: args.adaptive,
         alpha: Some(args.alpha),

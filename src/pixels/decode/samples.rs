@@ -7,21 +7,22 @@ use image::{DynamicImage, RgbImage};
 
 use crate::error::{Error, Result};
 
-/// The number of significant bits in a file's 16-bit samples.
+/// The range of a file's 16-bit or floating-point samples.
 ///
 /// Cameras with 10, 12 or 14 bits often write their samples unscaled to 16-bit files. Read as 16 bits, such a picture is
-/// nearly black. The upper 8 of the significant bits are used. Files with 8-bit samples, and PNM files that state another
-/// range, are not affected.
+/// nearly black. The upper 8 of the significant bits are used. A range maps any two values to black and white. Files with 8-bit samples, and PNM
+/// files that state another range, are not affected.
 ///
 /// ```
 /// use rtformer::pixels::Depth;
 ///
 /// assert_eq!("12".parse::<Depth>()?, Depth::Bits(12));
+/// assert_eq!("200..3000".parse::<Depth>()?, Depth::Range { low: 200.0, high: 3000.0 });
 /// assert_eq!(Depth::default(), "auto".parse()?);
 /// assert!("7".parse::<Depth>().is_err());
 /// # Ok::<(), rtformer::Error>(())
 /// ```
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 #[non_exhaustive]
 pub enum Depth {
     /// All 16 bits.
@@ -29,6 +30,13 @@ pub enum Depth {
     Auto,
     /// This number of bits, from 8 to 16. A file with larger samples is an error.
     Bits(u8),
+    /// Values up to `low` become 0, those from `high` on 255; between them, linearly and rounded. Needed for floating-point samples.
+    Range {
+        /// The value that becomes black.
+        low: f32,
+        /// The value that becomes white; larger than `low`.
+        high: f32,
+    },
 }
 
 impl FromStr for Depth {
@@ -38,7 +46,11 @@ impl FromStr for Depth {
         match text.parse() {
             _ if text == "auto" => Ok(Self::Auto),
             Ok(bits) if (8..=16).contains(&bits) => Ok(Self::Bits(bits)),
-            _ => Err(Error::Input(format!("invalid depth `{text}`: expected `auto` or a number of bits from 8 to 16"))),
+            _ => range(text).ok_or_else(|| {
+                Error::Input(format!(
+                    "invalid depth `{text}`: expected `auto` or a number of bits from 8 to 16, or a range such as 0..4095"
+                ))
+            }),
         }
     }
 }
@@ -48,7 +60,37 @@ impl fmt::Display for Depth {
         match self {
             Self::Auto => f.write_str("auto"),
             Self::Bits(bits) => write!(f, "{bits}"),
+            Self::Range { low, high } => write!(f, "{low}..{high}"),
         }
+    }
+}
+
+/// A range such as `0..4095`.
+fn range(text: &str) -> Option<Depth> {
+    let (low, high) = text.split_once("..")?;
+    let number = |text: &str| text.trim().parse::<f32>().ok().filter(|number| number.is_finite());
+    let (low, high) = (number(low)?, number(high)?);
+    (low < high && (high - low).is_finite()).then_some(Depth::Range { low, high })
+}
+
+/// Whether the samples are floating-point numbers or 16 bits wide.
+pub(super) fn is_deep(image: &DynamicImage) -> bool {
+    highest(image).is_some() || matches!(image, DynamicImage::ImageRgb32F(_) | DynamicImage::ImageRgba32F(_))
+}
+
+/// Converts 16-bit or floating-point samples to 8-bit RGB: `low` becomes 0 and `high` 255. NaN becomes 0.
+pub(super) fn ranged(image: &DynamicImage, low: f32, high: f32) -> RgbImage {
+    let byte = |value: f32| ((value - low) / (high - low) * 255.0).round() as u8; // saturates
+    let wide = |value: u16| byte(f32::from(value));
+    let size = (image.width(), image.height());
+    match image {
+        DynamicImage::ImageLuma16(from) => collect(size, from.pixels().map(|p| [wide(p[0]); 3])),
+        DynamicImage::ImageLumaA16(from) => collect(size, from.pixels().map(|p| [wide(p[0]); 3])),
+        DynamicImage::ImageRgb16(from) => collect(size, from.pixels().map(|p| [wide(p[0]), wide(p[1]), wide(p[2])])),
+        DynamicImage::ImageRgba16(from) => collect(size, from.pixels().map(|p| [wide(p[0]), wide(p[1]), wide(p[2])])),
+        DynamicImage::ImageRgb32F(from) => collect(size, from.pixels().map(|p| [byte(p[0]), byte(p[1]), byte(p[2])])),
+        DynamicImage::ImageRgba32F(from) => collect(size, from.pixels().map(|p| [byte(p[0]), byte(p[1]), byte(p[2])])),
+        other => to_rgb(other),
     }
 }
 
