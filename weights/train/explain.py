@@ -296,9 +296,10 @@ def emit(generator: Generator, hidden: Tensor, holds: Tensor, others: Tensor, su
 def train(generator: Generator, estimator: Estimator, table: Table, counter: Counter, args, log) -> None:
     """Trains the generator through the frozen estimator."""
     n, batch = counter.regions, args.batch
-    # Nearly balanced by class: a class's share of the draws is that of its regions to the power of 0.2.
+    # Rare classes are drawn more often: a class's share is the square root of that of its regions. Drawn almost equally, twice as
+    # long, rules are worse on CamVid's val (macro F1 78.4 instead of 80.1).
     frequency = torch.bincount(table.labels, minlength=counter.classes).float().clamp(min=1)
-    drawn = (frequency**-0.8)[table.labels]
+    drawn = (frequency**-0.5)[table.labels]
     batches = args.draws // batch
     steps = args.epochs * batches
     optimizer = torch.optim.AdamW(generator.parameters(), args.rate, weight_decay=1e-3)
@@ -502,7 +503,7 @@ def training(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--support", type=int, default=50, help="the fewest training regions that match a rule")
     parser.add_argument("--antecedents", type=int, default=60_000, help="antecedents that the estimator learns from")
     parser.add_argument("--pretraining", type=int, default=6, help="epochs of the estimator")
-    parser.add_argument("--epochs", type=int, default=30, help="epochs of the generator")
+    parser.add_argument("--epochs", type=int, default=12, help="epochs of the generator")
     parser.add_argument("--draws", type=int, default=20_000, help="regions in an epoch of the generator")
     parser.add_argument("--batch", type=int, default=64, help="regions in a batch of the generator")
     parser.add_argument("--rate", type=float, default=2e-3, help="learning rate of the generator")
