@@ -1,5 +1,5 @@
 # Maintainers' commands; `.ci/run` runs the same checks.
-.PHONY: test test-isa ptx neon memcheck miri darwin objects lint doc deny bench peers peers-table cluster goldens parity-full smoke pictures video coco resplits explain explain-pictures explain-goals
+.PHONY: test test-isa ptx neon memcheck miri darwin objects lint doc deny bench peers peers-table cluster goldens parity-full smoke pictures video coco resplits explain explain-pictures explain-goals report
 
 test:            ## the README's test command
 	cargo test --release --workspace
@@ -101,3 +101,7 @@ resplits:        ## the guarantee of `calibrate --images` over 200 splits of Cam
 	target/release/rtformer calibrate --images target/resplits/photos --group-by '([^/]*)..[.]jpg$$' --epsilon 0.02 --weights $(WEIGHTS) \
 	  -o target/resplits/calibrated.safetensors --write-losses target/resplits/losses.csv
 	$(PYTHON) tests/resplits.py --program target/release/rtformer --losses target/resplits/losses.csv
+
+report:          ## check the page of `eval --report` in Chromium; PYTHON with pillow, or CAMVID=folder; SHOTS=folder keeps screenshots
+	cargo build --release
+	$(if $(CAMVID),CAMVID=$(CAMVID)) $(PYTHON) tests/report.py target/release/rtformer $(SHOTS)

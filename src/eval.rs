@@ -32,7 +32,7 @@ mod tradeoff;
 
 pub use areas::{Area, Areas};
 pub use boundary::Boundaries;
-pub use calibration::Calibration;
+pub use calibration::{Calibration, ConfidenceBin};
 pub use evaluation::{Evaluation, Measured, Measures, Measuring, Observe, PerClass, Watch};
 pub use figures::{Figure, Figures, Interval, Intervals, LEVEL, intervals, paired_intervals};
 pub use labels::{LabelFormat, LabelImage, LabelKind};

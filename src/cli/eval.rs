@@ -1,7 +1,11 @@
 //! `rtformer eval`: measures the quality of a network on labelled photos.
 
 mod adaptive;
+mod against;
 mod detail;
+mod errors;
+mod pictures;
+mod report;
 mod rules;
 mod video;
 
@@ -15,7 +19,10 @@ use rtformer::pixels::render;
 use rtformer::{Segmenter, Size};
 use serde::Serialize;
 
+use self::against::Against;
 use self::detail::{Confidence, DetailArgs, Row};
+use self::pictures::Pictures;
+use self::report::Page;
 use super::console::{Console, counted};
 use super::labels::LabelArgs;
 use super::model::{DeviceArgs, ModelArgs, opened};
@@ -68,7 +75,7 @@ pub(super) struct Args {
     format: LabelArgs,
 
     /// Measure the masks in which each region has the class of its rule, as `rtformer explain --by-rules` writes them
-    #[arg(long, conflicts_with_all = ["video", "batch", "adaptive"])]
+    #[arg(long, conflicts_with_all = ["video", "batch", "adaptive", "save_errors", "report"])]
     by_rules: bool,
 
     /// Print one JSON object instead of a table
@@ -117,7 +124,7 @@ pub(super) fn run(args: &Args, console: &Console) -> anyhow::Result<Outcome> {
     // Check the flags before any photo is processed.
     let format = args.format.checked()?;
     if let Some(path) = args.plot.as_ref().filter(|path| !args.overwrite && path.exists()) {
-        return Err(detail::exists(path));
+        return Err(exists(path));
     }
     args.detail.check(args.overwrite)?;
     // clap does not check `requires` if the required flag conflicts with another one that is present.
@@ -142,16 +149,35 @@ pub(super) fn run(args: &Args, console: &Console) -> anyhow::Result<Outcome> {
 
     let mut evaluation = args.detail.evaluation(Evaluation::new(&segmenter)?)?;
     evaluation.failed = found.failed.len();
+    let other = against::open(args, &segmenter)?;
+    let mut pictures = Pictures::new(args, segmenter.palette(), &found.pairs)?;
     if let Some(explainer) = &explainer {
-        let measuring = Measuring { decoder: args.photos.decoder(), format, batch: 1 };
+        let measuring = Measuring { decoder: args.photos.decoder(), format: format.clone(), batch: 1 };
         rules::measure(explainer, console, &segmenter, (&found.pairs, &measuring), &mut evaluation);
     } else {
-        measure(args, format, console, &segmenter, &found.pairs, &mut evaluation);
+        measure(args, &format, console, &segmenter, (&found.pairs, &mut pictures), &mut evaluation);
     }
+    let against = other.map(|other| Against::measure(args, format, console, &other, &evaluation)).transpose()?;
 
-    let compared = args.adaptive.map(|_| Compared::measure(args, console, &segmenter, &found.pairs)).transpose()?;
-    report(args, console, &segmenter, &evaluation, None, compared)?;
-    Ok(if evaluation.failed == 0 { Outcome::Done } else { Outcome::SomeFailed })
+    let adaptive = args.adaptive.map(|_| Compared::measure(args, console, &segmenter, &found.pairs)).transpose()?;
+    let results = Results { against: against.as_ref(), worst: pictures.worst(), adaptive, flips: None };
+    report(args, console, &segmenter, &evaluation, results)?;
+    let failed = evaluation.failed + pictures.failed() + against.as_ref().map_or(0, Against::failed);
+    Ok(if failed == 0 { Outcome::Done } else { Outcome::SomeFailed })
+}
+
+/// The error for a file that is not to be replaced.
+fn exists(path: &Path) -> anyhow::Error {
+    misuse(format!("{}: exists already; use --overwrite to replace it", path.display()))
+}
+
+/// What was measured besides the evaluation.
+#[derive(Default)]
+struct Results<'a> {
+    against: Option<&'a Against>,
+    worst: Option<&'a report::Worst>,
+    adaptive: Option<Compared>,
+    flips: Option<Flips>,
 }
 
 /// Prints and draws the results.
@@ -160,10 +186,10 @@ fn report(
     console: &Console,
     segmenter: &Segmenter,
     evaluation: &Evaluation,
-    flips: Option<Flips>,
-    adaptive: Option<Compared>,
+    results: Results<'_>,
 ) -> anyhow::Result<()> {
-    let report = Report { adaptive, ..Report::new(args, segmenter, evaluation, flips) };
+    let worst = results.worst;
+    let report = Report::new(args, segmenter, evaluation, results);
     if args.json {
         writeln!(stdout(), "{}", serde_json::to_string(&report)?)?;
     } else {
@@ -171,6 +197,10 @@ fn report(
     }
     if let Some(path) = args.detail.write(evaluation)? {
         console.note(&format!("table of photos -> {}", path.display()));
+    }
+    if let (Some(path), Some(worst)) = (&args.detail.report, worst) {
+        report.page(segmenter, evaluation, worst).save(path)?;
+        console.note(&format!("report -> {}", path.display()));
     }
     if let Some(path) = &args.plot {
         let names: Vec<_> = segmenter.dataset().classes.iter().map(|class| class.name.as_str()).collect();
@@ -187,21 +217,22 @@ fn report(
 /// Counts every pair and reports it.
 fn measure(
     args: &Args,
-    format: LabelFormat,
+    format: &LabelFormat,
     console: &Console,
     segmenter: &Segmenter,
-    pairs: &[Pair],
+    (pairs, pictures): (&[Pair], &mut Pictures<'_>),
     evaluation: &mut Evaluation,
 ) {
     let bar = console.progress(pairs.len() as u64, "photos");
     let batch = usize::from(batch::size(args.batch, segmenter));
-    let measuring = Measuring { decoder: args.photos.decoder(), format, batch };
-    evaluation.measure(segmenter, pairs, &measuring, &mut |pair, result| {
+    let measuring = Measuring { decoder: args.photos.decoder(), format: format.clone(), batch };
+    evaluation.observe(segmenter, pairs, &measuring, &mut |pair, result| {
         match result {
-            Ok(photo) => {
-                if let Some(warning) = photos::warning(&pair.photo, photo) {
+            Ok(measured) => {
+                if let Some(warning) = photos::warning(&pair.photo, measured.photo) {
                     console.note(&warning);
                 }
+                pictures.see(pair, &measured, console);
                 console.detail(&format!("{} done", pair.photo.display()));
             }
             Err(error) => console.error(&error.to_string()),
@@ -236,6 +267,7 @@ struct Report<'a> {
     worst: Option<Vec<Row<'a>>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     adaptive: Option<Compared>,
+    against: Option<&'a Against>,
     model: String,
     weights: String,
     dataset: &'a str,
@@ -253,14 +285,15 @@ struct Report<'a> {
 }
 
 impl<'a> Report<'a> {
-    fn new(args: &Args, segmenter: &'a Segmenter, evaluation: &'a Evaluation, flips: Option<Flips>) -> Self {
+    fn new(args: &Args, segmenter: &'a Segmenter, evaluation: &'a Evaluation, results: Results<'a>) -> Self {
         Self {
             measures: evaluation.measures(),
-            flips,
+            flips: results.flips,
             confidence_intervals: Confidence::of(&args.detail, evaluation),
             boundary_width: args.detail.boundary_width,
             worst: args.detail.worst(evaluation),
-            adaptive: None,
+            adaptive: results.adaptive,
+            against: results.against,
             model: segmenter.model().name(),
             weights: segmenter.weights_name().display().to_string(),
             dataset: &segmenter.dataset().name,
@@ -273,6 +306,28 @@ impl<'a> Report<'a> {
             pad_multiple: segmenter.pad_multiple(),
             batch: batch::size(args.batch, segmenter),
             by_rules: args.by_rules,
+        }
+    }
+
+    /// The same as a page.
+    fn page<'b>(&'b self, segmenter: &'b Segmenter, evaluation: &'b Evaluation, worst: &'b report::Worst) -> Page<'b> {
+        Page {
+            title: format!("{} on {}", self.model, self.dataset),
+            facts: vec![
+                ("Weights", self.weights.clone()),
+                ("photos", evaluation.images.to_string()),
+                ("failed", evaluation.failed.to_string()),
+                ("labelled pixels", self.measures.pixels.to_string()),
+                ("size", self.size.clone()),
+                ("device", self.device.clone()),
+                ("precision", self.precision.clone()),
+                ("rtformer", env!("CARGO_PKG_VERSION").to_owned()),
+            ],
+            evaluation,
+            confidence: self.confidence_intervals.as_ref(),
+            against: self.against,
+            palette: segmenter.palette(),
+            worst,
         }
     }
 
@@ -322,6 +377,7 @@ impl<'a> Report<'a> {
             text += &format!(", {} failed", self.measures.failed);
         }
         text += "\n";
+        text += &self.against.map_or(String::new(), Against::table);
         text + &self.worst.as_deref().map_or(String::new(), detail::listed)
     }
 }

@@ -27,6 +27,17 @@ pub struct Calibration {
     bins: [Bin; BINS],
 }
 
+/// The pixels within one range of confidences, for a calibration curve.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct ConfidenceBin {
+    /// The number of pixels, at least 1.
+    pub pixels: u64,
+    /// Their mean confidence, 0 to 1.
+    pub confidence: f64,
+    /// The share of them that is right, 0 to 1.
+    pub accuracy: f64,
+}
+
 /// The pixels within one range of confidences.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 struct Bin {
@@ -58,6 +69,25 @@ impl Calibration {
             }
         }
         Ok(())
+    }
+
+    /// The bins that have pixels, lowest confidence first.
+    ///
+    /// ```
+    /// # use rtformer::eval::{Calibration, LabelImage};
+    /// # use rtformer::pixels::Mask;
+    /// # let mut calibration = Calibration::default();
+    /// calibration.count(&LabelImage::new("a.png", 2, 1, vec![0, 1])?, &Mask::new(2, 1, 3), &[0.75, 0.75])?; // a mask of zeros
+    /// let bins: Vec<_> = calibration.bins().collect();
+    /// assert_eq!((bins.len(), bins[0].pixels, bins[0].confidence, bins[0].accuracy), (1, 2, 0.75, 0.5));
+    /// # Ok::<(), rtformer::Error>(())
+    /// ```
+    pub fn bins(&self) -> impl Iterator<Item = ConfidenceBin> + '_ {
+        self.bins.iter().filter(|bin| bin.pixels > 0).map(|bin| ConfidenceBin {
+            pixels: bin.pixels,
+            confidence: bin.confidence / bin.pixels as f64,
+            accuracy: bin.right as f64 / bin.pixels as f64,
+        })
     }
 
     /// The expected calibration error, 0 to 1: the difference between the confidence and the share of correct pixels, per bin and

@@ -1,6 +1,7 @@
 //! `rtformer eval` from the command line, on a data set with known results.
 
 mod measures;
+mod reports;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -75,8 +76,13 @@ impl Set {
 
 /// The command without photos and labels.
 fn bare_command() -> Command {
+    command_of(data("golden/tiny.safetensors"))
+}
+
+/// The same with other weights.
+fn command_of(weights: impl AsRef<Path>) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_rtformer"));
-    command.args(["eval", "--device", "cpu", "--threads", "2", "--weights"]).arg(data("golden/tiny.safetensors"));
+    command.args(["eval", "--device", "cpu", "--threads", "2", "--weights"]).arg(weights.as_ref());
     command
 }
 

@@ -120,7 +120,7 @@ fn intervals_equal_those_of_numpy() {
 }
 
 /// A data set whose photos have different shares of wrong labels: every tenth, every second and every fifth pixel.
-fn uneven() -> Set {
+pub(super) fn uneven() -> Set {
     let set = Set::new(&["a.png", "sub/b.png", "c.png"]);
     for ((label, step), mask) in ["a.png", "sub/b.png", "c.png"].iter().zip([10, 2, 5]).zip(&set.masks) {
         let mut labels = mask.clone();

@@ -8,10 +8,10 @@ use rtformer::files::write_whole;
 use serde::Serialize;
 
 use super::super::misuse;
-use super::percent;
+use super::{exists, percent};
 
 /// The photos that are listed if only the file of the table was asked for.
-const WORST: usize = 20;
+pub(super) const WORST: usize = 20;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct DetailArgs {
@@ -31,6 +31,18 @@ pub(super) struct DetailArgs {
     /// List the N photos with the lowest mean IoU [default: 20 with --per-image, otherwise none]
     #[arg(long, value_name = "N", conflicts_with = "video")]
     pub(super) worst: Option<usize>,
+
+    /// Write a picture of each photo's errors to this folder: wrong pixels are red, ignored ones black (SUB/P.errors.png)
+    #[arg(long, value_name = "FOLDER", group = "written", conflicts_with = "video")]
+    pub(super) save_errors: Option<PathBuf>,
+
+    /// Measure another network with the same classes on the same photos, and print the differences with 95 % intervals
+    #[arg(long, value_name = "FILE|NAME", conflicts_with = "video")]
+    pub(super) against: Option<String>,
+
+    /// Write a report with figures, charts and the worst photos as one HTML file
+    #[arg(long, value_name = "FILE.html", group = "written", conflicts_with = "video")]
+    pub(super) report: Option<PathBuf>,
 }
 
 impl DetailArgs {
@@ -40,7 +52,8 @@ impl DetailArgs {
         if let Some(path) = &self.per_image {
             Format::of(path)?;
         }
-        let existing = self.per_image.iter().find(|path| !overwrite && path.exists());
+        let mut files = self.per_image.iter().chain(&self.report);
+        let existing = files.find(|path| !overwrite && path.exists());
         existing.map_or(Ok(()), |path| Err(exists(path)))
     }
 
@@ -70,11 +83,6 @@ impl DetailArgs {
         }
         Ok(Some(path))
     }
-}
-
-/// The error for a file that is not to be replaced.
-pub(super) fn exists(path: &Path) -> anyhow::Error {
-    misuse(format!("{}: exists already; use --overwrite to replace it", path.display()))
 }
 
 /// The photos by their mean IoU, lowest first. Photos without labelled pixels are left out.

@@ -12,7 +12,7 @@ use rtformer::video::{FlipCounter, Frame, Keep, Options, Shown, Smoother, Source
 use super::super::Outcome;
 use super::super::console::Console;
 use super::super::model::opened;
-use super::{Args, Flips, report};
+use super::{Args, Flips, Results, report};
 
 pub(super) fn run(args: &Args, input: &Path, format: &LabelFormat, console: &Console) -> anyhow::Result<Outcome> {
     let labels = Labels::find(args, input)?;
@@ -49,7 +49,7 @@ pub(super) fn run(args: &Args, input: &Path, format: &LabelFormat, console: &Con
         );
     }
     let flips = Flips { flip_rate: flips.rate(), frames };
-    report(args, console, &segmenter, &evaluation, Some(flips), None)?;
+    report(args, console, &segmenter, &evaluation, Results { flips: Some(flips), ..Results::default() })?;
     Ok(if evaluation.failed == 0 { Outcome::Done } else { Outcome::SomeFailed })
 }
 
