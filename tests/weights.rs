@@ -233,6 +233,22 @@ fn the_auxiliary_head_may_be_anything_or_missing() {
     Segmenter::open(&path, Device::Cpu).unwrap();
 }
 
+/// A head that never ran keeps the statistics of a fresh norm: mean 0 and variance 1.
+#[test]
+fn every_norm_of_the_embedded_weights_has_seen_photos() {
+    let weights = Path::new(env!("CARGO_MANIFEST_DIR")).join("weights/rtformer-slim-camvid.safetensors");
+    let tensors = Checkpoint::open(weights).unwrap().tensors;
+    let fresh = |norm: &str| {
+        let all =
+            |statistic: &str, value: f32| tensors[&format!("{norm}.{statistic}")].data.iter().all(|&x| x == value);
+        all("_mean", 0.0) || all("_variance", 1.0)
+    };
+    let norms: Vec<&str> = tensors.keys().filter_map(|name| name.strip_suffix("._variance")).collect();
+    assert!(norms.contains(&"seghead_extra.bn2"), "{norms:?}");
+    let unused: Vec<&&str> = norms.iter().filter(|norm| fresh(norm)).collect();
+    assert!(unused.is_empty(), "fresh: {unused:?}");
+}
+
 #[test]
 fn wrong_metadata_are_named() {
     type Edit = fn(&mut Draft);

@@ -76,8 +76,9 @@ def test_options_are_used(frame):
     assert (seg.threads, seg.precision, seg.device) == (1, "f32", "cpu")
     assert (seg(frame).mask == 255).any()
     default = rtformer.Segmenter(device="cpu")
-    assert not np.array_equal(rtformer.Segmenter(device="cpu", pad=32)(frame).confidence, default(frame).confidence)
-    assert np.array_equal(rtformer.Segmenter(device="cpu", pad="none")(frame).confidence, default(frame).confidence)
+    # The embedded weights ask for multiples of 32.
+    assert np.array_equal(rtformer.Segmenter(device="cpu", pad=32)(frame).confidence, default(frame).confidence)
+    assert not np.array_equal(rtformer.Segmenter(device="cpu", pad="none")(frame).confidence, default(frame).confidence)
     assert (default.weights, default.dataset, len(default.classes), default.palette.shape) == ("embedded", "camvid", 11, (11, 3))
     assert "11 classes of camvid (embedded), f32 on cpu" in repr(default)
 

@@ -262,7 +262,7 @@ class Run:
         labels = labels.to(self.device)
         # Over the last third, rare classes and teachers count less and less.
         rest = min(1.0, 3.0 * (1.0 - done))
-        weights = self.weights ** (0.5 + 0.5 * rest)
+        weights = self.weights ** (0.25 + 0.75 * rest)
         # Each value is a weight once in an iteration, so a cache of what autocast rounds would only be shared by accident.
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.args.precision == "bf16", cache_enabled=False):
             logits, extra = part.net(photos)
