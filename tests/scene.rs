@@ -57,7 +57,7 @@ fn a_photo_gives_the_same_result_as_paddleseg() {
 /// Mirrored and scaled versions, compared with PaddleSeg's `aug_inference`.
 #[test]
 fn augmented_photos_give_the_same_result_as_paddleseg() {
-    let bytes = std::fs::read(data("golden/photo.augmented.safetensors")).unwrap();
+    let bytes = std::fs::read(data("golden/photo_augmented.safetensors")).unwrap();
     let golden = SafeTensors::deserialize(&bytes).unwrap();
     let photo = photo();
     let ways = [

@@ -47,7 +47,7 @@ impl Model {
     /// ```
     ///
     /// # Errors
-    /// [`Error::Weights`](crate::Error::Weights) for an unknown family, or sizes that are missing or invalid.
+    /// [`Error::Weights`] for an unknown family, or sizes that are missing or invalid.
     pub fn of(weights: &Weights) -> Result<Self> {
         // A second family would be selected by `model` here. `Config::of` rejects any other family, and names it.
         Config::of(weights).map(Self::RtFormer)

@@ -82,7 +82,7 @@ pub fn choose(points: &[Point], goal: Goal) -> Option<usize> {
 /// ```
 /// use rtformer::plan::{Point, is_flat};
 ///
-/// let points = [(90.0, 0.66), (88.0, 0.658), (95.0, 0.661)].map(|(ms, quality)| Point { ms, quality });
+/// let points = [(90.0, 0.66), (88.0, 0.658), (94.0, 0.661)].map(|(ms, quality)| Point { ms, quality });
 /// assert!(is_flat(&points, 0));
 /// assert!(!is_flat(&[points[0], Point { ms: 45.0, quality: 0.6 }], 0));
 /// ```

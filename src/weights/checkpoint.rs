@@ -121,8 +121,11 @@ impl Checkpoint {
             |(name, kept): &(&String, &String)| weights.shape(name).is_none() && weights.shape(kept).is_some();
         let tied = weights.all_metadata().iter().filter(is_tied);
         dictionary.tensors.extend(tied.map(|(name, kept)| (name.clone(), kept.as_str())));
-        let (found, names) =
+        let (mut found, names) =
             names::find(&[dictionary], part).map_err(|reason| Error::weights(weights.path(), reason))?;
+        if weights.metadata(EXPLAINER_KEY).is_some() {
+            found.left_out.push(EXPLAINER_KEY.to_owned());
+        }
         let mut tensors = BTreeMap::new();
         for (name, stored) in names {
             if let (Some(shape), Some(data)) = (weights.shape(stored), weights.floats(stored)?) {

@@ -159,7 +159,7 @@ fn a_failing_command_names_the_reason_and_writes_no_file() {
         (words("bench --variant large"), 2, "expected slim or base"),
         (words("bench --size 8x8 --device cuda:99"), 2, "device `cuda:99`: "),
         (words("bench --size 8x8 --stages paper,all"), 2, "[possible values: paper, mask, frame, file]"),
-        (words("bench --size 8x8 --photo a.png"), 2, "cannot be used with"),
+        (words("bench --size 8x8 --photo a.png"), 1, "a.png: cannot be read"),
         (words("bench --photo none.png"), 1, "none.png: cannot be read"),
         (words("bench --compare a.json"), 2, "2 values required"),
         (words("bench --compare a.json b.json --runs 3"), 2, "cannot be used with"),

@@ -2,7 +2,7 @@
 """Write the golden files: the results of PaddleSeg's own RTFormer, stage by stage.
 
     python tests/data/reference.py small                        tiny models  -> tests/data/golden/ (committed)
-    python tests/data/reference.py augmented                    photo.augmented.safetensors alone, from the committed weights
+    python tests/data/reference.py augmented                    photo_augmented.safetensors alone, from the committed weights
     python tests/data/reference.py full --out DIR --photo JPG   the four published widths -> DIR (0.7 GB)
 
 The network is PaddleSeg's file `paddleseg/models/rtformer.py`, unmodified, in eval mode on the CPU. The weights
@@ -417,7 +417,7 @@ def write_augmented(out, name):
             tensors[f"{way}.logits"] = logits.numpy()
         tensors[f"{way}.mask"] = pred.numpy()[:, 0].astype(np.uint8)
         print(f"  photo, {way}: closest call {margin(logits.numpy()):.1e}")
-    save(out / "photo.augmented.safetensors", tensors, {
+    save(out / "photo_augmented.safetensors", tensors, {
         "weights": f"{name}.safetensors",
         "photo": "photo.png",
         "why": "PaddleSeg's aug_inference: the mean of the logits of mirrored and scaled versions",
