@@ -169,7 +169,7 @@ def sweep_tables(rtformer: Path, out: Path) -> None:
     for name, want in (("sweep.csv", 9), ("rates.csv", 4)):
         with (out / name).open() as file:
             rows = list(csv.DictReader(file))
-        if ",".join(rows[0]) != "width,params,crops,epochs,unique,flops,seed,lr,cross_entropy,miou,seconds,crop,batch" or len(rows) != want:
+        if ",".join(rows[0]) != "width,params,crops,epochs,unique,flops,seed,lr,cross_entropy,miou,seconds" or len(rows) != want:
             sys.exit(f"{name}: {len(rows)} rows of {list(rows[0])}")
         for row in rows:
             params, flops = training_flops(int(row["width"]), 11, (64, 64))
