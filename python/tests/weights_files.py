@@ -10,13 +10,15 @@ DTYPES = {"F16": np.float16, "F32": np.float32, "I8": np.int8}
 
 
 def read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """The tensors as f32, and the metadata. Tensors in 8 bits have a scale for each output channel."""
+    """The network's tensors as f32, and the metadata. Tensors in 8 bits have a scale for each output channel."""
     data = path.read_bytes()
     (length,) = struct.unpack("<Q", data[:8])
     header = json.loads(data[8 : 8 + length])
     metadata = header.pop("__metadata__")
     tensors = {}
     for name, entry in header.items():
+        if name.startswith("explainer."):
+            continue
         start, end = (8 + length + offset for offset in entry["data_offsets"])
         values = np.frombuffer(data[start:end], DTYPES[entry["dtype"]])
         tensors[name] = values.reshape(entry["shape"]).astype(np.float32)
