@@ -117,17 +117,7 @@ mod tests {
     use super::*;
 
     fn record(photo: &str, alpha: Option<f32>) -> Record {
-        let settings = Settings {
-            weights: "w".into(),
-            size: "native".into(),
-            precision: "default".into(),
-            pad: "default".into(),
-            depth: "auto".into(),
-            reject_below: None,
-            adaptive: None,
-            alpha,
-            ..Settings::default()
-        };
+        let settings = Settings { alpha, ..Settings::plain() };
         Record::new(Path::new(photo), b"", &settings)
     }
 

@@ -67,6 +67,22 @@ pub(super) struct Settings {
     pub(super) classes: Option<String>,
 }
 
+#[cfg(test)]
+impl Settings {
+    /// Those of `segment` without flags.
+    pub(super) fn plain() -> Self {
+        let default = || "default".into();
+        Self {
+            weights: "w".into(),
+            size: "native".into(),
+            precision: default(),
+            pad: default(),
+            depth: "auto".into(),
+            ..Self::default()
+        }
+    }
+}
+
 /// The origin of a file, according to its record.
 #[derive(Debug, PartialEq)]
 #[allow(clippy::large_enum_variant, reason = "it lives for one comparison")]
@@ -163,13 +179,10 @@ mod tests {
         let settings = Settings {
             weights: "ab".repeat(32),
             size: "within:640x480".into(),
-            precision: "default".into(),
-            pad: "default".into(),
-            depth: "auto".into(),
             reject_below: Some(0.1),
             adaptive: Some(0.02),
             alpha: Some(0.3),
-            ..Settings::default()
+            ..Settings::plain()
         };
         Record { photo: "Stra\u{df}e \"1\"\n.jpg".into(), sha256: "cd".repeat(32), settings }
     }

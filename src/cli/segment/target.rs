@@ -243,17 +243,7 @@ mod tests {
     const EMITS: [Emit; 1] = [Emit::Json];
 
     fn settings(size: &str) -> Settings {
-        Settings {
-            weights: "w".into(),
-            size: size.into(),
-            precision: "default".into(),
-            pad: "default".into(),
-            depth: "auto".into(),
-            reject_below: None,
-            adaptive: None,
-            alpha: None,
-            ..Settings::default()
-        }
+        Settings { size: size.into(), ..Settings::plain() }
     }
 
     /// A photo as it comes from the listings.

@@ -64,18 +64,7 @@ fn outputs_of_a_run_are_not_inputs_of_the_next() {
     ];
     let folder = folder(&files);
     let root = folder.path();
-    let settings = Settings {
-        weights: String::new(),
-        size: "native".into(),
-        precision: "default".into(),
-        pad: "default".into(),
-        depth: "auto".into(),
-        reject_below: None,
-        adaptive: None,
-        alpha: None,
-        ..Settings::default()
-    };
-    let (keyword, text) = Record::new(Path::new("e.jpg"), b"", &settings).text();
+    let (keyword, text) = Record::new(Path::new("e.jpg"), b"", &Settings::plain()).text();
     let mut png = Vec::new();
     rtformer::pixels::render::write_gray(&mut png, &image::GrayImage::new(1, 1), Some((keyword, &text))).unwrap();
     fs::write(root.join("old/e.mask.png"), png).unwrap();
