@@ -439,6 +439,21 @@ fn eval_by_rules_measures_the_masks_of_the_rules() {
     assert_eq!((&report["by_rules"], report["images"].as_u64()), (&json!(true), Some(3)));
 }
 
+/// Rules are learned for the network's own classes, which labels would no longer have.
+#[test]
+fn rules_cannot_be_combined_with_other_classes() {
+    let set = Set::new();
+    let weights = set.explainer("explained.safetensors", |_, _| {});
+    let mut eval = command();
+    eval.arg("eval").arg("--images").arg(set.path("photos")).arg("--labels").arg(set.path("labels"));
+    eval.arg("--weights").arg(&weights).args(["--device", "cpu", "--by-rules"]);
+    for mut refused in [eval, explain(&set, &weights, "out")] {
+        let error = refused.args(["--merge", "x=class 0,class 1"]).assert().code(2).get_output().stderr.clone();
+        let error = String::from_utf8_lossy(&error).into_owned();
+        assert!(error.contains("omit --classes and --merge"), "{error}");
+    }
+}
+
 /// The independent computation in Python, if NumPy and Pillow are installed.
 #[test]
 fn python_computes_the_same_atoms_and_counts() {

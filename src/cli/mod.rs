@@ -10,6 +10,7 @@ mod convert;
 mod eval;
 mod explain;
 mod frame;
+mod html;
 mod info;
 mod labels;
 mod legend;
@@ -26,6 +27,7 @@ mod plot;
 mod pull;
 mod segment;
 mod stats;
+mod stems;
 mod stop;
 mod video;
 

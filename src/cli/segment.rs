@@ -22,6 +22,7 @@ use std::sync::Arc;
 
 use super::console::{Console, printable};
 use super::objects::{Content, Stores};
+use super::stems::stems;
 use super::stop;
 use super::{Outcome, misuse};
 use inputs::{Failure, Found, Input};
@@ -78,7 +79,7 @@ pub(super) fn run(args: &Args, console: &Console) -> anyhow::Result<Outcome> {
 fn known(args: &Args, inputs: Vec<Input>, stores: Stores, console: &Console) -> anyhow::Result<Planned> {
     let places: Vec<_> = inputs.iter().map(|input| input.place.as_path()).collect();
     // All photos, so that the tasks of an array job agree on the names.
-    let stems = outputs::stems(args.folder().unwrap_or(Path::new("")), &places);
+    let stems = stems(args.folder().unwrap_or(Path::new("")), &places);
     let mut inputs: Vec<_> = inputs.into_iter().zip(stems).collect();
     check_shard(args, inputs.iter().map(|(input, _)| input))?;
     if let Some(shard) = args.shard {

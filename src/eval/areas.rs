@@ -1,6 +1,6 @@
 //! The pixels of each class, and the measures that follow from them.
 
-use super::{Confusion, LabelImage};
+use super::{Confusion, LabelImage, ratio};
 use crate::error::Result;
 use crate::pixels::Mask;
 
@@ -186,10 +186,6 @@ impl Areas {
             .fold((0.0, 0), |(sum, count), value| (sum + value, count + 1));
         (count > 0).then(|| sum / f64::from(count))
     }
-}
-
-fn ratio(part: u64, whole: u64) -> Option<f64> {
-    (whole > 0).then(|| part as f64 / whole as f64)
 }
 
 #[cfg(test)]

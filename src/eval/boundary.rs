@@ -3,6 +3,7 @@
 use super::{Areas, Confusion, LabelImage};
 use crate::error::{Error, Result};
 use crate::pixels::Mask;
+use crate::process;
 
 /// The boundary `IoU` of each class, summed over photos.
 ///
@@ -72,8 +73,9 @@ impl Boundaries {
         labels.check_ids(self.areas.classes())?;
         let (width, height) = (labels.width() as usize, labels.height() as usize);
         let distance = pixels(self.width, width, height);
-        let truth = boundary(labels.ids().iter().copied(), (width, height), distance);
-        let seen = boundary(mask.iter(), (width, height), distance);
+        let of_labels = || boundary(labels.ids().iter().copied(), (width, height), distance);
+        let of_mask = || boundary(mask.iter(), (width, height), distance);
+        let (truth, seen) = process::parallel(|| rayon::join(of_labels, of_mask));
         let ignore = Confusion::ignore_id(self.areas.classes());
         let ids = labels.ids().iter().copied().zip(mask.iter());
         for ((label, class), (in_truth, in_seen)) in ids.zip(truth.into_iter().zip(seen)) {

@@ -167,7 +167,7 @@ impl Evaluation {
             let (sender, opened) = sync_channel::<Opened<'_>>(batch);
             scope.spawn(move || {
                 for pair in pairs {
-                    if sender.send((pair, open(pair, measuring, segmenter))).is_err() {
+                    if sender.send((pair, measuring.open(pair, segmenter))).is_err() {
                         break; // the measurement has ended
                     }
                 }
@@ -254,11 +254,17 @@ impl Evaluation {
     }
 }
 
-fn open(pair: &Pair, measuring: &Measuring, segmenter: &Segmenter) -> Result<(Image, LabelImage)> {
-    let photo = measuring.decoder.open(&pair.photo)?;
-    let labels = LabelImage::open_as(&pair.label, segmenter.dataset(), &measuring.format)?;
-    labels.check_size(&pair.photo, photo.width(), photo.height())?; // before the network runs
-    Ok((photo, labels.with_ids(segmenter.class_ids())))
+impl Measuring {
+    /// Decodes a photo and its labels, and checks that they have one size.
+    ///
+    /// # Errors
+    /// The errors of [`Decoder::open`](crate::pixels::Decoder::open), [`LabelImage::open_for`] and [`LabelImage::check_size`].
+    pub fn open(&self, pair: &Pair, segmenter: &Segmenter) -> Result<(Image, LabelImage)> {
+        let photo = self.decoder.open(&pair.photo)?;
+        let labels = LabelImage::open_for(&pair.label, segmenter, &self.format)?;
+        labels.check_size(&pair.photo, photo.width(), photo.height())?; // before the network runs
+        Ok((photo, labels))
+    }
 }
 
 /// The measures of an [`Evaluation`]. Ratios are 0 to 1, or `None` if nothing was counted.

@@ -6,6 +6,7 @@ use serde::{Serialize, Serializer};
 use super::photo::Counted;
 use super::{Area, Areas};
 use crate::model::Noise;
+use crate::process;
 
 /// The level of [`intervals`]: 95 %.
 pub const LEVEL: f64 = 0.95;
@@ -224,7 +225,8 @@ fn percentiles(
         return Intervals::default();
     }
     let resampled = |work: &mut [Areas; 2], seed| figures(&draw(seed, photos), work);
-    let all: Vec<Figures> = (0..resamples as u64).into_par_iter().map_init(Default::default, resampled).collect();
+    let resamples = (0..resamples as u64).into_par_iter().map_init(Default::default, resampled);
+    let all: Vec<Figures> = process::parallel(|| resamples.collect());
     Intervals(Figure::ALL.map(|figure| {
         let mut values: Vec<f64> = all.iter().filter_map(|figures| figures.get(figure)).collect();
         values.sort_unstable_by(f64::total_cmp);

@@ -17,6 +17,7 @@ use crate::error::{Error, Result};
 use crate::files::read_within;
 use crate::pixels::Limits;
 use crate::pixels::decode::guarded;
+use crate::segmenter::Segmenter;
 use crate::weights::Dataset;
 
 /// The true class of every pixel of a photo: train ids `[height, width]`, or the [ignore id](Confusion::ignore_id).
@@ -121,6 +122,14 @@ impl LabelImage {
         let decoded = decoded.unwrap_or_else(|| Err("the decoder failed on this PNG file; save it again".into()));
         let (width, height, ids) = decoded.map_err(|reason| Error::image(path, reason))?;
         Self::new(path, width, height, ids)
+    }
+
+    /// As [`open_as`](Self::open_as), with the data set of this segmenter, and the classes that its masks have.
+    ///
+    /// # Errors
+    /// The errors of [`open_as`](Self::open_as).
+    pub fn open_for(path: impl AsRef<Path>, segmenter: &Segmenter, format: &LabelFormat) -> Result<Self> {
+        Ok(Self::open_as(path, segmenter.dataset(), format)?.with_ids(segmenter.class_ids()))
     }
 
     /// The file's path, or the name given to [`new`](Self::new).

@@ -385,6 +385,9 @@ fn decode(bytes: &[u8], name: &Path, with: &Decoder) -> Result<(RgbImage, Option
 
 /// The number of significant bits in 16-bit samples, and the likely number if `depth` does not state it.
 fn depth_of(image: &DynamicImage, depth: Depth, format: ImageFormat, bytes: &[u8]) -> Result<(u8, Option<u8>), String> {
+    if matches!(depth, Depth::Range { .. }) {
+        return Ok((16, None)); // the range is used instead
+    }
     let highest = samples::highest(image).filter(|_| !states_range(format, bytes));
     match (depth, highest) {
         (Depth::Bits(bits), Some(highest)) if highest > u16::MAX >> (16 - bits) => Err(format!(

@@ -238,11 +238,8 @@ impl Segmenter {
     /// The logits of an input, which is mirrored if asked for, at its size.
     pub(super) fn logits_of(&self, input: &Planes, mirrored: bool) -> Result<Planes> {
         let (height, width) = input.size;
-        let multiple = self.preparation.pad_multiple as usize;
-        let full = (height.next_multiple_of(multiple), width.next_multiple_of(multiple));
-        // As `Preparation::extent` refuses photos that are too large.
-        let check = Preparation { size: crate::pixels::Size::Native, ..self.preparation };
-        check.extent(width as u32, height as u32)?;
+        let native = Preparation { size: crate::pixels::Size::Native, ..self.preparation };
+        let full = native.extent(width as u32, height as u32)?.full;
         let mut padded = Planes::zeros(3, full)?;
         for (from, to) in input.planes().zip(padded.data.chunks_exact_mut(full.0 * full.1)) {
             for (from, to) in from.chunks_exact(width).zip(to.chunks_exact_mut(full.1)) {

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::bail;
 use rtformer::eval::risk::{Bound, Choice, Limit, choose, smallest_epsilon, units_needed};
-use rtformer::eval::{LabelImage, Pair, Risk, Tradeoff, Trial, find_pairs, find_photos};
+use rtformer::eval::{LabelFormat, LabelImage, Pair, Risk, Tradeoff, Trial, find_pairs, find_photos};
 use rtformer::pixels::Image;
 use rtformer::{Calibrated, Error, Policy, Segmenter};
 use serde::Serialize;
@@ -179,7 +179,7 @@ fn measure(args: &Args, segmenter: &Segmenter, tradeoff: &Tradeoff, pairs: &[Lab
     let bar = console.progress(pairs.len() as u64, "photos");
     for (path, label) in pairs {
         let trials = args.photos.decoder().open(path).and_then(|photo| {
-            let open = |label: &PathBuf| LabelImage::open(label, segmenter.dataset());
+            let open = |label: &PathBuf| LabelImage::open_for(label, segmenter, &LabelFormat::default());
             tradeoff.trials(&photo, label.as_ref().map(open).transpose()?.as_ref(), args.risk)
         });
         match trials {

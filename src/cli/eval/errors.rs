@@ -8,6 +8,7 @@ use rtformer::eval::{Confusion, Measured, Pair};
 use rtformer::pixels::render;
 
 use super::super::misuse;
+use super::super::stems::stems;
 use super::exists;
 
 /// The file of each photo's picture.
@@ -21,18 +22,15 @@ impl Errors {
     /// If a file exists and is not to be overwritten.
     pub(super) fn new(folder: &Path, pairs: &[Pair], overwrite: bool) -> anyhow::Result<Self> {
         let root = common_folder(pairs.iter().map(|pair| pair.photo.as_path()));
-        let place = |photo: &Path| photo.strip_prefix(&root).unwrap_or(photo).to_path_buf();
-        let stem = |photo: &Path| place(photo).with_extension("");
-        let key = |stem: &Path| stem.to_string_lossy().to_lowercase();
-        let mut sharing = HashMap::<_, usize>::new();
-        pairs.iter().for_each(|pair| *sharing.entry(key(&stem(&pair.photo))).or_default() += 1);
-        let target = |photo: &Path| {
-            let short = stem(photo);
-            let mut name = if sharing[&key(&short)] == 1 { short } else { place(photo) }.into_os_string();
+        let photos = || pairs.iter().map(|pair| pair.photo.as_path());
+        let places: Vec<_> = photos().map(|photo| photo.strip_prefix(&root).unwrap_or(photo)).collect();
+        let target = |stem: PathBuf| {
+            let mut name = stem.into_os_string();
             name.push(".errors.png");
-            folder.join(name)
+            PathBuf::from(name)
         };
-        let targets: HashMap<_, _> = pairs.iter().map(|pair| (pair.photo.clone(), target(&pair.photo))).collect();
+        let targets = stems(folder, &places).into_iter().map(target);
+        let targets: HashMap<_, _> = photos().map(Path::to_path_buf).zip(targets).collect();
         if targets.len() < pairs.len() {
             return Err(misuse(
                 "--save-errors: a photo is listed more than once, and its pictures would have the same name",

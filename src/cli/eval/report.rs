@@ -11,6 +11,7 @@ use rtformer::pixels::Palette;
 
 use self::worst::Shown;
 pub(super) use self::worst::Worst;
+use super::super::html::escaped;
 use super::detail::Confidence;
 use super::{Against, percent};
 
@@ -146,29 +147,4 @@ fn table(head: &str, rows: &str, name: &str) -> String {
         "<div class=\"wide\" tabindex=\"0\" role=\"region\" aria-label=\"{name}\"><table class=\"{name}\">\n<thead><tr>{head}</tr></thead>\n\
          <tbody>\n{rows}</tbody>\n</table></div>\n"
     )
-}
-
-/// A text as HTML.
-fn escaped(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for letter in text.chars() {
-        match letter {
-            '&' => out += "&amp;",
-            '<' => out += "&lt;",
-            '>' => out += "&gt;",
-            '"' => out += "&quot;",
-            _ => out.push(letter),
-        }
-    }
-    out
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names_cannot_become_markup() {
-        assert_eq!(escaped("<b class=\"x\">&amp;"), "&lt;b class=&quot;x&quot;&gt;&amp;amp;");
-    }
 }

@@ -3,9 +3,9 @@
 use std::sync::mpsc::sync_channel;
 use std::thread;
 
-use rtformer::eval::{Evaluation, LabelImage, Measuring, Pair};
+use rtformer::eval::{Evaluation, Measuring, Pair};
 use rtformer::explain::Explainer;
-use rtformer::{Image, Segmenter, Size};
+use rtformer::{Segmenter, Size};
 
 use super::super::console::Console;
 use super::super::misuse;
@@ -18,6 +18,9 @@ const AHEAD: usize = 2;
 pub(super) fn check(args: &Args) -> anyhow::Result<()> {
     if args.by_rules && args.size != Size::Native {
         return Err(misuse("rules are for photos of their own size; omit --size"));
+    }
+    if args.by_rules && args.model.classes_text().is_some() {
+        return Err(misuse("rules are for the network's own classes; omit --classes and --merge"));
     }
     Ok(())
 }
@@ -34,7 +37,7 @@ pub(super) fn measure(
     let bar = console.progress(pairs.len() as u64, "photos");
     thread::scope(|scope| {
         let (sender, opened) = sync_channel(AHEAD);
-        scope.spawn(move || pairs.iter().all(|pair| sender.send((pair, open(pair, measuring, segmenter))).is_ok()));
+        scope.spawn(move || pairs.iter().all(|pair| sender.send((pair, measuring.open(pair, segmenter))).is_ok()));
         for (pair, opened) in &opened {
             let counted = opened.and_then(|(photo, labels)| {
                 let mut scene = segmenter.segment(&photo)?;
@@ -51,11 +54,4 @@ pub(super) fn measure(
         }
     });
     console.finish();
-}
-
-fn open(pair: &Pair, measuring: &Measuring, segmenter: &Segmenter) -> rtformer::Result<(Image, LabelImage)> {
-    let photo = measuring.decoder.open(&pair.photo)?;
-    let labels = LabelImage::open_as(&pair.label, segmenter.dataset(), &measuring.format)?;
-    labels.check_size(&pair.photo, photo.width(), photo.height())?;
-    Ok((photo, labels))
 }

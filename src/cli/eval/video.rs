@@ -62,7 +62,7 @@ fn count(
     evaluation: &mut Evaluation,
     smoothed: bool,
 ) -> rtformer::Result<()> {
-    let labels = LabelImage::open_as(path, segmenter.dataset(), format)?.with_ids(segmenter.class_ids());
+    let labels = LabelImage::open_for(path, segmenter, format)?;
     let (width, height) = shown.frame.image.dimensions();
     labels.check_size(&shown.frame.name, width, height)?;
     let pair = Pair { photo: shown.frame.name.clone(), label: path.to_path_buf() };

@@ -106,6 +106,9 @@ impl Args {
         if self.emits(Emit::Table) && (self.class.is_some() || self.at.is_some()) {
             return Err(misuse("the table has all regions; omit --class and --at, or `table` in --emit"));
         }
+        if self.model.classes_text().is_some() {
+            return Err(misuse("rules are for the network's own classes; omit --classes and --merge"));
+        }
         Ok(())
     }
 

@@ -11,6 +11,7 @@ use rtformer::explain::Kind;
 use rtformer::files::write_whole;
 use serde::Serialize;
 
+use super::super::html::escaped;
 use super::draw::picture;
 use super::report::{Explained, Report};
 
@@ -46,9 +47,4 @@ pub(super) fn write(path: &Path, photo: &Image, explained: &Explained<'_>, repor
         let page = page.replace("{{photo}}", &STANDARD.encode(jpeg.get_ref()));
         file.write_all(page.replace("{{data}}", &json).as_bytes())
     })
-}
-
-/// A text in HTML.
-fn escaped(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }

@@ -1,10 +1,9 @@
-//! The outputs of a photo and their file names. No two photos share a name.
+//! The outputs of a photo.
 
-use std::collections::{HashMap, HashSet};
-use std::ffi::OsString;
+use std::cell::OnceCell;
 use std::fs;
 use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use rtformer::pixels::{Image, render};
 use rtformer::{Error, Scene};
@@ -13,36 +12,6 @@ use super::super::legend;
 use super::emit::Emit;
 use super::record::{Origin, Record};
 use super::shapes;
-
-/// The stem of every photo's outputs, in order: the output folder mirrors the input folder.
-///
-/// `street.jpg` gives `street`. If photos would share a stem (`street.jpg` and `street.png`), each keeps its full file name instead. If
-/// they share that too (in two folders), all but the first get a number. The comparison ignores case, like the file systems of macOS and
-/// Windows.
-pub(super) fn stems(out: &Path, places: &[&Path]) -> Vec<PathBuf> {
-    let key = |stem: &Path| stem.to_string_lossy().to_lowercase();
-    let short = |place: &Path| key(&place.with_extension(""));
-    let mut sharing = HashMap::<String, usize>::new();
-    for place in places {
-        *sharing.entry(short(place)).or_default() += 1;
-    }
-    let alone = |place: &Path| sharing[&short(place)] == 1;
-    // Unique stems are reserved first, so the other photos cannot take them.
-    let mut taken: HashSet<String> = places.iter().filter(|place| alone(place)).map(|place| short(place)).collect();
-    let stem = |&place: &&Path| {
-        if alone(place) {
-            return out.join(place.with_extension(""));
-        }
-        let numbered = (2..).map(|number| {
-            let mut name = OsString::from(place);
-            name.push(format!("-{number}"));
-            PathBuf::from(name)
-        });
-        let free = std::iter::once(place.to_path_buf()).chain(numbered).find(|place| taken.insert(key(place)));
-        out.join(free.unwrap_or_default())
-    };
-    places.iter().map(stem).collect()
-}
 
 /// The state of a photo's outputs after earlier runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -120,6 +89,8 @@ pub(super) struct Drawing<'a> {
     pub(super) legend: bool,
     /// The id of each class with a picture of its own, by its name in file names.
     pub(super) binaries: &'a [(&'static str, u16)],
+    /// The areas of the scene's classes, once an output needs them.
+    pub(super) traced: OnceCell<shapes::Traced>,
 }
 
 /// Encodes one output of a scene, except JSON, including its record.
@@ -135,6 +106,7 @@ pub(super) fn encode(
     let (width, height) = (mask.width(), mask.height());
     let (keyword, text) = record.text();
     let text = (keyword, text.as_str());
+    let traced = || drawing.traced.get_or_init(|| shapes::traced(scene));
     match emit {
         Emit::Mask => Ok(scene.to_indexed().with_text(text).write_to(out)?),
         Emit::Overlay => {
@@ -157,8 +129,8 @@ pub(super) fn encode(
             render::write_npy_to(&mut out, logits, [logits.len() / (w * h).max(1), h, w])?;
             record.append_to(out)
         }
-        Emit::Polygons => write_json(out, &shapes::geojson(scene, drawing.tolerance, record)),
-        Emit::PolygonsCoco => write_json(out, &shapes::coco_polygons(scene, drawing.tolerance, record)),
+        Emit::Polygons => write_json(out, &shapes::geojson(traced(), drawing.tolerance, record)),
+        Emit::PolygonsCoco => write_json(out, &shapes::coco_polygons(scene, traced(), drawing.tolerance, record)),
         Emit::Rle => write_json(out, &shapes::coco_runs(scene, record)),
         Emit::Json | Emit::Binary => Ok(()), // the caller writes JSON, and one picture for each class
     }
@@ -166,27 +138,4 @@ pub(super) fn encode(
 
 fn write_json(out: &mut dyn Write, value: &serde_json::Value) -> io::Result<()> {
     writeln!(out, "{value}")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn no_two_photos_share_an_output() {
-        let cases: [(&[&str], &[&str]); 7] = [
-            (&["a.jpg", "b.jpg"], &["a", "b"]),
-            (&["x/a.jpg", "y/a.jpg"], &["x/a", "y/a"]), // folders are mirrored
-            (&["a.jpg", "a.png", "b.png"], &["a.jpg", "a.png", "b"]), // the same stem: full names
-            (&["a.jpg", "A.JPG"], &["a.jpg", "A.JPG-2"]), // the same name if case is ignored
-            (&["a.jpg", "a.jpg", "a.jpg"], &["a.jpg", "a.jpg-2", "a.jpg-3"]), // in three folders
-            (&["a.jpg", "a.png", "a.jpg.gif"], &["a.jpg-2", "a.png", "a.jpg"]), // a stem that is another photo's full name
-            (&["stdin"], &["stdin"]),
-        ];
-        for (places, want) in cases {
-            let places: Vec<_> = places.iter().map(Path::new).collect();
-            let want: Vec<_> = want.iter().map(|stem| Path::new("out").join(stem)).collect();
-            assert_eq!(stems(Path::new("out"), &places), want);
-        }
-    }
 }

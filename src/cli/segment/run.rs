@@ -1,5 +1,6 @@
 //! A run: reads, segments and writes every photo, in stages that run at the same time.
 
+use std::cell::OnceCell;
 use std::collections::VecDeque;
 use std::path::Path;
 use std::sync::Arc;
@@ -301,6 +302,7 @@ impl<'a> Run<'a> {
             tolerance: self.args.tolerance,
             legend: self.args.legend,
             binaries: self.args.binaries(),
+            traced: OnceCell::new(),
         };
         for &emit in self.emits.iter().filter(|emit| **emit != Emit::Json) {
             let record = photo.record.of(emit);

@@ -1,16 +1,27 @@
 //! Outlines and run lengths of a scene's classes as GeoJSON and as COCO's JSON.
 
-use rtformer::Scene;
 use rtformer::pixels::shapes::{Area, Corner, areas, counts, run_lengths};
+use rtformer::{ClassShare, Scene};
 use serde_json::{Value, json};
 
 use super::record::Record;
 
+/// The classes of a scene with their areas.
+pub(super) type Traced = Vec<(ClassShare, Vec<Area>)>;
+
+pub(super) fn traced(scene: &Scene) -> Traced {
+    let traced = |class: ClassShare| {
+        let areas = areas(scene.mask(), class.id);
+        (class, areas)
+    };
+    scene.classes().into_iter().map(traced).collect()
+}
+
 /// A GeoJSON feature for each area, with its holes. Coordinates are pixels: x to the right, y downwards, (0, 0) at the top left corner.
-pub(super) fn geojson(scene: &Scene, tolerance: f64, record: &Record) -> Value {
+pub(super) fn geojson(traced: &Traced, tolerance: f64, record: &Record) -> Value {
     let mut features = Vec::new();
-    for class in scene.classes() {
-        for area in areas(scene.mask(), class.id) {
+    for (class, areas) in traced {
+        for area in areas {
             let pixels = area.pixels();
             let Area { outline, holes } = area.simplified(tolerance);
             let rings: Vec<_> = [outline].into_iter().chain(holes).map(|ring| closed(&ring)).collect();
@@ -29,10 +40,10 @@ fn closed(ring: &[Corner]) -> Vec<Corner> {
 }
 
 /// COCO's JSON with one annotation for each area. COCO's polygons know no holes, so a slit leads from the outline to each hole and back.
-pub(super) fn coco_polygons(scene: &Scene, tolerance: f64, record: &Record) -> Value {
+pub(super) fn coco_polygons(scene: &Scene, traced: &Traced, tolerance: f64, record: &Record) -> Value {
     let mut annotations = Vec::new();
-    for class in scene.classes() {
-        for area in areas(scene.mask(), class.id) {
+    for (class, areas) in traced {
+        for area in areas {
             let (pixels, bounds) = (area.pixels(), bounds(&area.outline));
             let ring: Vec<i32> = area.simplified(tolerance).slit().into_iter().flat_map(|(x, y)| [x, y]).collect();
             annotations.push(annotation(annotations.len(), class.id, pixels, bounds, &json!([ring])));

@@ -15,9 +15,9 @@ use rtformer::pixels::sniff;
 use rtformer::{Error, Image};
 
 use super::super::objects::{Listing, Object, Store, Url};
+use super::super::stems::stems;
 use super::emit::Emit;
 use super::inputs::{Failure, Input};
-use super::outputs;
 
 /// The largest group. It bounds the memory for names such as `run.0`, `run.1/…`, `run.2/…`.
 const LARGEST: usize = 10_000;
@@ -358,7 +358,7 @@ impl Sorted {
             }
         }
         let places: Vec<_> = photos.iter().map(|(input, _)| input.place.as_path()).collect();
-        let stems = outputs::stems(Path::new(""), &places);
+        let stems = stems(Path::new(""), &places);
         let placed = photos.into_iter().zip(stems);
         placed.map(|((input, object), stem)| Placed { input, stem, object, existing: None }).collect()
     }

@@ -75,7 +75,7 @@ fn range(text: &str) -> Option<Depth> {
 
 /// Whether the samples are floating-point numbers or 16 bits wide.
 pub(super) fn is_deep(image: &DynamicImage) -> bool {
-    highest(image).is_some() || matches!(image, DynamicImage::ImageRgb32F(_) | DynamicImage::ImageRgba32F(_))
+    image.color().bytes_per_pixel() > image.color().channel_count()
 }
 
 /// Converts 16-bit or floating-point samples to 8-bit RGB: `low` becomes 0 and `high` 255. NaN becomes 0.

@@ -5,9 +5,9 @@ use std::fmt::Write as _;
 use rtformer::eval::{Confusion, Evaluation};
 use rtformer::pixels::Palette;
 
-use super::super::super::plot;
+use super::super::super::{html::escaped, plot};
 use super::worst::url;
-use super::{escaped, percent, section, table};
+use super::{percent, section, table};
 
 /// Up to this number of classes, the confusion matrix is a table; above, a picture.
 const MOST_CELLS: usize = 40;

@@ -96,7 +96,7 @@ fn groups_agree_with_names_and_comparisons_of_all_photos_at_once() {
 
         let want: BTreeMap<_, _> = {
             let places: Vec<_> = got.iter().map(|placed| placed.input.place.as_path()).collect();
-            places.iter().copied().zip(outputs::stems(Path::new("s3://b/out"), &places)).collect()
+            places.iter().copied().zip(super::super::super::stems::stems(Path::new("s3://b/out"), &places)).collect()
         };
         assert!(got.is_sorted_by(|a, b| a.input.place.as_os_str() <= b.input.place.as_os_str()), "round {round}");
         assert!(got.len() > 10, "round {round}: {got:?}");
