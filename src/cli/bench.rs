@@ -16,7 +16,7 @@ use std::sync::Arc;
 use rtformer::files::write_whole;
 use rtformer::{Segmenter, Size, Variant, bench};
 
-use super::model::{AugmentArgs, DeviceArgs, opened, weights_path};
+use super::model::{AugmentArgs, DeviceArgs, opened, with_weights};
 use super::{Outcome, console::Console, frame, misuse};
 pub(super) use caches::Caches;
 use profile::Profile;
@@ -177,9 +177,6 @@ impl Args {
             builder = builder.adaptive(epsilon);
         }
         let Some(weights) = &self.weights else { return opened(bench::random(self.variant, builder)) };
-        opened(match weights_path(weights)? {
-            Some(path) => builder.weights(path).build(),
-            None => builder.build(),
-        })
+        opened(with_weights(builder, weights)?.build())
     }
 }

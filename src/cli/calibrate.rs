@@ -204,11 +204,6 @@ impl Report {
 
     /// A table for people, the choice, and what it means. The first `certified` thresholds are certified.
     fn text(&self, certified: usize) -> String {
-        let number = |value: Option<f64>| match value {
-            None => "-".to_owned(),
-            Some(value) if value > 0.0 && value < 5e-5 => "<0.0001".to_owned(),
-            Some(value) => format!("{value:.4}"),
-        };
         let width = self.columns.iter().map(|name| name.chars().count()).max().unwrap_or(0).max("threshold".len());
         let mut text = format!("{} units, epsilon {}, ", self.n, self.epsilon);
         let _ = match self.bound {
@@ -241,6 +236,15 @@ impl Report {
             (None, None) => Ok(()),
         };
         text
+    }
+}
+
+/// A p-value or an epsilon in a table.
+fn number(value: Option<f64>) -> String {
+    match value {
+        None => "-".to_owned(),
+        Some(value) if value > 0.0 && value < 5e-5 => "<0.0001".to_owned(),
+        Some(value) => format!("{value:.4}"),
     }
 }
 

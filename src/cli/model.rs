@@ -97,10 +97,7 @@ impl ModelArgs {
     /// A builder with these flags. The weights are not opened yet.
     pub(super) fn builder(&self) -> anyhow::Result<Builder> {
         let builder = self.device.builder().augment(self.augment.augmentation()).classes(self.classes());
-        Ok(match weights_path(&self.weights)? {
-            Some(path) => builder.weights(path),
-            None => builder,
-        })
+        with_weights(builder, &self.weights)
     }
 
     /// The classes that masks have.
@@ -116,13 +113,9 @@ impl ModelArgs {
         (!parts.is_empty()).then(|| parts.join(" "))
     }
 
-    /// The weights' data set, with merged classes renamed, and the ids of the classes that masks have.
+    /// The ids and names of the classes that masks have.
     pub(super) fn kept_classes(&self) -> anyhow::Result<Vec<(u16, String)>> {
-        let weights = match weights_path(&self.weights)? {
-            Some(path) => Weights::open(path)?,
-            None => embedded()?,
-        };
-        Ok(self.classes().kept(&weights.dataset()?)?)
+        Ok(self.classes().kept(&self.opened()?.dataset()?)?)
     }
 
     /// The SHA-256 of the weights, which tells whether two runs used the same ones.
@@ -194,6 +187,14 @@ pub(super) fn embedded() -> rtformer::Result<Weights> {
     return Segmenter::embedded_weights();
     #[cfg(not(feature = "embedded-weights"))]
     return Err(rtformer::Error::NoWeights);
+}
+
+/// The builder with the weights that `--weights` names.
+pub(super) fn with_weights(builder: Builder, name: &str) -> anyhow::Result<Builder> {
+    Ok(match weights_path(name)? {
+        Some(path) => builder.weights(path),
+        None => builder,
+    })
 }
 
 /// The file that `--weights` names; `None` for the embedded weights.

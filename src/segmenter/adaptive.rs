@@ -10,7 +10,7 @@ pub(super) use policy::Plan;
 pub use policy::Policy;
 pub use rule::Calibrated;
 
-use super::Segmenter;
+use super::{Augmentation, Segmenter};
 use crate::error::{Error, Result};
 
 impl Segmenter {
@@ -40,15 +40,15 @@ impl Segmenter {
     ///
     /// # Errors
     /// [`Error::Input`] for an invalid number; [`Error::Config`] for [`Policy::Tiles`] without the auxiliary head, which
-    /// [`Builder::exits`](super::Builder::exits) loads, and with an [`Augmentation`](super::Augmentation); [`Error::Device`] on a GPU, for any
-    /// policy except [`Policy::Full`].
+    /// [`Builder::exits`](super::Builder::exits) loads, and with an [`Augmentation`](super::Augmentation) or features; [`Error::Device`] on a GPU,
+    /// for any policy except [`Policy::Full`].
     pub fn with_policy(&self, policy: Policy) -> Result<Self> {
         policy.check()?;
         if self.device.is_gpu() && policy != Policy::Full {
             return Err(on_a_gpu(&self.device.to_string()));
         }
-        if !self.augmentation.is_none() && policy != Policy::Full {
-            return Err(with_versions());
+        if policy != Policy::Full {
+            check_alone(&self.augmentation, self.readout.features)?;
         }
         if matches!(policy, Policy::Tiles { .. }) && !self.exits {
             return Err(Error::Config(format!(
@@ -60,11 +60,14 @@ impl Segmenter {
     }
 }
 
-/// The error for adaptive inference with an augmentation, for which no rule was certified.
-pub(super) fn with_versions() -> Error {
-    Error::Config(
-        "adaptive inference cannot be combined with mirrored or scaled versions; leave out one of them".into(),
-    )
+/// Refuses what adaptive inference does not give: no rule was certified for an augmentation, and a photo that stops early has no features.
+pub(super) fn check_alone(augmentation: &Augmentation, features: bool) -> Result<()> {
+    let what = match (augmentation.is_none(), features) {
+        (false, _) => "mirrored or scaled versions",
+        (true, true) => "features",
+        (true, false) => return Ok(()),
+    };
+    Err(Error::Config(format!("adaptive inference cannot be combined with {what}; leave out one of them")))
 }
 
 /// The error for adaptive inference on a GPU.

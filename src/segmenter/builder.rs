@@ -6,7 +6,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use super::Segmenter;
-use super::adaptive::{Calibrated, Plan, Policy, on_a_gpu, with_versions};
+use super::adaptive::{Calibrated, Plan, Policy, check_alone, on_a_gpu};
 use super::augment::Augmentation;
 use super::classes::Classes;
 use super::device::{self, Device, Precision};
@@ -363,8 +363,8 @@ impl Builder {
         if device.is_gpu() && (self.exits || self.adaptive.is_some()) {
             return Err(on_a_gpu(&device.to_string()));
         }
-        if self.adaptive.is_some() && !self.augmentation.is_none() {
-            return Err(with_versions());
+        if self.adaptive.is_some() {
+            check_alone(&self.augmentation, self.readout.features)?;
         }
         let precision = self.precision.unwrap_or(if device.is_gpu() { Precision::F16 } else { Precision::F32 });
         let preparation = Preparation {

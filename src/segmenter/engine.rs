@@ -99,18 +99,7 @@ impl<B: Areas> Loaded<B> {
     /// Prepares photos and runs the network on them, on the device's threads.
     fn run_photos(&self, photos: &[Pixels<'_>], wanted: &mut [Wanted<'_>], plan: &Plan) -> Result<Spent> {
         let Some(first) = photos.first() else { return Ok(Spent::default()) };
-        if matches!(plan.policy, Policy::Tiles { .. }) && photos.len() > 1 {
-            // Every photo stops elsewhere.
-            let mut all = Spent { share: 0.0, ..Spent::default() };
-            for (photo, wanted) in photos.iter().zip(wanted) {
-                let one = self.run_photos(std::slice::from_ref(photo), std::slice::from_mut(wanted), plan)?;
-                all.prepare += one.prepare;
-                all.model += one.model;
-                all.argmax += one.argmax;
-                all.share += one.share / photos.len() as f64;
-            }
-            return Ok(all);
-        }
+        // With tiles, photos come one by one: see `Segmenter::together`.
         let preparation = plan.policy.preparation(self.preparation, first);
         let extent = preparation.extent(first.width(), first.height())?;
         let (input, prepare) = timed(|| self.backend.prepare(photos, &preparation));

@@ -196,7 +196,7 @@ fn unclear_requests_are_refused() {
     let folder = tempfile::tempdir().unwrap();
     let photos = photos(folder.path());
     let (photos, out) = (text(&photos), folder.path().join("calibrated.safetensors"));
-    let cases: [(&[&str], &str); 7] = [
+    let cases: [(&[&str], &str); 8] = [
         (&["--epsilon", "0.1"], "--losses"),
         (&["--images", photos, "--epsilon", "0.1"], "--out"),
         (&["--images", photos, "--epsilon", "0.1", "-o", text(&out), "--risk", "accuracy"], "needs --labels"),
@@ -204,6 +204,7 @@ fn unclear_requests_are_refused() {
         (&["--images", photos, "--epsilon", "0.1", "-o", text(&out), "--group-by", "("], "regular expression"),
         (&["--images", photos, "--epsilon", "0.1", "-o", text(&out), "--group-by", "^ulm"], "does not match"),
         (&["--images", photos, "--epsilon", "1.5", "-o", text(&out)], "epsilon is 1.5"),
+        (&["--images", photos, "--epsilon", "0.1", "-o", text(&out), "--merge", "way=road,sidewalk"], "own classes"),
     ];
     for (args, wanted) in cases {
         let (code, _, err) = run(&mut rtformer(&[&["calibrate"][..], args].concat()));

@@ -57,6 +57,7 @@ fn differences(a: &Report, b: &Report) -> Vec<String> {
     let versions = |report: &Report| report.augmentation.clone().unwrap_or_else(|| "none".into());
     let weights = |report: &Report| report.weights.clone().unwrap_or_else(|| "random".into());
     let frame = |report: &Report| report.photo.clone().unwrap_or_else(|| "noise".into());
+    let policy = |report: &Report| report.adaptive.as_ref().map_or_else(|| "full".into(), |of| of.policy.clone());
     let rows = [
         ("machine", a.machine.to_string(), b.machine.to_string()),
         ("device", a.device.clone(), b.device.clone()),
@@ -69,6 +70,7 @@ fn differences(a: &Report, b: &Report) -> Vec<String> {
         ("size", size(a.size), size(b.size)),
         ("network's size", seen(a), seen(b)),
         ("augmentation", versions(a), versions(b)),
+        ("policy", policy(a), policy(b)),
         ("batch", a.batch.to_string(), b.batch.to_string()),
         ("padding", a.pad_multiple.to_string(), b.pad_multiple.to_string()),
         ("frame", frame(a), frame(b)),

@@ -79,7 +79,7 @@ pub(super) fn measure(
     let (seen_width, seen_height) = (input.width, input.height);
     let resident = bench::resident(segmenter, &vec![input; batch])?;
     let floats = seen_width * seen_height * classes * batch;
-    if args.stages.contains(&Stage::Paper) && Vec::<f32>::new().try_reserve_exact(floats).is_err() {
+    if stages.contains(&Stage::Paper) && Vec::<f32>::new().try_reserve_exact(floats).is_err() {
         return Err(misuse(format!(
             "stage paper: {classes} floats for each of {batch} times {seen_width}x{seen_height} pixels do not fit into memory; reduce --size or --batch, or \
              leave out the stage with --stages"

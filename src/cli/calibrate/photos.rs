@@ -16,7 +16,7 @@ use super::super::model::opened;
 use super::super::{Outcome, misuse};
 use super::groups::{look_like_clips, means, units};
 use super::losses;
-use super::{Args, guarantee};
+use super::{Args, guarantee, number};
 
 /// The thresholds of the tiles, safest first. They are fixed, because the guarantee needs an order that does not depend on the losses.
 const THRESHOLDS: [f32; 10] = [0.95, 0.9, 0.8, 0.65, 0.5, 0.35, 0.2, 0.1, 0.03, 0.0];
@@ -50,6 +50,11 @@ struct Measured {
 
 pub(super) fn run(args: &Args, images: &Path, limit: Limit, console: &Console) -> anyhow::Result<Outcome> {
     let Some(out) = &args.out else { return Err(misuse("-o is missing; name the weights file to write")) };
+    if args.model.classes_text().is_some() || args.model.augment.text().is_some() {
+        return Err(misuse(
+            "a rule is for the network's own classes and for the photo alone; omit --classes, --merge, --flip and --scales",
+        ));
+    }
     for path in args.write_losses.iter().chain([out]) {
         if path.exists() && !args.overwrite {
             return Err(misuse(format!("{}: exists already; use --overwrite to replace it", path.display())));
@@ -61,6 +66,7 @@ pub(super) fn run(args: &Args, images: &Path, limit: Limit, console: &Console) -
     let groups = groups(args, images, &pairs, console)?;
 
     let segmenter = opened(args.model.builder()?.size(args.size).exits(true).build())?;
+    let weights = args.model.opened()?;
     console.note(&segmenter.to_string());
     let sequences = sequences(&segmenter, bound, console);
     let policies = sequences.concat();
@@ -95,7 +101,7 @@ pub(super) fn run(args: &Args, images: &Path, limit: Limit, console: &Console) -
         families.iter().filter_map(|family| family.choice.chosen.map(|last| family.policies[last])).collect();
     let times = times(args, &segmenter, &certified, &measured.photos, console)?;
     let report = Report::new(args, limit, bound, &families, &measured, &units, &certified, &times);
-    report.rule(args, &segmenter)?.save(&args.model.opened()?, out)?;
+    report.rule(args, &segmenter, weights.tensors_digest()).save(&weights, out)?;
     let text = if args.json { serde_json::to_string_pretty(&report)? + "\n" } else { report.text() };
     std::io::stdout().lock().write_all(text.as_bytes())?;
     console.note(&format!("calibrated weights -> {}", out.display()));
@@ -338,14 +344,14 @@ impl Report {
     }
 
     /// What is stored in the weights.
-    fn rule(&self, args: &Args, segmenter: &Segmenter) -> anyhow::Result<Calibrated> {
+    fn rule(&self, args: &Args, segmenter: &Segmenter, tensors: String) -> Calibrated {
         let rungs: &[&str] = match self.policy {
             Policy::Tiles { .. } => &["exit", "tiles", "full"],
             Policy::Size { .. } => &["size"],
             Policy::Full => &["full"],
         };
         let at = self.position();
-        Ok(Calibrated {
+        Calibrated {
             rungs: rungs.iter().map(|rung| (*rung).to_owned()).collect(),
             confidence: Calibrated::CONFIDENCE.into(),
             tile: Calibrated::TILE,
@@ -364,17 +370,12 @@ impl Report {
             size: args.size.to_string(),
             pad_multiple: segmenter.pad_multiple(),
             precision: segmenter.precision().to_string(),
-            tensors: args.model.opened()?.tensors_digest(),
-        })
+            tensors,
+        }
     }
 
     /// A table for people, the choice, and what it means.
     fn text(&self) -> String {
-        let number = |value: Option<f64>| match value {
-            None => "-".to_owned(),
-            Some(value) if value > 0.0 && value < 5e-5 => "<0.0001".to_owned(),
-            Some(value) => format!("{value:.4}"),
-        };
         let mut text = format!("{}, {}, {}", counted(self.n, "photo"), counted(self.groups, "unit"), self.risk);
         let _ = match self.bound {
             "crc" => writeln!(text, ", epsilon {}, bound crc\n", self.epsilon),

@@ -44,6 +44,7 @@ impl Compared {
         };
         let bar = console.progress(pairs.len() as u64, "photos compared");
         for pair in pairs {
+            bar.inc(1);
             // A photo that fails was reported before.
             let Ok(photo) = args.photos.decoder().open(&pair.photo) else { continue };
             let trials = tradeoff.trials(&photo, None, Risk::Consistency)?;
@@ -55,7 +56,6 @@ impl Compared {
                 sum.milliseconds += own;
                 sum.photos += 1;
             }
-            bar.inc(1);
         }
         console.finish();
         let photos = sum.photos.max(1) as f64;

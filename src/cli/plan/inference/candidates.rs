@@ -5,7 +5,7 @@ use std::fmt;
 use rtformer::{ErrorKind, Precision, Segmenter, Size};
 
 use super::super::super::misuse;
-use super::super::super::model::{opened, weights_path};
+use super::super::super::model::{opened, with_weights};
 use super::InferenceArgs;
 
 /// One way to run a network.
@@ -20,10 +20,7 @@ pub(super) struct Candidate {
 impl Candidate {
     pub(super) fn open(&self, args: &InferenceArgs) -> anyhow::Result<Segmenter> {
         let builder = args.builder().size(self.size).precision(self.precision);
-        opened(match weights_path(&self.weights)? {
-            Some(path) => builder.weights(path).build(),
-            None => builder.build(),
-        })
+        opened(with_weights(builder, &self.weights)?.build())
     }
 
     /// The flags of `segment`, `eval` and `bench` for it.
@@ -77,10 +74,7 @@ pub(super) fn list(args: &InferenceArgs, (width, height): (u32, u32)) -> anyhow:
 
 /// The precisions of the device, its default first.
 fn available(args: &InferenceArgs, weights: &str) -> anyhow::Result<Vec<Precision>> {
-    let builder = match weights_path(weights)? {
-        Some(path) => args.builder().weights(path),
-        None => args.builder(),
-    };
+    let builder = with_weights(args.builder(), weights)?;
     let mut all = vec![opened(builder.clone().build())?.precision()];
     for precision in [Precision::F32, Precision::Bf16, Precision::F16] {
         if all.contains(&precision) {
