@@ -179,7 +179,7 @@ impl Tile<'_> {
                 };
             }
             let mut block = t.x;
-            if BLOCKED && STRIDE == 1 && r.kernel == 1 && r.words % pixel == 0 {
+            if BLOCKED && STRIDE == 1 && r.kernel == 1 && r.words.is_multiple_of(pixel) {
                 // The same sums with fewer instructions between them: 1x1 convolutions and Winograd's products (there 3 %
                 // of the products' time, AVX2).
                 for _ in 0..r.words / pixel {

@@ -1,26 +1,22 @@
 //! Finds the photos to explain.
 
-use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use rtformer::pixels::sniff::is_photo;
 use walkdir::WalkDir;
 
 use super::super::console::{Console, counted};
+use super::super::stems::stems;
 
 /// A photo, and its place in the output folder.
 #[derive(Clone, Debug)]
 pub(super) struct Photo {
     pub(super) path: PathBuf,
-    /// Its path in the named folder, or its file name, without the extension.
+    /// Its name among the outputs, which no other photo has: its path in the named folder, or its file name, without the extension.
     pub(super) stem: PathBuf,
 }
 
 impl Photo {
-    fn new(path: PathBuf, place: &Path) -> Self {
-        Self { path, stem: place.with_extension("") }
-    }
-
     /// The path of an output.
     pub(super) fn output(&self, out: &Path, suffix: &str) -> PathBuf {
         let mut path = out.join(&self.stem).into_os_string();
@@ -39,7 +35,7 @@ pub(super) fn find(arguments: &[PathBuf], out: &Path, console: &Console) -> (Vec
     for argument in arguments {
         if !argument.is_dir() {
             let name = argument.file_name().unwrap_or(argument.as_os_str());
-            found.push(Photo::new(argument.clone(), Path::new(name)));
+            found.push((argument.clone(), PathBuf::from(name)));
             continue;
         }
         let is_out = |path: &Path| path.canonicalize().ok().is_some_and(|path| out.canonicalize().ok() == Some(path));
@@ -51,7 +47,7 @@ pub(super) fn find(arguments: &[PathBuf], out: &Path, console: &Console) -> (Vec
                 Ok(entry) => match is_photo(entry.path()) {
                     Ok(true) => {
                         let place = entry.path().strip_prefix(argument).unwrap_or(entry.path());
-                        found.push(Photo::new(entry.path().to_path_buf(), place));
+                        found.push((entry.path().to_path_buf(), place.to_path_buf()));
                     }
                     Ok(false) => other += 1,
                     Err(error) => fail(format!("{}: cannot be read: {error}", entry.path().display())),
@@ -62,19 +58,9 @@ pub(super) fn find(arguments: &[PathBuf], out: &Path, console: &Console) -> (Vec
     if other > 0 {
         console.note(&format!("{} in folders skipped: no photo", counted(other, "file")));
     }
-    let mut seen = HashSet::new();
-    let mut first = Vec::new();
-    for photo in found {
-        if seen.insert(photo.stem.clone()) {
-            first.push(photo);
-        } else {
-            fail(format!(
-                "{}: another photo has the same name in the output folder; explain it alone",
-                photo.path.display()
-            ));
-        }
-    }
-    (first, failed)
+    let places: Vec<_> = found.iter().map(|(_, place)| place.as_path()).collect();
+    let stems = stems(Path::new(""), &places);
+    (found.into_iter().zip(stems).map(|((path, _), stem)| Photo { path, stem }).collect(), failed)
 }
 
 #[cfg(test)]
@@ -82,7 +68,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn folders_are_searched_and_equal_names_fail() {
+    fn folders_are_searched_and_no_two_photos_share_a_name() {
         let folder = tempfile::tempdir().unwrap();
         let at = |name: &str| folder.path().join(name);
         for name in ["in/b.jpg", "in/sub/a.png", "in/notes.txt", "in/out/b.rules.png", "b.png"] {
@@ -92,7 +78,7 @@ mod tests {
         let console = Console::new(true, false);
         let (found, failed) = find(&[at("in"), at("b.png")], &at("in/out"), &console);
         let stems: Vec<_> = found.iter().map(|photo| photo.stem.to_string_lossy().into_owned()).collect();
-        assert_eq!((stems, failed), (vec!["b".to_owned(), "sub/a".to_owned()], 1));
+        assert_eq!((stems, failed), (["b.jpg", "sub/a", "b.png"].map(str::to_owned).to_vec(), 0));
         assert_eq!(found[1].output(Path::new("out"), ".rules.json"), Path::new("out/sub/a.rules.json"));
     }
 }
