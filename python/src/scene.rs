@@ -178,6 +178,13 @@ impl Scene {
         self.lock(py).scene.timings().into()
     }
 
+    /// The multiplications that the frame took, as a share of the full network's: 1 unless the segmenter has `adaptive`, and with it
+    /// sometimes slightly above 1.
+    #[getter]
+    fn compute_share(&self, py: Python<'_>) -> f64 {
+        self.lock(py).scene.compute_share()
+    }
+
     /// Height in pixels.
     #[getter]
     fn height(&self) -> u32 {

@@ -30,6 +30,8 @@ use crate::video::Video;
 /// - `confidence`, `logits`: whether scenes have these arrays
 /// - `reject_below`: pixels with a lower probability, 0 to 1, get the id 255 (65535 above 256 classes)
 /// - `pad`: pad to a multiple of 1 to 256 pixels, or `"none"`; `None` for what the weights say
+/// - `adaptive`: compute less where the network is certain early, by the rule in the weights that `rtformer calibrate` certified for a risk
+///   of at most this, 0 to 1; on the CPU. `Scene.compute_share` says what a frame took. `None` for the full network
 ///
 /// `seg(frame, channels="rgb")` segments one frame and returns its `Scene`. A frame is a path, the bytes of an image file, a Pillow image,
 /// or an array on the CPU: `uint8 [height, width, channels]` with 1, 3 or 4 channels, or `[height, width]`; also an object with
@@ -46,7 +48,7 @@ impl Segmenter {
     #[new]
     #[pyo3(signature = (
         weights = None, device = "auto", precision = None, threads = None, size = "native", confidence = true, *, logits = false,
-        reject_below = None, pad = None
+        reject_below = None, pad = None, adaptive = None
     ))]
     #[allow(clippy::too_many_arguments, reason = "Python's keyword arguments")]
     fn new(
@@ -60,6 +62,7 @@ impl Segmenter {
         logits: bool,
         reject_below: Option<f32>,
         pad: Option<Bound<'_, PyAny>>,
+        adaptive: Option<f64>,
     ) -> PyResult<Self> {
         let pad = pad.map(|pad| pad.str().map(|text| text.to_string())).transpose()?;
         let arguments = PyDict::new(py);
@@ -72,6 +75,7 @@ impl Segmenter {
         arguments.set_item("logits", logits)?;
         arguments.set_item("reject_below", reject_below)?;
         arguments.set_item("pad", &pad)?;
+        arguments.set_item("adaptive", adaptive)?;
         let segmenter = py.detach(|| -> rtformer::Result<_> {
             let mut builder = rtformer::Segmenter::builder().device(device.parse()?).threads(threads.unwrap_or(0));
             builder = builder.size(size.parse()?).confidence(confidence).logits(logits);
@@ -79,6 +83,7 @@ impl Segmenter {
             builder = set(builder, precision.map(str::parse).transpose()?, Builder::precision);
             builder = set(builder, reject_below, Builder::reject_below);
             builder = set(builder, pad.map(|pad| pad.parse()).transpose()?, Builder::pad);
+            builder = set(builder, adaptive, Builder::adaptive);
             builder.build()
         });
         Ok(Self { segmenter: Arc::new(segmenter.map_err(exception)?), arguments: arguments.unbind() })

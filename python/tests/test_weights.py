@@ -92,3 +92,21 @@ def test_what_the_server_sends_is_checked(mirror, cache):
     with pytest.raises(rtformer.WeightsError, match="the downloaded file is not the checkpoint"):
         rtformer.Segmenter("slim-cityscapes", "cpu")
     assert list(cache.iterdir()) == []
+
+
+def test_calibrated_weights_compute_less(program, street, tmp_path):
+    calibrated = tmp_path / "calibrated.safetensors"
+    done = program("calibrate", "--images", street[-1].parent, "--epsilon", 0.9, "--delta", 0.2, "--bound", "hb", "-o", calibrated)
+    assert done.returncode == 0, done
+    full, early = rtformer.Segmenter(device="cpu")(street[0]), rtformer.Segmenter(calibrated, adaptive=0.95)(street[0])
+    assert full.compute_share == 1.0 and 0.2 < early.compute_share < 0.9
+    assert 0.5 < (early.mask == full.mask).mean() < 1.0
+    # Without the option, the file is the full network.
+    plain = rtformer.Segmenter(calibrated, "cpu")(street[0])
+    assert plain.compute_share == 1.0 and np.array_equal(plain.mask, full.mask)
+    copy = pickle.loads(pickle.dumps(rtformer.Segmenter(calibrated, adaptive=0.9)))
+    assert copy(street[0]).compute_share == early.compute_share
+    with pytest.raises(rtformer.WeightsError, match="for a risk of at most 0.9, not 0.1"):
+        rtformer.Segmenter(calibrated, adaptive=0.1)
+    with pytest.raises(rtformer.WeightsError, match="not calibrated"):
+        rtformer.Segmenter(adaptive=0.1)

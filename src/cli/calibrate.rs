@@ -3,6 +3,7 @@
 mod groups;
 mod losses;
 mod photos;
+mod report;
 
 use std::fmt::Write as _;
 use std::io::Write as _;

@@ -4,12 +4,13 @@ use std::fmt::Write as _;
 use std::io::Write as _;
 
 use rtformer::weights::Weights;
-use rtformer::{Device, Model};
+use rtformer::{Calibrated, Device, Model, Policy};
 use serde::Serialize;
 
 use super::Outcome;
 use super::bench::Caches;
-use super::model::{embedded, weights_path};
+use super::console::counted;
+use super::model::{embedded, named};
 
 /// Describe a weights file, or this program and its embedded weights
 ///
@@ -49,6 +50,19 @@ struct Info {
     pad_multiple: Option<u32>,
     source: String,
     license: String,
+    /// The rule that `calibrate` stored; `null` without one.
+    adaptive: Option<Rule>,
+}
+
+/// A rule for adaptive inference.
+#[derive(Debug, Serialize)]
+struct Rule {
+    #[serde(flatten)]
+    stored: Calibrated,
+    /// What runs: `full`, `tiles:THRESHOLD` or `size:SCALE`.
+    policy: String,
+    /// Whether it was calibrated with these tensors. If not, --adaptive refuses it.
+    own_tensors: bool,
 }
 
 /// The program that runs the weights.
@@ -86,11 +100,7 @@ struct Class {
 }
 
 pub(super) fn run(args: &Args) -> anyhow::Result<Outcome> {
-    let path = args.weights.as_deref().map(weights_path).transpose()?.flatten();
-    let weights = match path {
-        Some(path) => Weights::open(path)?,
-        None => embedded()?,
-    };
+    let weights = args.weights.as_deref().map_or_else(|| Ok(embedded()?), named)?;
     let info = Info::of(&weights, args.weights.is_none().then(Program::this).transpose()?)?;
     let text = if args.json { serde_json::to_string_pretty(&info)? + "\n" } else { info.text() };
     std::io::stdout().lock().write_all(text.as_bytes())?;
@@ -108,6 +118,38 @@ impl Program {
             threads: Threads { number: threads.number, reason: threads.reason },
             caches: Caches::this()?,
         })
+    }
+}
+
+impl Rule {
+    fn of(weights: &Weights) -> rtformer::Result<Option<Self>> {
+        Ok(Calibrated::of(weights)?.map(|stored| Self {
+            policy: stored.policy().to_string(),
+            own_tensors: stored.tensors == weights.tensors_digest(),
+            stored,
+        }))
+    }
+
+    /// Two lines: what runs and what is guaranteed, and from what it was calibrated.
+    fn text(&self) -> String {
+        let Calibrated { risk, epsilon, delta, bound, n, groups, size, pad_multiple, precision, .. } = &self.stored;
+        let percent = |share: f64| format!("{:.1} %", 100.0 * share);
+        let what = if self.stored.policy() == Policy::Full {
+            "the full network, as no saving was found".into()
+        } else {
+            let [work, time] = [self.stored.compute_share, self.stored.time_share].map(percent);
+            format!("{}, {work} of the multiplications, {time} of the time", self.policy)
+        };
+        let certain = if bound == "crc" { "on average".into() } else { format!("delta {delta}") };
+        let observed = self.stored.p_value.map_or(String::new(), |p| {
+            format!(", observed risk {}, p-value {p:.1e}", percent(self.stored.empirical_risk))
+        });
+        let other = if self.own_tensors { "" } else { "; refused, because it is for other tensors" };
+        let (photos, units) = (counted(*n, "photo"), counted(*groups, "unit"));
+        format!(
+            "{what}; for a risk ({risk}) of at most {epsilon}, {certain}{other}\n                {bound} on {photos} in \
+             {units}{observed}; size {size}, padding {pad_multiple}, {precision}"
+        )
     }
 }
 
@@ -135,6 +177,7 @@ impl Info {
             pad_multiple: weights.pad_multiple()?,
             source: dataset.source,
             license: dataset.license,
+            adaptive: Rule::of(weights)?,
         })
     }
 
@@ -163,6 +206,7 @@ impl Info {
                 "padding",
                 self.pad_multiple.map_or("none".into(), |multiple| format!("to a multiple of {multiple} pixels")),
             ),
+            ("adaptive", self.adaptive.as_ref().map_or("not calibrated".into(), Rule::text)),
             ("source", self.source.clone()),
             ("licence", self.license.clone()),
         ];

@@ -125,10 +125,7 @@ impl ModelArgs {
 
     /// The weights file.
     pub(super) fn opened(&self) -> anyhow::Result<Weights> {
-        Ok(match weights_path(&self.weights)? {
-            Some(path) => Weights::open(path)?,
-            None => embedded()?,
-        })
+        named(&self.weights)
     }
 }
 
@@ -187,6 +184,14 @@ pub(super) fn embedded() -> rtformer::Result<Weights> {
     return Segmenter::embedded_weights();
     #[cfg(not(feature = "embedded-weights"))]
     return Err(rtformer::Error::NoWeights);
+}
+
+/// The weights that `--weights` names.
+pub(super) fn named(name: &str) -> anyhow::Result<Weights> {
+    Ok(match weights_path(name)? {
+        Some(path) => Weights::open(path)?,
+        None => embedded()?,
+    })
 }
 
 /// The builder with the weights that `--weights` names.

@@ -102,7 +102,7 @@ fn photos_are_calibrated_and_the_rule_is_applied() {
     }
     let rows = fs::read_to_string(&table).unwrap();
     assert_eq!(rows.lines().count(), 4);
-    assert!(rows.starts_with("tiles:0.95,") && rows.lines().next().unwrap().ends_with("size:0.5"));
+    assert!(rows.starts_with("tiles:0.9999,") && rows.lines().next().unwrap().ends_with("size:0.5"));
     // The same statistics on the table give the same p-values.
     let half = ["calibrate", "--losses", text(&table), "--epsilon", "0.9", "--delta", "0.1", "--json"];
     assert_eq!(json(&half).0["p_values"], report["p_values"]);
@@ -120,6 +120,25 @@ fn photos_are_calibrated_and_the_rule_is_applied() {
     let (code, _, err) =
         run(&mut rtformer(&["segment", text(&photo), "--weights", text(&out), "--adaptive", "0.5", "--json"]));
     assert!(code == 1 && err.contains("calibrated for a risk of at most 0.9, not 0.5"), "{err}");
+
+    // `info` shows what is stored: the last one that was written.
+    let (info, _) = json(&["info", "--json", text(&out)]);
+    let stored = &info["adaptive"];
+    let fixed =
+        ["epsilon", "delta", "bound", "n", "groups", "risk", "size", "precision", "pad_multiple", "own_tensors"];
+    assert_eq!(
+        fixed.map(|key| stored[key].to_string()),
+        ["0.9", "0.2", "\"hb\"", "3", "1", "\"consistency\"", "\"native\"", "\"f32\"", "32", "true"],
+        "{stored}"
+    );
+    let chosen = shown.lines().find_map(|line| line.strip_prefix("chosen: ")).unwrap();
+    let policy = if chosen == "the full network" { "full" } else { chosen };
+    assert_eq!(stored["policy"], policy);
+    let (_, shown, _) = run(&mut rtformer(&["info", text(&out)]));
+    let words = ["for a risk (consistency) of at most 0.9, delta 0.2", "hb on 3 photos in 1 unit"];
+    assert!(words.iter().all(|words| shown.contains(words)), "{shown}");
+    let (info, _) = json(&["info", "--json", "embedded"]);
+    assert!(info["adaptive"].is_null() && info.as_object().unwrap().contains_key("adaptive"), "{info}");
 }
 
 #[test]

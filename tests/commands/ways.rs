@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 
 use image::GrayImage;
 use rtformer::pixels::Image;
-use rtformer::{Device, Segmenter};
+use rtformer::weights::Weights;
+use rtformer::{Calibrated, Device, Segmenter};
 use serde_json::Value;
 
 use super::{golden, rtformer, run, text};
@@ -165,6 +166,89 @@ fn plan_compares_masks_without_labels() {
     assert!(out.contains("The front is flat: use the plain network"), "{out}");
 }
 
+/// The tiny network with the rule to see photos at this share of their size, for a risk of at most 0.1.
+fn calibrated(path: &Path, scale: Option<f32>) {
+    let weights = Weights::open(golden("tiny.safetensors")).unwrap();
+    let rule = Calibrated {
+        rungs: vec!["size".into()],
+        confidence: Calibrated::CONFIDENCE.into(),
+        tile: Calibrated::TILE,
+        threshold: None,
+        scale,
+        risk: "consistency".into(),
+        epsilon: 0.1,
+        delta: 0.05,
+        bound: "wsr".into(),
+        n: 500,
+        groups: 500,
+        empirical_risk: 0.05,
+        p_value: Some(0.01),
+        compute_share: 0.3,
+        time_share: 0.4,
+        size: "native".into(),
+        pad_multiple: 1,
+        precision: "f32".into(),
+        tensors: weights.tensors_digest(),
+    };
+    rule.save(&weights, path).unwrap();
+}
+
+#[test]
+fn plan_compares_the_rules_of_calibrated_weights() {
+    let folder = tempfile::tempdir().unwrap();
+    let (images, _) = data(folder.path());
+    let [half, none] = ["half.safetensors", "none.safetensors"].map(|name| folder.path().join(name));
+    calibrated(&half, Some(0.5));
+    calibrated(&none, None);
+    let tiny = golden("tiny.safetensors");
+    let weights = [&tiny, &half, &none].map(|path| text(path)).join(",");
+    let plan = |weights: &str, more: &[&str]| {
+        let args = ["plan", "--images", text(&images), "--weights", weights, "--precision", "f32", "--threads", "1"];
+        let (code, out, err) = run(&mut rtformer(&[&args[..], &["--device", "cpu", "--runs", "3"], more].concat()));
+        assert_eq!(code, 0, "{err}");
+        (out, err)
+    };
+    let (out, err) =
+        plan(&weights, &["--size", "32x24,native", "--epsilon", "0.05,0.1,0.2", "--json", "--fps", "1e-3"]);
+    let answer: Value = serde_json::from_str(&out).unwrap();
+    let points = answer["points"].as_array().unwrap();
+    // Two sizes of three files, and the rule of one of them for the two risks that it was calibrated for.
+    let epsilons: Vec<_> = points.iter().map(|point| point["epsilon"].as_f64()).collect();
+    assert_eq!(epsilons, [&[None; 6][..], &[Some(0.1), Some(0.2)]].concat(), "{answer}");
+    for point in &points[6..] {
+        assert_eq!((&point["weights"], &point["size"]), (&text(&half).into(), &"native".into()));
+        // On photos of 64x48, the rule is the size 32x24, which is also the first point.
+        assert_eq!((number(&points[0], "consistency"), number(point, "consistency")), (1.0, 1.0), "{answer}");
+        assert!(
+            number(point, "latency_ms") > 0.0 && point["bench"].as_str().unwrap().contains(" --adaptive 0."),
+            "{point}"
+        );
+    }
+    for (name, reason) in [
+        (text(&tiny), "no points with --adaptive: it is not calibrated"),
+        (text(&half), "it was calibrated for a risk of at most 0.1, not 0.05"),
+        (text(&none), "no points with --adaptive: no saving was found"),
+    ] {
+        let said = err.lines().filter(|line| line.contains(name) && line.contains(reason)).count();
+        assert_eq!(said, 1, "{name}: {reason}: {err}");
+    }
+
+    // The command for the point uses the rule.
+    let bench = points[6]["bench"].as_str().unwrap().split(' ').skip(1).collect::<Vec<_>>();
+    let report = folder.path().join("bench.json");
+    let (code, _, err) = run(&mut rtformer(&[&bench[..], &["--runs", "1", "--json", text(&report)]].concat()));
+    assert_eq!(code, 0, "{err}");
+    let report: Value = serde_json::from_slice(&fs::read(&report).unwrap()).unwrap();
+    assert_eq!((&report["adaptive"]["policy"], &report["adaptive"]["epsilon"]), (&"size:0.5".into(), &0.1.into()));
+
+    let (out, _) = plan(text(&half), &["--size", "native", "--epsilon", "0.1"]);
+    let column: Vec<_> = out.lines().filter_map(|line| line.split_whitespace().rev().nth(3)).collect();
+    assert!(out.contains("precision  epsilon") && column.contains(&"0.1") && column.contains(&"-"), "{out}");
+    let (out, err) = plan(text(&half), &["--size", "32x24", "--epsilon", "0.1"]);
+    assert!(err.contains("its rule is for the size native and the precision f32; compare these as well"), "{err}");
+    assert!(out.contains("The front is flat: use the plain network"), "{out}");
+}
+
 #[test]
 fn plan_refuses_what_it_cannot_compare() {
     let folder = tempfile::tempdir().unwrap();
@@ -176,6 +260,9 @@ fn plan_refuses_what_it_cannot_compare() {
         (&["--images", images, "--miou", "0.5"][..], 2, "--labels"),
         (&["--images", images, "--labels", labels, "--miou", "65"], 2, "such as 0.65 for 65 %"),
         (&["--images", images, "--fps", "30", "--latency", "30"], 2, "cannot be used with"),
+        (&["--images", images, "--epsilon", "2"], 2, "`2` is not a risk from 0 to 1"),
+        (&["--fit", "a.csv", "--epsilon", "0.1"], 2, "need --images"),
+        (&["--train", "--flops", "1e14", "--latency", "30"], 2, "need --images"),
         (&["--images", images, "--fps", "0"], 2, "expected a positive number of frames per second"),
         (&["--images", images, "--train", "--flops", "1e14"], 2, "cannot be used with"),
         (&["--images", images, "--fit", "a.csv"], 2, "cannot be used with"),

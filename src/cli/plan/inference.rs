@@ -13,6 +13,7 @@ use rtformer::{Device, Padding, Precision, Segmenter, Size};
 
 use super::super::console::{Console, counted};
 use super::super::labels::LabelArgs;
+use super::super::model::epsilon;
 use super::super::stats::Figures;
 use super::super::{Outcome, misuse};
 use super::{Args, positive};
@@ -57,6 +58,11 @@ pub(super) struct InferenceArgs {
     /// Precisions to compare: f32, bf16 or f16 [default: all that the device has]
     #[arg(long, visible_alias = "precisions", value_name = "PRECISION,…", value_delimiter = ',', num_args = 1..)]
     pub(super) precision: Vec<Precision>,
+
+    /// Also compare adaptive inference for risks of at most EPS, 0 to 1: of weights that `calibrate` wrote, at the size and the precision
+    /// of their rule, as with --adaptive EPS
+    #[arg(long, value_name = "EPS,…", requires = "images", value_delimiter = ',', num_args = 1.., value_parser = epsilon)]
+    epsilon: Vec<f64>,
 
     /// Device to run on, as for `segment` [default: auto]
     #[arg(long, value_name = "DEVICE")]
@@ -116,6 +122,12 @@ impl InferenceArgs {
         builder.threads(self.threads.map_or(0, usize::from))
     }
 
+    /// Whether a flag is there that needs photos.
+    fn is_about_photos(&self) -> bool {
+        let listed = !self.weights.is_empty() || !self.epsilon.is_empty();
+        listed || self.labels.is_some() || self.photo.is_some() || self.runs.is_some() || self.latency.is_some()
+    }
+
     /// Whether a flag says on what to measure.
     pub(super) fn says_how_to_measure(&self) -> bool {
         let listed = !self.size.is_empty() || !self.precision.is_empty();
@@ -136,7 +148,7 @@ pub(super) fn run(args: &Args, console: &Console) -> anyhow::Result<(String, Out
     let plan = &args.inference;
     let mut photos = Photos::find(plan, plan.format.checked()?, console)?;
     let photo = timed_photo(plan, &photos)?;
-    let candidates = candidates::list(plan, (photo.width(), photo.height()))?;
+    let candidates = candidates::list(plan, (photo.width(), photo.height()), console)?;
     let times = times(plan, &candidates, &photo, console)?;
 
     let mut measured = Vec::new();
@@ -212,6 +224,12 @@ fn goal(plan: &InferenceArgs) -> Option<Goal> {
 /// Refuses flags of this half without photos.
 pub(super) fn check(args: &Args) -> anyhow::Result<()> {
     let plan = &args.inference;
+    // clap forgets what a flag requires if it conflicts with another flag that is there.
+    if plan.images.is_none() && plan.is_about_photos() {
+        return Err(misuse(
+            "--labels, --weights, --epsilon, --photo, --runs and --latency need --images; name the folder of the photos",
+        ));
+    }
     if plan.images.is_none() && plan.says_how_to_measure() && plan.fps.is_none() {
         return Err(misuse(
             "--size, --precision, --device, --threads and --pad say how to measure the speed; use them with --images or with --train --fps",

@@ -23,6 +23,8 @@ struct Row {
     weights: String,
     size: String,
     precision: String,
+    /// The risk for which adaptive inference was used; `None` for the full network.
+    epsilon: Option<f64>,
     /// The median.
     latency_ms: f64,
     min_ms: f64,
@@ -67,6 +69,9 @@ pub(super) struct Answer {
     fastest: Option<usize>,
     #[serde(skip)]
     images: String,
+    /// Whether adaptive inference was asked for.
+    #[serde(skip)]
+    risks: bool,
 }
 
 /// A goal as JSON.
@@ -94,6 +99,7 @@ impl Answer {
                     weights: candidate.weights.clone(),
                     size: candidate.size.to_string(),
                     precision: candidate.precision.to_string(),
+                    epsilon: candidate.epsilon,
                     latency_ms: figures.median_ms,
                     min_ms: figures.min_ms,
                     p25_ms: figures.p25_ms,
@@ -131,6 +137,7 @@ impl Answer {
             fastest,
             images: args.images.as_ref().map_or(String::new(), |images| quoted(&images.display().to_string())),
             points: rows,
+            risks: !args.epsilon.is_empty(),
         }
     }
 
@@ -160,15 +167,20 @@ impl Answer {
             format!("time of {photo} ({width}x{height}) on {device}; {what} of {}\n\n", counted(images, "photo"));
         let wide = self.points.iter().map(|row| row.weights.chars().count()).max().unwrap_or(0).max("weights".len());
         let size = self.points.iter().map(|row| row.size.len()).max().unwrap_or(0);
-        let _ = writeln!(text, "  {:wide$}  {:size$}  precision  median ms      FPS  {name}", "weights", "size");
+        // The column is there if a risk was asked for.
+        let risk = |risk: &dyn std::fmt::Display| if self.risks { format!("{risk:7}  ") } else { String::new() };
+        let column = risk(&"epsilon");
+        let _ =
+            writeln!(text, "  {:wide$}  {:size$}  precision  {column}median ms      FPS  {name}", "weights", "size");
         for row in self.sorted() {
             let mark = if row.optimal { '*' } else { ' ' };
             let quality = row.quality.miou.or(row.quality.consistency);
             let quality = quality.map_or("-".into(), |quality| format!("{:.2}", 100.0 * quality));
-            let Row { weights, size: seen, precision, latency_ms, fps, .. } = row;
+            let Row { weights, size: seen, precision, epsilon, latency_ms, fps, .. } = row;
+            let epsilon = risk(&epsilon.map_or("-".into(), |epsilon| epsilon.to_string()));
             let _ = writeln!(
                 text,
-                "{mark} {weights:wide$}  {seen:size$}  {precision:9}  {latency_ms:9.2}  {fps:7.2}  {quality:>6}"
+                "{mark} {weights:wide$}  {seen:size$}  {precision:9}  {epsilon}{latency_ms:9.2}  {fps:7.2}  {quality:>6}"
             );
         }
         text += "\n* no other point is both faster and better\n";
@@ -213,19 +225,21 @@ impl Answer {
     /// Time against quality: the front as a line, and the points of each file and precision.
     pub(super) fn picture(&self) -> RgbImage {
         let place = |row: &Row| Some((row.latency_ms, 100.0 * row.quality.miou.or(row.quality.consistency)?));
-        let mut kinds: Vec<_> = self.points.iter().map(|row| (&row.weights, &row.precision)).collect();
+        let kind = |row: &Row| (row.weights.clone(), row.precision.clone(), row.epsilon.is_some());
+        let mut kinds: Vec<_> = self.points.iter().map(kind).collect();
         kinds.dedup();
         let front: Vec<_> = self.sorted().into_iter().filter(|row| row.optimal).filter_map(place).collect();
         // Between two points of the front, the best that can be had is the faster one.
         let steps = front.windows(2).flat_map(|pair| [pair[0], (pair[1].0, pair[0].1)]).chain(front.last().copied());
         let line = Shape::Line(steps.collect());
         let mut series = vec![Series { name: "front".into(), color: COLORS[6], shape: line }];
-        for (&(weights, precision), color) in kinds.iter().zip(COLORS[..6].iter().copied().cycle()) {
-            let rows = self.points.iter().filter(|row| (&row.weights, &row.precision) == (weights, precision));
+        for (of, color) in kinds.iter().zip(COLORS[..6].iter().copied().cycle()) {
+            let rows = self.points.iter().filter(|row| kind(row) == *of);
+            let (weights, precision, adaptive) = of;
             let name = Path::new(weights).file_stem().unwrap_or_default().to_string_lossy();
             let short: String = name.chars().rev().take(16).collect::<Vec<_>>().into_iter().rev().collect();
             series.push(Series {
-                name: format!("{short} {precision}"),
+                name: format!("{short} {precision}{}", if *adaptive { " adaptive" } else { "" }),
                 color,
                 shape: Shape::Dots(rows.filter_map(place).collect()),
             });
