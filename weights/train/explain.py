@@ -7,8 +7,10 @@ The table is all that it learns from; atoms are defined in Rust. Two networks ar
 
 1. The consequent estimator, a small transformer, reads an antecedent (one to four atoms) and predicts the classes of the training regions
    that match it, their deviation, and how many there are. It learns from sampled antecedents, whose counts are exact, and is then frozen.
-2. The antecedent generator, a GRU, reads a region's features and emits atoms that hold for it, by straight-through Gumbel-softmax. Its
-   loss is the likelihood of the region's label under the estimated consequent. An antecedent keeps at least --support training regions.
+2. The antecedent generator, a GRU, reads a region's features and emits atoms that hold for it. It learns atom by atom first: the exact
+   counts say how likely the region's label would be after each possible atom. Then it learns whole antecedents through the frozen
+   estimator, by straight-through Gumbel-softmax; the loss is the likelihood of the region's label under the estimated consequent. An
+   antecedent keeps at least --support training regions.
 
 The output holds the generator and one bitset per atom, from which the program counts. The estimator is needed for training only.
 """
@@ -31,6 +33,7 @@ FORMAT = 1
 LENGTH = 4  # the most atoms of a rule
 WIDTH = 128  # of the generator
 CANNOT = -1e9  # the score of an atom that is not allowed
+NOT_ALLOWED = -1.0  # its share
 
 
 @dataclass
@@ -293,24 +296,100 @@ def emit(generator: Generator, hidden: Tensor, holds: Tensor, others: Tensor, su
     return torch.stack(chosen, 1)
 
 
+def class_balance(labels: Tensor, classes: int) -> Tensor:
+    """How often a region is drawn. Rare classes are drawn more often: a class's share is the square root of that of its regions."""
+    frequency = torch.bincount(labels, minlength=classes).float().clamp(min=1)
+    return (frequency**-0.5)[labels]
+
+
+def usable_atoms(counter: Counter, support: int) -> Tensor:
+    """`[atoms]`: those that say something, and that enough regions match."""
+    return (counter.wide.mean(0) < 0.98) & (counter.wide.sum(0) >= support)
+
+
+@torch.no_grad()
+def guide(table: Table, counter: Counter, args, batch: int = 128) -> tuple[Tensor, Tensor]:
+    """For each region, an antecedent that speaks for its label, `[n, length]`, and for each of its steps a distribution over the atoms and
+    NULL, `[n, length, atoms + 1]` f16, NOT_ALLOWED for those that are not allowed.
+
+    The objective is the sum over antecedents of p(antecedent | region) p(label | antecedent). Given the label, the next atom is therefore
+    the more likely, the more likely the label is after it: the distribution is proportional to the odds of the label to the power
+    --sharpness, and the antecedent is drawn from it. The region itself does not count.
+    """
+    n, null = counter.regions, counter.atoms
+    usable = usable_atoms(counter, args.support)
+    paths = torch.full((n, LENGTH), null)
+    shares = torch.full((n, LENGTH, null + 1), NOT_ALLOWED, dtype=torch.half)
+    for index in torch.arange(n).split(batch):
+        label = table.labels[index]
+        same = counter.labels.T[label]
+        prior = counter.prior[label][:, None]
+        matching = torch.ones(len(index), n)
+        matching[torch.arange(len(index)), index] = 0
+        ended, odds = torch.zeros(len(index), 1, dtype=torch.bool), torch.full((len(index), 1), CANNOT)
+        for step in range(LENGTH):
+            counts, of_label = matching @ counter.wide, (matching * same) @ counter.wide
+            left = matching.sum(1, keepdim=True)
+            allowed = table.atoms[index] & usable & (counts >= args.support) & (counts < left) & ~ended
+            none = ~allowed.any(1, keepdim=True)
+            allowed = torch.cat([allowed, none | ended | torch.full_like(none, step > 0)], 1)
+            # The fewer regions support a share, the closer it is to the label's share of all regions.
+            share = (of_label + args.shrink * prior) / (counts + args.shrink)
+            after = torch.cat([torch.logit(share, 1e-4), odds], 1)
+            target = (args.sharpness * after).masked_fill(~allowed, -math.inf).softmax(1)
+            choice = torch.multinomial(target, 1)
+            paths[index, step] = choice[:, 0]
+            shares[index, step] = target.masked_fill(~allowed, NOT_ALLOWED).half()
+            ended |= choice == null
+            odds = after.gather(1, choice)
+            atom = choice[:, 0].clamp(max=null - 1)
+            matching = torch.where(ended, matching, matching * counter.wide.T[atom])
+    return paths, shares
+
+
+def follow(generator: Generator, table: Table, counter: Counter, paths: Tensor, shares: Tensor, args, log) -> None:
+    """Teaches the generator the distributions along the antecedents of `guide`, by Kullback-Leibler divergence."""
+    drawn = class_balance(table.labels, counter.classes)
+    batch = 2 * args.batch
+    batches = args.draws // batch
+    optimizer = torch.optim.AdamW(generator.parameters(), args.guided_rate, weight_decay=1e-3)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, args.guided_rate, total_steps=args.guided * batches, pct_start=0.1)
+    for epoch in range(args.guided):
+        generator.train()
+        total = 0.0
+        for index in torch.multinomial(drawn, batches * batch, replacement=True).split(batch):
+            region, state = generator.start(table.hidden[index], 0.1)
+            last, loss = None, torch.zeros(())
+            for step in range(LENGTH):
+                state, score = generator.next(region, state, last)
+                target = shares[index, step].float()
+                allowed = target >= 0
+                guess = score.masked_fill(~allowed, CANNOT).log_softmax(1)
+                target = target.clamp(min=0)
+                loss = loss + (torch.xlogy(target, target) - target * guess).sum(1).mean()
+                last = F.one_hot(paths[index, step], counter.atoms + 1)[:, :-1].float()
+            optimizer.zero_grad()
+            loss.backward()
+            nn.utils.clip_grad_norm_(generator.parameters(), 1.0)
+            optimizer.step()
+            schedule.step()
+            total += loss.item()
+        log(f"generator, guided epoch {epoch + 1}: divergence {total / batches:.4f}")
+
+
 def train(generator: Generator, estimator: Estimator, table: Table, counter: Counter, args, log) -> None:
     """Trains the generator through the frozen estimator."""
     n, batch = counter.regions, args.batch
-    # Rare classes are drawn more often: a class's share is the square root of that of its regions. Drawn almost equally, twice as
-    # long, rules are worse on CamVid's val (macro F1 78.4 instead of 80.1).
-    frequency = torch.bincount(table.labels, minlength=counter.classes).float().clamp(min=1)
-    drawn = (frequency**-0.5)[table.labels]
+    drawn = class_balance(table.labels, counter.classes)
     batches = args.draws // batch
     steps = args.epochs * batches
     optimizer = torch.optim.AdamW(generator.parameters(), args.rate, weight_decay=1e-3)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, args.rate, total_steps=steps, pct_start=0.1)
-    usable = (counter.wide.mean(0) < 0.98) & (counter.wide.sum(0) >= args.support)
-    with torch.no_grad():
-        generator.head.bias[:-1].masked_fill_(~usable, -1e4)  # atoms that say nothing
+    usable = usable_atoms(counter, args.support)
     for epoch in range(args.epochs):
         generator.train()
         total = right = 0.0
-        chance = 1 - 0.8 * epoch / max(args.epochs - 1, 1)
+        chance = args.noise * (1 - 0.8 * epoch / max(args.epochs - 1, 1))
         for index in torch.multinomial(drawn, batches * batch, replacement=True).split(batch):
             # The support is estimated on some regions here; it is exact when rules are made.
             some = torch.randperm(n)[: args.some]
@@ -481,9 +560,17 @@ def fit(table: Table, args, log=print) -> tuple[Generator, Estimator, Counter, d
     start = time.time()
     antecedents, counts = sample(table, counter, args.antecedents, args.support, chance)
     log(f"{len(antecedents)} antecedents with at least {args.support} of {counter.regions} regions, {time.time() - start:.0f} s")
-    estimator = Estimator(counter.atoms, counter.classes)
-    pretrain(estimator, antecedents, counts, counter.regions, args.pretraining, log)
     generator = Generator(counter.atoms, table.hidden)
+    with torch.no_grad():
+        generator.head.bias[:-1].masked_fill_(~usable_atoms(counter, args.support), -1e4)
+    paths, shares = guide(table, counter, args)
+    log(f"guided by exact counts, {time.time() - start:.0f} s")
+    follow(generator, table, counter, paths, shares, args, log)
+    # What the generator will emit, too, so that the estimator knows it.
+    own = torch.unique(paths, dim=0)
+    estimator = Estimator(counter.atoms, counter.classes)
+    antecedents, counts = torch.cat([antecedents, own]), torch.cat([counts, counter.by_class(own)])
+    pretrain(estimator, antecedents, counts, counter.regions, args.pretraining, log)
     train(generator, estimator, table, counter, args, log)
     tensors = rounded(generator)
     log(f"trained in {time.time() - start:.0f} s")
@@ -503,10 +590,15 @@ def training(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--support", type=int, default=50, help="the fewest training regions that match a rule")
     parser.add_argument("--antecedents", type=int, default=60_000, help="antecedents that the estimator learns from")
     parser.add_argument("--pretraining", type=int, default=6, help="epochs of the estimator")
-    parser.add_argument("--epochs", type=int, default=12, help="epochs of the generator")
+    parser.add_argument("--guided", type=int, default=10, help="epochs in which exact counts guide the generator")
+    parser.add_argument("--guided-rate", type=float, default=3e-3, help="learning rate of these epochs")
+    parser.add_argument("--sharpness", type=float, default=4.0, help="power of the label's odds with which atoms are preferred")
+    parser.add_argument("--shrink", type=float, default=5.0, help="regions with the classes' average shares that are added to counts")
+    parser.add_argument("--epochs", type=int, default=3, help="epochs of the generator with the estimator")
     parser.add_argument("--draws", type=int, default=20_000, help="regions in an epoch of the generator")
     parser.add_argument("--batch", type=int, default=64, help="regions in a batch of the generator")
-    parser.add_argument("--rate", type=float, default=2e-3, help="learning rate of the generator")
+    parser.add_argument("--rate", type=float, default=2e-4, help="learning rate of the generator with the estimator")
+    parser.add_argument("--noise", type=float, default=1.0, help="scale of the Gumbel noise")
     parser.add_argument("--some", type=int, default=2000, help="regions from which the generator's training estimates the support")
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--threads", type=int, default=1, help="the operations are too small to gain from more, unless the machine is idle")
