@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use rtformer::backend::{Area, Areas, Cpu, Isa, Reference};
 use rtformer::model::ladder::{Patch, Step};
 use rtformer::model::{Config, Noise, RtFormer};
-use rtformer::pixels::{Image, Input, Normalization, Preparation};
+use rtformer::pixels::{Image, Input, Mask, Normalization, Preparation};
 use rtformer::weights::Weights;
 use rtformer::{Calibrated, Device, Error, Padding, Policy, Precision, Segmenter, Size};
 
@@ -336,4 +336,22 @@ fn rectangles_are_copied_on_every_backend() {
     }
     check(&Reference::folded(), "reference");
     Isa::available().into_iter().for_each(|isa| check(&Cpu::new(isa, 2).unwrap(), isa.name()));
+}
+
+/// Multiplications of all operations of a frame, in FLOPs.
+fn profiled(segmenter: &Segmenter, photo: &image::RgbImage) -> f64 {
+    let mut mask = Mask::new(0, 0, 11);
+    let profile = rtformer::bench::profile(segmenter, photo, &mut mask).unwrap();
+    profile.operations.iter().map(|operation| operation.flops).sum()
+}
+
+#[test]
+fn a_profile_has_fewer_operations_the_less_is_computed() {
+    let (segmenter, photo) = (open(2), street().into_rgb());
+    let policies = [Policy::Full, tiles(0.9), tiles(0.1), tiles(0.0)];
+    let counts = policies.map(|policy| profiled(&segmenter.with_policy(policy).unwrap(), &photo));
+    assert!(counts.is_sorted_by(|a, b| a > b), "{counts:?}");
+    // The profile and the share that a scene states agree: both count multiplications, the profile those of all operations.
+    let early = segmenter.with_policy(tiles(0.0)).unwrap().segment(&photo).unwrap().compute_share();
+    assert!((counts[3] / counts[0] - early).abs() < 0.05, "{counts:?}, {early}");
 }

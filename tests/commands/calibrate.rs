@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::{rtformer, run, text};
+use crate::{golden, rtformer, run, text};
 
 /// 200 units: no loss at `never`, one loss of 1 at `0.9`, ten at `0.8`, and none at `0.7`, which comes after a failure.
 fn table() -> String {
@@ -139,6 +139,23 @@ fn photos_are_calibrated_and_the_rule_is_applied() {
     assert!(words.iter().all(|words| shown.contains(words)), "{shown}");
     let (info, _) = json(&["info", "--json", "embedded"]);
     assert!(info["adaptive"].is_null() && info.as_object().unwrap().contains_key("adaptive"), "{info}");
+}
+
+#[test]
+fn a_file_that_cannot_be_written_costs_only_the_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let photos = photos(folder.path());
+    let (photo, out) = (photos.join("0016E5_07959.jpg"), folder.path().join("calibrated.safetensors"));
+    // A photo is no folder.
+    let below = [photo.join("losses.csv"), photo.join("calibrated.safetensors")];
+    for (table, weights) in [(&below[0], &out), (&folder.path().join("losses.csv"), &below[1])] {
+        let (tiny, files) = (golden("tiny.safetensors"), [text(table), text(weights)]);
+        let args = ["calibrate", "--images", text(&photos), "--epsilon", "0.9", "--weights", text(&tiny)];
+        let (code, shown, err) =
+            run(&mut rtformer(&[&args[..], &["--write-losses", files[0], "-o", files[1]]].concat()));
+        assert!(code == 1 && err.contains("cannot be written") && shown.contains("chosen: "), "{shown}{err}");
+        assert!(table.exists() != weights.exists(), "the other file is written");
+    }
 }
 
 #[test]

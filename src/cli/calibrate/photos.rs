@@ -67,8 +67,10 @@ pub(super) fn run(args: &Args, images: &Path, limit: Limit, console: &Console) -
     let mut columns: Vec<Vec<f64>> = (0..policies.len())
         .map(|policy| means(&units, &measured.trials.iter().map(|trials| trials[policy].loss).collect::<Vec<_>>()))
         .collect();
-    if let Some(path) = &args.write_losses {
-        losses::write(path, &policies, &columns)?;
+    // A full disk must not cost the measurement, so the report is printed all the same.
+    let written = args.write_losses.as_ref().map_or(Ok(()), |path| losses::write(path, &policies, &columns));
+    if let Err(error) = &written {
+        console.error(&error.to_string());
     }
     if bound == Bound::Conformal {
         never_falling(&mut columns);
@@ -84,11 +86,12 @@ pub(super) fn run(args: &Args, images: &Path, limit: Limit, console: &Console) -
         families.iter().filter_map(|family| family.choice.chosen.map(|last| family.policies[last])).collect();
     let times = times(args, &segmenter, &certified, &measured.photos, console)?;
     let report = Report::new(args, limit, bound, &families, &measured, &units, &certified, &times);
-    report.rule(args, &segmenter, weights.tensors_digest()).save(&weights, out)?;
+    let saved = report.rule(args, &segmenter, weights.tensors_digest()).save(&weights, out);
     let text = if args.json { serde_json::to_string_pretty(&report)? + "\n" } else { report.text() };
     std::io::stdout().lock().write_all(text.as_bytes())?;
+    saved?;
     console.note(&format!("calibrated weights -> {}", out.display()));
-    Ok(if measured.failed == 0 { Outcome::Done } else { Outcome::SomeFailed })
+    Ok(if measured.failed == 0 && written.is_ok() { Outcome::Done } else { Outcome::SomeFailed })
 }
 
 /// Raises each unit's loss to the largest of the safer policies. Conformal risk control needs losses that never fall; a bound on the
