@@ -102,7 +102,7 @@ fn photos_are_calibrated_and_the_rule_is_applied() {
     }
     let rows = fs::read_to_string(&table).unwrap();
     assert_eq!(rows.lines().count(), 4);
-    assert!(rows.starts_with("tiles:0.9999,") && rows.lines().next().unwrap().ends_with("size:0.5"));
+    assert!(rows.starts_with("tiles:0.95,") && rows.lines().next().unwrap().ends_with("size:0.5"));
     // The same statistics on the table give the same p-values.
     let half = ["calibrate", "--losses", text(&table), "--epsilon", "0.9", "--delta", "0.1", "--json"];
     assert_eq!(json(&half).0["p_values"], report["p_values"]);

@@ -188,7 +188,7 @@ impl Report {
                 self.epsilon, self.delta, self.delta_per_family
             ),
         };
-        let _ = writeln!(text, "policy          risk  p-value  smallest epsilon  multiplications  result");
+        let _ = writeln!(text, "policy       risk  p-value  smallest epsilon  multiplications  result");
         for (at, name) in self.columns.iter().enumerate() {
             let tested = at == 0
                 || self.certified[at - 1]
@@ -201,7 +201,7 @@ impl Report {
             };
             let (p_value, smallest) = (number(self.p_values[at]), number(self.smallest_epsilon[at]));
             let (risk, share) = (self.empirical_risk[at], 100.0 * self.compute_share[at]);
-            let _ = writeln!(text, "{name:12}  {risk:.4}  {p_value:>7}  {smallest:>16}  {share:>13.1} %  {result}");
+            let _ = writeln!(text, "{name:11}  {risk:.4}  {p_value:>7}  {smallest:>16}  {share:>13.1} %  {result}");
         }
         let _ = writeln!(text, "\nchosen: {}", self.chosen.as_deref().unwrap_or("the full network"));
         let _ = writeln!(text, "{}", self.message);
