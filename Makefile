@@ -1,5 +1,5 @@
 # Maintainers' commands; `.ci/run` runs the same checks.
-.PHONY: test test-isa ptx neon memcheck miri darwin objects lint doc deny bench peers peers-table cluster goldens parity-full smoke pictures video coco resplits explain explain-pictures explain-goals report
+.PHONY: test test-isa ptx neon memcheck miri darwin objects lint doc deny bench peers peers-table cluster goldens parity-full smoke pictures video coco resplits explain explain-pictures explain-goals report tiles
 
 test:            ## the README's test command
 	cargo test --release --workspace
@@ -106,3 +106,6 @@ resplits:        ## the guarantee of `calibrate --images` over 200 splits of Cam
 report:          ## check the page of `eval --report` in Chromium; PYTHON with pillow, or CAMVID=folder; SHOTS=folder keeps screenshots
 	cargo build --release
 	$(if $(CAMVID),CAMVID=$(CAMVID)) $(PYTHON) tests/report.py target/release/rtformer $(SHOTS)
+
+tiles:           ## a photo of 20,000 x 20,000 pixels with `segment --tile`: memory, and its mask compared with a blend in memory; minutes, 2 GB of disk
+	cargo test --release --test tiles -- --ignored --nocapture

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::fs::{self, TryLockError};
 use std::io::{self, BufWriter, Read, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 use tempfile::NamedTempFile;
@@ -80,6 +80,33 @@ pub fn digest(bytes: &[u8]) -> String {
     hex(&Sha256::digest(bytes))
 }
 
+/// The SHA-256 of a file of any length, in hexadecimal.
+///
+/// ```
+/// let path = "tests/data/golden/photo.png".as_ref();
+/// assert_eq!(rtformer::files::digest_of_file(path)?, rtformer::files::digest(&std::fs::read(path).unwrap()));
+/// # Ok::<(), rtformer::Error>(())
+/// ```
+///
+/// # Errors
+/// [`Error::Read`] with `path`.
+pub fn digest_of_file(path: &Path) -> Result<String> {
+    let mut hash = Sha256::new();
+    let copied = fs::File::open(path).and_then(|mut file| {
+        let mut chunk = vec![0; 1 << 20];
+        loop {
+            match file.read(&mut chunk) {
+                Ok(0) => return Ok(()),
+                Ok(length) => hash.update(&chunk[..length]),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+    });
+    copied.map_err(Error::reading(path))?;
+    Ok(hex(&hash.finalize()))
+}
+
 /// Bytes in hexadecimal.
 pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().fold(String::with_capacity(2 * bytes.len()), |text, byte| text + &format!("{byte:02x}"))
@@ -108,27 +135,74 @@ const SUFFIX: &str = ".part";
 ///
 /// # Errors
 /// [`Error::Write`] with `path`.
-pub fn write_whole(path: &Path, fill: impl FnOnce(&mut BufWriter<&mut fs::File>) -> io::Result<()>) -> Result<()> {
-    let attempt = || -> io::Result<()> {
+pub fn write_whole(path: &Path, fill: impl FnOnce(&mut WholeFile) -> io::Result<()>) -> Result<()> {
+    let mut file = WholeFile::create(path)?;
+    fill(&mut file).map_err(Error::writing(path))?;
+    file.finish()
+}
+
+/// A complete file that is written in parts: it gets its name at the end, as with [`write_whole`].
+///
+/// ```
+/// use std::io::Write;
+///
+/// # let folder = tempfile::tempdir().unwrap();
+/// let path = folder.path().join("scene.json");
+/// let mut file = rtformer::files::WholeFile::create(&path)?;
+/// file.write_all(b"{}").unwrap();
+/// assert!(!path.exists());
+/// file.finish()?;
+/// assert!(path.exists());
+/// # Ok::<(), rtformer::Error>(())
+/// ```
+#[derive(Debug)]
+pub struct WholeFile {
+    path: PathBuf,
+    file: BufWriter<NamedTempFile>,
+}
+
+impl WholeFile {
+    /// Starts to write the file. Missing parent folders are made.
+    ///
+    /// # Errors
+    /// [`Error::Write`] with `path`.
+    pub fn create(path: &Path) -> Result<Self> {
         let folder = match path.parent() {
             Some(folder) if !folder.as_os_str().is_empty() => folder,
             _ => Path::new("."),
         };
-        fs::create_dir_all(folder)?;
-        let mut file = temporary(folder)?;
-        let mut writer = BufWriter::new(file.as_file_mut());
-        fill(&mut writer)?;
-        writer.flush()?;
-        drop(writer);
-        if let Some(old) = fs::symlink_metadata(path).ok().filter(fs::Metadata::is_file)
-            && old.permissions() != file.as_file().metadata()?.permissions()
-        {
-            file.as_file().set_permissions(old.permissions())?;
-        }
-        file.persist(path).map_err(|failed| failed.error)?;
-        Ok(())
-    };
-    attempt().map_err(Error::writing(path))
+        let file = fs::create_dir_all(folder).and_then(|()| temporary(folder));
+        Ok(Self { path: path.to_path_buf(), file: BufWriter::new(file.map_err(Error::writing(path))?) })
+    }
+
+    /// Gives the file its name.
+    ///
+    /// # Errors
+    /// [`Error::Write`] with the path. The path is then what it was before.
+    pub fn finish(self) -> Result<()> {
+        let Self { path, file } = self;
+        let persist = || -> io::Result<()> {
+            let file = file.into_inner().map_err(io::IntoInnerError::into_error)?;
+            if let Some(old) = fs::symlink_metadata(&path).ok().filter(fs::Metadata::is_file)
+                && old.permissions() != file.as_file().metadata()?.permissions()
+            {
+                file.as_file().set_permissions(old.permissions())?;
+            }
+            file.persist(&path).map_err(|failed| failed.error)?;
+            Ok(())
+        };
+        persist().map_err(Error::writing(&path))
+    }
+}
+
+impl Write for WholeFile {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.file.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
 }
 
 /// A new file in `folder`, locked so that [`sweep`] keeps it.

@@ -71,6 +71,6 @@ pub use model::{Config, Model, Variant};
 pub use pixels::{Image, Size};
 pub use segmenter::{
     Augmentation, Builder, Calibrated, ClassShare, Classes, Device, Features, Padding, Policy, Precision, Scene,
-    Segmenter,
+    Segmenter, Strip, Tiling,
 };
 pub use timing::Timings;

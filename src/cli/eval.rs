@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use rtformer::eval::{Evaluation, LabelFormat, Measures, Measuring, Pair};
 use rtformer::explain::Explainer;
 use rtformer::pixels::render;
-use rtformer::{Segmenter, Size};
+use rtformer::{Builder, Segmenter, Size, Tiling};
 use serde::Serialize;
 
 use self::against::Against;
@@ -95,6 +95,10 @@ pub(super) struct Args {
     #[arg(long, value_name = "SIZE", default_value = "native")]
     size: Size,
 
+    /// Segment photos in overlapping tiles, as `segment --tile` does, to measure how much that changes
+    #[arg(long, value_name = "WxH[+OVERLAP]", conflicts_with_all = ["adaptive", "by_rules", "video"])]
+    tile: Option<Tiling>,
+
     /// Compute less where the network is certain early, by the rule that `rtformer calibrate` stored in the weights for a risk of at most
     /// EPS, 0 to 1; also reports risk, work and time next to the full network's. On the CPU [default: the full network]
     #[arg(long, value_name = "EPS", conflicts_with = "video", value_parser = super::model::epsilon)]
@@ -115,6 +119,12 @@ pub(super) struct Args {
 }
 
 impl Args {
+    /// The builder with the flags that `--against` uses as well.
+    fn sized(&self, builder: Builder) -> Builder {
+        let builder = builder.size(self.size);
+        self.tile.map_or(builder.clone(), |tiling| builder.tile(tiling))
+    }
+
     pub(super) fn device(&self) -> &DeviceArgs {
         &self.model.device
     }
@@ -139,7 +149,7 @@ pub(super) fn run(args: &Args, console: &Console) -> anyhow::Result<Outcome> {
     let images = args.images.as_deref().unwrap_or(Path::new("."));
     let found = args.format.pairs(images, args.list.as_deref(), args.labels.as_deref())?;
     found.failed.iter().for_each(|error| console.error(&error.to_string()));
-    let builder = args.model.builder()?.size(args.size);
+    let builder = args.sized(args.model.builder()?);
     let builder = if args.by_rules { builder.features(true) } else { builder.confidence(true) };
     let segmenter = opened(match args.adaptive {
         Some(epsilon) => builder.adaptive(epsilon).build(),
@@ -277,6 +287,8 @@ struct Report<'a> {
     precision: String,
     temperature: f32,
     size: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tile: Option<String>,
     /// Photos are padded to a multiple of this number of pixels; 1 means no padding.
     pad_multiple: u32,
     batch: u16,
@@ -303,6 +315,7 @@ impl<'a> Report<'a> {
             precision: segmenter.precision().to_string(),
             temperature: segmenter.temperature(),
             size: args.size.to_string(),
+            tile: args.tile.map(|tiling| tiling.to_string()),
             pad_multiple: segmenter.pad_multiple(),
             batch: batch::size(args.batch, segmenter),
             by_rules: args.by_rules,
@@ -319,6 +332,7 @@ impl<'a> Report<'a> {
                 ("failed", evaluation.failed.to_string()),
                 ("labelled pixels", self.measures.pixels.to_string()),
                 ("size", self.size.clone()),
+                ("tiles", self.tile.clone().unwrap_or_else(|| "none".into())),
                 ("device", self.device.clone()),
                 ("precision", self.precision.clone()),
                 ("rtformer", env!("CARGO_PKG_VERSION").to_owned()),

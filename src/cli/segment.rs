@@ -15,6 +15,7 @@ mod shapes;
 mod shard;
 mod sorted;
 mod target;
+mod tiled;
 
 use std::io::{Write, stdout};
 use std::path::{Path, PathBuf};

@@ -74,6 +74,13 @@ impl Model {
         }
     }
 
+    /// The bytes that a frame needs per pixel of the network's input, without full-size logits: measured, rounded up.
+    pub(crate) fn bytes_per_pixel(&self) -> u64 {
+        match self {
+            Self::RtFormer(config) => 34 + 34 * config.base_channels as u64 / 32,
+        }
+    }
+
     /// The number of classes, without the ignore id.
     pub fn num_classes(&self) -> usize {
         match self {

@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use image::metadata::Orientation;
 use image::{ColorType, DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader, RgbImage};
 
-use super::sniff::{self, Kind, tiff};
+use super::sniff::{self, Kind, tiff as fields};
 use crate::error::{Error, Result};
 use crate::memory;
 use crate::timing::timed;
@@ -24,7 +24,8 @@ use crate::timing::timed;
 mod exif;
 mod guard;
 pub(super) mod jpeg;
-mod samples;
+pub(super) mod samples;
+pub(super) mod tiff;
 
 pub(crate) use guard::guarded;
 pub use guard::hide_decoder_panics;
@@ -234,6 +235,8 @@ pub struct Decoder {
     pub limits: Limits,
     /// The range of 16-bit and floating-point samples.
     pub depth: Depth,
+    /// The bands of a TIFF that become red, green and blue, counted from 1. `None` for a picture in colour or grey. Other formats have no bands.
+    pub bands: Option<[u16; 3]>,
 }
 
 impl Decoder {
@@ -288,11 +291,17 @@ fn read(path: &Path, longest: u64) -> Result<Vec<u8>> {
 
 /// Returns the pixels and their likely depth, or a message that says what is wrong and what to do.
 fn decode(bytes: &[u8], name: &Path, with: &Decoder) -> Result<(RgbImage, Option<u8>), String> {
-    let Decoder { limits, depth } = with;
+    let Decoder { limits, depth, bands } = with;
     let format = match sniff::kind(bytes, name) {
         Kind::Picture(format) => format,
         Kind::Unreadable(reason) | Kind::Other(reason) => return Err(reason),
     };
+    if bands.is_some() && format != ImageFormat::Tiff {
+        return Err(format!("has no bands, because it is a {}; --bands is for TIFFs", sniff::name(format)));
+    }
+    if format == ImageFormat::Tiff && (bands.is_some() || tiff::is_special(bytes)) {
+        return by_rows(bytes, with);
+    }
     let mut bytes = Cow::Borrowed(bytes);
     let mut budget = limits.max_alloc;
     match format {
@@ -305,8 +314,8 @@ fn decode(bytes: &[u8], name: &Path, with: &Decoder) -> Result<(RgbImage, Option
         }
         // The decoder panics on these.
         ImageFormat::Tiff
-            if tiff::field(&bytes, tiff::PLANAR_CONFIGURATION) == Some(2)
-                && tiff::field(&bytes, tiff::TILE_WIDTH).is_some() =>
+            if fields::field(&bytes, fields::PLANAR_CONFIGURATION) == Some(2)
+                && fields::field(&bytes, fields::TILE_WIDTH).is_some() =>
         {
             return Err(
                 "is a tiled TIFF with separate colour planes, which is not supported; convert it to JPEG or PNG, or \
@@ -329,9 +338,7 @@ fn decode(bytes: &[u8], name: &Path, with: &Decoder) -> Result<(RgbImage, Option
     let color = decoder.color_type();
     let is_float = matches!(color, ColorType::Rgb32F | ColorType::Rgba32F);
     if is_float && !matches!(depth, Depth::Range { .. }) {
-        return Err("has floating-point samples, whose range is unknown; name it as the depth, such as --depth 0..1, or convert \
-                    the file to 8 or 16 bits per sample"
-            .into());
+        return Err(samples::no_range("floating-point"));
     }
     // Ignore an invalid orientation.
     let orientation = match format {
@@ -383,6 +390,30 @@ fn decode(bytes: &[u8], name: &Path, with: &Decoder) -> Result<(RgbImage, Option
     Ok((into_rgb(upright, 16), likely_depth))
 }
 
+/// Decodes a TIFF row by row.
+fn by_rows(bytes: &[u8], with: &Decoder) -> Result<(RgbImage, Option<u8>), String> {
+    let mut rows = tiff::TiffRows::new(Cursor::new(bytes), with.depth, with.bands)?;
+    let (width, height) = rows.size;
+    check_size(width, height, &with.limits)?;
+    let length = 3 * u64::from(width) * u64::from(height);
+    let needed = rows.held().saturating_add(length.saturating_mul(2)); // turning it upright takes a copy
+    if needed > with.limits.max_alloc {
+        let (needed, limit) = (needed >> 20, with.limits.max_alloc >> 20);
+        return Err(format!(
+            "{width}x{height} needs {needed} MiB to decode, the limit is {limit} MiB; scale it down first"
+        ));
+    }
+    let what = || format!("decoding {width}x{height} pixels");
+    memory::probe(needed as usize, what).map_err(|e| e.to_string())?;
+    let mut rgb = RgbImage::new(width, height);
+    for (y, row) in (0..).zip(rgb.chunks_exact_mut(3 * width as usize)) {
+        rows.row(y, row)?;
+    }
+    let mut upright = DynamicImage::ImageRgb8(rgb);
+    upright.apply_orientation(rows.orientation);
+    Ok((into_rgb(upright, 16), rows.likely_depth()))
+}
+
 /// The number of significant bits in 16-bit samples, and the likely number if `depth` does not state it.
 fn depth_of(image: &DynamicImage, depth: Depth, format: ImageFormat, bytes: &[u8]) -> Result<(u8, Option<u8>), String> {
     if matches!(depth, Depth::Range { .. }) {
@@ -390,11 +421,7 @@ fn depth_of(image: &DynamicImage, depth: Depth, format: ImageFormat, bytes: &[u8
     }
     let highest = samples::highest(image).filter(|_| !states_range(format, bytes));
     match (depth, highest) {
-        (Depth::Bits(bits), Some(highest)) if highest > u16::MAX >> (16 - bits) => Err(format!(
-            "has samples of up to {highest}, but {bits} bits hold at most {}; decode it with a larger depth",
-            u16::MAX >> (16 - bits)
-        )),
-        (Depth::Bits(bits), Some(_)) => Ok((bits, None)),
+        (Depth::Bits(bits), Some(highest)) => samples::check(bits, highest).map(|()| (bits, None)),
         (Depth::Auto, Some(highest)) => Ok((16, samples::likely_depth(highest))),
         (Depth::Range { .. }, _) | (_, None) => Ok((16, None)),
     }
@@ -412,7 +439,7 @@ fn pnm_maximum(bytes: &[u8]) -> Option<u32> {
     if words.next()? == "P7" { words.skip_while(|&word| word != "MAXVAL").nth(1) } else { words.nth(2) }?.parse().ok()
 }
 
-fn check_size(width: u32, height: u32, limits: &Limits) -> Result<(), String> {
+pub(super) fn check_size(width: u32, height: u32, limits: &Limits) -> Result<(), String> {
     let pixels = u64::from(width) * u64::from(height);
     let limit = if pixels == 0 {
         return Err(format!("{width}x{height} has no pixels"));

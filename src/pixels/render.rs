@@ -16,6 +16,10 @@ use crate::error::{Error, Result};
 use crate::files::write_whole;
 use crate::process;
 
+mod by_rows;
+
+pub use by_rows::PictureWriter;
+
 pub use super::npy::{write_npy, write_npy_bytes, write_npy_to};
 
 /// A mask as a picture whose pixel values are the train ids and whose colours are those of the data set.
@@ -91,12 +95,23 @@ impl<'a> IndexedPicture<'a> {
     fn encode(&self, out: impl Write) -> io::Result<()> {
         let size = (self.mask.width(), self.mask.height());
         if let Some(ids) = self.mask.ids_u8() {
-            let colors: Vec<u8> = (0..256).flat_map(|id| self.palette.color(id)).collect();
-            return write_png(out, size, (ColorType::Indexed, BitDepth::Eight), ids, Some(colors), self.text);
+            return write_png(
+                out,
+                size,
+                (ColorType::Indexed, BitDepth::Eight),
+                ids,
+                Some(colors_of(self.palette)),
+                self.text,
+            );
         }
         let ids: Vec<u8> = self.mask.iter().flat_map(u16::to_be_bytes).collect();
         write_png(out, size, (ColorType::Grayscale, BitDepth::Sixteen), &ids, None, self.text)
     }
+}
+
+/// The colours of a PNG's palette.
+fn colors_of(palette: &Palette) -> Vec<u8> {
+    (0..256).flat_map(|id| palette.color(id)).collect()
 }
 
 fn write_png(
@@ -107,6 +122,19 @@ fn write_png(
     palette: Option<Vec<u8>>,
     text: Option<Text<'_>>,
 ) -> io::Result<()> {
+    let mut writer = header(out, (width, height), (color, depth), palette, text)?;
+    writer.write_image_data(data)?;
+    Ok(writer.finish()?)
+}
+
+/// Starts a PNG.
+fn header<W: Write>(
+    out: W,
+    (width, height): (u32, u32),
+    (color, depth): (ColorType, BitDepth),
+    palette: Option<Vec<u8>>,
+    text: Option<Text<'_>>,
+) -> io::Result<png::Writer<W>> {
     let mut encoder = png::Encoder::new(out, width, height);
     encoder.set_color(color);
     encoder.set_depth(depth);
@@ -118,9 +146,7 @@ fn write_png(
     if let Some((keyword, text)) = text {
         encoder.add_itxt_chunk(keyword.into(), text.into())?;
     }
-    let mut writer = encoder.write_header()?;
-    writer.write_image_data(data)?;
-    Ok(writer.finish()?)
+    Ok(encoder.write_header()?)
 }
 
 /// Blends every pixel of the photo with the colour of its class; `alpha` (0 to 1) is the weight of the colour.

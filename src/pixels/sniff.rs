@@ -53,6 +53,9 @@ pub fn kind(start: &[u8], path: &Path) -> Kind {
             _ => Kind::Picture(format),
         };
     }
+    if start.starts_with(b"II+\0") || start.starts_with(b"MM\0+") {
+        return Kind::Picture(ImageFormat::Tiff); // BigTIFF
+    }
     if let Some(what) = photo(start) {
         return unreadable(what);
     }
@@ -229,14 +232,12 @@ fn photo(start: &[u8]) -> Option<&'static str> {
             _ => None,
         };
     }
-    let known: [(&[u8], &str); 20] = [
+    let known: [(&[u8], &str); 18] = [
         (b"\xff\x0a", "a JPEG XL image"),
         (b"\0\0\0\x0cJXL ", "a JPEG XL image"),
         (b"\0\0\0\x0cjP  ", "a JPEG 2000 image"),
         (b"\xff\x4f\xff\x51", "a JPEG 2000 image"),
         (b"II\xbc\x01", "a JPEG XR image"),
-        (b"II+\0", "a BigTIFF image"),
-        (b"MM\0+", "a BigTIFF image"),
         (b"\x76\x2f\x31\x01", "an OpenEXR image"),
         (b"#?RADIANCE", "a Radiance HDR image"),
         (b"#?RGBE", "a Radiance HDR image"),

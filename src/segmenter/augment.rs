@@ -84,7 +84,7 @@ impl Planes {
         Ok(Self { data: memory::filled(planes * height * width, 0.0, what)?, size })
     }
 
-    fn planes(&self) -> impl ExactSizeIterator<Item = &[f32]> {
+    pub(super) fn planes(&self) -> impl ExactSizeIterator<Item = &[f32]> {
         self.data.chunks_exact((self.size.0 * self.size.1).max(1))
     }
 

@@ -15,6 +15,7 @@ use super::engine::{Engine, Loaded};
 use super::gpu::OnGpu;
 use super::padding::Padding;
 use super::scene::Labels;
+use super::tiles::Tiling;
 use crate::backend::{Cpu, Isa, Reference};
 use crate::error::{Error, Result};
 use crate::model::{Model, Parameters};
@@ -50,6 +51,7 @@ pub struct Builder {
     readout: Readout,
     augmentation: Augmentation,
     classes: Classes,
+    tiling: Option<Tiling>,
     exits: bool,
     adaptive: Option<f64>,
     policy: Policy,
@@ -199,6 +201,20 @@ impl Builder {
     /// ```
     pub fn augment(mut self, versions: Augmentation) -> Self {
         self.augmentation = versions;
+        self
+    }
+
+    /// Segments photos in overlapping tiles, whose logits are blended. The default is the whole photo. For photos that do not fit in memory, see
+    /// [`Segmenter::segment_strips`].
+    ///
+    /// ```
+    /// # use rtformer::Segmenter;
+    /// let tiled = Segmenter::builder().tile("64x64+16".parse()?).build()?;
+    /// assert_eq!(tiled.segment(&image::RgbImage::new(150, 70))?.mask().width(), 150);
+    /// # Ok::<(), rtformer::Error>(())
+    /// ```
+    pub fn tile(mut self, tiling: Tiling) -> Self {
+        self.tiling = Some(tiling);
         self
     }
 
@@ -357,6 +373,17 @@ impl Builder {
             return Err(Error::Input(format!("cannot reject pixels below the probability {p}: expected 0 to 1")));
         }
         self.augmentation.check()?;
+        if let Some(tiling) = &self.tiling {
+            tiling.check()?;
+            let alone = [
+                (self.readout.size != Size::Native, "another size of the photo; tiles have the photo's own"),
+                (self.readout.features, "features"),
+                (self.adaptive.is_some(), "adaptive inference"),
+            ];
+            if let Some((_, what)) = alone.into_iter().find(|(conflict, _)| *conflict) {
+                return Err(Error::Config(format!("tiles cannot be combined with {what}")));
+            }
+        }
         let mut dataset = dataset.clone();
         let ids = self.classes.apply(&mut dataset)?;
         let device = self.device.resolve()?;
@@ -429,6 +456,7 @@ impl Builder {
             precision,
             readout: self.readout,
             augmentation: self.augmentation,
+            tiling: self.tiling,
             spares: PerProcess::new(Mutex::default()),
             process: std::process::id(),
         })

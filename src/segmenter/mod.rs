@@ -2,6 +2,7 @@
 
 mod adaptive;
 mod augment;
+mod blend;
 mod builder;
 mod classes;
 mod device;
@@ -13,6 +14,8 @@ mod profile;
 mod resident;
 mod scene;
 mod segment;
+mod strips;
+mod tiles;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -27,6 +30,8 @@ pub use padding::Padding;
 pub use profile::FrameProfile;
 pub use resident::Resident;
 pub use scene::{ClassShare, Features, Scene};
+pub use strips::Strip;
+pub use tiles::Tiling;
 
 use adaptive::Plan;
 use builder::Readout;
@@ -75,6 +80,7 @@ pub struct Segmenter {
     precision: Precision,
     readout: Readout,
     augmentation: Augmentation,
+    tiling: Option<Tiling>,
     /// Buffers for confidences that are not returned. The next frame reuses their memory.
     spares: PerProcess<Mutex<Vec<Vec<f32>>>>,
     /// The process that opened this.

@@ -92,8 +92,8 @@ impl Segmenter {
 
     /// The largest number of photos of this size that go through the network together.
     pub(super) fn together(&self, photo: &Pixels<'_>) -> Result<usize> {
-        if self.plan.policy != Policy::Full {
-            return Ok(1); // each has its own share of the work
+        if self.plan.policy != Policy::Full || self.tiling.is_some() {
+            return Ok(1); // each has its own share of the work, or several inputs
         }
         let (height, width) = self.preparation.extent(photo.width(), photo.height())?.full;
         let pixels = (height * width).max(photo.width() as usize * photo.height() as usize);
@@ -185,10 +185,15 @@ impl Segmenter {
         Ok(scenes)
     }
 
-    /// Runs the network in the process that opened it, or in one that was forked from it.
+    /// Runs the network, or nothing if this process cannot.
     fn run(&self, photos: &[Pixels<'_>], wanted: &mut [Wanted<'_>]) -> Result<Spent> {
+        self.in_process(|| self.run_engine(photos, wanted))
+    }
+
+    /// Runs work of the network in the process that opened it, or in one that was forked from it.
+    pub(super) fn in_process<R: Send>(&self, work: impl FnOnce() -> Result<R> + Send) -> Result<R> {
         if self.device == Device::Cpu {
-            return self.run_engine(photos, wanted); // on its own threads
+            return work(); // on its own threads
         }
         if self.device.is_gpu() && std::process::id() != self.process {
             return Err(Error::Device {
@@ -197,10 +202,18 @@ impl Segmenter {
                     .into(),
             });
         }
-        process::parallel(|| self.run_engine(photos, wanted))
+        process::parallel(work)
     }
 
     fn run_engine(&self, photos: &[Pixels<'_>], wanted: &mut [Wanted<'_>]) -> Result<Spent> {
+        match &self.tiling {
+            Some(tiling) => self.run_tiled(photos, wanted, tiling),
+            None => self.run_network(photos, wanted),
+        }
+    }
+
+    /// Segments photos or tiles as a whole.
+    pub(super) fn run_network(&self, photos: &[Pixels<'_>], wanted: &mut [Wanted<'_>]) -> Result<Spent> {
         if self.augmentation.is_none() {
             self.engine.run(photos, wanted, &self.plan)
         } else {
@@ -214,7 +227,7 @@ impl Segmenter {
     }
 
     /// Assigns the ignore id to pixels with too low a confidence, and merges and drops classes.
-    fn finish(&self, mask: &mut Mask, confidence: Option<&[f32]>) {
+    pub(super) fn finish(&self, mask: &mut Mask, confidence: Option<&[f32]>) {
         self.reject(mask, confidence);
         if let Some(ids) = &self.labels.ids {
             classes::replace(mask, ids);

@@ -21,7 +21,7 @@ pub(super) fn open(args: &Args, segmenter: &Segmenter) -> anyhow::Result<Option<
     let Some(weights) = &args.detail.against else { return Ok(None) };
     let mut model = args.model.clone();
     model.weights.clone_from(weights);
-    let other = opened(model.builder()?.size(args.size).confidence(true).build())?;
+    let other = opened(args.sized(model.builder()?).confidence(true).build())?;
     let names = |of: &Segmenter| of.dataset().classes.iter().map(|class| class.name.clone()).collect::<Vec<_>>();
     let (own, others) = (names(segmenter), names(&other));
     if own != others {

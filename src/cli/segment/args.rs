@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-use rtformer::Size;
+use rtformer::{Size, Tiling};
 
 use super::super::misuse;
 use super::super::model::{DeviceArgs, ModelArgs};
@@ -65,6 +65,15 @@ pub(in super::super) struct Args {
     /// either orientation, with the photo's proportions); masks keep the photo's size
     #[arg(long, value_name = "SIZE", default_value = "native")]
     pub(super) size: Size,
+
+    /// Cut photos into overlapping tiles of at most W x H pixels and blend their logits, strip by strip, for photos of any size. Tiles see less of the
+    /// photo than the whole, so masks change; measure it with `eval --tile`. Writes pictures only [default overlap: an eighth of the shorter side]
+    #[arg(long, value_name = "WxH[+OVERLAP]", conflicts_with_all = ["memory", "adaptive", "batch", "legend", "json"])]
+    pub(super) tile: Option<Tiling>,
+
+    /// Use at most this much memory for a photo, such as 2GB: cuts photos that need more into the largest tiles that fit, as with --tile
+    #[arg(long, value_name = "SIZE", value_parser = bytes, conflicts_with_all = ["adaptive", "batch", "legend", "json"])]
+    pub(super) memory: Option<u64>,
 
     /// Compute less where the network is certain early, by the rule that `rtformer calibrate` stored in the weights for a risk of at most
     /// EPS, 0 to 1. On the CPU [default: the full network]
@@ -135,6 +144,25 @@ fn bytes(text: &str) -> Result<u64, String> {
     bytes.ok_or_else(|| format!("`{text}` is not a size; expected a whole number of B, kB, MB, GB, KiB, MiB or GiB"))
 }
 
+/// How photos are cut into tiles.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Cut {
+    /// Into these.
+    Tiles(Tiling),
+    /// Into the largest that need at most this number of bytes.
+    Within(u64),
+}
+
+impl Cut {
+    /// As text, for records.
+    pub(super) fn text(&self) -> String {
+        match self {
+            Self::Tiles(tiling) => tiling.to_string(),
+            Self::Within(bytes) => format!("within {bytes} bytes"),
+        }
+    }
+}
+
 impl Args {
     pub(in super::super) fn device(&self) -> &DeviceArgs {
         &self.model.device
@@ -185,8 +213,30 @@ impl Args {
         Ok(())
     }
 
+    /// How photos are cut into tiles.
+    pub(super) fn cut(&self) -> Option<Cut> {
+        self.tile.map(Cut::Tiles).or(self.memory.map(Cut::Within))
+    }
+
+    /// Rejects outputs that are not written in strips.
+    fn check_cut(&self) -> anyhow::Result<()> {
+        let Some(cut) = self.cut() else { return Ok(()) };
+        let flag = if matches!(cut, Cut::Tiles(_)) { "--tile" } else { "--memory" };
+        if self.size != Size::Native {
+            return Err(misuse(format!("{flag} cuts photos at their own size; omit --size")));
+        }
+        match self.emits().into_iter().find(|emit| !emit.is_picture()) {
+            Some(emit) => Err(misuse(format!(
+                "{flag} writes pictures only (mask, overlay, labelid, binary, confidence), row by row; leave out `{}`",
+                emit.name()
+            ))),
+            None => Ok(()),
+        }
+    }
+
     /// Rejects flags that contradict `-o -`, and `--legend` without an overlay.
     pub(super) fn check(&self) -> anyhow::Result<()> {
+        self.check_cut()?;
         if self.legend && !self.emits().contains(&Emit::Overlay) {
             return Err(misuse("--legend is written below overlays, and none is written; add `overlay` to --emit"));
         }

@@ -57,6 +57,11 @@ impl Emit {
         matches!(self, Self::Polygons | Self::PolygonsCoco | Self::Rle | Self::Json)
     }
 
+    /// Whether it is a picture whose rows follow from the same rows of the mask.
+    pub(super) fn is_picture(self) -> bool {
+        matches!(self, Self::Mask | Self::Labelid | Self::Binary | Self::BinaryOf(_) | Self::Overlay | Self::Confidence)
+    }
+
     fn suffix(self) -> &'static str {
         match self {
             Self::Mask => ".mask.png",

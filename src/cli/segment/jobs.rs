@@ -73,6 +73,11 @@ impl Job {
         Self { name: input.path, stem, existing, done: false, bytes }
     }
 
+    /// The file that it comes from, if it does.
+    pub(super) fn file(&self) -> Option<&Path> {
+        matches!(self.bytes, Bytes::File).then_some(&*self.name)
+    }
+
     /// Whether an output is known to exist.
     pub(super) fn has(&self, emit: Emit) -> bool {
         self.existing.iter().flatten().any(|output| output.emit == emit)

@@ -65,6 +65,12 @@ pub(super) struct Settings {
     /// `--classes` and `--merge`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) classes: Option<String>,
+    /// `--tile`, or the limit of `--memory`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) tile: Option<String>,
+    /// `--bands`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) bands: Option<[u16; 3]>,
 }
 
 #[cfg(test)]
@@ -97,8 +103,13 @@ pub(super) enum Origin {
 impl Record {
     /// The record of a photo's outputs.
     pub(super) fn new(name: &Path, bytes: &[u8], settings: &Settings) -> Self {
+        Self::with_digest(name, files::digest(bytes), settings)
+    }
+
+    /// The record of the outputs of a photo with this SHA-256.
+    pub(super) fn with_digest(name: &Path, sha256: String, settings: &Settings) -> Self {
         let photo = name.file_name().unwrap_or(name.as_os_str()).to_string_lossy().into_owned();
-        Self { photo, sha256: files::digest(bytes), settings: settings.clone() }
+        Self { photo, sha256, settings: settings.clone() }
     }
 
     /// The record for one kind of output.

@@ -8,6 +8,7 @@ use std::thread;
 use std::time::Instant;
 
 use anyhow::anyhow;
+use rtformer::files;
 use rtformer::pixels::Image;
 use rtformer::{Error, Padding, Scene, Segmenter};
 
@@ -27,6 +28,7 @@ use super::report::{self, Lines};
 use super::sorted::{PassedOver, Placed};
 use super::stop::Stop;
 use super::target::Target;
+use super::tiled::{Large, Strips};
 
 /// The photos of a run.
 pub(super) struct Planned {
@@ -72,6 +74,8 @@ struct Photo {
 /// The result of the first stage.
 enum Opened {
     Photo(Box<Photo>),
+    /// A photo that is segmented in tiles.
+    Large(Box<Large>),
     /// An earlier run has done it. Holds the fingerprints of its outputs that are not stored.
     Before(Vec<u128>),
 }
@@ -87,6 +91,8 @@ enum Written {
 /// A photo and its scene, or the fingerprints of one that was done before.
 enum Seen {
     Scene(Box<(Photo, Scene)>),
+    /// The outputs were written while it was segmented.
+    Written(Written),
     Before(Vec<u128>),
 }
 
@@ -222,9 +228,17 @@ impl<'a> Run<'a> {
             return Ok(Opened::Before(Vec::new()));
         }
         let started = Instant::now();
-        let Content { bytes, tag } = job.read()?;
+        let (Content { bytes, tag }, digest) = if self.args.cut().is_some()
+            && let Some(file) = job.file()
+        {
+            (Content { bytes: Vec::new(), tag: None }, files::digest_of_file(file)?) // it is read while it is segmented
+        } else {
+            let content = job.read()?;
+            let digest = files::digest(&content.bytes);
+            (content, digest)
+        };
         let read_ms = started.elapsed().as_secs_f64() * 1e3;
-        let record = Record::new(&job.name, &bytes, &self.settings);
+        let record = Record::with_digest(&job.name, digest, &self.settings);
         let version = tag.unwrap_or_else(|| record.sha256.clone());
         let mut replaces = false;
         if self.args.resume {
@@ -234,6 +248,11 @@ impl<'a> Run<'a> {
             }
         } else if !self.args.overwrite {
             self.target.check_absent(&self.emits, &job.stem, job.existing.as_deref())?; // for the pictures of streams
+        }
+        if let Some(cut) = self.args.cut() {
+            self.target.check_writable(&self.emits, &job.stem)?;
+            let bytes = Some(bytes).filter(|_| job.file().is_none());
+            return Ok(Opened::Large(Box::new(Large { cut, bytes, record, version, replaces })));
         }
         let image = self.args.photos.decoder().decode(&bytes, &job.name)?;
         if let Some(warning) = photos::warning(&job.name, &image) {
@@ -272,6 +291,7 @@ impl<'a> Run<'a> {
             let seen = opened.and_then(|opened| {
                 let photo = match opened {
                     Opened::Photo(photo) => photo,
+                    Opened::Large(large) => return self.segment_large(&job, *large),
                     Opened::Before(fingerprints) => return Ok(Seen::Before(fingerprints)),
                 };
                 let missing = || Error::Backend { operation: "segment_batch", reason: "a photo has no result".into() };
@@ -282,10 +302,20 @@ impl<'a> Run<'a> {
         })
     }
 
+    /// Segments a photo in tiles and writes its outputs.
+    fn segment_large(&self, job: &Job, large: Large) -> rtformer::Result<Seen> {
+        let Self { args, console, emits, segmenter, labels, target, .. } = self;
+        let replaced = large.replaces;
+        let strips = Strips { args, console, emits, segmenter, labels, target };
+        let fingerprints = strips.segment(job, large)?;
+        Ok(Seen::Written(Written::Now { line: String::new(), replaced, fingerprints }))
+    }
+
     /// Writes the requested outputs.
     fn encode(&self, job: &Job, seen: rtformer::Result<Seen>) -> rtformer::Result<Written> {
         let (photo, scene) = match seen? {
             Seen::Scene(seen) => *seen,
+            Seen::Written(written) => return Ok(written),
             Seen::Before(fingerprints) => return Ok(Written::Before { fingerprints }),
         };
         let started = Instant::now();
@@ -345,6 +375,8 @@ pub(super) fn settings(args: &Args) -> anyhow::Result<Settings> {
         legend: args.legend,
         augmentation: args.model.augment.text(),
         classes: args.model.classes_text(),
+        tile: args.cut().map(|cut| cut.text()),
+        bands: args.photos.bands,
     })
 }
 

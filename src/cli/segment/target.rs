@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use rtformer::Error;
-use rtformer::files::{sweep, write_whole};
+use rtformer::files::{WholeFile, sweep, write_whole};
 
 use super::super::console::Console;
 use super::super::misuse;
@@ -33,6 +33,29 @@ pub(super) struct Bucket {
     pub(super) store: Arc<dyn Store>,
     pub(super) url: Url,
     journal: Journal,
+}
+
+/// An output that is written in parts.
+pub(super) enum Output {
+    File(WholeFile),
+    /// An object, or standard output.
+    Memory(Vec<u8>),
+}
+
+impl Write for Output {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::File(file) => file.write(bytes),
+            Self::Memory(memory) => memory.write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        match self {
+            Self::File(file) => file.flush(),
+            Self::Memory(_) => Ok(()),
+        }
+    }
 }
 
 impl Target {
@@ -145,6 +168,22 @@ impl Target {
         match sent {
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(None), // the reader closed the pipe
             sent => sent.map_err(Error::writing("standard output")).map(|()| None),
+        }
+    }
+
+    /// Starts an output that is written in parts.
+    pub(super) fn begin(&self, path: &Path) -> rtformer::Result<Output> {
+        match self {
+            Self::Files => WholeFile::create(path).map(Output::File),
+            Self::Stdout | Self::Bucket(_) => Ok(Output::Memory(Vec::new())),
+        }
+    }
+
+    /// Completes it. Otherwise like [`write`](Self::write).
+    pub(super) fn finish(&self, output: Output, path: &Path, replace: bool) -> rtformer::Result<Option<String>> {
+        match output {
+            Output::File(file) => file.finish().map(|()| None),
+            Output::Memory(bytes) => self.write(path, replace, |out| out.write_all(&bytes)),
         }
     }
 

@@ -78,9 +78,31 @@ pub(super) fn is_deep(image: &DynamicImage) -> bool {
     image.color().bytes_per_pixel() > image.color().channel_count()
 }
 
+/// What is wrong with samples that need a range and have none.
+pub(super) fn no_range(which: &str) -> String {
+    format!(
+        "has {which} samples, whose range is unknown; name it as the depth, such as --depth 0..1, or convert the file to 8 or 16 bits \
+         per sample"
+    )
+}
+
+/// A sample as a byte: `low` becomes 0 and `high` 255. NaN becomes 0.
+pub(in crate::pixels) fn byte(value: f32, low: f32, high: f32) -> u8 {
+    ((value - low) / (high - low) * 255.0).round() as u8 // saturates
+}
+
+/// Fails if the largest sample has more bits.
+pub(in crate::pixels) fn check(bits: u8, highest: u16) -> Result<(), String> {
+    let most = u16::MAX >> (16 - bits);
+    if highest <= most {
+        return Ok(());
+    }
+    Err(format!("has samples of up to {highest}, but {bits} bits hold at most {most}; decode it with a larger depth"))
+}
+
 /// Converts 16-bit or floating-point samples to 8-bit RGB: `low` becomes 0 and `high` 255. NaN becomes 0.
 pub(super) fn ranged(image: &DynamicImage, low: f32, high: f32) -> RgbImage {
-    let byte = |value: f32| ((value - low) / (high - low) * 255.0).round() as u8; // saturates
+    let byte = |value| byte(value, low, high);
     let wide = |value: u16| byte(f32::from(value));
     let size = (image.width(), image.height());
     match image {
@@ -106,7 +128,7 @@ pub(super) fn highest(image: &DynamicImage) -> Option<u16> {
 }
 
 /// The likely depth of a camera whose largest sample is `highest`; `None` if the sample uses more than 14 bits, or is 0.
-pub(super) fn likely_depth(highest: u16) -> Option<u8> {
+pub(in crate::pixels) fn likely_depth(highest: u16) -> Option<u8> {
     [8, 10, 12, 14].into_iter().find(|&bits| highest > 0 && highest >> bits == 0)
 }
 
