@@ -162,6 +162,7 @@ fn metadata_are_kept_and_changed() {
     };
     assert!(info(&[]).contains("padding       to a multiple of 32 pixels"), "{}", info(&[]));
     assert!(info(&["--json"]).contains("\"pad_multiple\": 32"));
+    assert!(info(&[]).contains("`adaptive` in its metadata is invalid"), "{}", info(&[]));
     let (code, error) = convert(&second, &first, &mine, &["--pad-multiple", "none"]);
     assert_eq!(code, 0, "{error}");
     assert_eq!(Weights::open(&first).unwrap().pad_multiple().unwrap(), None);

@@ -52,6 +52,9 @@ struct Info {
     license: String,
     /// The rule that `calibrate` stored; `null` without one.
     adaptive: Option<Rule>,
+    /// Why the stored rule cannot be read; the network can be used without it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    adaptive_error: Option<String>,
 }
 
 /// A rule for adaptive inference.
@@ -158,6 +161,10 @@ impl Info {
         let model = Model::of(weights)?;
         let dataset = weights.dataset()?;
         let classes = dataset.classes.into_iter().enumerate();
+        let (adaptive, adaptive_error) = match Rule::of(weights) {
+            Ok(rule) => (rule, None),
+            Err(error) => (None, Some(error.to_string())),
+        };
         Ok(Self {
             program,
             weights: weights.path().display().to_string(),
@@ -177,7 +184,8 @@ impl Info {
             pad_multiple: weights.pad_multiple()?,
             source: dataset.source,
             license: dataset.license,
-            adaptive: Rule::of(weights)?,
+            adaptive,
+            adaptive_error,
         })
     }
 
@@ -206,7 +214,14 @@ impl Info {
                 "padding",
                 self.pad_multiple.map_or("none".into(), |multiple| format!("to a multiple of {multiple} pixels")),
             ),
-            ("adaptive", self.adaptive.as_ref().map_or("not calibrated".into(), Rule::text)),
+            (
+                "adaptive",
+                match (&self.adaptive, &self.adaptive_error) {
+                    (Some(rule), _) => rule.text(),
+                    (None, Some(error)) => error.clone(),
+                    (None, None) => "not calibrated".into(),
+                },
+            ),
             ("source", self.source.clone()),
             ("licence", self.license.clone()),
         ];

@@ -143,7 +143,7 @@ impl Segmenter {
     /// ```
     /// let segmenter = rtformer::Segmenter::builder().build()?;
     /// assert_eq!(segmenter.tiling_within(900, 600, 0, 2_000_000_000)?.to_string(), "900x600+0");
-    /// assert_eq!(segmenter.tiling_within(20_000, 20_000, 0, 1_000_000_000)?.to_string(), "2048x2048+256");
+    /// assert_eq!(segmenter.tiling_within(20_000, 20_000, 0, 1_000_000_000)?.to_string(), "2048x1024+128");
     /// assert!(segmenter.tiling_within(20_000, 20_000, 0, 100_000_000).is_err());
     /// # Ok::<(), rtformer::Error>(())
     /// ```
