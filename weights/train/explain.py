@@ -21,6 +21,7 @@ import hashlib
 import json
 import math
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -347,13 +348,27 @@ def guide(table: Table, counter: Counter, args, batch: int = 128) -> tuple[Tenso
     return paths, shares
 
 
+def descent(generator: Generator, rate: float, steps: int) -> Callable[[Tensor], None]:
+    """What takes one of `steps` steps down a loss; the learning rate rises to `rate` and falls again."""
+    optimizer = torch.optim.AdamW(generator.parameters(), rate, weight_decay=1e-3)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=steps, pct_start=0.1)
+
+    def descend(loss: Tensor) -> None:
+        optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(generator.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+
+    return descend
+
+
 def follow(generator: Generator, table: Table, counter: Counter, paths: Tensor, shares: Tensor, args, log) -> None:
     """Teaches the generator the distributions along the antecedents of `guide`, by Kullback-Leibler divergence."""
     drawn = class_balance(table.labels, counter.classes)
     batch = 2 * args.batch
     batches = args.draws // batch
-    optimizer = torch.optim.AdamW(generator.parameters(), args.guided_rate, weight_decay=1e-3)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, args.guided_rate, total_steps=args.guided * batches, pct_start=0.1)
+    descend = descent(generator, args.guided_rate, args.guided * batches)
     for epoch in range(args.guided):
         generator.train()
         total = 0.0
@@ -368,11 +383,7 @@ def follow(generator: Generator, table: Table, counter: Counter, paths: Tensor, 
                 target = target.clamp(min=0)
                 loss = loss + (torch.xlogy(target, target) - target * guess).sum(1).mean()
                 last = F.one_hot(paths[index, step], counter.atoms + 1)[:, :-1].float()
-            optimizer.zero_grad()
-            loss.backward()
-            nn.utils.clip_grad_norm_(generator.parameters(), 1.0)
-            optimizer.step()
-            schedule.step()
+            descend(loss)
             total += loss.item()
         log(f"generator, guided epoch {epoch + 1}: divergence {total / batches:.4f}")
 
@@ -382,9 +393,7 @@ def train(generator: Generator, estimator: Estimator, table: Table, counter: Cou
     n, batch = counter.regions, args.batch
     drawn = class_balance(table.labels, counter.classes)
     batches = args.draws // batch
-    steps = args.epochs * batches
-    optimizer = torch.optim.AdamW(generator.parameters(), args.rate, weight_decay=1e-3)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, args.rate, total_steps=steps, pct_start=0.1)
+    descend = descent(generator, args.rate, args.epochs * batches)
     usable = usable_atoms(counter, args.support)
     for epoch in range(args.epochs):
         generator.train()
@@ -400,11 +409,7 @@ def train(generator: Generator, estimator: Estimator, table: Table, counter: Cou
             smooth = 1 / (torch.sigmoid(covered) * n).clamp(min=1)
             share = (logits.softmax(1) + smooth[:, None]) / (1 + counter.classes * smooth[:, None])
             loss = F.nll_loss(share.log(), table.labels[index])
-            optimizer.zero_grad()
-            loss.backward()
-            nn.utils.clip_grad_norm_(generator.parameters(), 1.0)
-            optimizer.step()
-            schedule.step()
+            descend(loss)
             total += loss.item()
             right += (share.argmax(1) == table.labels[index]).float().mean().item()
         log(f"generator, epoch {epoch + 1}: loss {total / batches:.4f}, estimated accuracy {100 * right / batches:.1f} %")
