@@ -122,7 +122,10 @@ impl Args {
     /// The builder with the flags that `--against` uses as well.
     fn sized(&self, builder: Builder) -> Builder {
         let builder = builder.size(self.size);
-        self.tile.map_or(builder.clone(), |tiling| builder.tile(tiling))
+        match self.tile {
+            Some(tiling) => builder.tile(tiling),
+            None => builder,
+        }
     }
 
     pub(super) fn device(&self) -> &DeviceArgs {
