@@ -70,7 +70,7 @@ pub use image;
 pub use model::{Config, Model, Variant};
 pub use pixels::{Image, Size};
 pub use segmenter::{
-    Augmentation, Builder, Calibrated, ClassShare, Classes, Device, Features, Padding, Policy, Precision, Scene,
-    Segmenter, Strip, Tiling,
+    Augmentation, Builder, Calibrated, ClassShare, Classes, Decision, Device, Features, Padding, Policy, Precision,
+    Scene, Segmenter, Strip, Tiling,
 };
 pub use timing::Timings;

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use image::{DynamicImage, RgbImage};
 use rtformer::pixels::{Image, Mask, PixelFormat, Pixels, Size};
 use rtformer::weights::{Checkpoint, Store, Weights, save};
-use rtformer::{Augmentation, Builder, Device, Error, ErrorKind, Segmenter};
+use rtformer::{Augmentation, Builder, Decision, Device, Error, ErrorKind, Segmenter};
 use safetensors::SafeTensors;
 
 fn data(name: &str) -> PathBuf {
@@ -243,4 +243,31 @@ fn the_embedded_weights_recognize_a_street() {
     assert!(share("road") > 0.15 && share("road") < 0.6, "{:?}", scene.classes());
     assert!(share("building") + share("tree") + share("sky") > 0.2, "{:?}", scene.classes());
     assert!(scene.timings().decode > 0.0);
+}
+
+/// Another decision changes few pixels, keeps the logits, and its confidence is the probability of the class that was chosen.
+#[test]
+fn decisions_for_a_measure_choose_by_the_same_logits() {
+    let photo = Image::open(data("street/0016E5_07959.jpg")).unwrap();
+    let open =
+        |decision| Segmenter::builder().device(Device::Cpu).decide(decision).logits(true).confidence(true).build();
+    let most_probable = open(Decision::Argmax).unwrap().segment(&photo).unwrap();
+    let pixels = (photo.width() * photo.height()) as usize;
+    for decision in [Decision::Iou, Decision::Dice] {
+        let segmenter = open(decision).unwrap();
+        let scene = segmenter.segment(&photo).unwrap();
+        assert_eq!(scene.logits(), most_probable.logits(), "{decision}");
+        let changed = scene.mask().iter().zip(most_probable.mask().iter()).filter(|(a, b)| a != b).count();
+        assert!(changed > 0 && changed < pixels / 20, "{decision}: {changed} of {pixels}");
+        let logits = scene.logits().unwrap();
+        for (pixel, id) in scene.mask().iter().enumerate().step_by(97) {
+            let weight =
+                |class: usize| (f64::from(logits[class * pixels + pixel]) / f64::from(segmenter.temperature())).exp();
+            let all: f64 = (0..logits.len() / pixels).map(weight).sum();
+            let confidence = f64::from(scene.confidence().unwrap()[pixel]);
+            assert!((confidence - weight(usize::from(id)) / all).abs() < 1e-5, "{decision}, {pixel}");
+        }
+    }
+    let both = Segmenter::builder().decide(Decision::Dice).tile("200x200+40".parse().unwrap()).build().unwrap();
+    assert_eq!(both.segment(&photo).unwrap().mask().width(), photo.width());
 }

@@ -292,6 +292,8 @@ struct Report<'a> {
     size: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     tile: Option<String>,
+    /// What the class of each pixel is chosen for.
+    decide: String,
     /// Photos are padded to a multiple of this number of pixels; 1 means no padding.
     pad_multiple: u32,
     batch: u16,
@@ -319,6 +321,7 @@ impl<'a> Report<'a> {
             temperature: segmenter.temperature(),
             size: args.size.to_string(),
             tile: args.tile.map(|tiling| tiling.to_string()),
+            decide: args.model.decide.to_string(),
             pad_multiple: segmenter.pad_multiple(),
             batch: batch::size(args.batch, segmenter),
             by_rules: args.by_rules,
@@ -335,6 +338,7 @@ impl<'a> Report<'a> {
                 ("failed", evaluation.failed.to_string()),
                 ("labelled pixels", self.measures.pixels.to_string()),
                 ("size", self.size.clone()),
+                ("decision", self.decide.clone()),
                 ("tiles", self.tile.clone().unwrap_or_else(|| "none".into())),
                 ("device", self.device.clone()),
                 ("precision", self.precision.clone()),

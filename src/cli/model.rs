@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use rtformer::backend::Cpu;
 use rtformer::weights::{Official, Weights};
-use rtformer::{Augmentation, Builder, Classes, Device, ErrorKind, Padding, Precision, Segmenter};
+use rtformer::{Augmentation, Builder, Classes, Decision, Device, ErrorKind, Padding, Precision, Segmenter};
 
 use super::misuse;
 
@@ -16,6 +16,11 @@ pub(super) struct ModelArgs {
 
     #[command(flatten)]
     pub(super) augment: AugmentArgs,
+
+    /// What the class of each pixel is chosen for: argmax (its most probable class), or the best expected mean IoU or Dice of each photo (iou,
+    /// dice), which are slower and need memory for all probabilities
+    #[arg(long, value_name = "argmax|iou|dice", default_value = "argmax")]
+    pub(super) decide: Decision,
 
     /// Classes to keep, separated by commas; pixels of all others get the ignore id (255, or 65535 if there are more than 255 classes)
     /// [default: all]
@@ -96,7 +101,8 @@ pub(super) struct DeviceArgs {
 impl ModelArgs {
     /// A builder with these flags. The weights are not opened yet.
     pub(super) fn builder(&self) -> anyhow::Result<Builder> {
-        let builder = self.device.builder().augment(self.augment.augmentation()).classes(self.classes());
+        let builder =
+            self.device.builder().augment(self.augment.augmentation()).classes(self.classes()).decide(self.decide);
         with_weights(builder, &self.weights)
     }
 

@@ -10,7 +10,7 @@ pub(super) use policy::Plan;
 pub use policy::Policy;
 pub use rule::Calibrated;
 
-use super::{Augmentation, Segmenter};
+use super::{Augmentation, Decision, Segmenter};
 use crate::error::{Error, Result};
 
 impl Segmenter {
@@ -40,7 +40,7 @@ impl Segmenter {
     ///
     /// # Errors
     /// [`Error::Input`] for an invalid number; [`Error::Config`] for [`Policy::Tiles`] without the auxiliary head, which
-    /// [`Builder::exits`](super::Builder::exits) loads, and with an [`Augmentation`](super::Augmentation) or features; [`Error::Device`] on a GPU,
+    /// [`Builder::exits`](super::Builder::exits) loads, and with an [`Augmentation`](super::Augmentation), a [`Decision`](super::Decision) or features; [`Error::Device`] on a GPU,
     /// for any policy except [`Policy::Full`].
     pub fn with_policy(&self, policy: Policy) -> Result<Self> {
         policy.check()?;
@@ -48,7 +48,7 @@ impl Segmenter {
             return Err(on_a_gpu(&self.device.to_string()));
         }
         if policy != Policy::Full {
-            check_alone(&self.augmentation, self.readout.features)?;
+            check_alone(&self.augmentation, self.readout.features, self.decision)?;
         }
         if matches!(policy, Policy::Tiles { .. }) && !self.exits {
             return Err(Error::Config(format!(
@@ -61,8 +61,9 @@ impl Segmenter {
 }
 
 /// Refuses what adaptive inference does not give: no rule was certified for an augmentation, and a photo that stops early has no features.
-pub(super) fn check_alone(augmentation: &Augmentation, features: bool) -> Result<()> {
+pub(super) fn check_alone(augmentation: &Augmentation, features: bool, decision: Decision) -> Result<()> {
     let what = match (augmentation.is_none(), features) {
+        _ if decision != Decision::Argmax => "another decision than the most probable class",
         (false, _) => "mirrored or scaled versions",
         (true, true) => "features",
         (true, false) => return Ok(()),

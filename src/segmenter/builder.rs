@@ -9,6 +9,7 @@ use super::Segmenter;
 use super::adaptive::{Calibrated, Plan, Policy, check_alone, on_a_gpu};
 use super::augment::Augmentation;
 use super::classes::Classes;
+use super::decide::Decision;
 use super::device::{self, Device, Precision};
 use super::embedded::default_weights;
 use super::engine::{Engine, Loaded};
@@ -55,6 +56,7 @@ pub struct Builder {
     exits: bool,
     adaptive: Option<f64>,
     policy: Policy,
+    decision: Decision,
 }
 
 /// The largest difference between a GPU's logits and the CPU's with which [`Device::Auto`] uses the GPU, relative to the largest logit.
@@ -244,6 +246,18 @@ impl Builder {
         self
     }
 
+    /// What the class of each pixel is chosen for. The default is the most probable class. The other decisions compute full-size logits: they are slower, and
+    /// need four bytes for each pixel and class.
+    ///
+    /// ```
+    /// # use rtformer::{Decision, Segmenter};
+    /// assert!(Segmenter::builder().decide(Decision::Iou).build().is_ok());
+    /// ```
+    pub fn decide(mut self, decision: Decision) -> Self {
+        self.decision = decision;
+        self
+    }
+
     /// Pixels whose class has a lower probability than this become the mask's [ignore id](crate::pixels::Mask::ignore_id).
     ///
     /// ```
@@ -391,7 +405,7 @@ impl Builder {
             return Err(on_a_gpu(&device.to_string()));
         }
         if self.adaptive.is_some() {
-            check_alone(&self.augmentation, self.readout.features)?;
+            check_alone(&self.augmentation, self.readout.features, self.decision)?;
         }
         let precision = self.precision.unwrap_or(if device.is_gpu() { Precision::F16 } else { Precision::F32 });
         let preparation = Preparation {
@@ -457,6 +471,7 @@ impl Builder {
             readout: self.readout,
             augmentation: self.augmentation,
             tiling: self.tiling,
+            decision: self.decision,
             spares: PerProcess::new(Mutex::default()),
             process: std::process::id(),
         })

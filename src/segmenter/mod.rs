@@ -5,6 +5,7 @@ mod augment;
 mod blend;
 mod builder;
 mod classes;
+mod decide;
 mod device;
 mod embedded;
 mod engine;
@@ -25,6 +26,7 @@ pub use adaptive::{Calibrated, Policy};
 pub use augment::Augmentation;
 pub use builder::Builder;
 pub use classes::Classes;
+pub use decide::Decision;
 pub use device::{Device, Precision};
 pub use padding::Padding;
 pub use profile::FrameProfile;
@@ -81,6 +83,7 @@ pub struct Segmenter {
     readout: Readout,
     augmentation: Augmentation,
     tiling: Option<Tiling>,
+    decision: Decision,
     /// Buffers for confidences that are not returned. The next frame reuses their memory.
     spares: PerProcess<Mutex<Vec<Vec<f32>>>>,
     /// The process that opened this.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use super::engine::{Spent, Wanted};
-use super::{Device, Features, Policy, Scene, Segmenter, classes};
+use super::{Decision, Device, Features, Policy, Scene, Segmenter, classes};
 use crate::backend::Confidence;
 use crate::error::{Error, Result};
 use crate::memory;
@@ -206,6 +206,14 @@ impl Segmenter {
     }
 
     fn run_engine(&self, photos: &[Pixels<'_>], wanted: &mut [Wanted<'_>]) -> Result<Spent> {
+        if self.decision == Decision::Argmax {
+            return self.run_tiles(photos, wanted);
+        }
+        self.run_decided(photos, wanted, |photos, wanted| self.run_tiles(photos, wanted))
+    }
+
+    /// Chooses the class of the largest logit, in tiles if they are asked for.
+    fn run_tiles(&self, photos: &[Pixels<'_>], wanted: &mut [Wanted<'_>]) -> Result<Spent> {
         match &self.tiling {
             Some(tiling) => self.run_tiled(photos, wanted, tiling),
             None => self.run_network(photos, wanted),

@@ -2,7 +2,7 @@
 
 use super::blend::Blend;
 use super::tiles::Tiling;
-use super::{Policy, Segmenter};
+use super::{Decision, Policy, Segmenter};
 use crate::error::{Error, Result};
 use crate::memory;
 use crate::pixels::{Mask, PixelFormat, Pixels, RowReader, Size};
@@ -50,15 +50,16 @@ impl Segmenter {
     /// ```
     ///
     /// # Errors
-    /// As [`segment`](Self::segment), and those of the reader and of `each`; [`Error::Config`] with a size, features or adaptive inference.
+    /// As [`segment`](Self::segment), and those of the reader and of `each`; [`Error::Config`] with a size, features, adaptive inference or a [`Decision`].
     pub fn segment_strips(
         &self,
         photo: &mut RowReader,
         tiling: &Tiling,
         each: &mut (dyn FnMut(&Strip<'_>) -> Result<()> + Send),
     ) -> Result<Timings> {
-        if self.preparation.size != Size::Native || self.readout.features || self.plan.policy != Policy::Full {
-            let what = "another size of the photo, features, or adaptive inference";
+        let whole = self.readout.features || self.plan.policy != Policy::Full || self.decision != Decision::Argmax;
+        if self.preparation.size != Size::Native || whole {
+            let what = "another size of the photo, features, adaptive inference, or a decision for the whole photo";
             return Err(Error::Config(format!("tiles cannot be combined with {what}")));
         }
         let name = photo.name().to_path_buf();

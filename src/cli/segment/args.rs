@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-use rtformer::{Size, Tiling};
+use rtformer::{Decision, Size, Tiling};
 
 use super::super::misuse;
 use super::super::model::{DeviceArgs, ModelArgs};
@@ -224,6 +224,11 @@ impl Args {
         let flag = if matches!(cut, Cut::Tiles(_)) { "--tile" } else { "--memory" };
         if self.size != Size::Native {
             return Err(misuse(format!("{flag} cuts photos at their own size; omit --size")));
+        }
+        if self.model.decide != Decision::Argmax {
+            return Err(misuse(format!(
+                "{flag} decides strip by strip, and --decide for the whole photo; omit one of them"
+            )));
         }
         match self.emits().into_iter().find(|emit| !emit.is_picture()) {
             Some(emit) => Err(misuse(format!(

@@ -71,6 +71,9 @@ pub(super) struct Settings {
     /// `--bands`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) bands: Option<[u16; 3]>,
+    /// `--decide`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) decide: Option<String>,
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use std::time::Instant;
 use anyhow::anyhow;
 use rtformer::files;
 use rtformer::pixels::Image;
-use rtformer::{Error, Padding, Scene, Segmenter};
+use rtformer::{Decision, Error, Padding, Scene, Segmenter};
 
 use super::super::console::{Console, counted};
 use super::super::model::opened;
@@ -377,6 +377,7 @@ pub(super) fn settings(args: &Args) -> anyhow::Result<Settings> {
         classes: args.model.classes_text(),
         tile: args.cut().map(|cut| cut.text()),
         bands: args.photos.bands,
+        decide: Some(args.model.decide).filter(|rule| *rule != Decision::Argmax).map(|rule| rule.to_string()),
     })
 }
 
