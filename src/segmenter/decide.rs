@@ -7,7 +7,7 @@
 //! by its first pixel.
 //!
 //! After Dai and Li, "`RankSEG`: A Consistent Ranking-based Framework for Segmentation", arXiv:2206.13086, and for classes that exclude each other Wang and Dai,
-//! "`RankSEG-RMA`: An Efficient Segmentation Algorithm via Reciprocal Moment Approximation", NeurIPS 2025, arXiv:2510.15362.
+//! "`RankSEG-RMA`: An Efficient Segmentation Algorithm via Reciprocal Moment Approximation", 2025, arXiv:2510.15362.
 
 use std::fmt;
 use std::str::FromStr;
