@@ -374,7 +374,9 @@ fn the_program_writes_every_output() {
     let suspicious = read(&set.path("out/suspicious.json"));
     let suspicious = suspicious.as_array().unwrap();
     assert!(!suspicious.is_empty() && suspicious.iter().all(|entry| entry["label"] != entry["consequent"]));
-    assert!(suspicious.is_sorted_by_key(|entry| entry["likelihood"].as_f64()));
+    let likelihood =
+        |entry: &serde_json::Value| entry["likelihood"].as_f64().unwrap() * entry["network"].as_f64().unwrap();
+    assert!(suspicious.iter().map(likelihood).is_sorted() && suspicious.iter().any(|entry| entry["network"] != 1.0));
 
     // Nothing is replaced unless the user says so.
     explain(&set, &weights, "out").args(["--emit", "json"]).assert().code(1);

@@ -37,7 +37,8 @@ pub(super) fn run(args: &Args, console: &Console) -> anyhow::Result<Outcome> {
     let labels = labels(args, &found, console, &mut failed)?;
     let weights = args.model.opened()?;
     let explainer = if args.explains() { Some(Explainer::of(&weights)?) } else { None };
-    let segmenter = opened(args.model.builder()?.features(true).build())?;
+    let ranks = args.labels.is_some() && args.explains();
+    let segmenter = opened(args.model.builder()?.features(true).logits(ranks).build())?;
     console.note(&segmenter.to_string());
     let run = Run { args, console, class: args.class(&segmenter)?, segmenter, explainer, thresholds: weights };
 
@@ -59,7 +60,7 @@ pub(super) fn run(args: &Args, console: &Console) -> anyhow::Result<Outcome> {
     if let Some(table) = table {
         table.finish(&run.thresholds, args.overwrite, console)?;
     }
-    if args.labels.is_some() && args.explains() {
+    if ranks {
         suspicious.write(&args.out, args.overwrite, console)?;
     }
     console.note(&format!("{} explained -> {}", counted(done, "photo"), args.out.display()));
@@ -111,7 +112,12 @@ impl Run<'_> {
         let milliseconds = 1e3 * started.elapsed().as_secs_f64();
         let chosen = self.chosen(&explanation, photo)?;
         let names: Vec<_> = self.segmenter.dataset().classes.iter().map(|class| class.name.as_str()).collect();
-        let labels = labels.map(|labels| explanation.regions.labels(&labels)).transpose()?;
+        let regions = &explanation.regions;
+        let likelihoods = match (&labels, scene.logits()) {
+            (Some(labels), Some(logits)) => regions.likelihoods(logits, self.segmenter.temperature(), labels)?,
+            _ => Vec::new(),
+        };
+        let labels = labels.map(|labels| regions.labels(&labels)).transpose()?;
         let explained = Explained {
             photo,
             names: &names,
@@ -123,7 +129,7 @@ impl Run<'_> {
             milliseconds,
         };
         let report = explained.report();
-        suspicious.add(&explained);
+        suspicious.add(&explained, &likelihoods);
         for (emit, path) in &outputs {
             match emit {
                 Emit::Json => report::write(path, &report)?,

@@ -14,6 +14,7 @@ mod counts;
 mod explainer;
 mod features;
 mod generator;
+mod likelihood;
 mod planes;
 mod pool;
 mod regions;

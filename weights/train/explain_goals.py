@@ -173,12 +173,12 @@ def components(mask: np.ndarray) -> np.ndarray:
     return np.unique(roots[of], return_inverse=True)[1].reshape(mask.shape)
 
 
-def softmin_scores(args, table: Table, wrong: np.ndarray, given: np.ndarray) -> np.ndarray:
-    """One minus the soft minimum, over a region's pixels, of the likelihood that the network gives to the pixel's label.
+def softmin(args, table: Table, wrong: np.ndarray, given: np.ndarray) -> np.ndarray:
+    """The soft minimum, over a region's pixels, of the likelihood that the network gives to the pixel's label.
 
     Source: Lad and Mueller, "Estimating label quality and errors in semantic segmentation data via any model", 2023.
     """
-    scores = np.zeros(len(table.photos))
+    likelihoods = np.ones(len(table.photos))
     rows = defaultdict(list)
     for row, photo in enumerate(table.photos):
         rows[photo].append(row)
@@ -201,8 +201,9 @@ def softmin_scores(args, table: Table, wrong: np.ndarray, given: np.ndarray) -> 
             known = truth < len(table.classes)
             p = likelihood[:, inside][truth[known], np.flatnonzero(known)]
             weights = np.exp((1 - p) / SOFTNESS)
-            scores[row] = 1 - (weights * p).sum() / weights.sum()
-    return scores
+            if known.any():
+                likelihoods[row] = (weights * p).sum() / weights.sum()
+    return likelihoods
 
 
 def run(args, *command) -> None:
@@ -305,9 +306,11 @@ def main() -> None:
     wrong = chance.random(len(truth)) < WRONG
     given = np.where(wrong, (truth + chance.integers(1, counter.classes, len(truth))) % counter.classes, truth)
     likelihood = (measured.counts + 1) / (measured.counts.sum(1, keepdim=True) + counter.classes)
-    rule = auroc(1 - likelihood[torch.arange(len(given)), torch.from_numpy(given)].numpy(), wrong)
-    say(f"AUROC of {wrong.sum()} wrong labels: rules", f"{rule:.4f}")
-    say("AUROC of wrong labels: soft-min of the network", f"{auroc(softmin_scores(args, val, wrong, given), wrong):.4f}")
+    by_rule = likelihood[torch.arange(len(given)), torch.from_numpy(given)].numpy()
+    by_network = softmin(args, val, wrong, given)
+    say(f"AUROC of {wrong.sum()} wrong labels: ranking (rule and network)", f"{auroc(-by_rule * by_network, wrong):.4f}")
+    say("AUROC of wrong labels: rules alone", f"{auroc(-by_rule, wrong):.4f}")
+    say("AUROC of wrong labels: soft-min of the network alone", f"{auroc(-by_network, wrong):.4f}")
 
     for name, (jaccard, again) in stability(args).items():
         say(f"Jaccard index of atoms, {name} ({100 * again:.0f} % found again)", f"{jaccard:.2f}")
