@@ -12,8 +12,6 @@ fi
 
 host=$(rustc --print host-tuple | tr a-z- A-Z_)
 # The widest red zone that valgrind allows: an access that is off by a pixel or a row must not land in the next allocation.
-# Undefined values are Miri's task (`make miri`). Valgrind finds false ones: the compiler moves conditions on the contents of an `Option` in front
-# of the test whether there are any, where they do no harm.
-export "CARGO_TARGET_${host}_RUNNER=valgrind --quiet --error-exitcode=99 --redzone-size=4096 --undef-value-errors=no"
-# Valgrind runs one thread at a time anyway. It has a CPUID of its own, which does not know the machine's caches.
-cargo test --release --config 'profile.release.debug="line-tables-only"' -p rtformer-kernels --lib -- --skip gpu:: --skip this_machine_has_plausible_caches --test-threads 1
+export "CARGO_TARGET_${host}_RUNNER=valgrind --quiet --error-exitcode=99 --redzone-size=4096"
+# Valgrind runs one thread at a time anyway.
+cargo test --release --config 'profile.release.debug="line-tables-only"' -p rtformer-kernels --lib -- --skip gpu:: --test-threads 1
