@@ -86,7 +86,7 @@ explain:         ## train an explainer: WEIGHTS= without one in, EXPLAINED= out;
 explain-pictures: ## the documentation's pictures of explanations
 	$(PYTHON) weights/train/explain_pictures.py --rtformer target/release/rtformer --data $(CAMVID) --weights $(EXPLAINED) --out docs/book/src/pictures --work target/explain-pictures
 
-explain-goals:   ## measure the explainer of `make explain` on CamVid's val and on single clips, with controls
+explain-goals:   ## measure the explainer of `make explain` on CamVid's val and on held-out parts of train, with controls
 	$(PYTHON) weights/train/explain_goals.py --rtformer target/release/rtformer --data $(CAMVID) --weights $(EXPLAINED) --table target/explain-table --work target/explain-goals
 
 video:           ## the long measurements of videos, six minutes; needs ffmpeg; CAMVID=folder also measures the accuracy of smoothing

@@ -317,11 +317,9 @@ impl Explanation {
             )));
         }
         let of = |region: Option<usize>| region.and_then(|region| self.rules[region].as_ref()).map(|rule| rule.class);
-        let classes = |regions: &[Option<usize>]| regions.iter().map(|region| of(*region)).collect::<Vec<_>>();
-        let (components, superpixels) = (classes(&self.regions.of_component), classes(&self.regions.of_superpixel));
-        let parts = self.regions.components.iter().zip(&self.regions.superpixels);
-        let class = parts.map(|(&a, &b)| components[a as usize].or(superpixels[b as usize]));
-        let class: Vec<Option<u16>> = class.collect();
+        let class: Vec<Option<u16>> = (0..self.regions.components.len())
+            .map(|pixel| self.regions.of_pixel(pixel).into_iter().find_map(of))
+            .collect();
         let found = class.iter().zip(0..).filter_map(|(class, i)| class.map(|class| (i, class)));
         match mask.ids_mut() {
             IdsMut::U8(ids) => found.for_each(|(i, class): (usize, u16)| ids[i] = class as u8),

@@ -35,8 +35,7 @@ impl Regions {
             }
             let p = 1.0 / (0..self.classes).map(|class| (of(class) - of(label)).exp()).sum::<f64>();
             let weight = ((1.0 - p) / SOFTNESS).exp();
-            let parts = [(&self.components, &self.of_component), (&self.superpixels, &self.of_superpixel)];
-            for region in parts.iter().filter_map(|(map, regions)| regions[map[pixel] as usize]) {
+            for region in self.of_pixel(pixel).into_iter().flatten() {
                 sums[region].0 += weight * p;
                 sums[region].1 += weight;
             }

@@ -141,9 +141,14 @@ impl Regions {
     /// Empty outside of the photo.
     pub fn at(&self, x: u32, y: u32) -> impl Iterator<Item = usize> + use<> {
         let inside = x < self.width() && y < self.height();
-        let i = y as usize * self.planes.width + x as usize;
-        let of = |map: &[u32], regions: &[Option<usize>]| if inside { regions[map[i] as usize] } else { None };
-        [of(&self.components, &self.of_component), of(&self.superpixels, &self.of_superpixel)].into_iter().flatten()
+        let pixel = y as usize * self.planes.width + x as usize;
+        inside.then(|| self.of_pixel(pixel)).into_iter().flatten().flatten()
+    }
+
+    /// The component and the superpixel that a pixel is in, as indices in `all`.
+    pub(super) fn of_pixel(&self, pixel: usize) -> [Option<usize>; 2] {
+        let (component, superpixel) = (self.components[pixel], self.superpixels[pixel]);
+        [self.of_component[component as usize], self.of_superpixel[superpixel as usize]]
     }
 
     /// The id of the region of this kind that each pixel is in, row by row; 0 for none.
@@ -164,12 +169,10 @@ impl Regions {
         labels.check_size("its photo", self.width(), self.height())?;
         let ignore = Confusion::ignore_id(self.classes);
         let mut counts = vec![0_usize; self.all.len() * self.classes];
-        let maps = [(&self.components, &self.of_component), (&self.superpixels, &self.of_superpixel)];
-        for (map, regions) in maps {
-            for (&part, &label) in map.iter().zip(labels.ids()).filter(|(_, label)| **label != ignore) {
-                if let Some(region) = regions[part as usize].filter(|_| usize::from(label) < self.classes) {
-                    counts[region * self.classes + usize::from(label)] += 1;
-                }
+        for (pixel, &label) in labels.ids().iter().enumerate().filter(|(_, label)| **label != ignore) {
+            let label = usize::from(label);
+            if label < self.classes {
+                self.of_pixel(pixel).iter().flatten().for_each(|region| counts[region * self.classes + label] += 1);
             }
         }
         let most = |(counts, region): (&[usize], &Region)| {
