@@ -72,7 +72,8 @@ fn budget(text: &str) -> Result<f64, String> {
 }
 
 fn positive(text: &str, expected: &str) -> Result<f64, String> {
-    let number = text.parse::<f64>().ok().filter(|number| *number > 0.0 && number.is_finite());
+    // Far beyond any use, so that no product of such numbers overflows.
+    let number = text.parse::<f64>().ok().filter(|number| *number > 0.0 && *number <= 1e30);
     number.ok_or_else(|| format!("expected {expected}"))
 }
 
@@ -126,6 +127,7 @@ impl Study {
 
 pub(super) fn run(args: &Args, console: &Console) -> anyhow::Result<Outcome> {
     inference::check(args)?;
+    train::check(args)?;
     check_plots(args)?;
     let (text, outcome) = match &args.fit {
         Some(path) => (fitted(args, path, console)?, Outcome::Done),
@@ -230,9 +232,28 @@ fn shown(Interval { value, low, high }: &Interval) -> String {
     format!("{} ({} to {})", number(*value), number(*low), number(*high))
 }
 
+/// A word of a command line, in quotes if it needs them.
+fn quoted(word: &str) -> String {
+    let plain = |letter: char| letter.is_alphanumeric() || "-_./:,+@%=".contains(letter);
+    if !word.is_empty() && word.chars().all(plain) { word.into() } else { format!("'{}'", word.replace('\'', r"'\''")) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn words_are_quoted_for_the_shell() {
+        for (word, want) in [
+            ("embedded", "embedded"),
+            ("runs/mine-1.safetensors", "runs/mine-1.safetensors"),
+            ("my weights", "'my weights'"),
+            ("it's", r"'it'\''s'"),
+            ("", "''"),
+        ] {
+            assert_eq!(quoted(word), want);
+        }
+    }
 
     #[test]
     fn numbers_have_the_digits_that_their_intervals_support() {

@@ -1,7 +1,7 @@
 //! The fitted law, its bootstrap resamples, and what follows from them.
 
 use super::law::{Cost, Law};
-use super::runs::{budgets_of, check_budgets, check_enough, check_numbers};
+use super::runs::{budgets_of, check_budgets, check_enough, check_numbers, check_terms};
 use super::sweep::{Sweep, resample};
 use super::widths::{Advice, Widths};
 use super::{BOUNDS, Fit, Interval, Optimum, RESAMPLES, Run};
@@ -46,6 +46,8 @@ impl Laws {
             sweep.adapt(&numbers, repeats);
             (numbers, repeats) = sweep.improve(&weights, numbers, repeats);
         }
+        let best = sweep.law(&numbers, repeats);
+        check_terms(&best)?;
         let mut noise = Noise::new(seed);
         let drawn = (0..resamples)
             .map(|_| {
@@ -54,7 +56,7 @@ impl Laws {
             })
             .collect();
         Ok(Self {
-            best: sweep.law(&numbers, repeats),
+            best,
             drawn,
             cost,
             budgets,

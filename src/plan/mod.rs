@@ -77,10 +77,12 @@ pub struct Run {
 }
 
 impl Run {
-    /// The runs with the most different photos: all but those that measure the worth of repetitions.
-    fn with_all_photos(runs: &[Self]) -> Vec<Self> {
+    /// The runs that share a law without repetitions: those with the most different photos and those that repeat none, and not those that
+    /// measure the worth of repetitions.
+    pub fn with_all_photos(runs: &[Self]) -> Vec<Self> {
         let most = runs.iter().filter_map(|run| run.unique).max_by(f64::total_cmp);
-        runs.iter().filter(|run| run.unique == most).copied().collect()
+        let new = |run: &Self| run.unique.is_none_or(|unique| unique >= run.crops);
+        runs.iter().filter(|run| run.unique == most || new(run)).copied().collect()
     }
 }
 
@@ -96,8 +98,9 @@ pub struct Interval {
 }
 
 impl Interval {
-    /// An estimate and its percentiles among other estimates.
+    /// An estimate and its percentiles among other estimates. Resamples that determine nothing are left out.
     fn of(value: f64, mut drawn: Vec<f64>) -> Self {
+        drawn.retain(|drawn| drawn.is_finite());
         drawn.sort_by(f64::total_cmp);
         let at = |bound: f64| drawn.get((bound * (drawn.len().max(1) - 1) as f64).round() as usize).copied();
         let [low, high] = BOUNDS.map(|bound| at(bound).unwrap_or(value));
@@ -159,8 +162,8 @@ pub struct Fit {
 ///
 /// # Errors
 /// [`Error::Input`](crate::Error::Input) if a number is not positive. [`Error::Runs`](crate::Error::Runs) if the runs do not determine the
-/// law: fewer than eight runs, two budgets, three sizes, three numbers of crops or six different pairs of them, or FLOPs that do not grow
-/// with the size.
+/// law: fewer than eight runs, two budgets, three sizes, three numbers of crops or six different pairs of them, FLOPs that do not grow
+/// with the size, or a loss that does not fall with the size or with the crops.
 ///
 /// ```
 /// use rtformer::plan::{Run, fit};

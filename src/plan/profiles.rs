@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::runs::{SAME_BUDGET, budgets_of, check_numbers};
+use super::runs::{budgets_of, check_numbers};
 use super::solve::cholesky_solve;
 use super::{Interval, RESAMPLES, Run};
 use crate::error::{Error, Result};
@@ -101,7 +101,7 @@ pub fn isoflop(runs: &[Run], deviation: f64) -> Result<IsoFlop> {
 ///
 /// # Errors
 /// [`Error::Input`] if a number of a run is not positive. [`Error::Runs`] if the runs have no envelope: fewer than two budgets, fewer than two
-/// sizes with runs at several budgets, or one size that is best everywhere.
+/// sizes with runs at several budgets, none of which is between two budgets of a size, or one size that is best everywhere.
 pub fn envelope(runs: &[Run], deviation: f64) -> Result<Envelope> {
     let (budgets, cells) = cells(runs)?;
     if budgets.len() < 2 {
@@ -114,6 +114,9 @@ pub fn envelope(runs: &[Run], deviation: f64) -> Result<Envelope> {
         return Err(Error::Runs(format!("found {} of at least 2 sizes with runs at several budgets", sizes.len())));
     }
     let best = best_sizes(&cells);
+    if best.len() < 2 {
+        return Err(Error::Runs("found no two sizes with runs around one budget".into()));
+    }
     if best.windows(2).all(|pair| pair[0].1 == pair[1].1) {
         return Err(Error::Runs(format!(
             "{:.3e} parameters are best at every budget; add smaller or larger sizes, or budgets that are further apart",
@@ -140,8 +143,9 @@ fn cells(runs: &[Run]) -> Result<(Vec<f64>, Vec<Cell>)> {
     runs.sort_by(|x, y| x.params.total_cmp(&y.params).then(x.flops.total_cmp(&y.flops)));
     let mut cells: Vec<Cell> = Vec::new();
     for run in runs {
-        let near = |budget: &f64| (budget / run.flops).ln().abs() <= SAME_BUDGET.ln();
-        let Some(budget) = budgets.iter().position(near) else { continue };
+        let distance = |budget: usize| (budgets[budget] / run.flops).ln().abs();
+        let nearest = (0..budgets.len()).min_by(|&a, &b| distance(a).total_cmp(&distance(b)));
+        let Some(budget) = nearest else { continue };
         let (params, loss) = (run.params.ln(), run.cross_entropy.ln());
         match cells.last_mut().filter(|cell| cell.budget == budget && cell.params == params) {
             Some(cell) => {

@@ -1,6 +1,7 @@
 //! What a set of runs must have, and its budgets.
 
 use super::Run;
+use super::law::Law;
 use crate::error::{Error, Result};
 
 /// Five numbers are fitted; fewer runs leave nothing to estimate the noise from.
@@ -42,6 +43,17 @@ pub(super) fn check_numbers(runs: &[Run]) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Refuses a law in which size or crops make no difference: it has no best size.
+pub(super) fn check_terms(law: &Law) -> Result<()> {
+    let lack = match (law.a > 0.0, law.b > 0.0) {
+        (true, true) => return Ok(()),
+        (false, true) => "more `params` do not lower the loss; add smaller sizes, or more crops for each",
+        (true, false) => "more `crops` do not lower the loss; add runs with fewer crops",
+        (false, false) => "neither more `params` nor more `crops` lower the loss",
+    };
+    Err(Error::Runs(format!("the best size is not determined: in these runs, {lack}")))
 }
 
 /// Refuses runs that do not determine the five numbers, and names everything that is missing.

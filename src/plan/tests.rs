@@ -153,6 +153,12 @@ fn runs_that_do_not_determine_the_law_are_refused() {
         (with(&|i, run| run.params = [1e6, 2e6][i % 2]), "found 2 of at least 3 model sizes"),
         (with(&|_, run| run.crops = 1e3), "found 1 of at least 3 numbers of `crops`"),
         (with(&|_, run| run.crops = 1e3 * run.params * run.flops), "are the columns mixed up?"),
+        (with(&|_, run| run.cross_entropy = 1.0 + 9.0 / run.crops.sqrt()), "more `params` do not lower the loss"),
+        (with(&|_, run| run.cross_entropy = 1.0 + 9.0 / run.params.sqrt()), "more `crops` do not lower the loss"),
+        (
+            with(&|_, run| run.cross_entropy = 0.5 * (run.flops / 1e13).powf(0.1)),
+            "neither more `params` nor more `crops`",
+        ),
     ];
     for (runs, want) in cases {
         let error = fit(&runs, &[]).unwrap_err();
@@ -230,7 +236,10 @@ fn approaches_1_and_2_agree_with_the_law() {
     fewer.iter_mut().for_each(|run| (run.unique, run.cross_entropy) = (Some(46.0), 2.0 * run.cross_entropy));
     let mut both = grid(0.0, 1, 0);
     both.iter_mut().for_each(|run| run.unique = Some(367.0));
-    assert_eq!(isoflop(&[both, fewer].concat(), 0.0).unwrap(), parabolas);
+    assert_eq!(isoflop(&[both.clone(), fewer].concat(), 0.0).unwrap(), parabolas);
+    // Every crop is of a photo of its own: nothing is repeated, though the numbers of photos differ.
+    both.iter_mut().for_each(|run| run.unique = Some(run.crops));
+    assert_eq!(isoflop(&both, 0.0).unwrap(), parabolas);
 }
 
 #[test]
@@ -262,6 +271,14 @@ fn approaches_1_and_2_say_what_is_missing() {
     let some = |keep: &dyn Fn(&Run) -> bool| all.iter().filter(|run| keep(run)).copied().collect::<Vec<_>>();
     let two = isoflop(&some(&|run| run.flops > 1e13 || run.params < 1e5), 0.01).unwrap();
     assert!(two.optimum.len() == 3 && two.missing == ["1.00e13 FLOPs: found 2 of at least 3 model sizes"], "{two:?}");
+    // Two budgets are close together and the others far away, where no size has two.
+    let row = |flops: f64, sizes: [f64; 3]| {
+        sizes.map(|params| Run { params, crops: flops / (6e3 * params), flops, cross_entropy: 1.0, unique: None })
+    };
+    let sizes = [2e5, 4e5, 8e5];
+    let apart =
+        [row(1e12, [1.1e5, 2.1e5, 4.1e5]), row(2.03e13, sizes), row(2.14e13, sizes), row(1e15, [1.5e6, 3.1e6, 6.2e6])]
+            .concat();
     let one = isoflop(&some(&|run| run.flops == 2e13), 0.01).unwrap();
     assert!(one.optimum.len() == 1 && one.params_exponent.is_none(), "{one:?}");
     let cases = [
@@ -277,6 +294,7 @@ fn approaches_1_and_2_say_what_is_missing() {
         (envelope(&some(&|run| run.flops == 2e13), 0.01).map(|_| ()), "found 1 of at least 2 budgets"),
         (envelope(&STREET.runs(0.0, 0), 0.01).map(|_| ()), "found 0 of at least 2 sizes with runs at several budgets"),
         (envelope(&some(&|run| run.params > 6e5), 0.01).map(|_| ()), "6.400e5 parameters are best at every budget"),
+        (envelope(&apart, 0.01).map(|_| ()), "found no two sizes with runs around one budget"),
     ];
     for (result, want) in cases {
         let error = result.unwrap_err();

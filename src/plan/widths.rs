@@ -44,8 +44,8 @@ impl Widths {
     /// From each run's width.
     ///
     /// # Errors
-    /// [`Error::Runs`] if there are fewer than three widths, or if parameters or FLOPs per crop are not polynomials of the width: then the
-    /// runs differ in classes or in the size of the crops.
+    /// [`Error::Runs`] if there are fewer than three widths, if parameters or FLOPs per crop do not grow with the width, or if they are not
+    /// polynomials of it: then the runs differ in classes or in the size of the crops.
     pub fn of(runs: &[(u32, Run)]) -> Result<Self> {
         let mut widths: Vec<_> = runs.iter().map(|(width, _)| *width).collect();
         widths.sort_unstable();
@@ -71,12 +71,23 @@ impl Widths {
                 None => Ok(through),
             }
         };
-        Ok(Self {
+        let found = Self {
             params: fitted("parameters", &|run| run.params)?,
             flops: fitted("FLOPs per crop", &|run| run.flops / run.crops)?,
             range: (smallest, largest),
             widest: largest.saturating_mul(REACH).max(STEP),
-        })
+        };
+        let grow = |of: &dyn Fn(u32) -> f64| widths.windows(2).all(|pair| of(pair[0]) < of(pair[1]));
+        if grow(&|width| found.params(width))
+            && grow(&|width| found.flops_per_crop(width))
+            && found.choices().next().is_some()
+        {
+            Ok(found)
+        } else {
+            Err(Error::Runs(
+                "parameters and FLOPs per crop do not grow with the width; are the columns mixed up?".into(),
+            ))
+        }
     }
 
     /// These networks without those that are wider than `widest`.

@@ -146,6 +146,25 @@ fn plan_recommends_what_to_train() {
     assert!(code == 0 && out.contains("twice") && out.contains("does not say what repeated photos are worth"), "{out}");
 }
 
+/// The table of this version: `weights/train/sweep.csv`.
+#[test]
+fn plan_knows_runs_of_its_own() {
+    let args = ["plan", "--train", "--flops", "4e13"];
+    let (code, out, err) = run(&mut rtformer(&[&args[..], &["--json"]].concat()));
+    assert_eq!((code, err.as_str()), (0, ""));
+    let json: serde_json::Value = serde_json::from_str(&out).unwrap();
+    assert!(json["sweep"].is_null() && json["photos"] == 367.0, "{out}");
+    let [width, low, high] = ["value", "low", "high"].map(|part| json["width"][part].as_f64().unwrap());
+    assert!(low <= width && width <= high && (4.0..=48.0).contains(&width), "{out}");
+    let command = json["command"].as_str().unwrap();
+    assert!(
+        command.contains(" --data CAMVID --also-val --fold 0006R0 ") && command.ends_with(" --lr 0.003"),
+        "{command}"
+    );
+    let (code, out, _) = run(&mut rtformer(&args));
+    assert!(code == 0 && out.contains("predicted from trainings on CamVid"), "{out}");
+}
+
 #[test]
 fn plan_trains_as_the_runs_of_the_table_were_trained() {
     let folder = tempfile::tempdir().unwrap();
@@ -272,17 +291,25 @@ fn plan_says_what_a_recommendation_needs() {
         .collect::<Vec<_>>()
         .join("\n");
     let cases = [
-        (
-            study(),
-            &["--train", "--flops", "1e14"][..],
-            2,
-            "this version has none of its own; make one with `python weights/train/sweep.py",
-        ),
+        (study(), &["--train"][..], 2, "use --flops C or --hours H"),
         (study(), &["--train", "--sweep", "FILE"], 2, "use --flops C or --hours H"),
         (study(), &["--train", "--sweep", "FILE", "--hours", "0"], 2, "expected a positive number of hours"),
         (study(), &["--train", "--sweep", "FILE", "--flops", "1e14", "--hours", "1"], 2, "cannot be used with"),
         (study(), &["--train", "--fit", "FILE", "--flops", "1e14"], 2, "cannot be used with"),
         (study(), &["--flops", "1e14"], 2, "--fit"),
+        (study(), &["--fit", "FILE", "--hours", "3"], 2, "--hours needs --train"),
+        (study(), &["--fit", "FILE", "--sweep", "none.csv"], 2, "--sweep needs --train"),
+        (study(), &["--train", "--sweep", "FILE", "--flops", "1e14", "--rate", "4e10"], 2, "use it with --hours"),
+        (
+            study(),
+            &["--train", "--sweep", "FILE", "--flops", "1e14", "--crop", "250x192"],
+            2,
+            "multiples of 32 from 64",
+        ),
+        (study(), &["--train", "--sweep", "FILE", "--flops", "1e14", "--batch", "5"], 2, "expected an even number"),
+        (study(), &["--train", "--flops", "1e14", "--crop", "512x384"], 2, "but the table's runs have 256x192"),
+        (study(), &["--train", "--sweep", "FILE", "--flops", "1e9"], 2, "expected at least 20; raise the budget"),
+        (study(), &["--train", "--sweep", "FILE", "--flops", "1e31"], 2, "expected a positive number of FLOPs"),
         (
             sweep().replace("width", "w"),
             &["--train", "--sweep", "FILE", "--flops", "1e14"],

@@ -162,14 +162,15 @@ def tiny_sweep(
         sys.exit(f"sweep.py does not resume: exit code {run.returncode}, then {said}")
     if min(path.stat().st_mtime_ns for path in (out / "runs").glob("*.json")) != first:
         sys.exit("sweep.py repeated a run")
+    call(*sweep[: sweep.index("--budgets")], "--only", "--budgets", "1.3e10", "--widths", 4, "--batch", 4, "--crop", "64x64")
     sweep_tables(rtformer, out)
 
 
 def sweep_tables(rtformer: Path, out: Path) -> None:
-    for name, want in (("sweep.csv", 9), ("rates.csv", 4)):
+    for name, want in (("sweep.csv", 10), ("rates.csv", 4)):
         with (out / name).open() as file:
             rows = list(csv.DictReader(file))
-        if ",".join(rows[0]) != "width,params,crops,epochs,unique,flops,seed,lr,cross_entropy,miou,seconds" or len(rows) != want:
+        if ",".join(rows[0]) != "width,params,crops,epochs,unique,flops,seed,lr,cross_entropy,miou,seconds,crop,batch" or len(rows) != want:
             sys.exit(f"{name}: {len(rows)} rows of {list(rows[0])}")
         for row in rows:
             params, flops = training_flops(int(row["width"]), 11, (64, 64))

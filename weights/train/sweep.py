@@ -2,17 +2,22 @@
 
     python sweep.py --data CAMVID --clip 0006R0 --out sweep       # hours; the same command resumes it
     python sweep.py --data CAMVID --clip 0006R0 --out sweep --list
+    python sweep.py --data CAMVID --clip 0006R0 --out sweep --only --budgets 1e13 --widths 4      # adds runs to it
     python sweep.py --measure                                     # this machine's training rate, a minute
 
 Each run is `train.py` at one crop size with one width, budget, number of photos, seed and learning rate. OUT/runs has a folder and, when
-the run is done, a result file for each. OUT/sweep.csv has the runs for `rtformer plan`; OUT/rates.csv has the check of the learning rate.
+the run is done, a result file for each. OUT/sweep.csv has all finished runs with the learning rate --lr, for `rtformer plan`;
+OUT/rates.csv has those with other rates, which check it.
 """
 
 import argparse
 import csv
 import hashlib
 import json
+import math
 import os
+import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -30,6 +35,7 @@ import train
 from data import Classes, Split, find_pairs
 from model import Config, RTFormer
 
+RECIPE = ("256x192", 12)  # crop and batch that a table without such columns has
 HEADER = "width,params,crops,epochs,unique,flops,seed,lr,cross_entropy,miou,seconds".split(",")
 # Widths for each budget: at least four around where the optimum is expected. At 256x192, the whole study takes 9.4e14 FLOPs.
 GRID = {1e13: [8, 12, 16, 24], 2e13: [8, 12, 16, 24], 4e13: [12, 16, 24, 32], 8e13: [12, 16, 24, 32]}
@@ -51,7 +57,8 @@ class Spec:
 
     @property
     def name(self) -> str:
-        return f"w{self.width}-c{self.budget:.3g}-u{self.unique}-s{self.seed}-lr{self.lr:.3g}".replace("+", "")
+        short = lambda number: f"{number:.3g}" if float(f"{number:.3g}") == number else repr(number)
+        return f"w{self.width}-c{short(self.budget)}-u{self.unique}-s{self.seed}-lr{short(self.lr)}".replace("+", "")
 
 
 def main() -> None:
@@ -65,8 +72,6 @@ def main() -> None:
     for spec in specs + rates:
         if iterations(spec, args, classes) < FEWEST_ITERATIONS:
             raise SystemExit(f"{spec.name}: a budget of {spec.budget:.3g} FLOPs is less than {FEWEST_ITERATIONS} iterations of width {spec.width}; drop the width, or raise the budget")
-        if spec.unique < args.batch:
-            raise SystemExit(f"{spec.name}: {spec.unique} photos do not fill one batch of {args.batch}")
     # The check of the learning rate comes first, the repetitions of runs come last.
     order = sorted(specs + rates, key=lambda spec: (spec.seed, spec not in rates, spec.unique != len(pairs), spec.budget, spec.width))
     if args.list:
@@ -83,10 +88,11 @@ def main() -> None:
     for number, spec in enumerate(order, start=1):
         if not result(args, spec).exists():
             print(f"run {number} of {len(order)}: {spec.name}", flush=True)
-            run(spec, args, pairs, held_out, classes, lock)
-        table(args.out / "sweep.csv", args, specs)
-        table(args.out / "rates.csv", args, rates)
-    advise(args, specs, rates)
+            run(spec, args, pairs, held_out, classes, lock, may_diverge=spec in rates)
+        swept, others = results(args)
+        table(args.out / "sweep.csv", args, swept)
+        table(args.out / "rates.csv", args, others)
+    advise(args, *results(args))
 
 
 def stop(*_) -> None:
@@ -103,8 +109,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, help="folder for runs, results and tables; resumes what is there")
     parser.add_argument("--budgets", type=float, nargs="+", metavar="FLOPS", help="with --widths: all pairs of them instead of the study's own grid")
     parser.add_argument("--widths", type=int, nargs="+", metavar="WIDTH", help="see --budgets; with --measure, the widths to time")
-    parser.add_argument("--seeds", type=int, default=SEEDS, help="seeds at the two lowest budgets; higher ones have one")
-    parser.add_argument("--lr", type=float, default=1.5e-3, help="the peak learning rate of all runs but the check's")
+    parser.add_argument("--only", action="store_true", help="only the pairs of --budgets and --widths: no subsets of the photos, no check of the learning rate")
+    parser.add_argument("--seeds", type=int, help=f"seeds at the two lowest budgets; higher ones have one [default: {SEEDS}]. With --only, of all pairs [default: 1]")
+    parser.add_argument("--lr", type=float, default=3e-3, help="the peak learning rate of all runs but the check's")
     parser.add_argument("--crop", default="256x192", metavar="WxH", help="the one size of crops")
     parser.add_argument("--batch", type=int, default=12)
     parser.add_argument("--list", action="store_true", help="print the runs and what they cost, and train nothing")
@@ -120,6 +127,11 @@ def arguments() -> argparse.Namespace:
         parser.error("give --out")
     if (args.budgets is None) != (args.widths is None):
         parser.error("give --budgets and --widths, or neither")
+    if args.only and not args.budgets:
+        parser.error("--only needs --budgets and --widths")
+    if args.seeds is not None and args.seeds < 1:
+        parser.error(f"--seeds {args.seeds}: expected at least 1")
+    args.seeds = args.seeds or (1 if args.only else SEEDS)
     for split in ("train", "val"):
         if getattr(args, split) is None:
             if args.data is None:
@@ -137,23 +149,31 @@ def photos(args: argparse.Namespace) -> tuple[list, list, Classes]:
         pairs = [pair for pair in everything if pair not in held_out]
         if not held_out or not pairs:
             raise SystemExit(f"--clip {args.clip}: {len(held_out)} of {len(everything)} photos have such a name, for example {everything[0][0].stem} has {'' if held_out else 'not'}")
+    if len(pairs) < args.batch:
+        raise SystemExit(f"{len(pairs)} photos to learn from do not fill one batch of {args.batch}")
     return pairs, held_out, Classes.load(args.dataset)
 
 
 def study(args: argparse.Namespace, count: int) -> tuple[list[Spec], list[Spec]]:
     """The runs for the fit, and those that check the learning rate."""
-    grid = {budget: sorted(args.widths) for budget in sorted(args.budgets)} if args.budgets else GRID
+    grid = {budget: sorted(set(args.widths)) for budget in sorted(set(args.budgets))} if args.budgets else GRID
     budgets = list(grid)
     specs = [
         Spec(width, budget, count, seed, args.lr)
         for place, (budget, widths) in enumerate(grid.items())
-        for seed in range(1, 1 + (args.seeds if place < 2 else 1))
+        for seed in range(1, 1 + (args.seeds if place < 2 or args.only else 1))
         for width in widths
     ]
+    if args.only:
+        return specs, []
     # Subsets of the photos at one budget and one width say what repeated photos are worth.
     middle = budgets[min(1, len(budgets) - 1)]
     width = grid[middle][len(grid[middle]) // 2]
-    specs += [Spec(width, middle, round(count / share), 1, args.lr) for share in SHARES]
+    for unique in (round(count / share) for share in SHARES):
+        if unique >= args.batch:
+            specs.append(Spec(width, middle, unique, 1, args.lr))
+        else:
+            print(f"no run with {unique} of the {count} photos, which do not fill one batch of {args.batch}")
     ends = sorted({grid[budgets[0]][0], grid[budgets[0]][-1]})
     rates = [Spec(width, budgets[0], count, 1, args.lr * factor) for width in ends for factor in FACTORS]
     return specs, rates
@@ -189,8 +209,8 @@ def command(spec: Spec, args: argparse.Namespace, count: int, folders: list[Path
     return [str(word) for word in words]
 
 
-def run(spec: Spec, args: argparse.Namespace, pairs: list, held_out: list, classes: Classes, lock) -> None:
-    """Trains, or resumes, one run and writes its result file."""
+def run(spec: Spec, args: argparse.Namespace, pairs: list, held_out: list, classes: Classes, lock, may_diverge: bool) -> None:
+    """Trains, or resumes, one run and writes its result file. One that diverges has no cross entropy, if it may."""
     params, flops = training_flops(spec.width, len(classes.names), args.size)
     count = iterations(spec, args, classes)
     subset = [pairs[i * len(pairs) // spec.unique] for i in range(spec.unique)]  # evenly spaced over the clips
@@ -204,10 +224,14 @@ def run(spec: Spec, args: argparse.Namespace, pairs: list, held_out: list, class
         finally:
             if training.poll() is None:
                 training.kill()
-    if code != 0:
-        lines = (folder / "train.log").read_text().splitlines()
-        raise SystemExit(f"{spec.name}: train.py ended with exit code {code}: {lines[-1] if lines else 'no output'} (see {folder / 'train.log'})")
-    report = json.loads((folder / "val.json").read_text())
+    report = {"cross_entropy": math.nan, "mean_iou": math.nan, "seconds": math.nan}
+    if code == 0:
+        report = json.loads((folder / "val.json").read_text())
+    else:
+        last = ((folder / "train.log").read_text().splitlines() or ["no output"])[-1]
+        if not may_diverge or "the loss is" not in last:
+            raise SystemExit(f"{spec.name}: train.py ended with exit code {code}: {last} (see {folder / 'train.log'})")
+        print(f"{spec.name}: {last}", flush=True)
     crops = count * args.batch
     row = {
         "width": spec.width, "params": params, "crops": crops, "epochs": round(crops / spec.unique, 2), "unique": spec.unique,
@@ -257,8 +281,13 @@ def linked(pairs: list, folder: Path) -> tuple[Path, Path]:
         for number, file in enumerate(files):
             link = folder / kind / f"{number:05d}" / file.name
             link.parent.mkdir(parents=True, exist_ok=True)
-            if not link.is_symlink():
-                link.symlink_to(file.resolve())
+            if link.is_symlink() and link.resolve() != file.resolve():
+                link.unlink()  # of a folder that has moved
+            if not link.exists():
+                try:
+                    link.symlink_to(file.resolve())
+                except OSError:  # Windows without the right to make links
+                    shutil.copy2(file, link)
     return folder / "photos", folder / "labels"
 
 
@@ -276,19 +305,27 @@ def same_settings(args: argparse.Namespace, pairs: list, held_out: list) -> None
     train.write(place, lambda path: path.write_text(json.dumps(settings, indent=2) + "\n"))
 
 
-def rows(args: argparse.Namespace, specs: list[Spec]) -> list[dict]:
-    return [json.loads(result(args, spec).read_text()) for spec in specs if result(args, spec).exists()]
+def results(args: argparse.Namespace) -> tuple[list[dict], list[dict]]:
+    """All finished runs with the learning rate --lr, also of earlier calls, and those with others."""
+    rows = [json.loads(path.read_text()) for path in (args.out / "runs").glob("*.json")]
+    rows.sort(key=lambda row: (nominal(row), row["width"], row["unique"], row["seed"], row["lr"]))
+    return [row for row in rows if row["lr"] == args.lr], [row for row in rows if row["lr"] != args.lr]
 
 
-def table(path: Path, args: argparse.Namespace, specs: list[Spec]) -> None:
-    """The finished runs as CSV."""
-    done = rows(args, sorted(specs, key=lambda spec: (spec.budget, spec.width, spec.unique, spec.seed, spec.lr)))
+def nominal(row: dict) -> float:
+    """What the run should cost; it costs a little more or less, because its batches are whole."""
+    return float(f"{row['flops']:.2g}")
+
+
+def table(path: Path, args: argparse.Namespace, rows: list[dict]) -> None:
+    """Runs as CSV. A crop size and a batch other than the study's are columns."""
+    recipe = {} if (args.crop, args.batch) == RECIPE else {"crop": args.crop, "batch": args.batch}
 
     def save(draft: Path) -> None:
         with draft.open("w", newline="") as file:
-            writer = csv.DictWriter(file, HEADER, lineterminator="\n")
+            writer = csv.DictWriter(file, HEADER + list(recipe), lineterminator="\n")
             writer.writeheader()
-            writer.writerows(done)
+            writer.writerows({**row, **recipe} for row in rows)
 
     train.write(path, save)
 
@@ -300,24 +337,26 @@ def show(order: list[Spec], args: argparse.Namespace) -> None:
     print(f"{len(order)} runs, {sum(spec.budget for spec in order):.2g} FLOPs")
 
 
-def advise(args: argparse.Namespace, specs: list[Spec], rates: list[Spec]) -> None:
+def advise(args: argparse.Namespace, swept: list[dict], others: list[dict]) -> None:
     """What the results say about the next step: a better learning rate, or widths that are missing."""
-    loss = {spec: json.loads(result(args, spec).read_text())["cross_entropy"] for spec in specs + rates}
-    for width in sorted({rate.width for rate in rates}):
-        tried = {spec.lr: loss[spec] for spec in specs + rates if (spec.width, spec.budget, spec.unique, spec.seed) == (width, rates[0].budget, rates[0].unique, 1)}
+    same = lambda row: (row["width"], row["crops"], row["unique"], row["seed"])
+    for run in sorted({same(row) for row in others}):
+        tried = {row["lr"]: row["cross_entropy"] for row in swept + others if same(row) == run and row["cross_entropy"] > 0}
+        if args.lr not in tried:
+            continue
         best = min(tried, key=tried.get)
         listed = ", ".join(f"{tried[lr]:.4f} at {lr:.3g}" for lr in sorted(tried))
-        print(f"learning rate, width {width}: cross entropy {listed}" + ("" if best == args.lr else f"; {best:.3g} is better than {args.lr:.3g}, with this seed"))
-    most = max(spec.unique for spec in specs)
-    for budget in sorted({spec.budget for spec in specs}):
+        print(f"learning rate, width {run[0]}: cross entropy {listed}" + ("" if best == args.lr else f"; {best:.3g} is better than {args.lr:.3g}, with this seed"))
+    most = max(row["unique"] for row in swept)
+    for flops in sorted({nominal(row) for row in swept}):
         losses: dict[int, list[float]] = {}
-        for spec in specs:
-            if spec.budget == budget and spec.unique == most:
-                losses.setdefault(spec.width, []).append(loss[spec])
+        for row in swept:
+            if nominal(row) == flops and row["unique"] == most:
+                losses.setdefault(row["width"], []).append(row["cross_entropy"])
         best = min(losses, key=lambda width: np.mean(losses[width]))
         at_end = {min(losses): "a smaller", max(losses): "a larger"}.get(best)
-        print(f"{budget:.2g} FLOPs: of the widths {sorted(losses)}, {best} is best" + (f"; try {at_end} one (--budgets {budget:.3g} --widths ...)" if at_end else ""))
-    print(f"rtformer plan --fit {args.out / 'sweep.csv'}")
+        print(f"{flops:.2g} FLOPs: of the widths {sorted(losses)}, {best} is best" + (f"; try {at_end} one (--only --budgets {flops:.3g} --widths ...)" if at_end else ""))
+    print(f"rtformer plan --fit {shlex.quote(str(args.out / 'sweep.csv'))}")
 
 
 def measure(width: int, args: argparse.Namespace) -> dict:

@@ -26,7 +26,8 @@ fn isoflop(study: &Study) -> Chart {
     let mut series = Vec::new();
     let mut minima = Vec::new();
     for (&flops, color) in study.laws.budgets().iter().zip(COLORS.into_iter().cycle()) {
-        let runs: Vec<_> = shared(&study.runs).filter(|run| (run.flops / flops).ln().abs() < 0.05).collect();
+        let runs: Vec<_> =
+            Run::with_all_photos(&study.runs).into_iter().filter(|run| (run.flops / flops).ln().abs() < 0.05).collect();
         let dots = Shape::Dots(runs.iter().map(|run| (run.params, run.cross_entropy)).collect());
         series.push(Series { name: format!("C = {flops:.1e}"), color, shape: dots });
         let found = study
@@ -78,11 +79,12 @@ const FLOPS: &str = "training FLOPs C";
 /// The loss of each size against the FLOPs, and that of the best size.
 fn loss(study: &Study, optima: &[Optimum]) -> Chart {
     let mut series = around("best size (80 %)", optima, |optimum| optimum.cross_entropy);
-    let mut sizes: Vec<_> = shared(&study.runs).map(|run| run.params).collect();
+    let runs = Run::with_all_photos(&study.runs);
+    let mut sizes: Vec<_> = runs.iter().map(|run| run.params).collect();
     sizes.sort_by(f64::total_cmp);
     sizes.dedup();
     for (size, color) in sizes.into_iter().zip(COLORS[..6].iter().copied().cycle()) {
-        let runs = shared(&study.runs).filter(|run| run.params == size).map(|run| (run.flops, run.cross_entropy));
+        let runs = runs.iter().filter(|run| run.params == size).map(|run| (run.flops, run.cross_entropy));
         series.push(Series { name: format!("N = {size:.1e}"), color, shape: Shape::Dots(runs.collect()) });
     }
     Chart { title: "Loss against training FLOPs".into(), axes: [axis(FLOPS, true), axis(LOSS, false)], series }
@@ -96,12 +98,6 @@ fn around(name: &str, optima: &[Optimum], of: impl Fn(&Optimum) -> Interval) -> 
         Series { name: String::new(), color: LAW, shape: Shape::Band(band) },
         Series { name: name.into(), color: LAW, shape: Shape::Line(line) },
     ]
-}
-
-/// The runs with the most different photos, which share a law without repetitions.
-fn shared(runs: &[Run]) -> impl Iterator<Item = &Run> {
-    let most = runs.iter().filter_map(|run| run.unique).max_by(f64::total_cmp);
-    runs.iter().filter(move |run| run.unique == most)
 }
 
 fn axis(title: &str, logarithmic: bool) -> Axis {

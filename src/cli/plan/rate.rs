@@ -18,19 +18,19 @@ use super::table::Table;
 pub(super) struct RateArgs {
     /// The machine's rate with --hours, training FLOPs per second, such as 4e10
     #[arg(long, value_name = "R", requires = "hours", value_parser = flops_per_second)]
-    rate: Option<f64>,
+    pub(super) rate: Option<f64>,
 
     /// Crops per iteration [default: as in the table's runs, or 12 if they do not say]
-    #[arg(long, value_name = "N", requires = "train", value_parser = clap::value_parser!(u32).range(2..=65536))]
-    batch: Option<u32>,
+    #[arg(long, value_name = "N", requires = "train", value_parser = batch)]
+    pub(super) batch: Option<u32>,
 
     /// Size of the crops [default: as in the table's runs, or 256x192 if they do not say]
-    #[arg(long, value_name = "WxH", requires = "train")]
-    crop: Option<String>,
+    #[arg(long, value_name = "WxH", requires = "train", value_parser = crop)]
+    pub(super) crop: Option<String>,
 
     /// The Python that measures the rate; it needs weights/train/requirements.txt
     #[arg(long, value_name = "FILE", env = "RTFORMER_PYTHON", default_value = "python3")]
-    python: PathBuf,
+    pub(super) python: PathBuf,
 
     /// The folder of train.py and sweep.py
     #[arg(long = "recipe", value_name = "DIR", requires = "train", default_value = "weights/train")]
@@ -39,6 +39,20 @@ pub(super) struct RateArgs {
 
 fn flops_per_second(text: &str) -> Result<f64, String> {
     positive(text, "a positive number of FLOPs per second, such as 4e10")
+}
+
+/// As `train.py` takes it, which halves a batch for two threads.
+fn batch(text: &str) -> Result<u32, String> {
+    let number = text.parse().ok().filter(|batch: &u32| batch.is_multiple_of(2) && (4..=65536).contains(batch));
+    number.ok_or_else(|| "expected an even number of crops from 4".into())
+}
+
+/// As `train.py` takes it.
+fn crop(text: &str) -> Result<String, String> {
+    let sides = text.split_once('x').map(|(width, height)| [width, height].map(str::parse::<u32>));
+    let good = |side: &Result<u32, _>| side.as_ref().is_ok_and(|side| *side >= 64 && side.is_multiple_of(32));
+    let valid = sides.is_some_and(|sides| sides.iter().all(good));
+    valid.then(|| text.to_owned()).ok_or_else(|| "expected WxH, multiples of 32 from 64, such as 256x192".into())
 }
 
 /// How the runs of a table were trained, and the next one will be.

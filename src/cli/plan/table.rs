@@ -26,6 +26,18 @@ pub(super) struct Table {
     pub(super) batches: Vec<String>,
 }
 
+/// What messages call the table of [`own`].
+pub(super) const OWN: &str = "the runs of this version";
+
+/// How `train.py` learns from the photos of [`own`]'s runs, and measures on those that they did not learn from.
+pub(super) const OWN_SPLIT: &str = "--data CAMVID --also-val --fold 0006R0";
+
+/// The runs of this version: widths of RTFormer-Slim on CamVid. `Training budgets` in the documentation describes the study.
+pub(super) fn own() -> anyhow::Result<Table> {
+    let table = parse(include_str!("../../../weights/train/sweep.csv")).context(OWN)?;
+    Ok(Table { crops: vec!["256x192".into()], batches: vec!["12".into()], ..table })
+}
+
 /// The runs of a CSV file. Columns are found by name, in any order; unknown ones are ignored.
 ///
 /// # Errors

@@ -11,7 +11,7 @@ use super::super::console::Console;
 use super::super::misuse;
 use super::rate::{self, Rate, RateArgs};
 use super::speed::{self, Speed, Timed};
-use super::{Args, Study, plot, positive, shown, table};
+use super::{Args, Study, plot, positive, quoted, shown, table};
 
 /// Flags of `--train`.
 #[derive(Debug, clap::Args)]
@@ -25,6 +25,7 @@ pub(super) struct TrainArgs {
     frames: Option<u32>,
 
     /// The table of runs that the prediction is made from, as `weights/train/sweep.py` writes it: as for --fit, with the column width
+    /// [default: the runs of this version on CamVid]
     #[arg(long, value_name = "FILE.csv", requires = "train")]
     sweep: Option<PathBuf>,
 
@@ -32,9 +33,33 @@ pub(super) struct TrainArgs {
     recipe: RateArgs,
 }
 
+/// Refuses flags that would change nothing.
+pub(super) fn check(args: &Args) -> anyhow::Result<()> {
+    let TrainArgs { hours, frames, sweep, recipe } = &args.training;
+    // clap forgets what a flag requires if it conflicts with another flag that is there.
+    let given = [
+        ("--hours", hours.is_some()),
+        ("--frames", frames.is_some()),
+        ("--sweep", sweep.is_some()),
+        ("--rate", recipe.rate.is_some()),
+        ("--batch", recipe.batch.is_some()),
+        ("--crop", recipe.crop.is_some()),
+    ];
+    match given.iter().find(|(_, given)| *given) {
+        Some((name, _)) if !args.train => Err(misuse(format!("{name} needs --train"))),
+        _ if recipe.rate.is_some() && hours.is_none() => {
+            Err(misuse("--rate says how many FLOPs an hour has; use it with --hours"))
+        }
+        _ => Ok(()),
+    }
+}
+
 fn hours(text: &str) -> Result<f64, String> {
     positive(text, "a positive number of hours, such as 2.5")
 }
+
+/// A schedule of fewer is not one; `sweep.py` has the same limit.
+const FEWEST_ITERATIONS: f64 = 20.0;
 
 /// What the budget is counted in.
 #[derive(Serialize)]
@@ -57,6 +82,8 @@ struct Recipe {
 #[derive(Serialize)]
 struct Report {
     budget: Budget,
+    /// The table of runs; `None` for the runs of this version.
+    sweep: Option<PathBuf>,
     /// Empty unless the budget is hours.
     rates: Vec<Rate>,
     photos: Option<f64>,
@@ -99,15 +126,8 @@ pub(super) fn run(args: &Args, console: &Console) -> anyhow::Result<String> {
         (None, Some(hours)) => Budget::Hours(hours),
         (None, None) => return Err(misuse("--train needs a budget; use --flops C or --hours H")),
     };
-    let path = train.sweep.as_ref().ok_or_else(|| {
-        misuse(format!(
-            "--train needs a table of training runs, and this version has none of its own; make one with `python {} --data CAMVID --clip \
-             0006R0 --out sweep` (some hours) and use --sweep sweep/sweep.csv",
-            train.recipe.folder.join("sweep.py").display()
-        ))
-    })?;
-    let table = table::read(path)?;
-    let named = || path.display().to_string();
+    let named = || train.sweep.as_ref().map_or_else(|| table::OWN.into(), |path| path.display().to_string());
+    let table = train.sweep.as_ref().map_or_else(table::own, |path| table::read(path))?;
     let Some(known) = &table.widths else {
         anyhow::bail!(
             "{}: line 1: column width is missing; --train needs each run's width, as sweep.py writes it",
@@ -151,10 +171,17 @@ pub(super) fn run(args: &Args, console: &Console) -> anyhow::Result<String> {
         Recipe { advice, iterations: over(f64::from(trained.batch)), epochs: photos.or(most).map(over) }
     };
     let [recipe, half, twice] = [1.0, 0.5, 2.0].map(recipe);
+    if recipe.iterations.value < FEWEST_ITERATIONS {
+        let (flops, iterations) = (recipe.advice.flops, recipe.iterations.value);
+        return Err(misuse(format!(
+            "{flops:.2e} FLOPs are {iterations:.1} iterations of the best width, expected at least {FEWEST_ITERATIONS}; raise the budget"
+        )));
+    }
     plot(args, &study, console)?;
     let report = Report {
         extrapolated: extrapolated(&recipe.advice, &study.laws, &widths),
-        command: command(&train.recipe, &trained, &recipe, table.learning_rate.as_deref()),
+        command: command(train, &trained, &recipe, table.learning_rate.as_deref()),
+        sweep: train.sweep.clone(),
         speed,
         widths: choices,
         crop: trained.crop,
@@ -178,14 +205,19 @@ fn scaled(interval: Interval, unit: f64) -> Interval {
 
 fn extrapolated(advice: &Advice, laws: &Laws, widths: &Widths) -> bool {
     let inside = (f64::from(widths.range.0)..=f64::from(widths.range.1)).contains(&advice.width.value);
-    !inside || laws.budgets().last().is_some_and(|largest| advice.flops > 1.05 * largest)
+    let (smallest, largest) = (laws.budgets().first(), laws.budgets().last());
+    !inside
+        || smallest.is_some_and(|smallest| 1.05 * advice.flops < *smallest)
+        || largest.is_some_and(|largest| advice.flops > 1.05 * largest)
 }
 
 /// The command that trains the recommended network as the table's runs were trained.
-fn command(args: &RateArgs, trained: &rate::Recipe, recipe: &Recipe, learning_rate: Option<&str>) -> String {
+fn command(args: &TrainArgs, trained: &rate::Recipe, recipe: &Recipe, learning_rate: Option<&str>) -> String {
     let rate::Recipe { batch, crop } = trained;
-    let script = args.folder.join("train.py");
-    let mut text = format!("python {} --data DATA --out run", script.display());
+    let [python, script] =
+        [&args.recipe.python, &args.recipe.folder.join("train.py")].map(|path| quoted(&path.display().to_string()));
+    let data = if args.sweep.is_none() { table::OWN_SPLIT } else { "--data DATA" };
+    let mut text = format!("{python} {script} {data} --out run");
     let _ = write!(
         text,
         " --width {:.0} --iterations {:.0} --batch {batch} --crops {crop} {crop} {crop}",
@@ -235,6 +267,10 @@ fn text(report: &Report, most: Option<f64>, widths: &Widths) -> String {
         "\n  a single run varies by {:.1} % around the expected cross entropy (one standard deviation)",
         100.0 * report.deviation
     );
+    if report.sweep.is_none() {
+        text += "\n  predicted from trainings on CamVid (11 classes), for its clip 0006R0, which they did not learn from; for other photos, make a \
+                 table with sweep.py and use --sweep";
+    }
     if !report.repetitions_known
         && let Some(most) = most
     {

@@ -41,10 +41,13 @@ fn three_widths_determine_all_others() {
     mixed[9].1.flops *= 2.25; // crops of 384x288
     let mut wrong = all[..6].to_vec();
     wrong[1].1.params *= 2.0;
+    let run = |params: f64| Run { params, crops: 100.0, flops: 1e13, cross_entropy: 1.0, unique: None };
+    let shrinking = [(1, run(1e5)), (2, run(3e5)), (3, run(1.2e5))];
     let cases = [
         (mixed, "a run of width 24 has 7.1126e9 FLOPs per crop, another run of this width 3.1612e9"),
         (wrong, "a run of width 12 has 1.5281e6 parameters, the other widths suggest 7.6403e5"),
         (all[..2].to_vec(), "found 2 of at least 3 widths"),
+        (shrinking.to_vec(), "do not grow with the width"),
     ];
     for (runs, want) in cases {
         let error = Widths::of(&runs).unwrap_err();

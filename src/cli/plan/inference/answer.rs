@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use super::super::super::console::counted;
 use super::super::chart::{Axis, COLORS, Chart, Series, Shape};
-use super::candidates::quoted;
+use super::super::quoted;
 use super::quality::Quality;
 use super::{InferenceArgs, Measured, goal};
 

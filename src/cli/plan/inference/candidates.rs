@@ -7,6 +7,7 @@ use rtformer::{Calibrated, ErrorKind, Policy, Precision, Segmenter, Size};
 use super::super::super::console::Console;
 use super::super::super::misuse;
 use super::super::super::model::{named, opened, with_weights};
+use super::super::quoted;
 use super::InferenceArgs;
 
 /// One way to run a network.
@@ -55,12 +56,6 @@ impl fmt::Display for Candidate {
         write!(f, "{weights}, {size}, {precision}")?;
         epsilon.map_or(Ok(()), |epsilon| write!(f, ", epsilon {epsilon}"))
     }
-}
-
-/// A word of a command line, in quotes if it needs them.
-pub(super) fn quoted(word: &str) -> String {
-    let plain = |letter: char| letter.is_alphanumeric() || "-_./:,+@%=".contains(letter);
-    if !word.is_empty() && word.chars().all(plain) { word.into() } else { format!("'{}'", word.replace('\'', r"'\''")) }
 }
 
 /// All combinations. The first is that of the first weights, size and precision: the plain network. For each epsilon, the weights that
@@ -142,22 +137,4 @@ fn available(args: &InferenceArgs, weights: &str) -> anyhow::Result<Vec<Precisio
         }
     }
     Ok(all)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn words_are_quoted_for_the_shell() {
-        for (word, want) in [
-            ("embedded", "embedded"),
-            ("runs/mine-1.safetensors", "runs/mine-1.safetensors"),
-            ("my weights", "'my weights'"),
-            ("it's", r"'it'\''s'"),
-            ("", "''"),
-        ] {
-            assert_eq!(quoted(word), want);
-        }
-    }
 }
