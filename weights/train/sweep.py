@@ -89,10 +89,8 @@ def main() -> None:
         if not result(args, spec).exists():
             print(f"run {number} of {len(order)}: {spec.name}", flush=True)
             run(spec, args, pairs, held_out, classes, lock, may_diverge=spec in rates)
-        swept, others = results(args)
-        table(args.out / "sweep.csv", args, swept)
-        table(args.out / "rates.csv", args, others)
-    advise(args, *results(args))
+            tables(args)
+    advise(args, *tables(args))
 
 
 def stop(*_) -> None:
@@ -310,6 +308,14 @@ def results(args: argparse.Namespace) -> tuple[list[dict], list[dict]]:
     rows = [json.loads(path.read_text()) for path in (args.out / "runs").glob("*.json")]
     rows.sort(key=lambda row: (nominal(row), row["width"], row["unique"], row["seed"], row["lr"]))
     return [row for row in rows if row["lr"] == args.lr], [row for row in rows if row["lr"] != args.lr]
+
+
+def tables(args: argparse.Namespace) -> tuple[list[dict], list[dict]]:
+    """Writes both tables; returns their rows."""
+    swept, others = results(args)
+    table(args.out / "sweep.csv", args, swept)
+    table(args.out / "rates.csv", args, others)
+    return swept, others
 
 
 def nominal(row: dict) -> float:

@@ -23,18 +23,18 @@ pub(super) fn draw(study: &Study) -> rtformer::Result<[RgbImage; 3]> {
 
 /// The runs of each budget, and the parabola through them.
 fn isoflop(study: &Study) -> Chart {
+    let all = Run::with_all_photos(&study.runs);
     let mut series = Vec::new();
     let mut minima = Vec::new();
     for (&flops, color) in study.laws.budgets().iter().zip(COLORS.into_iter().cycle()) {
-        let runs: Vec<_> =
-            Run::with_all_photos(&study.runs).into_iter().filter(|run| (run.flops / flops).ln().abs() < 0.05).collect();
+        let runs: Vec<_> = all.iter().filter(|run| (run.flops / flops).ln().abs() < 0.05).collect();
         let dots = Shape::Dots(runs.iter().map(|run| (run.params, run.cross_entropy)).collect());
         series.push(Series { name: format!("C = {flops:.1e}"), color, shape: dots });
         let found = study
             .isoflop
             .as_ref()
             .ok()
-            .and_then(|all| all.optimum.iter().find(|parabola| (parabola.flops / flops).ln().abs() < 0.05));
+            .and_then(|found| found.optimum.iter().find(|parabola| (parabola.flops / flops).ln().abs() < 0.05));
         if let Some(parabola) = found {
             let (low, high) =
                 runs.iter().fold((f64::MAX, f64::MIN), |range, run| (range.0.min(run.params), range.1.max(run.params)));

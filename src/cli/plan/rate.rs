@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::super::console::Console;
 use super::super::misuse;
 use super::positive;
-use super::table::Table;
+use super::table::{BATCH, CROP, Table};
 
 /// The flags that say how the runs were trained, and on what machine the next one will be.
 #[derive(Debug, clap::Args)]
@@ -68,8 +68,8 @@ impl RateArgs {
     /// The recipe of the table's runs, completed by the flags. The prediction holds for no other recipe.
     pub(super) fn recipe(&self, table: &Table) -> anyhow::Result<Recipe> {
         let flag = self.batch.map(|batch| batch.to_string());
-        let batch = agreed("batch", flag.as_deref(), &table.batches, "12")?;
-        let crop = agreed("crop", self.crop.as_deref(), &table.crops, "256x192")?;
+        let batch = agreed("batch", flag.as_deref(), &table.batches, BATCH)?;
+        let crop = agreed("crop", self.crop.as_deref(), &table.crops, CROP)?;
         let number = batch.parse().ok().filter(|batch| *batch >= 2);
         let batch = number.with_context(|| format!("column `batch` has `{batch}`, expected a whole number from 2"))?;
         Ok(Recipe { batch, crop })

@@ -26,6 +26,12 @@ pub(super) struct Table {
     pub(super) batches: Vec<String>,
 }
 
+/// The crops of runs whose table has no column `crop`; so are those of [`own`]'s.
+pub(super) const CROP: &str = "256x192";
+
+/// The crops per iteration of runs whose table has no column `batch`; so are those of [`own`]'s.
+pub(super) const BATCH: &str = "12";
+
 /// What messages call the table of [`own`].
 pub(super) const OWN: &str = "the runs of this version";
 
@@ -35,7 +41,7 @@ pub(super) const OWN_SPLIT: &str = "--data CAMVID --also-val --fold 0006R0";
 /// The runs of this version: widths of RTFormer-Slim on CamVid. `Training budgets` in the documentation describes the study.
 pub(super) fn own() -> anyhow::Result<Table> {
     let table = parse(include_str!("../../../weights/train/sweep.csv")).context(OWN)?;
-    Ok(Table { crops: vec!["256x192".into()], batches: vec!["12".into()], ..table })
+    Ok(Table { crops: vec![CROP.into()], batches: vec![BATCH.into()], ..table })
 }
 
 /// The runs of a CSV file. Columns are found by name, in any order; unknown ones are ignored.

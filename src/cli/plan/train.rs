@@ -13,6 +13,9 @@ use super::rate::{self, Rate, RateArgs};
 use super::speed::{self, Speed, Timed};
 use super::{Args, Study, plot, positive, quoted, shown, table};
 
+/// A schedule of fewer is not one; `sweep.py` has the same limit.
+const FEWEST_ITERATIONS: f64 = 20.0;
+
 /// Flags of `--train`.
 #[derive(Debug, clap::Args)]
 pub(super) struct TrainArgs {
@@ -57,9 +60,6 @@ pub(super) fn check(args: &Args) -> anyhow::Result<()> {
 fn hours(text: &str) -> Result<f64, String> {
     positive(text, "a positive number of hours, such as 2.5")
 }
-
-/// A schedule of fewer is not one; `sweep.py` has the same limit.
-const FEWEST_ITERATIONS: f64 = 20.0;
 
 /// What the budget is counted in.
 #[derive(Serialize)]
