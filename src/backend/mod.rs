@@ -222,6 +222,47 @@ pub trait Backend: Send + Sync {
     /// ```
     fn pack_conv(&self, layer: ConvLayer) -> Result<Self::Conv>;
 
+    /// Whether the products of [`pack_conv`](Self::pack_conv)'s convolutions have fewer bits than those of
+    /// [`pack_conv_exact`](Self::pack_conv_exact).
+    ///
+    /// ```
+    /// # use rtformer::backend::{Backend, Reference};
+    /// assert!(!Reference::folded().rounds_products());
+    /// ```
+    fn rounds_products(&self) -> bool {
+        false
+    }
+
+    /// As [`pack_conv`](Self::pack_conv), but the convolution multiplies in f32 even if the backend otherwise rounds products.
+    ///
+    /// ```
+    /// # use rtformer::backend::{Backend, Cpu, Isa};
+    /// # use rtformer::weights::fold::ConvLayer;
+    /// # let layer = ConvLayer {
+    /// #     name: "near one".into(),
+    /// #     in_channels: 1,
+    /// #     out_channels: 1,
+    /// #     kernel: 1,
+    /// #     stride: 1,
+    /// #     reads_photo: false,
+    /// #     weight: vec![1.001],
+    /// #     bias: None,
+    /// #     before: None,
+    /// #     after: None,
+    /// # };
+    /// let b = Cpu::new(Isa::Scalar, 1)?.bf16()?;
+    /// let x = b.upload(&[1.0; 16], [1, 16, 1, 1])?; // not a photo
+    /// # let layer = ConvLayer { in_channels: 16, weight: vec![1.001 / 16.0; 16], ..layer };
+    /// let (rounded, exact) = (b.pack_conv(layer.clone())?, b.pack_conv_exact(layer)?); // one weight of 1.001
+    /// let times = |conv| b.download(&b.conv(conv, &x, Default::default())?);
+    /// assert_eq!(times(&rounded)?, [1.0], "bf16 has 8 bits");
+    /// assert!((times(&exact)?[0] - 1.001).abs() < 1e-6);
+    /// # Ok::<(), rtformer::Error>(())
+    /// ```
+    fn pack_conv_exact(&self, layer: ConvLayer) -> Result<Self::Conv> {
+        self.pack_conv(layer)
+    }
+
     /// Copies the parameters of a norm to the device.
     ///
     /// ```

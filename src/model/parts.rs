@@ -43,9 +43,15 @@ pub(in crate::model) const MLP_EPSILON: f32 = 1e-6;
 pub(in crate::model) struct Parts<'a, B> {
     pub(in crate::model) backend: &'a B,
     pub(in crate::model) parameters: &'a mut dyn Parameters,
+    /// Whether convolutions multiply in f32 on a backend that otherwise rounds products.
+    pub(in crate::model) exact: bool,
 }
 
-impl<B: Backend> Parts<'_, B> {
+impl<'a, B: Backend> Parts<'a, B> {
+    pub(in crate::model) fn new(backend: &'a B, parameters: &'a mut dyn Parameters) -> Self {
+        Self { backend, parameters, exact: false }
+    }
+
     /// Packs a norm that does not fold into a convolution.
     pub(in crate::model) fn norm(&mut self, name: &str, channels: usize) -> Result<B::Norm> {
         let norm = self.batch_norm(name, channels, EPSILON)?;
@@ -76,7 +82,7 @@ impl<B: Backend> Parts<'_, B> {
                 None => None,
             },
         };
-        self.backend.pack_conv(layer)
+        if self.exact { self.backend.pack_conv_exact(layer) } else { self.backend.pack_conv(layer) }
     }
 
     /// Packs PaddleSeg's usual `Sequential(norm, ReLU, conv)`, whose members are named `.0`, `.1` and `.2`.

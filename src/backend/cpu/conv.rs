@@ -120,13 +120,13 @@ impl Cpu {
         wanted && lanes == 16 && PackedWinograd::can(shape)
     }
 
-    /// Packs a layer's parameters for its algorithm.
-    pub(super) fn pack(&self, layer: ConvLayer) -> Result<Conv> {
+    /// Packs a layer's parameters for its algorithm and for products of `element`.
+    pub(super) fn pack(&self, layer: ConvLayer, element: Element) -> Result<Conv> {
         let folded = layer.fold()?;
         let shape = layer.shape();
         // The photo is planar: its three channels in a block of sixteen would take five times the memory.
         // Also, three channels do not form pairs for bf16.
-        let (lanes, element) = if layer.reads_photo { (1, Element::F32) } else { (16, self.element) };
+        let (lanes, element) = if layer.reads_photo { (1, Element::F32) } else { (16, element) };
         shape.check().map_err(|e| Error::Backend { operation: "pack", reason: format!("`{}`: {e}", layer.name) })?;
         let todo = Todo {
             winograd: self.takes_winograd(&shape, lanes),

@@ -114,7 +114,8 @@ impl Cpu {
     /// f32.
     ///
     /// A layer's error is 0.24 % of its output (root mean square, uncorrelated inputs), with Winograd 1.1 % and for any filters at most
-    /// 2 %. Random networks amplify it by more than trained ones: `benches/README.md`.
+    /// 2 %. Random networks amplify it by more than trained ones, so that [`RtFormer::load`](crate::model::RtFormer::load) leaves their
+    /// first stages in f32: `benches/README.md`.
     ///
     /// ```
     /// # use rtformer::backend::{Cpu, Isa};
@@ -234,7 +235,15 @@ impl Backend for Cpu {
     }
 
     fn pack_conv(&self, layer: ConvLayer) -> Result<Conv> {
-        self.pack(layer)
+        self.pack(layer, self.element)
+    }
+
+    fn rounds_products(&self) -> bool {
+        self.element != Element::F32
+    }
+
+    fn pack_conv_exact(&self, layer: ConvLayer) -> Result<Conv> {
+        self.pack(layer, Element::F32)
     }
 
     fn pack_norm(&self, norm: BatchNorm) -> Result<Norm> {

@@ -22,7 +22,7 @@ impl<B: Backend> RtFormer<B> {
     /// # Errors
     /// As [`load`](Self::load).
     pub fn with_auxiliary(self, backend: &B, config: &Config, parameters: &mut dyn Parameters) -> Result<Self> {
-        let parts = &mut Parts { backend, parameters };
+        let parts = &mut Parts::new(backend, parameters);
         let (high, inner) = (2 * config.base_channels, config.head_channels);
         let auxiliary = Head::load(parts, "seghead_extra", high, inner, config.num_classes)?;
         Ok(Self { auxiliary: Some(auxiliary), ..self })

@@ -7,8 +7,10 @@ mod attention;
 mod block;
 mod config;
 mod dappm;
+mod encoder;
 mod exit;
 mod head;
+mod rounding;
 mod work;
 
 pub use config::{Config, Variant};
@@ -16,11 +18,12 @@ pub use config::{Config, Variant};
 use attention::{RtFormerBlock, Widths};
 use block::{End, Stage};
 use dappm::Dappm;
+use encoder::Encoder;
 use head::Head;
 
-use crate::backend::{Activation, Backend, Epilogue};
+use crate::backend::{Backend, Epilogue};
 use crate::error::Result;
-use crate::model::parts::{Parameters, Parts, Plan};
+use crate::model::parts::{Parameters, Parts};
 
 /// RTFormer with its parameters on a device.
 ///
@@ -37,10 +40,7 @@ use crate::model::parts::{Parameters, Parts, Plan};
 /// # Ok::<(), rtformer::Error>(())
 /// ```
 pub struct RtFormer<B: Backend> {
-    stem: [B::Conv; 2],
-    layer1: Stage<B>,
-    layer2: Stage<B>,
-    layer3: Stage<B>,
+    encoder: Encoder<B>,
     compression3: B::Conv,
     layer3_: Stage<B>,
     layer4: RtFormerBlock<B>,
@@ -57,18 +57,12 @@ impl<B: Backend> RtFormer<B> {
     /// # Errors
     /// The errors of `parameters`, such as a missing tensor or an unexpected shape, and the errors of the backend.
     pub fn load(backend: &B, config: &Config, parameters: &mut dyn Parameters) -> Result<Self> {
-        let parts = &mut Parts { backend, parameters };
+        let parts = &mut Parts::new(backend, parameters);
         let c = config.base_channels;
-        let [blocks1, blocks2, blocks3] = config.blocks();
         let widths = |low| Widths { high: 2 * c, low, heads: config.num_heads, cross_size: config.cross_size };
-        Ok(Self {
-            stem: [
-                parts.conv(&Plan::new("conv1.0", 3, c, 3).photo().stride(2).bias().norm_after("conv1.1"))?,
-                parts.conv(&Plan::new("conv1.3", c, c, 3).stride(2).bias().norm_after("conv1.4"))?,
-            ],
-            layer1: Stage::load(parts, "layer1", [c, c], blocks1, 1, End::Relu)?,
-            layer2: Stage::load(parts, "layer2", [c, 2 * c], blocks2, 2, End::Raw)?,
-            layer3: Stage::load(parts, "layer3", [2 * c, 4 * c], blocks3, 2, End::Raw)?,
+        let (encoder, exact) = Encoder::both(parts, config)?;
+        let network = Self {
+            encoder,
             compression3: parts.norm_relu_conv("compression3", 4 * c, 2 * c, 1)?,
             layer3_: Stage::load(parts, "layer3_", [2 * c, 2 * c], 1, 1, End::Relu)?,
             layer4: RtFormerBlock::load(parts, "layer4", widths([4 * c, 8 * c]), config.use_injection[0])?,
@@ -76,7 +70,11 @@ impl<B: Backend> RtFormer<B> {
             spp: Dappm::load(parts, "spp", 8 * c, config.spp_channels, 2 * c)?,
             head: Head::load(parts, "seghead", 4 * c, 2 * config.head_channels, config.num_classes)?,
             auxiliary: None,
-        })
+        };
+        match exact {
+            Some(exact) => network.limit_rounding(backend, exact),
+            None => Ok(network),
+        }
     }
 
     /// `[n, 3, h, w]`, normalised RGB → logits `[n, classes, ceil(h/8), ceil(w/8)]`.
@@ -98,13 +96,8 @@ impl<B: Backend> RtFormer<B> {
     /// The network. `exit` gets `x3_` and `x3`; if it returns logits, the rest does not run.
     #[rustfmt::skip] // The aligned comments give the size of each map.
     fn stages(&self, b: &B, x: B::Tensor, see: Observer<'_, B>, exit: Exit<'_, B>) -> Result<B::Tensor> {
+        let (x2, x3) = self.encoder.forward(b, x, see)?;                            // 2c, 1/8; 4c, 1/16
         let mut look = |name, x: B::Tensor| see(name, &x).map(|()| x);
-
-        let x0 = look("stem", self.stem(b, x)?)?;                                   // c,  1/4
-        let x1 = look("x1", self.layer1.forward(b, x0)?)?;                          // c,  1/4
-        let x2 = look("x2", self.layer2.forward(b, x1)?)?;                          // 2c, 1/8
-        let x3 = look("x3", self.layer3.forward(b, b.relu(&x2)?)?)?;                // 4c, 1/16
-
         let up = b.conv(&self.compression3, &x3, Epilogue::default())?;             // 2c, 1/16
         let x3_ = b.relu(&b.resize_add(&up, &x2)?)?;                                // 2c, 1/8
         drop((up, x2));
@@ -123,14 +116,6 @@ impl<B: Backend> RtFormer<B> {
         let x6 = b.resize(&x6, (h, w))?;                                            // 2c, 1/8
         let features = look("features", b.concat(&[&x5_, &x6])?)?;                  // 4c, 1/8
         look("logits8", self.head.forward(b, &features)?)                           // classes, 1/8
-    }
-
-    /// `[n, 3, h, w]` → `[n, c, h/4, w/4]`. The map between the two convolutions is the network's largest. Neither it
-    /// nor the photo is kept.
-    fn stem(&self, b: &B, photo: B::Tensor) -> Result<B::Tensor> {
-        let half = b.conv(&self.stem[0], &photo, Epilogue::activate(Activation::Relu))?;
-        drop(photo);
-        b.conv(&self.stem[1], &half, Epilogue::activate(Activation::Relu))
     }
 }
 
