@@ -90,6 +90,8 @@ def main() -> None:
             print(f"run {number} of {len(order)}: {spec.name}", flush=True)
             run(spec, args, pairs, held_out, classes, lock, may_diverge=spec in rates)
             tables(args)
+        elif spec in specs and math.isnan(json.loads(result(args, spec).read_text())["cross_entropy"]):
+            raise SystemExit(f"{result(args, spec)}: this run diverged when its learning rate was only tried; use a smaller --lr than {args.lr:g}")
     advise(args, *tables(args))
 
 

@@ -54,6 +54,9 @@ pub struct RtFormer<B: Backend> {
 impl<B: Backend> RtFormer<B> {
     /// Copies every parameter that the configuration needs to the device.
     ///
+    /// On a [backend that rounds products](Backend::rounds_products), the stages before the transformer blocks multiply in f32 if their
+    /// rounding would change the logits of a noise photo by more than 2 % (root mean square).
+    ///
     /// # Errors
     /// The errors of `parameters`, such as a missing tensor or an unexpected shape, and the errors of the backend.
     pub fn load(backend: &B, config: &Config, parameters: &mut dyn Parameters) -> Result<Self> {
