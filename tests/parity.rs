@@ -12,6 +12,7 @@ use rtformer::backend::{Algorithm, Backend, Confidence, Cpu, Element, Reference}
 use rtformer::model::{Config, RtFormer};
 use rtformer::pixels::{IdsMut, Mask};
 use rtformer::weights::Weights;
+use rtformer::{Device, Precision, Segmenter};
 use rtformer_kernels::Isa;
 use safetensors::{Dtype, SafeTensors};
 
@@ -174,6 +175,28 @@ fn bf16_is_near() {
                 check_bf16(isa, &weights, &Golden::read(&case));
             }
         }
+    }
+}
+
+/// Unlike the goldens' random networks, the embedded one multiplies in bf16 in its encoder, too.
+#[test]
+fn bf16_keeps_the_classes_of_a_trained_network() {
+    let photo = image::open("tests/data/street/0016E5_07959.jpg").unwrap().to_rgb8();
+    for isa in Isa::available().into_iter().filter(|isa| isa.multiplies(Element::Bf16)) {
+        let open = |weights: &str, precision| {
+            let builder = Segmenter::builder().device(Device::Cpu).isa(isa);
+            builder.weights(weights).precision(precision).build().unwrap()
+        };
+        let mask = |precision| {
+            let segmenter = open("weights/rtformer-slim-camvid.safetensors", precision);
+            assert_eq!(segmenter.arithmetic(), precision.to_string(), "{}", isa.name());
+            segmenter.segment(&photo).unwrap().mask().clone()
+        };
+        let (want, got) = (mask(Precision::F32), mask(Precision::Bf16));
+        let kept = want.iter().zip(got.iter()).filter(|(a, b)| a == b).count() as f64 / want.iter().count() as f64;
+        assert!(kept > 0.997 && got != want, "{}: {kept}", isa.name());
+        let random = open("tests/data/golden/tiny.safetensors", Precision::Bf16);
+        assert_eq!(random.arithmetic(), "bf16, encoder in f32", "{}", isa.name());
     }
 }
 

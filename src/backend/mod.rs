@@ -222,8 +222,8 @@ pub trait Backend: Send + Sync {
     /// ```
     fn pack_conv(&self, layer: ConvLayer) -> Result<Self::Conv>;
 
-    /// Whether the products of [`pack_conv`](Self::pack_conv)'s convolutions have fewer bits than those of
-    /// [`pack_conv_exact`](Self::pack_conv_exact).
+    /// Whether [`pack_conv`](Self::pack_conv)'s convolutions multiply in bf16, whose 8 bits change the logits of some networks too much.
+    /// A backend that returns `true` also implements [`pack_conv_exact`](Self::pack_conv_exact). f16 has 11 bits and needs neither.
     ///
     /// ```
     /// # use rtformer::backend::{Backend, Reference};
@@ -233,30 +233,30 @@ pub trait Backend: Send + Sync {
         false
     }
 
-    /// As [`pack_conv`](Self::pack_conv), but the convolution multiplies in f32 even if the backend otherwise rounds products.
+    /// As [`pack_conv`](Self::pack_conv), but the convolution multiplies in f32 on a backend that
+    /// [rounds products](Self::rounds_products).
     ///
     /// ```
     /// # use rtformer::backend::{Backend, Cpu, Isa};
     /// # use rtformer::weights::fold::ConvLayer;
     /// # let layer = ConvLayer {
     /// #     name: "near one".into(),
-    /// #     in_channels: 1,
+    /// #     in_channels: 16,
     /// #     out_channels: 1,
     /// #     kernel: 1,
     /// #     stride: 1,
     /// #     reads_photo: false,
-    /// #     weight: vec![1.001],
+    /// #     weight: vec![1.001 / 16.0; 16],
     /// #     bias: None,
     /// #     before: None,
     /// #     after: None,
     /// # };
     /// let b = Cpu::new(Isa::Scalar, 1)?.bf16()?;
-    /// let x = b.upload(&[1.0; 16], [1, 16, 1, 1])?; // not a photo
-    /// # let layer = ConvLayer { in_channels: 16, weight: vec![1.001 / 16.0; 16], ..layer };
-    /// let (rounded, exact) = (b.pack_conv(layer.clone())?, b.pack_conv_exact(layer)?); // one weight of 1.001
-    /// let times = |conv| b.download(&b.conv(conv, &x, Default::default())?);
-    /// assert_eq!(times(&rounded)?, [1.0], "bf16 has 8 bits");
-    /// assert!((times(&exact)?[0] - 1.001).abs() < 1e-6);
+    /// let (rounded, exact) = (b.pack_conv(layer.clone())?, b.pack_conv_exact(layer)?); // 16 weights with a sum of 1.001
+    /// let ones = b.upload(&[1.0; 16], [1, 16, 1, 1])?;
+    /// let sum = |conv| b.download(&b.conv(conv, &ones, Default::default())?);
+    /// assert_eq!(sum(&rounded)?, [1.0], "bf16 has 8 bits");
+    /// assert!((sum(&exact)?[0] - 1.001).abs() < 1e-6);
     /// # Ok::<(), rtformer::Error>(())
     /// ```
     fn pack_conv_exact(&self, layer: ConvLayer) -> Result<Self::Conv> {

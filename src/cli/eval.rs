@@ -317,7 +317,7 @@ impl<'a> Report<'a> {
             device: segmenter.device().to_string(),
             instruction_set: segmenter.instruction_set(),
             threads: segmenter.threads(),
-            precision: segmenter.precision().to_string(),
+            precision: segmenter.arithmetic(),
             temperature: segmenter.temperature(),
             size: args.size.to_string(),
             tile: args.tile.map(|tiling| tiling.to_string()),

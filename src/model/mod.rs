@@ -135,6 +135,13 @@ impl<B: Backend> Network<B> {
         }
     }
 
+    /// Whether the encoder multiplies in f32 on a backend that rounds products; see [`RtFormer::load`].
+    pub fn has_exact_encoder(&self) -> bool {
+        match self {
+            Self::RtFormer(network) => network.has_exact_encoder(),
+        }
+    }
+
     /// `[n, 3, h, w]`, normalised RGB → logits `[n, classes, ceil(h/8), ceil(w/8)]`.
     ///
     /// # Errors

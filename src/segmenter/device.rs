@@ -212,9 +212,9 @@ pub enum Precision {
     /// Single precision; within 1e-4 of the oracle.
     #[default]
     F32,
-    /// Convolutions multiply in bf16 and add in f32. Needs a CPU with AVX512-BF16. 1.5 to 1.7 times as fast there; a few pixels in a
-    /// thousand change class. The stages before the transformer stay in f32 if their rounding would change the logits by more than 2 %,
-    /// as in untrained networks.
+    /// Convolutions multiply in bf16 and add in f32. Needs a CPU with AVX512-BF16. 1.5 to 1.8 times as fast there; a few pixels in a
+    /// thousand change class. In networks that amplify rounding errors, as untrained ones do, the encoder stays in f32
+    /// ([`RtFormer::load`](crate::model::RtFormer::load)).
     Bf16,
     /// Feature maps and weights in f16, sums in f32. Needs a GPU.
     F16,

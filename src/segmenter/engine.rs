@@ -70,6 +70,9 @@ pub(super) trait Engine: Send + Sync {
 
     /// [`Backend::peak_flops`].
     fn peak_flops(&self) -> Option<f64>;
+
+    /// [`Network::has_exact_encoder`].
+    fn has_exact_encoder(&self) -> bool;
 }
 
 /// A backend, and a network on it.
@@ -259,6 +262,10 @@ impl<B: Areas> Engine for Loaded<B> {
 
     fn peak_flops(&self) -> Option<f64> {
         self.backend.peak_flops()
+    }
+
+    fn has_exact_encoder(&self) -> bool {
+        self.network.has_exact_encoder()
     }
 }
 

@@ -220,6 +220,19 @@ impl Segmenter {
         self.precision
     }
 
+    /// The arithmetic in words: the precision, and that the encoder multiplies in f32 although the rest multiplies in bf16, because it
+    /// would change the logits too much ([`RtFormer::load`](crate::model::RtFormer::load)).
+    ///
+    /// ```
+    /// # use rtformer::Segmenter;
+    /// assert_eq!(Segmenter::builder().build()?.arithmetic(), "f32");
+    /// # Ok::<(), rtformer::Error>(())
+    /// ```
+    pub fn arithmetic(&self) -> String {
+        let encoder = if self.engine.has_exact_encoder() { ", encoder in f32" } else { "" };
+        format!("{}{encoder}", self.precision)
+    }
+
     /// The divisor of the logits before the softmax that gives the [confidence](Scene::confidence). It was fitted to labelled photos
     /// and is stored in the weights' metadata; 1 if it is not. Masks do not depend on it.
     ///
@@ -258,9 +271,9 @@ impl fmt::Display for Segmenter {
         let Dataset { name, classes, .. } = self.dataset();
         let (model, classes, weights) = (self.model.name(), classes.len(), self.weights.display());
         write!(f, "{model}, {classes} classes of {name} ({weights}), ")?;
-        let Self { precision, device, instruction_set, threads, reason, .. } = self;
+        let Self { device, instruction_set, threads, reason, .. } = self;
         let s = if *threads == 1 { "" } else { "s" };
-        write!(f, "{precision} on {device} ({instruction_set}, {threads} thread{s}; {reason})")
+        write!(f, "{} on {device} ({instruction_set}, {threads} thread{s}; {reason})", self.arithmetic())
     }
 }
 

@@ -85,13 +85,13 @@ def main() -> None:
     lock = locked(args.out)
     same_settings(args, pairs, held_out)
     (args.out / "runs").mkdir(exist_ok=True)
+    if any(math.isnan(row["cross_entropy"]) for row in results(args)[0]):
+        raise SystemExit(f"{args.out}: a run diverged with --lr {args.lr:g}, which an earlier sweep tried there; use a smaller one")
     for number, spec in enumerate(order, start=1):
         if not result(args, spec).exists():
             print(f"run {number} of {len(order)}: {spec.name}", flush=True)
             run(spec, args, pairs, held_out, classes, lock, may_diverge=spec in rates)
             tables(args)
-        elif spec in specs and math.isnan(json.loads(result(args, spec).read_text())["cross_entropy"]):
-            raise SystemExit(f"{result(args, spec)}: this run diverged when its learning rate was only tried; use a smaller --lr than {args.lr:g}")
     advise(args, *tables(args))
 
 

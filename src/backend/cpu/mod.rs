@@ -115,7 +115,7 @@ impl Cpu {
     ///
     /// A layer's error is 0.24 % of its output (root mean square, uncorrelated inputs), with Winograd 1.1 % and for any filters at most
     /// 2 %. Random networks amplify it by more than trained ones, so that [`RtFormer::load`](crate::model::RtFormer::load) leaves their
-    /// first stages in f32: `benches/README.md`.
+    /// encoder in f32: `benches/README.md`.
     ///
     /// ```
     /// # use rtformer::backend::{Cpu, Isa};

@@ -106,7 +106,7 @@ impl Report {
             machine: Machine::this(),
             threads: segmenter.threads(),
             instruction_set: segmenter.instruction_set().to_owned(),
-            precision: segmenter.precision().to_string(),
+            precision: segmenter.arithmetic(),
             device: segmenter.device().to_string(),
             commit: env!("RTFORMER_COMMIT").into(),
             version: env!("CARGO_PKG_VERSION").into(),

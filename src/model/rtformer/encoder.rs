@@ -1,4 +1,4 @@
-//! The convolutional stages before the transformer blocks.
+//! The encoder: the stem and `layer1` to `layer3`, which only convolve.
 
 use super::block::{End, Stage};
 use super::{Config, Observer};

@@ -41,6 +41,8 @@ use crate::model::parts::{Parameters, Parts};
 /// ```
 pub struct RtFormer<B: Backend> {
     encoder: Encoder<B>,
+    /// Whether the backend rounds products, but not those of the encoder.
+    exact_encoder: bool,
     compression3: B::Conv,
     layer3_: Stage<B>,
     layer4: RtFormerBlock<B>,
@@ -54,8 +56,9 @@ pub struct RtFormer<B: Backend> {
 impl<B: Backend> RtFormer<B> {
     /// Copies every parameter that the configuration needs to the device.
     ///
-    /// On a [backend that rounds products](Backend::rounds_products), the stages before the transformer blocks multiply in f32 if their
-    /// rounding would change the logits of a noise photo by more than 2 % (root mean square).
+    /// On a [backend that rounds products](Backend::rounds_products), the encoder (the stem and `layer1` to `layer3`) multiplies in f32 if
+    /// its rounding would change the logits of a noise photo by more than 2 % (root mean square). Finding that out takes two frames of
+    /// 256x128, and the encoder's weights are packed twice.
     ///
     /// # Errors
     /// The errors of `parameters`, such as a missing tensor or an unexpected shape, and the errors of the backend.
@@ -63,9 +66,10 @@ impl<B: Backend> RtFormer<B> {
         let parts = &mut Parts::new(backend, parameters);
         let c = config.base_channels;
         let widths = |low| Widths { high: 2 * c, low, heads: config.num_heads, cross_size: config.cross_size };
-        let (encoder, exact) = Encoder::both(parts, config)?;
+        let (encoder, exact) = Encoder::load_for(parts, config)?;
         let network = Self {
             encoder,
+            exact_encoder: false,
             compression3: parts.norm_relu_conv("compression3", 4 * c, 2 * c, 1)?,
             layer3_: Stage::load(parts, "layer3_", [2 * c, 2 * c], 1, 1, End::Relu)?,
             layer4: RtFormerBlock::load(parts, "layer4", widths([4 * c, 8 * c]), config.use_injection[0])?,
@@ -78,6 +82,11 @@ impl<B: Backend> RtFormer<B> {
             Some(exact) => network.limit_rounding(backend, exact),
             None => Ok(network),
         }
+    }
+
+    /// Whether the encoder multiplies in f32 on a backend that rounds products; see [`load`](Self::load).
+    pub fn has_exact_encoder(&self) -> bool {
+        self.exact_encoder
     }
 
     /// `[n, 3, h, w]`, normalised RGB → logits `[n, classes, ceil(h/8), ceil(w/8)]`.

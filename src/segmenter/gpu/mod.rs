@@ -128,6 +128,10 @@ impl<D: Device> Engine for OnGpu<D> {
     fn peak_flops(&self) -> Option<f64> {
         None
     }
+
+    fn has_exact_encoder(&self) -> bool {
+        false
+    }
 }
 
 #[cfg(test)]
