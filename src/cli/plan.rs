@@ -216,20 +216,32 @@ fn text(study: &Study) -> String {
     text
 }
 
-/// `0.45 (0.41 to 0.52)`, with no more digits than the interval supports: down to the first digit of half its width, and at most five.
+/// `0.45 (0.41 to 0.52)`, with no more digits than the interval supports: down to the first digit of half its width, and at most five. A
+/// number of 1 or more that would be 0 that way keeps its first digit, because its magnitude is known: `3000 (400 to 50000)`.
 fn shown(Interval { value, low, high }: &Interval) -> String {
+    if ![value, low, high].iter().all(|number| number.is_finite()) {
+        return format!("{value:e} ({low:e} to {high:e})");
+    }
     let (half, first) = (0.5 * (high - low), value.abs().max(1e-3).log10().floor());
     let place = if half > 0.0 { half.log10().floor().max(first - 4.0) } else { first - 3.0 };
-    let number = |number: f64| {
-        let size = if number == 0.0 { place } else { number.abs().log10().floor() };
-        if place < -6.0 || size >= 5.0 {
-            format!("{number:.*e}", (size - place).clamp(0.0, 6.0) as usize)
+    let rounded = [*value, *low, *high].map(|number| {
+        let round = |place: f64| (number / 10_f64.powf(place)).round_ties_even() * 10_f64.powf(place);
+        let place = if number.abs() >= 1.0 && round(place) == 0.0 { number.abs().log10().floor() } else { place };
+        (round(place) + 0.0, place) // -0 becomes 0
+    });
+    // A power of ten may be a little less than itself here.
+    let size = |number: f64| (number.abs().log10() + 1e-9).floor();
+    let scientific = place < -6.0 || rounded.iter().any(|(number, _)| size(*number) >= 5.0);
+    let [value, low, high] = rounded.map(|(number, place)| {
+        if !scientific {
+            format!("{number:.*}", (-place).max(0.0) as usize)
+        } else if number == 0.0 {
+            "0".into()
         } else {
-            let unit = 10_f64.powf(place);
-            format!("{:.*}", (-place).max(0.0) as usize, (number / unit).round() * unit)
+            format!("{number:.*e}", (size(number) - place).clamp(0.0, 6.0) as usize)
         }
-    };
-    format!("{} ({} to {})", number(*value), number(*low), number(*high))
+    });
+    format!("{value} ({low} to {high})")
 }
 
 /// A word of a command line, in quotes if it needs them.
@@ -264,6 +276,11 @@ mod tests {
             ((4321.0, 3100.0, 5900.0), "4000 (3000 to 6000)"), // no digits below the first of 1400
             ((843_210.0, 612_345.0, 1_250_000.0), "8e5 (6e5 to 1.2e6)"),
             ((843_210.0, 812_345.0, 863_456.0), "8.4e5 (8.1e5 to 8.6e5)"),
+            ((196_000.0, 96_000.0, 432_100.0), "2e5 (1e5 to 4e5)"), // one notation
+            ((96_000.0, 58_000.0, 96_000.0), "1.0e5 (6e4 to 1.0e5)"),
+            ((2_543.0, 0.0, 120_000.0), "3e3 (0 to 1.2e5)"),
+            ((2_543.0, 387.0, 51_234.0), "3000 (400 to 50000)"), // not 0 (0 to 50000)
+            ((-0.02, -1.2, 0.3), "0.0 (-1.2 to 0.3)"),
             ((40.0, 40.0, 40.0), "40.00 (40.00 to 40.00)"), // no noise
             ((40.0, 39.999_999_9, 40.000_000_1), "40.000 (40.000 to 40.000)"), // hardly any
             ((f64::NAN, 0.0, f64::INFINITY), "NaN (0e0 to inf)"), // no panic
