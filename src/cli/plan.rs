@@ -217,20 +217,20 @@ fn text(study: &Study) -> String {
 }
 
 /// `0.45 (0.41 to 0.52)`, with no more digits than the interval supports: down to the first digit of half its width, and at most five. A
-/// number of 1 or more that would be 0 that way keeps its first digit, because its magnitude is known: `3000 (400 to 50000)`.
+/// number of 1 or more keeps its first digit, because its magnitude is known: `3000 (400 to 50000)`.
 fn shown(Interval { value, low, high }: &Interval) -> String {
     if ![value, low, high].iter().all(|number| number.is_finite()) {
         return format!("{value:e} ({low:e} to {high:e})");
     }
     let (half, first) = (0.5 * (high - low), value.abs().max(1e-3).log10().floor());
     let place = if half > 0.0 { half.log10().floor().max(first - 4.0) } else { first - 3.0 };
-    let rounded = [*value, *low, *high].map(|number| {
-        let round = |place: f64| (number / 10_f64.powf(place)).round_ties_even() * 10_f64.powf(place);
-        let place = if number.abs() >= 1.0 && round(place) == 0.0 { number.abs().log10().floor() } else { place };
-        (round(place) + 0.0, place) // -0 becomes 0
-    });
     // A power of ten may be a little less than itself here.
     let size = |number: f64| (number.abs().log10() + 1e-9).floor();
+    let rounded = [*value, *low, *high].map(|number| {
+        let round = |place: f64| (number / 10_f64.powf(place)).round_ties_even() * 10_f64.powf(place);
+        let place = if number.abs() >= 1.0 { place.min(size(round(size(number)))) } else { place };
+        (round(place) + 0.0, place) // -0 becomes 0
+    });
     let scientific = place < -6.0 || rounded.iter().any(|(number, _)| size(*number) >= 5.0);
     let [value, low, high] = rounded.map(|(number, place)| {
         if !scientific {
@@ -277,6 +277,7 @@ mod tests {
             ((843_210.0, 612_345.0, 1_250_000.0), "8e5 (6e5 to 1.2e6)"),
             ((843_210.0, 812_345.0, 863_456.0), "8.4e5 (8.1e5 to 8.6e5)"),
             ((196_000.0, 96_000.0, 432_100.0), "2e5 (1e5 to 4e5)"), // one notation
+            ((1_355_142.0, 764_026.0, 3_042_046.0), "1e6 (8e5 to 3e6)"),
             ((96_000.0, 58_000.0, 96_000.0), "1.0e5 (6e4 to 1.0e5)"),
             ((2_543.0, 0.0, 120_000.0), "3e3 (0 to 1.2e5)"),
             ((2_543.0, 387.0, 51_234.0), "3000 (400 to 50000)"), // not 0 (0 to 50000)
