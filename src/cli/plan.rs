@@ -222,10 +222,10 @@ fn shown(Interval { value, low, high }: &Interval) -> String {
     if ![value, low, high].iter().all(|number| number.is_finite()) {
         return format!("{value:e} ({low:e} to {high:e})");
     }
-    let (half, first) = (0.5 * (high - low), value.abs().max(1e-3).log10().floor());
-    let place = if half > 0.0 { half.log10().floor().max(first - 4.0) } else { first - 3.0 };
-    // A power of ten may be a little less than itself here.
+    // The logarithm of a power of ten may be a little less than whole.
     let size = |number: f64| (number.abs().log10() + 1e-9).floor();
+    let (half, first) = (0.5 * (high - low), size(value.abs().max(1e-3)));
+    let place = if half > 0.0 { size(half).max(first - 4.0) } else { first - 3.0 };
     let rounded = [*value, *low, *high].map(|number| {
         let round = |place: f64| (number / 10_f64.powf(place)).round_ties_even() * 10_f64.powf(place);
         let place = if number.abs() >= 1.0 { place.min(size(round(size(number)))) } else { place };
