@@ -257,6 +257,7 @@ fn the_programs_mistakes_name_the_flag_or_the_file() {
 }
 
 /// A pixel of a photo of any size: a street photo that is repeated, brighter and darker.
+#[cfg(target_os = "linux")]
 fn large(street: &RgbImage) -> impl Fn(u32, u32) -> [u8; 3] {
     move |x, y| {
         let (across, down) = (x / street.width(), y / street.height());

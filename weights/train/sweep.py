@@ -114,6 +114,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--lr", type=float, default=3e-3, help="the peak learning rate of all runs but the check's")
     parser.add_argument("--crop", default="256x192", metavar="WxH", help="the one size of crops")
     parser.add_argument("--batch", type=int, default=12)
+    parser.add_argument("--precision", choices=["bf16", "f32"], default=train.natural_precision(), help="of the convolutions, the same in all runs of a folder [default: bf16 where the machine computes in it]")
     parser.add_argument("--list", action="store_true", help="print the runs and what they cost, and train nothing")
     parser.add_argument("--measure", action="store_true", help="print this machine's training rate for some widths, one line of JSON each")
     args = parser.parse_args()
@@ -205,7 +206,7 @@ def command(spec: Spec, args: argparse.Namespace, count: int, folders: list[Path
     learn, measured = folders[:2], folders[2:]
     words = [sys.executable, Path(__file__).with_name("train.py"), "--train", *learn, "--val", *measured, "--dataset", args.dataset]
     words += ["--width", spec.width, "--iterations", count, "--batch", args.batch, "--crops", *[args.crop] * 3, "--lr", spec.lr]
-    words += ["--seed", spec.seed, "--val-every", 10**9, "--out", args.out / "runs" / spec.name]
+    words += ["--precision", args.precision, "--seed", spec.seed, "--val-every", 10**9, "--out", args.out / "runs" / spec.name]
     return [str(word) for word in words]
 
 
@@ -295,7 +296,7 @@ def same_settings(args: argparse.Namespace, pairs: list, held_out: list) -> None
     """Refuses to add runs to a folder whose runs learned or measured something else."""
     names = json.dumps([[path.name for pair in split for path in pair] for split in (pairs, held_out)])
     settings = {
-        "crop": args.crop, "batch": args.batch, "dataset": args.dataset, "learned": len(pairs), "measured": len(held_out),
+        "crop": args.crop, "batch": args.batch, "precision": args.precision, "dataset": args.dataset, "learned": len(pairs), "measured": len(held_out),
         "names": hashlib.sha256(names.encode()).hexdigest()[:16],
     }  # fmt: skip
     place = args.out / "settings.json"
@@ -381,7 +382,7 @@ def measure(width: int, args: argparse.Namespace) -> dict:
             Image.fromarray(rng.integers(0, 256, (360, 480, 3), np.uint8)).save(photo)
             Image.fromarray(rng.integers(0, len(classes.names), (360, 480), np.uint8)).save(label)
             pairs.append((photo, label))
-        settings = ["--data", name, "--out", name, "--width", width, "--batch", args.batch, "--crops", *[args.crop] * 3, "--iterations", 10**6]
+        settings = ["--data", name, "--out", name, "--width", width, "--batch", args.batch, "--crops", *[args.crop] * 3, "--precision", args.precision, "--iterations", 10**6]
         split, own = Split(pairs, classes), train.arguments([str(word) for word in settings])
         training = train.Run(own, classes.names, split.class_weights(), device)
         count, began = 0, None
