@@ -179,8 +179,12 @@ def sweep_tables(rtformer: Path, out: Path) -> None:
     figures = [round(training_flops(width, 11, (192, 256))[1] / 1e9, 2) for width in (8, 12, 16, 24, 32, 48)]
     if figures != [0.39, 0.84, 1.45, 3.16, 5.54, 12.28]:
         sys.exit(f"crops of 256x192 cost {figures} GFLOPs")
-    fit = json.loads(call(rtformer, "plan", "--fit", out / "sweep.csv", "--json"))
-    print(f"a sweep of {fit['runs']} runs was stopped, resumed and read by rtformer plan")
+    # Trainings of some dozen iterations need not follow a law, so that `plan` may refuse to fit one; it must not refuse the table.
+    fitted = subprocess.run([rtformer, "plan", "--fit", out / "sweep.csv", "--json"], capture_output=True, text=True)
+    if fitted.returncode and "the runs do not determine the fit" not in fitted.stderr:
+        sys.exit(f"rtformer plan --fit: exit code {fitted.returncode}\n{fitted.stderr}")
+    runs = len(list((out / "runs").glob("*.json")))
+    print(f"a sweep of {runs} runs was stopped, resumed and read by rtformer plan" + (", for which they do not determine a law" if fitted.returncode else ""))
 
 
 def call(*command: object) -> str:
