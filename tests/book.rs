@@ -79,15 +79,18 @@ fn blocks(page: &str) -> Vec<Block<'_>> {
     blocks
 }
 
-/// A folder with what the chapters' commands read: three photos, and weights.
+/// A folder with what the chapters' commands read: three photos, weights, and the runs of the study.
 fn folder() -> TempDir {
     let folder = tempfile::tempdir().unwrap();
-    fs::create_dir_all(folder.path().join("photos/suburb")).unwrap();
+    for name in ["photos/suburb", "weights/train"] {
+        fs::create_dir_all(folder.path().join(name)).unwrap();
+    }
     for (from, name) in [
         ("tests/data/street/0016E5_07959.jpg", "photos/corner.jpg"),
         ("tests/data/street/0016E5_08007.jpg", "photos/crossing.jpg"),
         ("tests/data/street/0016E5/0016E5_08085.jpg", "photos/suburb/bridge.jpg"),
         ("weights/rtformer-slim-camvid.safetensors", "mine.safetensors"),
+        ("weights/train/sweep.csv", "weights/train/sweep.csv"),
     ] {
         fs::copy(root().join(from), folder.path().join(name)).unwrap();
     }

@@ -15,9 +15,20 @@ const MARGINS: [u32; 4] = [132 * FINE, 64 * FINE, 24 * FINE, 72 * FINE];
 const LEGEND: u32 = 40 * FINE;
 const GRID: Color = [228, 228, 228];
 
-/// Colours that remain distinct with any colour vision (Okabe and Ito, 2008).
-pub(super) const COLORS: [Color; 7] =
-    [[0, 114, 178], [213, 94, 0], [0, 158, 115], [204, 121, 167], [230, 159, 0], [86, 180, 233], [60, 60, 60]];
+/// Colours of the points. The first six remain distinct with any colour vision (Okabe and Ito, 2008; without their yellow, which is faint on
+/// white). Brown and olive follow, because a study has more sizes than that.
+pub(super) const COLORS: [Color; 8] = [
+    [0, 114, 178],
+    [213, 94, 0],
+    [0, 158, 115],
+    [204, 121, 167],
+    [230, 159, 0],
+    [86, 180, 233],
+    [120, 66, 42],
+    [124, 130, 20],
+];
+/// The colour of what is computed from the points: no point has it.
+pub(super) const COMPUTED: Color = [60, 60, 60];
 
 pub(super) struct Axis {
     pub(super) title: String,

@@ -4,12 +4,10 @@ use image::RgbImage;
 use rtformer::plan::{Interval, Optimum, Run};
 
 use super::Study;
-use super::chart::{Axis, COLORS, Chart, Series, Shape};
+use super::chart::{Axis, COLORS, COMPUTED, Chart, Series, Shape};
 
 /// The files, in the order of [`draw`].
 pub(super) const NAMES: [&str; 3] = ["isoflop.png", "frontier.png", "loss.png"];
-
-const LAW: [u8; 3] = COLORS[6];
 
 /// Points of a curve.
 const POINTS: usize = 60;
@@ -48,7 +46,7 @@ fn isoflop(study: &Study) -> Chart {
             minima.push((parabola.params.value, parabola.cross_entropy.value));
         }
     }
-    series.push(Series { name: "minima".into(), color: LAW, shape: Shape::Dots(minima) });
+    series.push(Series { name: "minima".into(), color: COMPUTED, shape: Shape::Dots(minima) });
     Chart {
         title: "Runs with equal training FLOPs".into(),
         axes: [axis("parameters N", true), axis(LOSS, false)],
@@ -83,7 +81,7 @@ fn loss(study: &Study, optima: &[Optimum]) -> Chart {
     let mut sizes: Vec<_> = runs.iter().map(|run| run.params).collect();
     sizes.sort_by(f64::total_cmp);
     sizes.dedup();
-    for (size, color) in sizes.into_iter().zip(COLORS[..6].iter().copied().cycle()) {
+    for (size, color) in sizes.into_iter().zip(COLORS.into_iter().cycle()) {
         let runs = runs.iter().filter(|run| run.params == size).map(|run| (run.flops, run.cross_entropy));
         series.push(Series { name: format!("N = {size:.1e}"), color, shape: Shape::Dots(runs.collect()) });
     }
@@ -95,8 +93,8 @@ fn around(name: &str, optima: &[Optimum], of: impl Fn(&Optimum) -> Interval) -> 
     let band = optima.iter().map(|optimum| (optimum.flops, of(optimum).low, of(optimum).high)).collect();
     let line = optima.iter().map(|optimum| (optimum.flops, of(optimum).value)).collect();
     vec![
-        Series { name: String::new(), color: LAW, shape: Shape::Band(band) },
-        Series { name: name.into(), color: LAW, shape: Shape::Line(line) },
+        Series { name: String::new(), color: COMPUTED, shape: Shape::Band(band) },
+        Series { name: name.into(), color: COMPUTED, shape: Shape::Line(line) },
     ]
 }
 

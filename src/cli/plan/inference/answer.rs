@@ -9,7 +9,7 @@ use rtformer::plan::{Goal, Point, choose, front, is_flat, saving};
 use serde::Serialize;
 
 use super::super::super::console::counted;
-use super::super::chart::{Axis, COLORS, Chart, Series, Shape};
+use super::super::chart::{Axis, COLORS, COMPUTED, Chart, Series, Shape};
 use super::super::quoted;
 use super::quality::Quality;
 use super::{InferenceArgs, Measured, goal};
@@ -232,8 +232,8 @@ impl Answer {
         // Between two points of the front, the best that can be had is the faster one.
         let steps = front.windows(2).flat_map(|pair| [pair[0], (pair[1].0, pair[0].1)]).chain(front.last().copied());
         let line = Shape::Line(steps.collect());
-        let mut series = vec![Series { name: "front".into(), color: COLORS[6], shape: line }];
-        for (of, color) in kinds.iter().zip(COLORS[..6].iter().copied().cycle()) {
+        let mut series = vec![Series { name: "front".into(), color: COMPUTED, shape: line }];
+        for (of, color) in kinds.iter().zip(COLORS.into_iter().cycle()) {
             let rows = self.points.iter().filter(|row| kind(row) == *of);
             let (weights, precision, adaptive) = of;
             let name = Path::new(weights).file_stem().unwrap_or_default().to_string_lossy();
