@@ -82,9 +82,6 @@ fn blocks(page: &str) -> Vec<Block<'_>> {
 /// A folder with what the chapters' commands read: three photos, weights, and the runs of the study.
 fn folder() -> TempDir {
     let folder = tempfile::tempdir().unwrap();
-    for name in ["photos/suburb", "weights/train"] {
-        fs::create_dir_all(folder.path().join(name)).unwrap();
-    }
     for (from, name) in [
         ("tests/data/street/0016E5_07959.jpg", "photos/corner.jpg"),
         ("tests/data/street/0016E5_08007.jpg", "photos/crossing.jpg"),
@@ -92,7 +89,9 @@ fn folder() -> TempDir {
         ("weights/rtformer-slim-camvid.safetensors", "mine.safetensors"),
         ("weights/train/sweep.csv", "weights/train/sweep.csv"),
     ] {
-        fs::copy(root().join(from), folder.path().join(name)).unwrap();
+        let to = folder.path().join(name);
+        fs::create_dir_all(to.parent().unwrap()).unwrap();
+        fs::copy(root().join(from), to).unwrap();
     }
     folder
 }

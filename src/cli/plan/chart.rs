@@ -27,7 +27,7 @@ pub(super) const COLORS: [Color; 8] = [
     [120, 66, 42],
     [124, 130, 20],
 ];
-/// The colour of what is computed from the points: no point has it.
+/// The colour of what is computed from the points, such as a law: none of [`COLORS`].
 pub(super) const COMPUTED: Color = [60, 60, 60];
 
 pub(super) struct Axis {
